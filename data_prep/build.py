@@ -1,0 +1,71 @@
+"""``python -m data_prep.build recipe=NAME [key.sub=value …]``: makes a recipe's ranking examples.
+
+Every stage is kept in the recipe's cache under a name made of what it depends on, so a second call
+makes nothing and a changed setting makes only what it touches.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from data_prep.command import run_command
+from data_prep.datasets import Dataset, read_dataset
+from data_prep.encoder import Encoder, load_encoder
+from data_prep.mining import Memories, image_memory, mine, name_memory
+from data_prep.recipe import Recipe, load_recipe
+from data_prep.shots import draw_shots
+
+log = logging.getLogger(__name__)
+
+
+def memories_of(
+    recipe: Recipe, encoder: Encoder, dataset: Dataset, part: str, shots: int | None, seed: int
+) -> Memories:
+    """The image and name memories of a part.
+
+    Args:
+        recipe: Retriever settings and cache.
+        encoder: Makes the vectors.
+        dataset: Holds the part.
+        part: ``tuning``, ``development_memory`` or ``test_memory``.
+        shots: Images per class; None for all, 0 for names alone.
+        seed: Of the draw.
+    """
+    cache = Path(recipe.cache)
+    samples = dataset.parts[part]
+    if shots is not None and shots > 0:
+        samples = draw_shots(samples, shots, seed)
+    names = name_memory(encoder, dataset.labels(part), dataset.names, recipe.retriever, cache)
+    images = None if shots == 0 else image_memory(encoder, samples, recipe.retriever, cache)
+    return Memories(images, names)
+
+
+def build(recipe: Recipe) -> tuple[Path, Path]:
+    """Makes what is missing of the ranking examples.
+
+    Returns:
+        tuple[Path, Path]: Shard folders of ``tuning`` and of ``development``. Development
+        examples come from memories like those of the evaluation: the first shots and seed of it.
+    """
+    cache = Path(recipe.cache)
+    dataset = read_dataset(recipe.data, cache, ("tuning", "development_memory", "development"))
+    encoder = load_encoder(recipe.retriever)
+    log.info("encoder: %s", encoder.id)
+    own = memories_of(recipe, encoder, dataset, "tuning", None, 0)
+    tuning = mine(encoder, dataset, "tuning", own, True, recipe.retriever, recipe.mining, cache)
+    shots, seed = recipe.eval.shots[0], recipe.eval.seeds[0]
+    held = memories_of(recipe, encoder, dataset, "development_memory", shots, seed)
+    development = mine(encoder, dataset, "development", held, False, recipe.retriever, recipe.mining, cache)
+    return tuning, development
+
+
+def main(arguments: list[str]) -> None:
+    """Reads the command line and builds."""
+    for folder in build(load_recipe(arguments)):
+        log.info("made: %s", folder)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__))

@@ -1,0 +1,105 @@
+"""The procedural data set: draws a split's pictures into the cache and lists them."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.blazon import SPLITS, Blazon, draw_classes
+from data_prep.datasets.dataset import Dataset, digests, key_of
+from data_prep.errors import UserError
+from data_prep.files import fingerprint, write_folder
+from data_prep.recipe import ArmoryArgs, DataArgs
+from data_prep.records import Sample
+from data_prep.shields import render
+
+log = logging.getLogger(__name__)
+
+_VERSION = 1  # of the drawing: raise it when pixels or names change
+_PROCESSES = 2
+
+
+def _draw_class(folder: Path, number: int, blazon: Blazon, images: int, size: int, seed: list[int]) -> None:
+    target = folder / f"{number:06d}"
+    target.mkdir()
+    for index in range(images):
+        picture = render(blazon, size, np.random.default_rng([*seed, number, index]))
+        picture.save(target / f"{index:04d}.png", compress_level=1)
+
+
+def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
+    """Draws all pictures of a split, or finds them in the cache.
+
+    Args:
+        args: How many classes and pictures.
+        seed: Draws classes and pictures.
+        split: ``tuning``, ``development`` or ``test``.
+        cache: Folder of caches.
+
+    Returns:
+        Path: A folder with ``classes.csv`` (number, name) and one folder of PNG files per class.
+    """
+    classes = asdict(args)[f"{split}_classes"]
+    images = args.tuning_images if split == "tuning" else args.memory_images + args.query_images
+    settings = [_VERSION, seed, split, classes, args.family_size, images, args.size]
+    folder = cache / f"armory-{split}-{fingerprint(settings)}"
+    if folder.exists():
+        log.info("armory: reusing %s", folder.name)
+        return folder
+    log.info("armory: drawing %d pictures of %d %s classes", classes * images, classes, split)
+    blazons = draw_classes(split, classes, args.family_size, seed)
+    with write_folder(folder) as part:
+        with ProcessPoolExecutor(_PROCESSES) as pool:
+            base = [seed, SPLITS.index(split)]
+            jobs = [
+                pool.submit(_draw_class, part, number, blazon, images, args.size, base)
+                for number, blazon in enumerate(blazons)
+            ]
+            for job in jobs:
+                job.result()
+        with open(part / "classes.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("number", "name"), *((n, b.name) for n, b in enumerate(blazons))])
+    return folder
+
+
+def read_armory(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
+    """Reads armory's parts; classes of different splits never coincide.
+
+    Raises:
+        UserError: Too many classes are asked of a split, or too few pictures.
+    """
+    if args.root is not None:
+        raise UserError("data.root is for data.name=folder; armory draws its own pictures")
+    names: list[str] = []
+    lists: dict[str, list[Sample]] = {}
+    for split in ("tuning", "development", "test"):
+        wanted = [part for part in parts if part.split("_")[0] == split]
+        if not wanted:
+            continue
+        folder = draw_split(args.armory, args.seed, split, cache)
+        with open(folder / "classes.csv", newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        offset = len(names)
+        names += [row["name"] for row in rows]
+        files = sorted(folder.glob("*/*.png"))
+        samples = [
+            Sample(
+                key=key_of(f"{split}/{path.parent.name}/{path.stem}"),
+                path=str(path),
+                label=offset + int(path.parent.name),
+                digest=digest or "",
+            )
+            for path, digest in zip(files, digests(files, cache, "error"), strict=True)
+        ]
+        if split == "tuning":
+            lists["tuning"] = samples
+        else:
+            kept = args.armory.memory_images
+            lists[f"{split}_memory"] = [s for s in samples if int(Path(s.path).stem) < kept]
+            lists[split] = [s for s in samples if int(Path(s.path).stem) >= kept]
+    return Dataset("armory", tuple(names), {part: lists[part] for part in parts})

@@ -1,0 +1,62 @@
+"""The prompts and the answers that training asks for: pure functions of names.
+
+Constants and their sources are in the RAR paper (arXiv 2403.13805) and its released code where a
+docstring says "released"; the others are this project's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+NAMING = "What does the picture show?"
+"""Asks for the name alone. Candidates stay outside, so a name's likelihood has no position bias."""
+
+_LETTERS_HEAD = "Which of these does the picture show?"
+_LETTERS_TAIL = "Answer with the letter."
+
+# Released; the paper prints the same text.
+_LIST = (
+    "Please play the role of a classification expert, and sort the provided {k} categories from high to low "
+    "according to the top {k} similarity with the input image. Here are the optional categories:{names}."
+)
+# Released; for models that were not tuned to answer with a list.
+_STRUCTURED = (
+    " Your answer should follow the following format, like:['category A', 'category B', 'category C', "
+    "'category D', 'category E']. Only choose five categories, and no further information."
+)
+
+
+def letters_prompt(names: Sequence[str]) -> str:
+    """Lists the candidates by letter and asks for one letter.
+
+    Args:
+        names: 1 to 26 candidate names, in the order in which to show them.
+
+    Raises:
+        ValueError: There are more names than letters.
+    """
+    if len(names) > len(LETTERS):
+        raise ValueError(f"{len(names)} candidates, but only {len(LETTERS)} letters")
+    lines = [f"{letter}. {name}" for letter, name in zip(LETTERS, names, strict=False)]
+    return "\n".join([_LETTERS_HEAD, *lines, _LETTERS_TAIL])
+
+
+def list_prompt(names: Sequence[str], structured: bool = False) -> str:
+    """The paper's prompt: sort the k candidates, best first.
+
+    Args:
+        names: Candidate names in the order in which to show them.
+        structured: Adds the reply format that the released code gives untuned models.
+    """
+    prompt = _LIST.format(k=len(names), names=list_answer(names))
+    return prompt + _STRUCTURED if structured else prompt
+
+
+def list_answer(names: Sequence[str]) -> str:
+    """The paper's answer: a Python-style list of names, which ``replies.read_list`` reads back.
+
+    Each name is quoted as Python quotes it, so that apostrophes and commas survive.
+    """
+    return "[" + ", ".join(repr(name) for name in names) + "]"
