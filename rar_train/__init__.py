@@ -1,0 +1,1 @@
+"""From ranking examples to a tuned ranker; may import ``data_prep``."""

@@ -1,0 +1,108 @@
+"""From ranking examples to what the objectives compute on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from transformers import BatchFeature
+
+from data_prep.prompts import NAMING, letters_prompt, list_answer, list_prompt
+from data_prep.records import RankingExample
+from rar_train.backend import Mllm
+
+
+@dataclass
+class RankingBatch:
+    """A batch for each objective that is in use; the others are None.
+
+    Attributes:
+        examples: With their candidates in the order shown.
+        truths: The true candidate's position in each.
+        counts: Candidates of each.
+        letters: Inputs of the letters prompts, padded on the left.
+        letter_ids: Token ids of the letters.
+        naming: Inputs of the naming prompts, padded on the left.
+        names: Token ids of every candidate's name as an answer, example after example.
+        owners: The example that each of ``names`` belongs to.
+        sorting: Inputs and labels of the list prompts, padded on the right.
+    """
+
+    examples: list[RankingExample]
+    truths: list[int]
+    counts: list[int]
+    letters: BatchFeature | None = None
+    letter_ids: list[int] | None = None
+    naming: BatchFeature | None = None
+    names: list[tuple[int, ...]] | None = None
+    owners: list[int] | None = None
+    sorting: BatchFeature | None = None
+
+
+def shuffled(example: RankingExample, seed: int, epoch: int) -> RankingExample:
+    """The example with its candidates in an order that (seed, epoch, key) decides."""
+    digest = hashlib.sha256(f"{seed}/{epoch}/{example.key}".encode()).digest()
+    order = np.random.default_rng(int.from_bytes(digest[:8], "big")).permutation(len(example.candidates))
+    return replace(example, candidates=tuple(example.candidates[i] for i in order))
+
+
+def letter_inputs(mllm: Mllm, images: Sequence[Image.Image], names: Sequence[Sequence[str]]):
+    """Inputs of the letters prompts, and the letters' token ids."""
+    prompts = [letters_prompt(row) for row in names]
+    most = max(range(len(names)), key=lambda i: len(names[i]))
+    return mllm.inputs(images, prompts), mllm.letter_ids(prompts[most], len(names[most]))
+
+
+def naming_inputs(mllm: Mllm, images: Sequence[Image.Image], names: Sequence[Sequence[str]]):
+    """Inputs of the naming prompts, the candidates' names as answers, and whose they are."""
+    answers = [mllm.answer_ids(NAMING, name) for row in names for name in row]
+    owners = [number for number, row in enumerate(names) for _ in row]
+    return mllm.inputs(images, [NAMING] * len(images)), answers, owners
+
+
+def list_targets(retrieved: RankingExample) -> list[str]:
+    """The paper's target: the truth first, the others in retriever order."""
+    names = [candidate.name for candidate in retrieved.candidates]
+    return [names.pop(retrieved.truth), *names]
+
+
+def collate(
+    mllm: Mllm,
+    pairs: Sequence[tuple[RankingExample, Image.Image]],
+    objectives: Sequence[str],
+    seed: int,
+    epochs: Sequence[int],
+) -> RankingBatch:
+    """Makes a batch.
+
+    Args:
+        mllm: Tokenises and prepares images.
+        pairs: Examples in retriever order with their images; the truth is among the candidates.
+        objectives: Which of ``letters``, ``likelihood`` and ``list`` to prepare.
+        seed: Of the candidates' order.
+        epochs: The epoch that each pair belongs to; it decides the order shown.
+    """
+    images = [image for _, image in pairs]
+    shown = [shuffled(example, seed, epoch) for (example, _), epoch in zip(pairs, epochs, strict=True)]
+    names = [[candidate.name for candidate in example.candidates] for example in shown]
+    batch = RankingBatch(shown, [example.truth for example in shown], [len(row) for row in names])
+    if "letters" in objectives:
+        batch.letters, batch.letter_ids = letter_inputs(mllm, images, names)
+    if "likelihood" in objectives:
+        batch.naming, batch.names, batch.owners = naming_inputs(mllm, images, names)
+    if "list" in objectives:
+        targets = [list_answer(list_targets(example)) for example, _ in pairs]
+        batch.sorting = mllm.labelled(images, [list_prompt(row) for row in names], targets)
+    return batch
+
+
+def to_device(inputs: BatchFeature, like: Tensor) -> BatchFeature:
+    """Moves inputs to a parameter's device, and floating inputs to its type."""
+    moved = {
+        key: value.to(like.device, like.dtype if value.is_floating_point() else None) for key, value in inputs.items()
+    }
+    return BatchFeature(moved)

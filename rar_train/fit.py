@@ -1,0 +1,41 @@
+"""``python -m rar_train.fit recipe=NAME [key.sub=value …]``: makes what is missing and trains."""
+
+from __future__ import annotations
+
+import sys
+
+from data_prep.command import run_command
+from data_prep.recipe import Recipe, load_recipe
+
+
+def fit(recipe: Recipe) -> None:
+    """Runs the recipe's task."""
+    tasks = {"ranker": _ranker, "nano_clip": _nano_clip, "nano_mllm": _nano_mllm}
+    tasks[recipe.task](recipe)
+
+
+def _ranker(recipe: Recipe) -> None:
+    from rar_train.train import train_ranker
+
+    train_ranker(recipe)
+
+
+def _nano_clip(recipe: Recipe) -> None:
+    from rar_train.nano_clip import train_nano_clip
+
+    train_nano_clip(recipe)
+
+
+def _nano_mllm(recipe: Recipe) -> None:
+    from rar_train.nano_mllm import train_nano_mllm
+
+    train_nano_mllm(recipe)
+
+
+def main(arguments: list[str]) -> None:
+    """Reads the command line and runs the recipe."""
+    fit(load_recipe(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__))

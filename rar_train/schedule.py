@@ -1,0 +1,30 @@
+"""The learning rate's course over a run."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def warmup_cosine(optimizer: torch.optim.Optimizer, warmup_share: float, steps: int) -> dict:
+    """Linear warm-up, then a half cosine down to 1 % of the peak.
+
+    Args:
+        optimizer: Carries the peak rate.
+        warmup_share: Share of the steps that warm up, 0 to 1.
+        steps: Optimiser steps in the whole run.
+
+    Returns:
+        dict: What ``configure_optimizers`` returns, with the schedule advanced every step.
+    """
+    warmup = max(1, round(warmup_share * steps))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
