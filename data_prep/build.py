@@ -50,9 +50,9 @@ def build(recipe: Recipe) -> tuple[Path, Path]:
         examples come from memories like those of the evaluation: the first shots and seed of it.
     """
     cache = Path(recipe.cache)
-    dataset = read_dataset(recipe.data, cache, ("tuning", "development_memory", "development"))
-    encoder = load_encoder(recipe.retriever)
+    encoder = load_encoder(recipe.retriever)  # first: a model that can't be had is known in seconds
     log.info("encoder: %s", encoder.id)
+    dataset = read_dataset(recipe.data, cache, ("tuning", "development_memory", "development"))
     own = memories_of(recipe, encoder, dataset, "tuning", None, 0)
     tuning = mine(encoder, dataset, "tuning", own, True, recipe.retriever, recipe.mining, cache)
     shots, seed = recipe.eval.shots[0], recipe.eval.seeds[0]

@@ -34,7 +34,7 @@ def run_command(main: Callable[[list[str]], None], help_text: str) -> int:
         logging.getLogger(chatty).propagate = False
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings(
-        "ignore", category=UserWarning, module="lightning|torch|faiss|webdataset|rar_train.nano_mllm"
+        "ignore", category=UserWarning, module="lightning|torch|faiss|webdataset|rar_train.nano_tower"
     )
     try:
         main(arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_prep.errors import UserError
 from data_prep.files import fingerprint, write_folder, write_json
+from data_prep.hub import settle_hub
 from data_prep.recipe import RetrieverArgs
 from data_prep.records import Sample
 
@@ -63,12 +65,27 @@ def load_encoder(args: RetrieverArgs) -> Encoder:
 
     name = f"local-dir:{NANO_CLIP}" if args.model == "nano-clip" else args.model
     carries_weights = name.startswith(("local-dir:", "hf-hub:"))
+    if carries_weights and args.pretrained:
+        raise UserError(
+            f"retriever.pretrained={args.pretrained}: {args.model} brings its own weights; leave it out, or name the "
+            "architecture as retriever.model"
+        )
+    known = open_clip.list_models()
+    if not carries_weights and name not in known:
+        near = difflib.get_close_matches(name, known, 3)
+        raise UserError(
+            f"retriever.model={name}: unknown to open_clip"
+            + (f"; near it are {', '.join(near)}" if near else "")
+            + "; nano-clip, local-dir:FOLDER and hf-hub:OWNER/NAME work too"
+        )
     if not carries_weights and not args.pretrained:
         tags = open_clip.list_pretrained_tags_by_model(name)
         raise UserError(
             f"retriever.model={name} needs retriever.pretrained: "
             + (f"one of {', '.join(tags)}, or a path of weights" if tags else "a path of weights")
         )
+    if not name.startswith("local-dir:") and not Path(args.pretrained or "").is_file():
+        settle_hub()
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(
             name, pretrained=None if carries_weights else args.pretrained, require_pretrained=True

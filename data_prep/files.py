@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,19 +68,29 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not readable as JSON ({error}); delete it to have it made again") from None
 
 
+def _parts_left(folder: Path) -> Iterator[Path]:
+    """Half-written folders that runs of this machine left behind when they were killed."""
+    for part in folder.parent.glob(f".{folder.name}.*.part"):
+        host, _, number = part.name.removesuffix(".part").removeprefix(f".{folder.name}.").rpartition("-")
+        if host == socket.gethostname() and number.isdigit() and not Path(f"/proc/{number}").exists():
+            yield part
+
+
 @contextmanager
 def write_folder(folder: Path) -> Iterator[Path]:
     """Gives a temporary folder to fill and renames it to ``folder`` when the block ends well.
 
-    What a killed run left under the temporary name is removed first. Where ``folder`` exists it
-    is replaced.
+    Processes that make the same folder at once do not touch each other's part; what killed ones
+    left is removed first. Where ``folder`` exists at the end it is replaced.
     """
-    part = folder.with_name(f".{folder.name}.part")
+    for left in _parts_left(folder):
+        shutil.rmtree(left, ignore_errors=True)
+    part = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     yield part
     if folder.exists():
-        old = folder.with_name(f".{folder.name}.old")
+        old = part.with_suffix(".old")
         shutil.rmtree(old, ignore_errors=True)
         os.replace(folder, old)
         os.replace(part, folder)

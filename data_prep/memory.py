@@ -114,5 +114,5 @@ class Memory:
             if not (folder / name).is_file() or file_hash(folder / name) != expected:
                 raise UserError(f"{folder / name}: missing or damaged; delete {folder} to have it built again")
         index = faiss.read_index(str(folder / "index.faiss"))
-        lines = (folder / "entries.jsonl").read_text(encoding="utf-8").splitlines()
-        return cls(index, [Entry(**json.loads(line)) for line in lines], encoder_id)
+        with open(folder / "entries.jsonl", encoding="utf-8") as lines:
+            return cls(index, [Entry(**json.loads(line)) for line in lines], encoder_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,10 @@ from data_prep.shards import write_shards
 log = logging.getLogger(__name__)
 
 
-def _cached_memory(cache: Path, encoder: Encoder, entries: list[Entry], vectors) -> Memory:
-    facts = [encoder.id, [[e.label, e.modality, e.key, e.digest] for e in entries]]
+def _cached_memory(
+    cache: Path, encoder: Encoder, entries: list[Entry], templates: Sequence[str], vectors: Callable[[], np.ndarray]
+) -> Memory:
+    facts = [encoder.id, list(templates), [[e.label, e.modality, e.key, e.digest] for e in entries]]
     folder = cache / f"memory-{fingerprint(facts)}"
     if folder.exists():
         return Memory.load(folder, encoder.id)
@@ -36,7 +38,7 @@ def _cached_memory(cache: Path, encoder: Encoder, entries: list[Entry], vectors)
 def image_memory(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArgs, cache: Path) -> Memory:
     """A memory of images, built or found in the cache."""
     entries = [Entry(s.label, "image", s.key, s.digest) for s in samples]
-    return _cached_memory(cache, encoder, entries, lambda: embed_images(encoder, samples, args, cache))
+    return _cached_memory(cache, encoder, entries, (), lambda: embed_images(encoder, samples, args, cache))
 
 
 def name_memory(
@@ -45,7 +47,7 @@ def name_memory(
     """A memory of class names, built or found in the cache."""
     texts = [names[label] for label in labels]
     entries = [Entry(label, "name", text) for label, text in zip(labels, texts, strict=True)]
-    return _cached_memory(cache, encoder, entries, lambda: embed_names(encoder, texts, args, cache))
+    return _cached_memory(cache, encoder, entries, args.templates, lambda: embed_names(encoder, texts, args, cache))
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def mine(
         "ground_truth": mining.ground_truth,
         "shard_size": mining.shard_size,
         "leave_out": leave_out,
+        "templates": list(retriever.templates),
         "pool": retriever.pool,
         "fusion": retriever.fusion,
     }

@@ -30,6 +30,16 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
     _check(value in allowed, f"{key}={value}: must be one of {', '.join(allowed)}")
 
 
+def _bounded(section: str, args: Any, least: dict[str, float], most: dict[str, float] | None = None) -> None:
+    """Checks numbers of a section against the least, and the most, that work."""
+    for key, bound in least.items():
+        value = getattr(args, key)
+        _check(value >= bound, f"{section}.{key}={value}: must be at least {bound}")
+    for key, bound in (most or {}).items():
+        value = getattr(args, key)
+        _check(value <= bound, f"{section}.{key}={value}: must be at most {bound}")
+
+
 @dataclass
 class ArmoryArgs:
     """Sizes of the procedural data set."""
@@ -52,10 +62,9 @@ class ArmoryArgs:
     """Width and height of a picture, in pixels."""
 
     def __post_init__(self) -> None:
-        for key in ("tuning_classes", "development_classes", "test_classes", "family_size"):
-            _check(getattr(self, key) >= 1, f"data.armory.{key} must be at least 1")
+        counts = ("tuning_classes", "development_classes", "test_classes", "family_size", "memory_images")
+        _bounded("data.armory", self, dict.fromkeys((*counts, "query_images"), 1) | {"tuning_images": 2, "size": 16})
         _check(self.family_size <= 6, "data.armory.family_size: at most 6 neighbours differ in a detail of their own")
-        _check(self.tuning_images >= 2, "data.armory.tuning_images must be at least 2 to leave one out")
 
 
 @dataclass
@@ -77,6 +86,7 @@ class DataArgs:
     armory: ArmoryArgs = field(default_factory=ArmoryArgs)
 
     def __post_init__(self) -> None:
+        _bounded("data", self, {"seed": 0})
         _one_of("data.small_classes", self.small_classes, ("error", "skip"))
         _one_of("data.unreadable", self.unreadable, ("error", "skip"))
         _check(
@@ -109,10 +119,13 @@ class RetrieverArgs:
     def __post_init__(self) -> None:
         _one_of("retriever.index", self.index, ("flat",))
         _check(0 <= self.fusion <= 1, f"retriever.fusion={self.fusion}: must lie in 0..1")
-        _check(
-            all("{}" in template for template in self.templates) and len(self.templates) > 0,
-            "retriever.templates: each needs a {} for the class name",
-        )
+        _bounded("retriever", self, {"batch_size": 1, "workers": 0, "pool": 1})
+        _check(len(self.templates) > 0, "retriever.templates: give at least one, such as {}")
+        for template in self.templates:
+            _check(
+                template.count("{}") == 1 and not set(template.replace("{}", "")) & set("{}"),
+                f"retriever.templates: {template!r} needs one {{}} for the class name, and no other braces",
+            )
 
 
 @dataclass
@@ -133,6 +146,7 @@ class MiningArgs:
         for memory in self.memories:
             _one_of("mining.memories", memory, SOURCES)
         _check(len(self.memories) > 0, "mining.memories: name at least one of image, name, fused")
+        _bounded("mining", self, {"shard_size": 1})
         _one_of("mining.ground_truth", self.ground_truth, ("only_if_retrieved", "insert"))
 
 
@@ -147,7 +161,7 @@ class LoraArgs:
     """``language``, or ``language+projector``; the vision tower stays frozen."""
 
     def __post_init__(self) -> None:
-        _check(self.rank >= 1, f"ranker.lora.rank={self.rank}: must be at least 1")
+        _bounded("ranker.lora", self, {"rank": 1, "alpha": 1, "dropout": 0}, {"dropout": 0.99})
         _one_of("ranker.lora.scope", self.scope, ("language", "language+projector"))
 
 
@@ -201,6 +215,11 @@ class OptimArgs:
     max_steps: int = -1
     """Stops early after so many optimiser steps; -1: after the epochs."""
 
+    def __post_init__(self) -> None:
+        least = {"lr": 0, "weight_decay": 0, "warmup": 0, "epochs": 1, "batch_size": 1, "accumulate": 1}
+        _bounded("optim", self, least, {"warmup": 1})
+        _check(self.max_steps == -1 or self.max_steps >= 1, f"optim.max_steps={self.max_steps}: at least 1, or -1")
+
 
 @dataclass
 class TrainerArgs:
@@ -223,6 +242,9 @@ class TrainerArgs:
     """Goes on from the run folder's last checkpoint; false starts the run anew."""
 
     def __post_init__(self) -> None:
+        counts = ("devices", "num_nodes", "log_every", "checkpoint_every", "validation_images")
+        _bounded("trainer", self, dict.fromkeys(counts, 1) | {"grad_clip": 0})
+        _one_of("trainer.precision", self.precision, ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"))
         _one_of(
             "trainer.strategy",
             self.strategy,
@@ -272,6 +294,9 @@ class EvalArgs:
         _one_of("eval.candidates", self.candidates, SOURCES)
         _check(2 <= self.k <= 26, f"eval.k={self.k}: must lie in 2..26, one letter a candidate")
         _check(min(self.shots, default=1) >= 1, "eval.shots: each must be at least 1")
+        _check(bool(self.shots) or self.zero_shot, "eval.shots=[]: nothing to evaluate with eval.zero_shot=false")
+        _check(bool(self.seeds), "eval.seeds=[]: name at least one seed of the draw")
+        _bounded("eval", self, {"batch_size": 1, "bootstrap": 1, "alone_images": 0, "alone_classes": 0})
 
 
 @dataclass
@@ -286,11 +311,14 @@ class NanoArgs:
     tower_lr: float = 2e-3
     language_steps: int = 2000
     language_lr: float = 1e-3
-    naming: int = 48
+    letter_steps: int = 900
+    """Steps of the last stage, which trains mostly on letters."""
+    letter_lr: float = 7e-4
+    naming: int = 24
     """Naming conversations per step."""
     letters: int = 48
     """Letter conversations per step."""
-    sorting: int = 8
+    sorting: int = 4
     """List conversations per step."""
     clip_steps: int = 300
     clip_batch: int = 256
@@ -332,25 +360,32 @@ def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, DictConfig):
-        return {prefix.rstrip("."): values}
-    flat: dict[str, Any] = {}
-    for key in values:
-        flat |= _flatten(values[key], f"{prefix}{key}.")
-    return flat
+def _leaves(values: Any, prefix: str = "") -> list[str]:
+    """The keys of a layer that hold values, such as ``ranker.lora.rank``."""
+    if not isinstance(values, dict):
+        return [prefix.rstrip(".")]
+    return [leaf for key, value in values.items() for leaf in _leaves(value, f"{prefix}{key}.")]
+
+
+def _nearest(key: str, known: list[str]) -> str | None:
+    """The known key that resembles this one most, by its whole path or by its last word."""
+    whole = difflib.get_close_matches(key, known, 1, 0.5)
+    last = {name.split(".")[-1]: name for name in reversed(known)}
+    word = difflib.get_close_matches(key.split(".")[-1], list(last), 1, 0.6)
+    if "." not in key and word:
+        return last[word[0]]
+    return whole[0] if whole else last[word[0]] if word else None
 
 
 def _merge(config: DictConfig, values: DictConfig | ListConfig, source: str) -> DictConfig:
     """Merges one layer into the recipe; an unknown key or a wrong type is an error that names it."""
     known = _known_keys(config)
-    for key in _flatten(values):
+    for key in _leaves(OmegaConf.to_container(values, resolve=False)):
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.5) or difflib.get_close_matches(
-                key.split(".")[-1], [k.split(".")[-1] for k in known], 1, 0.5
-            )
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"{source}: unknown key {key}{hint}")
+            near = _nearest(key, known)
+            raise UserError(f"{source}: unknown key {key}" + (f"; did you mean {near}?" if near else ""))
+        section = OmegaConf.is_dict(OmegaConf.select(config, key, throw_on_missing=False))
+        _check(not section, f"{source}: {key} is a section; give one of its keys, such as {key}.KEY=VALUE")
     try:
         return OmegaConf.merge(config, values)
     except (ConfigKeyError, OmegaConfBaseException) as error:
@@ -362,13 +397,14 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def _recipe_path(name: str) -> Path:
+def _recipe_path(name: str, folder: Path = Path()) -> Path:
+    """A recipe by its name, or by the path of a YAML file, which may be relative to a folder."""
     if Path(name).suffix in (".yaml", ".yml"):
-        _check(Path(name).is_file(), f"recipe {name}: no such file")
-        return Path(name)
+        _check((folder / name).is_file(), f"recipe {folder / name}: no such file")
+        return folder / name
     if name not in recipe_names():
         near = difflib.get_close_matches(name, recipe_names(), 1, 0.4)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(recipe_names())}"
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(recipe_names())}."
         raise UserError(f"unknown recipe {name}; {hint} A path to a .yaml file works too.")
     return RECIPES / f"{name}.yaml"
 
@@ -384,7 +420,8 @@ def _load_layers(path: Path, config: DictConfig, seen: tuple[Path, ...] = ()) ->
     base = layer.pop("base", None)
     if base is not None:
         sibling = path.parent / f"{base}.yaml"
-        config = _load_layers(sibling if sibling.is_file() else _recipe_path(base), config, (*seen, path))
+        below = sibling if sibling.is_file() else _recipe_path(str(base), path.parent)
+        config = _load_layers(below, config, (*seen, path))
     return _merge(config, layer, str(path))
 
 
@@ -420,9 +457,12 @@ def override(config: DictConfig, settings: list[str]) -> DictConfig:
 
 
 def _to_recipe(config: DictConfig) -> Recipe:
-    missing = OmegaConf.missing_keys(config)
-    _check(not missing, f"recipe: no value for {', '.join(sorted(missing))}")
-    return OmegaConf.to_object(config)
+    try:
+        missing = OmegaConf.missing_keys(config)
+        _check(not missing, f"recipe: no value for {', '.join(sorted(missing))}")
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"recipe: {error.full_key}: {str(error).splitlines()[0]}") from None
 
 
 def load_saved_recipe(path: Path, settings: list[str]) -> Recipe:

@@ -18,32 +18,34 @@ def _folded(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().casefold()
 
 
-def _literal_list(reply: str) -> list[str] | None:
-    """The first bracketed Python-style list of strings in a reply, if there is one that parses."""
-    for start in (match.start() for match in re.finditer(r"\[", reply)):
-        for end in (match.end() for match in re.finditer(r"\]", reply[start:])):
-            try:
-                value = ast.literal_eval(reply[start : start + end])
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                continue
-            if isinstance(value, list) and all(isinstance(item, str) for item in value):
-                return value
-    return None
+# A bracketed list of quoted strings. The alternatives exclude each other, so no reply takes long.
+_STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_LIST = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})*\s*,?\s*\]", re.DOTALL)
+
+
+def _literal_list(reply: str) -> list[str]:
+    """The first bracketed Python-style list of strings in a reply, or none."""
+    match = _LIST.search(reply)
+    try:
+        return ast.literal_eval(match.group()) if match else []
+    except (ValueError, SyntaxError):
+        return []
 
 
 def _mentions(reply: str, names: Sequence[str]) -> list[int]:
-    """Positions of the candidates in the order in which a free text mentions them.
+    """Positions of the candidates in the order in which a free text first mentions them.
 
-    A longer name is found before a shorter one that is part of it.
+    A longer name is found, everywhere, before a shorter one that is part of it.
     """
     text = _folded(reply)
     found: list[tuple[int, int]] = []
     for position in sorted(range(len(names)), key=lambda i: -len(names[i])):
         name = _folded(names[position])
-        match = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) if name else None
+        pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+        match = pattern.search(text) if name else None
         if match:
             found.append((match.start(), position))
-            text = text[: match.start()] + "\0" * len(name) + text[match.end() :]
+            text = pattern.sub("\0" * len(name), text)
     return [position for _, position in sorted(found)]
 
 
@@ -62,12 +64,10 @@ def read_list(reply: str, names: Sequence[str]) -> Ranking:
     for position, name in enumerate(names):
         positions.setdefault(_folded(name), position)
     items = _literal_list(reply)
-    if items is None:
-        read, clean = _mentions(reply, names), False
-    else:
-        known = [positions[_folded(item)] for item in items if _folded(item) in positions]
-        read = list(dict.fromkeys(known))
-        clean = len(read) == len(items) == len(names)
+    read = list(dict.fromkeys(positions[_folded(item)] for item in items if _folded(item) in positions))
+    clean = len(read) == len(items) == len(names)
+    if not read:  # no list, or one of strangers alone
+        read = _mentions(reply, names)
     rest = [position for position in range(len(names)) if position not in read]
     outcome = "ok" if clean else "repaired" if read else "unreadable"
     return Ranking(order=(*read, *rest), outcome=outcome, reply=reply)

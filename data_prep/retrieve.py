@@ -47,7 +47,7 @@ def nearest_classes(
 
 
 def _standardised(scores: dict[int, float]) -> dict[int, float]:
-    values = np.array(list(scores.values()))
+    values = np.array(list(scores.values()) or [0.0])
     scale = values.std() or 1.0
     return {label: (value - values.mean()) / scale for label, value in scores.items()}
 
@@ -100,7 +100,7 @@ def fused_classes(
         own = {label: ids for label, ids in own.items() if ids}
         image_all = _standardised(_completed(images, xq[row], image_scores, labels, own))
         name_all = _standardised(_completed(names, xq[row], name_scores, labels, name_ids))
-        lowest = min(image_all.values()), min(name_all.values())
+        lowest = min(image_all.values(), default=0.0), min(name_all.values(), default=0.0)
         mixed = {
             label: (1 - weight) * image_all.get(label, lowest[0]) + weight * name_all.get(label, lowest[1])
             for label in sorted(labels)

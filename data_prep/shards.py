@@ -44,7 +44,7 @@ def write_shards(folder: Path, examples: Iterable[tuple[RankingExample, Path]], 
     count = 0
     with wds.ShardWriter(pattern, maxcount=shard_size, verbose=0, mtime=0, user="", group="") as writer:
         for example, path in examples:
-            suffix = path.suffix.lower().lstrip(".")
+            suffix = path.suffix.lower().lstrip(".") or _format_of(path)
             writer.write({"__key__": example.key, "json": to_json(example), suffix: path.read_bytes()})
             count += 1
     shards = sorted(folder.glob("examples-*.tar"))
@@ -52,6 +52,12 @@ def write_shards(folder: Path, examples: Iterable[tuple[RankingExample, Path]], 
     write_text(folder / "index.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
     files = {path.name: file_hash(path) for path in [*shards, folder / "index.jsonl"]}
     write_json(folder / "manifest.json", facts | {"examples": count, "files": files})
+
+
+def _format_of(path: Path) -> str:
+    """The suffix for an image whose file name has none, by its content."""
+    with Image.open(path) as image:
+        return str(image.format).lower()
 
 
 def _index_lines(shard: Path) -> list[dict]:

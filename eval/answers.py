@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from data_prep.files import fingerprint
+from data_prep.files import fingerprint, write_text
 from eval.ranking import Answer, Question, ask
 from rar_train.backend import Mllm
 
@@ -50,10 +50,10 @@ def answer_all(mllm: Mllm, mode: str, questions: Sequence[Question], batch_size:
     known = _read(path)
     ids = [question_id(question) for question in questions]
     path.parent.mkdir(parents=True, exist_ok=True)
-    if known:
+    if path.exists():
         log.info("%s: %d of %d answers are there", path.name, len(known.keys() & set(ids)), len(ids))
         lines = [json.dumps({"id": key} | asdict(answer)) for key, answer in known.items()]
-        path.write_text("".join(f"{line}\n" for line in lines))
+        write_text(path, "".join(f"{line}\n" for line in lines))  # without a line that a kill cut short
     with open(path, "a", encoding="utf-8") as file:
         for start in range(0, len(questions), batch_size):
             batch = slice(start, start + batch_size)

@@ -176,12 +176,13 @@ def evaluate(recipe: Recipe, adapter: Path, run: Path) -> dict:
     encoder = load_encoder(recipe.retriever)
     settings = settings_of(recipe, encoder, dataset)
     manifest = read_json(adapter / "manifest.json")
-    depends = [manifest["adapter"], encoder.id, asdict(recipe.data), asdict(recipe.retriever), asdict(recipe.eval)]
+    mllm = load_mllm(recipe.ranker)
+    models = [manifest["adapter"], mllm.id, recipe.ranker.dtype, encoder.id]
+    depends = [*models, asdict(recipe.data), asdict(recipe.retriever), asdict(recipe.eval)]
     out = run / "eval" / f"{split}-{recipe.ranker.mode}"
     work = out / f"answers-{fingerprint(depends)}"
     evaluation = Evaluation(recipe, dataset, settings, work)
 
-    mllm = load_mllm(recipe.ranker)
     mllm.model.to(accelerator_of(recipe.trainer))
     ranked = {"rar_untuned": evaluation.rank(mllm, "rar_untuned")}
     tuned = load_adapter(mllm, adapter)

@@ -93,12 +93,13 @@ def load_adapter(mllm: Mllm, folder: Path) -> Mllm:
     manifest = read_json(folder / "manifest.json")
     if manifest["base_model"] != mllm.id:
         raise UserError(
-            f"{folder}: this adapter was trained on {manifest['base_model']}, but {mllm.id} is loaded; "
-            "set ranker.model to the base that it was trained on"
+            f"{folder}: this adapter was trained on {manifest['ranker']} ({manifest['base_model']}), but {mllm.id} is "
+            "loaded; set ranker.model to the base that it was trained on"
         )
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file() or not (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder}: holds no adapter_model.safetensors with adapter_config.json")
+    read_json(folder / "adapter_config.json")  # says where it is damaged; peft would not
     try:
         saved = load_file(weights)
     except (SafetensorError, OSError) as error:
@@ -113,5 +114,7 @@ def load_adapter(mllm: Mllm, folder: Path) -> Mllm:
             f"{weights}: does not match the model: {len(missing)} weights missing, {len(strange)} unknown, "
             f"{len(misshapen)} of another shape, such as {example}; nothing was loaded"
         )
+    if file_hash(weights) != manifest["adapter"]:
+        raise UserError(f"{weights}: its bytes are not those that the manifest names; it is damaged or was exchanged")
     peft.set_peft_model_state_dict(wrapped, saved)
     return Mllm(wrapped.eval(), mllm.processor, mllm.family, mllm.id)

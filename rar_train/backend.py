@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, ProcessorMixin
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, BatchFeature, ProcessorMixin
 
 import rar_train.timm_tower  # noqa: F401  (registers nano-mllm's tower)
 from data_prep.errors import UserError
-from data_prep.files import file_hash
+from data_prep.files import file_hash, fingerprint
+from data_prep.hub import settle_hub
 from data_prep.prompts import LETTERS
 from data_prep.recipe import RankerArgs
 
@@ -49,7 +52,7 @@ class Mllm:
         model: The model, or the same wrapped by peft.
         processor: Its processor.
         family: Its family's facts.
-        id: Name and weights hash.
+        id: Family and weights hash.
     """
 
     def __init__(self, model: nn.Module, processor: ProcessorMixin, family: Family, identifier: str):
@@ -137,20 +140,26 @@ class Mllm:
         )
 
 
-def _unreachable(model: str, error: Exception) -> UserError:
+def _unloadable(model: str, error: Exception) -> UserError:
     reason = str(error).splitlines()[0] if str(error) else ""
+    said = f"ranker.model={model}: could not be loaded ({type(error).__name__}: {reason})."
+    if Path(model).is_dir():
+        return UserError(f"{said} The folder needs config.json, undamaged safetensors and the processor's files.")
     return UserError(
-        f"ranker.model={model}: could not be loaded ({type(error).__name__}: {reason}). Without a network, give "
-        "ranker.model=FOLDER of a local copy with config.json, safetensors and the processor's files."
+        f"{said} Without a network, give ranker.model=FOLDER of a local copy with config.json, safetensors and the "
+        "processor's files."
     )
 
 
-def weights_hash(folder: Path) -> str:
-    """SHA-256 of a model's safetensors by name, shortened to 16 hexadecimal digits."""
-    hashes = [f"{path.name}:{file_hash(path)}" for path in sorted(folder.glob("*.safetensors"))]
-    import hashlib
+def _sha256_of(path: Path) -> str:
+    # The hub's cache names a large file by its SHA-256, and snapshots link to it.
+    stored = path.resolve().name
+    return stored if re.fullmatch("[0-9a-f]{64}", stored) else file_hash(path)
 
-    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
+
+def weights_hash(folder: Path) -> str:
+    """Identifies a model by its safetensors, wherever it lies: 16 hexadecimal digits."""
+    return fingerprint({path.name: _sha256_of(path) for path in folder.glob("*.safetensors")})
 
 
 def load_mllm(args: RankerArgs) -> Mllm:
@@ -163,24 +172,29 @@ def load_mllm(args: RankerArgs) -> Mllm:
         UserError: It can't be had, its family is not in the table, or weights are missing in it.
     """
     source = str(NANO_MLLM) if args.model == "nano-mllm" else args.model
+    local = Path(source).is_dir()
+    if not local:
+        settle_hub()
+    try:
+        kind = AutoConfig.from_pretrained(source).model_type
+    except Exception as error:
+        raise _unloadable(args.model, error) from None
+    if kind not in FAMILIES:  # before gigabytes are fetched
+        raise UserError(f"ranker.model={args.model}: family {kind} is not supported; there are {', '.join(FAMILIES)}")
     try:
         processor = AutoProcessor.from_pretrained(source)
         model, report = AutoModelForImageTextToText.from_pretrained(
             source, dtype=getattr(torch, args.dtype), output_loading_info=True, use_safetensors=True
         )
+        folder = Path(source) if local else Path(snapshot_download(source, local_files_only=True))
     except Exception as error:
-        raise _unreachable(args.model, error) from None
+        raise _unloadable(args.model, error) from None
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"ranker.model={args.model}: its files lack {len(missing)} weights, such as {missing[0]}")
-    kind = model.config.model_type
-    if kind not in FAMILIES:
-        raise UserError(f"ranker.model={args.model}: family {kind} is not supported; there are {', '.join(FAMILIES)}")
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
-    folder = Path(source)
-    identifier = f"{Path(args.model).name}-{weights_hash(folder)}" if folder.is_dir() else args.model
-    return Mllm(model.eval(), processor, FAMILIES[kind], identifier)
+    return Mllm(model.eval(), processor, FAMILIES[kind], f"{kind}-{weights_hash(folder)}")
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:

@@ -45,6 +45,10 @@ class Checkpoints(Callback):
         self.folder = Path(recipe.out) / "checkpoints"
         self.saved = -1
 
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """The step that a run resumes from is saved already."""
+        self.saved = trainer.global_step
+
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_) -> None:
         """Counts the data position on and saves where a step that is due has ended."""
         trainer.datamodule.position.batches += 1

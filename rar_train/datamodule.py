@@ -151,7 +151,8 @@ class RankingData(L.LightningDataModule):
         """A fixed spread of development examples, dealt over the processes."""
         count = min(self.recipe.trainer.validation_images, len(self.development))
         chosen = np.linspace(0, len(self.development) - 1, count).astype(int).tolist()
-        mine = [(row, 0) for row in chosen[self.trainer.global_rank :: self.trainer.world_size]]
+        # Every process needs a batch, or the others wait for it.
+        mine = [(row, 0) for row in chosen[self.trainer.global_rank :: self.trainer.world_size] or chosen[:1]]
         size = self.recipe.optim.batch_size
         batches = [mine[start : start + size] for start in range(0, len(mine), size)]
         made = partial(_collate, mllm=self.mllm, objectives=("letters", "likelihood"), seed=self.recipe.seed)

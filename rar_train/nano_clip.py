@@ -17,9 +17,10 @@ from data_prep.base_corpus import BaseCorpus, base_corpus
 from data_prep.blazon import Blazon
 from data_prep.files import write_folder
 from data_prep.recipe import NanoArgs, Recipe
+from rar_train.nano_architecture import PIXELS as MLLM_PIXELS
 from rar_train.nano_manifest import write_nano_manifest
-from rar_train.nano_mllm import index_loader, nano_trainer, to_pixel_values
 from rar_train.nano_tokenizer import nano_tokenizer
+from rar_train.nano_tower import HELD_OUT, index_loader, nano_trainer, to_pixel_values
 from rar_train.schedule import warmup_cosine
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 PIXELS = 48
 SAID = 0.5
 """Share of a blazon's parts that a caption mentions."""
-CORPUS_PIXELS = 64  # the corpus is nano-mllm's, so that it is drawn once
 
 
 def nano_clip_config(vocabulary: int) -> dict:
@@ -122,8 +122,8 @@ def train_nano_clip(recipe: Recipe) -> Path:
 
     args, out = recipe.nano, Path(recipe.out)
     L.seed_everything(args.seed)
-    corpus = base_corpus(Path(recipe.cache), args.thousands, CORPUS_PIXELS, args.seed)
-    held_out = np.arange(len(corpus.images) - 1000, len(corpus.images))
+    corpus = base_corpus(Path(recipe.cache), args.thousands, MLLM_PIXELS, args.seed)  # drawn once for both models
+    held_out = np.arange(len(corpus.images) - HELD_OUT, len(corpus.images))
     tokenizer = nano_tokenizer(append_eos=True)
     config = nano_clip_config(len(tokenizer))
     with write_folder(out / "model") as part:
@@ -132,7 +132,7 @@ def train_nano_clip(recipe: Recipe) -> Path:
         model = create_model(f"local-dir:{part}")
         module = ClipModule(model, corpus, args)
         nano_trainer(recipe, out / "clip", args.clip_steps).fit(
-            module, index_loader(len(corpus.images) - 1000, args.clip_batch, args.seed)
+            module, index_loader(len(corpus.images) - HELD_OUT, args.clip_batch, args.seed)
         )
         accuracy = retrieval_accuracy(module, held_out)
         log.info("held-out name retrieval among %d: %.3f", len(held_out), accuracy)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data_prep.recipe import Recipe
 from rar_train.adapter import add_lora
-from rar_train.backend import Mllm, load_mllm
+from rar_train.backend import Mllm
 from rar_train.collate import RankingBatch
 from rar_train.objectives import LOSSES, TABLES
 from rar_train.schedule import warmup_cosine
@@ -52,6 +52,10 @@ class RankerModule(L.LightningModule):
         """Makes dropout a function of seed, batch and process, so that a resumed run repeats it."""
         torch.manual_seed((self.recipe.seed * 1_000_003 + batch_idx) * 1_009 + self.global_rank)
 
+    def transfer_batch_to_device(self, batch: RankingBatch, device: torch.device, dataloader_idx: int) -> RankingBatch:
+        """Leaves the batch as it is: each objective moves its own inputs, so unused ones stay behind."""
+        return batch
+
     def training_step(self, batch: RankingBatch, _) -> Tensor:
         """The weighted sum of the recipe's objectives."""
         losses = {name: LOSSES[name](self.mllm, batch) for name in self.weights}
@@ -79,9 +83,3 @@ class RankerModule(L.LightningModule):
         adapted = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         state = checkpoint.get("state_dict", {})
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name in adapted}
-
-
-def load_ranker_module(recipe: Recipe, steps: int) -> RankerModule:
-    """Loads the recipe's base model and adds a fresh adapter, seeded by the recipe."""
-    L.seed_everything(recipe.seed, verbose=False)
-    return RankerModule(recipe, load_mllm(recipe.ranker), steps)

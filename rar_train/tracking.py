@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,11 +14,9 @@ from data_prep.recipe import Recipe
 
 def run_id(folder: Path) -> str:
     """The tracker's run id, made once and kept in the run's folder, so that a resumed run goes on."""
-    import wandb
-
     kept = folder / "wandb_id.txt"
     if not kept.exists():
-        write_text(kept, wandb.util.generate_id())
+        write_text(kept, secrets.token_hex(4))
     return kept.read_text().strip()
 
 

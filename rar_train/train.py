@@ -11,7 +11,7 @@ import lightning as L
 from omegaconf import OmegaConf
 
 from data_prep.errors import UserError
-from data_prep.files import read_json, write_text
+from data_prep.files import write_text
 from data_prep.recipe import Recipe, recipe_yaml
 from rar_train.adapter import save_adapter
 from rar_train.backend import load_mllm
@@ -24,7 +24,7 @@ from rar_train.tracking import loggers_of
 log = logging.getLogger(__name__)
 
 # What a resumed run may change without becoming another run.
-_FREE = ("cache", "eval", "tracking", "trainer.resume", "trainer.log_every", "trainer.checkpoint_every")
+_FREE = ("out", "cache", "eval", "tracking", "trainer.resume", "trainer.log_every", "trainer.checkpoint_every")
 
 
 def _differences(one: dict, other: dict, prefix: str = "") -> list[str]:
@@ -65,18 +65,6 @@ def claim_run_folder(recipe: Recipe) -> Path:
     return out
 
 
-def _check_processes(recipe: Recipe, checkpoint: Path | None) -> None:
-    if checkpoint is None:
-        return
-    world = recipe.trainer.devices * recipe.trainer.num_nodes
-    before = read_json(checkpoint.with_suffix(".adapter") / "manifest.json")["processes"]
-    if before != world:
-        raise UserError(
-            f"{checkpoint}: saved by {before} processes, and {world} are asked for; the data would be dealt "
-            "otherwise. Resume with as many, or start anew with trainer.resume=false."
-        )
-
-
 def train_ranker(recipe: Recipe) -> Path:
     """Runs or resumes a recipe's training.
 
@@ -89,10 +77,8 @@ def train_ranker(recipe: Recipe) -> Path:
         log.info("training: %s is complete; reusing its adapter", out)
         return out
     checkpoint = last_checkpoint(out / "checkpoints")
-    _check_processes(recipe, checkpoint)
 
     strategy = strategy_of(recipe.trainer)  # first: DeepSpeed reads the environment when imported
-    L.seed_everything(recipe.seed, verbose=False)
     mllm = load_mllm(recipe.ranker)
     data = RankingData(recipe, mllm)
     if first:
@@ -101,6 +87,7 @@ def train_ranker(recipe: Recipe) -> Path:
         _wait_for(out / "data.json")
     data.setup("fit")
     steps = optimizer_steps(recipe, len(data.tuning))
+    L.seed_everything(recipe.seed, verbose=False)  # after the data stages, which may or may not have drawn numbers
     module = RankerModule(recipe, mllm, steps)
     facts = {
         "data": data.tuning.manifest["files"],
@@ -130,9 +117,12 @@ def train_ranker(recipe: Recipe) -> Path:
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise UserError(f"interrupted at step {trainer.global_step}; the same command goes on from the last checkpoint")
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+        raise UserError(
+            f"interrupted at step {trainer.global_step}; the same command goes on from the last checkpoint"
+        ) from None
     if trainer.is_global_zero:
         save_adapter(module.mllm, out / "adapter", recipe, facts | {"step": trainer.global_step})
         figures = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}

@@ -11,6 +11,7 @@ import json
 import logging
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,24 +44,40 @@ class Row:
     split: str
 
 
+def _records(table: Path) -> Iterator[tuple[int, object]]:
+    """Reads a table's records, each with the number of its line."""
+    with open(table, newline="", encoding="utf-8-sig") as file:
+        if table.suffix == ".csv":
+            reader = csv.DictReader(file)
+            for record in reader:
+                yield reader.line_num, record
+            return
+        for number, line in enumerate(file, 1):
+            try:
+                if line.strip():
+                    yield number, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{table}, line {number}: not readable as JSON ({error.msg})") from None
+
+
 def _table_rows(table: Path) -> list[Row]:
     """Reads path, label and optional split from a CSV or JSON-lines file."""
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        try:
-            records = (
-                list(csv.DictReader(file)) if table.suffix == ".csv" else [json.loads(x) for x in file if x.strip()]
-            )
-        except (json.JSONDecodeError, csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{table}: not readable ({error})") from None
     rows = []
-    for number, record in enumerate(records, 2 if table.suffix == ".csv" else 1):
-        for column in ("path", "label"):
-            if not isinstance(record, dict) or record.get(column) in (None, ""):
-                raise UserError(f"{table}, line {number}: no {column}; columns are path, label and optionally split")
-        split = str(record.get("split") or "")
-        if split and split not in SPLIT_WORDS:
-            raise UserError(f"{table}, line {number}: split {split!r}; use train, val or test")
-        rows.append(Row(str(record["path"]), str(record["label"]), SPLIT_WORDS.get(split, "")))
+    try:
+        for number, record in _records(table):
+            for column in ("path", "label"):
+                if not isinstance(record, dict) or record.get(column) in (None, ""):
+                    raise UserError(
+                        f"{table}, line {number}: no {column}; columns are path, label and optionally split"
+                    )
+            split = str(record.get("split") or "")
+            if split and split.casefold() not in SPLIT_WORDS:
+                raise UserError(f"{table}, line {number}: split {split!r}; use train, val or test")
+            rows.append(Row(str(record["path"]), str(record["label"]), SPLIT_WORDS.get(split.casefold(), "")))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{table}: not readable ({error})") from None
+    if not rows:
+        raise UserError(f"{table}: lists no images; it needs lines of path, label and optionally split")
     if {row.split for row in rows} > {""} and any(not row.split for row in rows):
         raise UserError(f"{table}: some lines have a split and some have none; give all or none")
     return rows
@@ -94,8 +111,15 @@ def list_rows(root: Path) -> tuple[Path, list[Row]]:
         if (root / name).is_file():
             return root, _table_rows(root / name)
     folders = [p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    if folders and all(folder.name in SPLIT_WORDS for folder in folders):
-        rows = [row for f in folders for row in _class_folders(f, f"{f.name}/", SPLIT_WORDS[f.name])]
+    splits = [folder for folder in folders if folder.name.casefold() in SPLIT_WORDS]
+    if len(splits) > 1 and len(splits) < len(folders):
+        other = next(folder.name for folder in folders if folder not in splits)
+        raise UserError(
+            f"data.root={root}: holds {splits[0].name} and {splits[1].name}, which name splits, beside {other}; "
+            "move what is no split elsewhere, or list the images in samples.csv"
+        )
+    if folders and len(splits) == len(folders):
+        rows = [row for f in folders for row in _class_folders(f, f"{f.name}/", SPLIT_WORDS[f.name.casefold()])]
     else:
         rows = _class_folders(root, "", "")
     if not rows:
@@ -104,9 +128,11 @@ def list_rows(root: Path) -> tuple[Path, list[Row]]:
 
 
 def _cut(samples: list[Sample], shares: list[float], rng: random.Random) -> list[list[Sample]]:
-    """Shuffles a class and cuts it by shares, at least one each and the rest to the first."""
+    """Shuffles a class and cuts it by shares: at least two to the first part, and one to each other."""
     shuffled = rng.sample(samples, len(samples))
     counts = [max(1, round(share * len(samples))) for share in shares[1:]]
+    while len(samples) - sum(counts) < 2:
+        counts[counts.index(max(counts))] -= 1
     edges = [len(samples) - sum(counts)]
     for count in counts:
         edges.append(edges[-1] + count)
@@ -120,6 +146,10 @@ def _too_small(by_class: dict[str, int], least: int, policy: str, names: tuple[s
         raise UserError(
             f"{len(small)} of {len(names)} classes have fewer than {least} {what}: {shown}; "
             "add images, or set data.small_classes=skip"
+        )
+    if len(small) == len(names):
+        raise UserError(
+            f"data.small_classes=skip: leaves no class, since each has fewer than {least} {what}; add images"
         )
     if small:
         log.warning("data: skipped %d classes with fewer than %d %s: %s", len(small), least, what, ", ".join(small[:5]))
