@@ -1,0 +1,79 @@
+"""What readers share: keys that WebDataset can cut, and images that are known by their content."""
+
+import hashlib
+import logging
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.datasets import Dataset, read_dataset
+from data_prep.datasets.dataset import digests, key_of
+from data_prep.errors import UserError
+from data_prep.records import Sample
+from data_prep.settings import DataArgs
+
+paths = st.text(st.sampled_from("ab/._- é日'\"\\"), min_size=1, max_size=120) | st.text(min_size=1, max_size=40)
+
+
+@given(st.lists(paths, min_size=2, max_size=10, unique=True))
+@settings(max_examples=100, deadline=None)
+def test_keys_are_plain_short_and_as_distinct_as_their_paths(names):
+    keys = [key_of(name) for name in names]
+    assert len(set(keys)) == len(names)
+    for key in keys:
+        assert key.replace("-", "").replace("_", "").isascii()
+        assert key.replace("-", "").replace("_", "").isalnum()
+        # The longest that a tar header holds is 100: key, source and suffix.
+        assert len(f"{key}-image.json") <= 100
+
+
+def test_a_key_still_tells_which_file_it_is():
+    assert key_of("train/golden retriever/img_01.v2.jpg").startswith("train-golden-retriever-img_01-v2-")
+    assert key_of("a.png") != key_of("a.jpg")
+
+
+def test_a_digest_is_the_hash_of_the_files_bytes(tmp_path, draw_picture):
+    files = [draw_picture(tmp_path / f"{n}.png", n) for n in range(4)]
+    assert digests(files, tmp_path / "cache", "error") == [hashlib.sha256(f.read_bytes()).hexdigest() for f in files]
+
+
+def test_images_are_checked_once_and_again_after_a_change(tmp_path, draw_picture, caplog):
+    files = [draw_picture(tmp_path / f"{n}.png", n) for n in range(3)]
+    caplog.set_level(logging.INFO, "data_prep")
+    first = digests(files, tmp_path / "cache", "error")
+    assert digests(files, tmp_path / "cache", "error") == first
+    assert caplog.text.count("checking 3 images") == 1
+    stamp = files[1].stat().st_mtime_ns
+    draw_picture(files[1], 99)
+    os.utime(files[1], ns=(stamp + 1, stamp + 1))
+    second = digests(files, tmp_path / "cache", "error")
+    assert [a == b for a, b in zip(first, second, strict=True)] == [True, False, True]
+
+
+def test_an_unreadable_image_is_refused_each_time_or_skipped(tmp_path, draw_picture):
+    files = [draw_picture(tmp_path / "0.png", 0), tmp_path / "1.png"]
+    files[1].write_bytes(b"no picture")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"1\.png: not readable as an image \(1 of 2\); .* data\.unreadable=skip"):
+            digests(files, tmp_path / "cache", "error")
+    assert digests(files, tmp_path / "cache", "skip")[1] is None
+
+
+def test_a_missing_image_is_named_even_when_others_may_be_skipped(tmp_path, draw_picture):
+    files = [draw_picture(tmp_path / "0.png", 0), tmp_path / "gone.png"]
+    with pytest.raises(UserError, match=r"gone\.png: no such image \(1 of 2 are missing\)"):
+        digests(files, tmp_path / "cache", "skip")
+
+
+def test_labels_of_a_part_are_ascending_and_only_its_own():
+    samples = {"tuning": [Sample(f"k{n}", "", label, "") for n, label in enumerate([3, 0, 3, 1])], "test": []}
+    dataset = Dataset("pets", ("a", "b", "c", "d"), samples)
+    assert dataset.labels("tuning") == [0, 1, 3]
+    assert dataset.labels("test") == []
+
+
+def test_an_unknown_reader_lists_those_there_are(tmp_path):
+    with pytest.raises(UserError, match=r"data\.name=imagenet: there are armory, folder"):
+        read_dataset(DataArgs(name="imagenet"), tmp_path, ("tuning",))

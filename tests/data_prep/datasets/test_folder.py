@@ -1,0 +1,285 @@
+"""One's own images: each layout gives the same data set, and what is wrong is named where it stands."""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.datasets.dataset import PARTS
+from data_prep.datasets.folder import _cut, read_folder
+from data_prep.errors import UserError
+from data_prep.files import file_hash
+from data_prep.records import Sample
+from data_prep.settings import DataArgs
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "pets"
+
+
+@pytest.fixture
+def fill(root, draw_picture):
+    """Draws pictures: ``fill({"cat": 5})`` makes cat/0.png to cat/4.png."""
+
+    def draw(counts: dict[str, int]):
+        for place, (folder, count) in enumerate(counts.items()):
+            for number in range(count):
+                draw_picture(root / folder / f"{number}.png", 100 * place + number)
+
+    return draw
+
+
+@pytest.fixture
+def read(root, tmp_path):
+    return lambda place=None, **settings: read_folder(
+        DataArgs(name="folder", root=str(place or root), **settings), tmp_path / "cache", PARTS
+    )
+
+
+@pytest.fixture
+def refused(read):
+    def message(place=None, **settings) -> str:
+        with pytest.raises(UserError) as caught:
+            read(place, **settings)
+        return str(caught.value)
+
+    return message
+
+
+def per_class(dataset, part) -> dict[str, int]:
+    return dict(Counter(dataset.names[s.label] for s in dataset.parts[part]))
+
+
+def table(root, name, rows):
+    if name.endswith(".csv"):
+        text = "\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)])
+    else:
+        text = "\n".join(json.dumps(row) for row in rows)
+    (root / name).write_text(text + "\n", encoding="utf-8")
+
+
+def rows_of(root, label_of=lambda folder: folder) -> list[dict]:
+    paths = sorted(path.relative_to(root) for path in root.rglob("*.png"))
+    return [{"path": path.as_posix(), "label": label_of(path.parts[0])} for path in paths]
+
+
+def test_a_folder_per_class_is_split_by_the_shares(fill, read):
+    fill({"cat": 10, "dog": 5})
+    dataset = read()
+    assert dataset.names == ("cat", "dog")
+    assert per_class(dataset, "tuning") == {"cat": 6, "dog": 3}
+    assert per_class(dataset, "development") == {"cat": 2, "dog": 1}
+    assert per_class(dataset, "test") == {"cat": 2, "dog": 1}
+    assert dataset.parts["tuning"] == dataset.parts["test_memory"] == dataset.parts["development_memory"]
+    paths = [s.path for part in ("tuning", "development", "test") for s in dataset.parts[part]]
+    assert len(paths) == len(set(paths)) == 15
+    assert all(s.digest == file_hash(Path(s.path)) for s in dataset.parts["test"])
+
+
+def test_the_seed_decides_the_split(fill, read):
+    fill({"cat": 10, "dog": 10})
+    assert read(seed=0).parts == read(seed=0).parts
+    assert read(seed=0).parts["test"] != read(seed=1).parts["test"]
+
+
+def test_named_split_folders_are_kept(fill, read):
+    fill({"train/cat": 3, "train/dog": 2, "val/cat": 1, "val/dog": 1, "test/cat": 2, "test/dog": 1})
+    dataset = read()
+    assert per_class(dataset, "tuning") == {"cat": 3, "dog": 2}
+    assert per_class(dataset, "development") == {"cat": 1, "dog": 1}
+    assert per_class(dataset, "test") == {"cat": 2, "dog": 1}
+    for part, folder in (("tuning", "train"), ("development", "val"), ("test", "test")):
+        assert all(f"/{folder}/" in s.path for s in dataset.parts[part])
+
+
+def test_without_val_a_share_of_train_serves(fill, read):
+    fill({"train/cat": 8, "train/dog": 3, "test/cat": 2, "test/dog": 2})
+    dataset = read()
+    assert per_class(dataset, "tuning") == {"cat": 6, "dog": 2}
+    assert per_class(dataset, "development") == {"cat": 2, "dog": 1}
+    assert all("/train/" in s.path for s in dataset.parts["development"])
+    assert not {s.path for s in dataset.parts["development"]} & {s.path for s in dataset.parts["tuning"]}
+    assert per_class(dataset, "test") == {"cat": 2, "dog": 2}
+
+
+@pytest.mark.parametrize("name", ["samples.csv", "samples.jsonl"])
+def test_a_table_gives_what_the_same_folders_give(fill, read, root, name):
+    fill({"cat": 6, "dog": 6})
+    from_folders = read()
+    table(root, name, rows_of(root))
+    assert read() == from_folders
+    assert read(root / name).parts == from_folders.parts
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.jsonl"])
+def test_a_table_names_labels_and_splits(fill, read, root, name):
+    fill({"a": 4, "b": 4})
+    words = {"0": "train", "1": "training", "2": "validation", "3": "test"}
+    rows = [row | {"split": words[row["path"][2]]} for row in rows_of(root, {"a": "un écu", "b": "7"}.get)]
+    table(root, name, rows)
+    dataset = read(root / name)
+    assert dataset.names == ("7", "un écu")
+    assert [per_class(dataset, part) for part in ("tuning", "development", "test")] == [
+        {"un écu": 2, "7": 2},
+        {"un écu": 1, "7": 1},
+        {"un écu": 1, "7": 1},
+    ]
+
+
+def test_a_table_may_quote_commas_and_begin_with_a_byte_order_mark(fill, read, root):
+    fill({"a": 4})
+    lines = [f'a/{n}.png,"or, a bend ""sable"""' for n in range(4)]
+    (root / "samples.csv").write_text("\ufeff" + "\n".join(["path,label", *lines]), encoding="utf-8")
+    assert read().names == ('or, a bend "sable"',)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("samples.csv", "path,label\ncat/0.png,cat\ncat/1.png\n", "samples.csv, line 3: no label"),
+        ("samples.csv", "file,class\ncat/0.png,cat\n", "samples.csv, line 2: no path"),
+        ("samples.csv", "path,label,split\ncat/0.png,cat,holdout\n", "samples.csv, line 2: split 'holdout'; use train"),
+        ("samples.csv", "path,label,split\ncat/0.png,cat,train\ncat/1.png,cat,\n", "give all or none"),
+        ("samples.csv", "path,label,split\ncat/0.png,cat,train\n", "the splits are ['train']; train and test"),
+        ("samples.csv", "path,label\ncat/0.png,cat\ncat/0.png,cat\n", "cat/0.png is listed twice"),
+        ("samples.csv", "path,label\ncat/9.png,cat\n", "cat/9.png: no such image (1 of 1"),
+        ("samples.jsonl", '{"path": "cat/0.png", "label": "cat"}\n{"path": "cat/1.png"}\n', "line 2: no label"),
+        ("samples.jsonl", "[1]\n", "line 1: no path"),
+        ("samples.jsonl", "{oops\n", "samples.jsonl, line 1: not readable"),
+    ],
+)
+def test_a_malformed_table_is_named_by_line(fill, refused, root, name, text, said):
+    fill({"cat": 4})
+    (root / name).write_text(text)
+    assert said in refused()
+
+
+def test_a_line_that_is_not_json_is_named_by_its_own_number(fill, refused, root):
+    fill({"cat": 4})
+    (root / "samples.jsonl").write_text(
+        '{"path": "cat/0.png", "label": "cat"}\n{"path": "cat/1.png", "label": "cat"}\n{oops\n'
+    )
+    assert "line 3" in refused()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("samples.csv", "path,label\ncat/0.png,cat\n\n\ncat/1.png\n"),
+        ("samples.jsonl", '{"path": "cat/0.png", "label": "cat"}\n\n\n\n{"path": "cat/1.png"}\n'),
+    ],
+)
+def test_line_numbers_count_empty_lines(fill, refused, root, name, text):
+    fill({"cat": 4})
+    (root / name).write_text(text)
+    assert "line 5: no label" in refused()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("samples.csv", "path,label\n"), ("samples.csv", ""), ("samples.jsonl", "")]
+)
+def test_an_empty_table_is_said_to_be_empty(fill, refused, root, name, text):
+    fill({"cat": 4})
+    (root / name).write_text(text)
+    message = refused()
+    assert name in message
+    assert "no images" in message
+
+
+def test_a_missing_empty_or_unfit_root_is_named(tmp_path, refused, root):
+    assert f"data.root={tmp_path / 'gone'}: no such folder" in refused(tmp_path / "gone")
+    root.mkdir()
+    assert "no images; it needs a folder per class, or samples.csv or samples.jsonl" in refused()
+    (tmp_path / "notes.txt").write_text("")
+    assert "a file must be .csv or .jsonl" in refused(tmp_path / "notes.txt")
+    with pytest.raises(UserError, match=r"data\.name=folder needs data\.root=PATH"):
+        read_folder(DataArgs(name="folder"), tmp_path, PARTS)
+
+
+def test_a_class_with_one_image_is_an_error_or_skipped_and_counted(fill, read, refused):
+    fill({"cat": 5, "dog": 1, "hen": 4})
+    assert "1 of 3 classes have fewer than 4 images: dog (1); add images, or set data.small_classes=skip" in refused()
+    dataset = read(small_classes="skip")
+    assert dataset.skipped["small class"] == 1
+    for part in PARTS:
+        assert set(per_class(dataset, part)) == {"cat", "hen"}
+
+
+def test_a_class_without_training_images_is_an_error_or_skipped_and_counted(fill, read, refused):
+    fill({"train/cat": 3, "test/cat": 1, "train/dog": 1, "test/dog": 2, "test/hen": 2})
+    assert "2 of 3 classes have fewer than 3 training images: dog (1), hen (0)" in refused()
+    dataset = read(small_classes="skip")
+    assert dataset.skipped["small class"] == 5
+    assert per_class(dataset, "test") == {"cat": 1}
+
+
+def test_an_unreadable_image_is_named_or_skipped_and_counted(fill, read, refused, root):
+    fill({"cat": 6, "dog": 5})
+    whole = (root / "cat" / "1.png").read_bytes()
+    for number, data in ((1, whole[: len(whole) // 2]), (2, b"no picture")):
+        (root / "cat" / f"{number}.png").write_bytes(data)
+    assert f"{root / 'cat' / '1.png'}: not readable as an image (2 of 11)" in refused()
+    dataset = read(unreadable="skip")
+    assert dataset.skipped["unreadable"] == 2
+    assert sum(len(dataset.parts[part]) for part in ("tuning", "development", "test")) == 9
+
+
+def test_other_files_and_hidden_folders_are_not_images(fill, read, root):
+    fill({"cat": 4, ".thumbnails": 4})
+    (root / "cat" / "notes.txt").write_text("no image")
+    (root / "README.md").write_text("no class")
+    assert read().names == ("cat",)
+
+
+def test_skipped_pictures_do_not_shift_labels(fill, read):
+    fill({"ant": 1, "cat": 4, "dog": 4})
+    dataset = read(small_classes="skip")
+    assert all(f"/{dataset.names[s.label]}/" in s.path for part in PARTS for s in dataset.parts[part])
+
+
+def cut(count: int, by: list[float]) -> list[list[Sample]]:
+    return _cut([Sample(f"k{n}", f"{n}.png", 0, "") for n in range(count)], by, random.Random(0))
+
+
+@given(st.integers(4, 40), st.sampled_from([[0.6, 0.2, 0.2], [0.8, 0.1, 0.1], [0.5, 0.25, 0.25]]))
+@settings(max_examples=60, deadline=None)
+def test_a_cut_gives_each_image_to_one_part(count, by):
+    parts = cut(count, by)
+    assert sorted(s.key for part in parts for s in part) == sorted(f"k{n}" for n in range(count))
+    assert len(parts[0]) >= 2
+    assert min(len(part) for part in parts) >= 1
+
+
+def test_every_part_gets_its_images_whatever_the_shares(fill, read):
+    """``read_folder`` promises two in train, so that one can be left out, and one each in val and test."""
+    fill({"cat": 4, "dog": 6})
+    for by in ([0.2, 0.4, 0.4], [0.02, 0.96, 0.02]):
+        dataset = read(shares=by)
+        assert all(per_class(dataset, "tuning").get(name, 0) >= 2 for name in dataset.names)
+        assert all(per_class(dataset, part).get(name) for name in dataset.names for part in ("development", "test"))
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        {"Train/cat": 4, "Train/dog": 4, "Test/cat": 4, "Test/dog": 4},
+        {"train/cat": 4, "train/dog": 4, "test/cat": 4, "test/dog": 4, "extra": 4},
+    ],
+)
+def test_split_folders_are_not_taken_for_classes(fill, read, folders):
+    fill(folders)
+    try:
+        names = read().names
+    except UserError:
+        return
+    assert names == ("cat", "dog")
+
+
+def test_skipping_every_class_is_an_error(fill, refused):
+    fill({"cat": 1, "dog": 2})
+    assert "data.small_classes" in refused(small_classes="skip")

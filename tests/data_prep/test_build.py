@@ -1,0 +1,109 @@
+"""The data stages in one call, on a tiny armory: what is there is reused, what a setting touches is made."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data_prep.build import build, memories_of
+from data_prep.datasets import read_dataset
+from data_prep.errors import UserError
+from data_prep.recipe import load_recipe
+from data_prep.shards import ShardedExamples
+from data_prep.shots import draw_shots
+
+SETTINGS = [
+    "recipe=ranker_lora",
+    "data.armory.tuning_classes=8",
+    "data.armory.development_classes=8",
+    "data.armory.tuning_images=3",
+    "data.armory.memory_images=4",
+    "data.armory.query_images=2",
+    "mining.k=4",
+    "eval.shots=[2]",
+]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def recipe_in(cache: Path, *settings: str):
+    return load_recipe([*SETTINGS, f"cache={cache}", *settings])
+
+
+@pytest.fixture(scope="module")
+def built(cache):
+    return build(recipe_in(cache))
+
+
+def state(cache: Path) -> dict:
+    return {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
+
+
+def rows(folder: Path) -> list:
+    examples = ShardedExamples(folder)
+    return [examples[number] for number in range(len(examples))]
+
+
+def test_tuning_and_development_get_examples_of_their_own_classes(built):
+    tuning, development = (rows(folder) for folder in built)
+    assert len(tuning) > 12
+    assert len(development) > 8
+    names = [{c.name for example, _ in part for c in example.candidates} for part in (tuning, development)]
+    assert not names[0] & names[1]
+    for example, image in tuning + development:
+        assert len({c.label for c in example.candidates}) == 4
+        assert example.truth is not None
+        assert image.size == (96, 96)
+
+
+def test_an_example_shows_the_picture_that_its_key_names(built, cache):
+    examples = {example.key: image for example, image in rows(built[0])}
+    dataset = read_dataset(recipe_in(cache).data, cache, ("tuning",))
+    shown = [s for s in dataset.parts["tuning"] if f"{s.key}-image" in examples]
+    assert shown
+    for sample in shown:
+        assert examples[f"{sample.key}-image"].tobytes() == Image.open(sample.path).convert("RGB").tobytes()
+
+
+def test_a_second_build_makes_nothing(built, cache):
+    before = state(cache)
+    assert build(recipe_in(cache)) == built
+    assert state(cache) == before
+
+
+def test_another_k_makes_only_the_examples_anew(built, cache):
+    before = state(cache)
+    folders = build(recipe_in(cache, "mining.k=3"))
+    after = state(cache)
+    assert not set(folders) & set(built)
+    assert {path: time for path, time in after.items() if path in before} == before
+    assert {path.relative_to(cache).parts[0] for path in after.keys() - before.keys()} == {f.name for f in folders}
+
+
+def test_an_equal_recipe_gives_the_same_bytes_in_another_cache(built, tmp_path):
+    again = build(recipe_in(tmp_path))
+    for one, other in zip(built, again, strict=True):
+        assert {p.name: p.read_bytes() for p in one.iterdir()} == {p.name: p.read_bytes() for p in other.iterdir()}
+
+
+@pytest.mark.parametrize(("shots", "images"), [(None, 32), (2, 16), (0, None)])
+def test_memories_hold_the_drawn_shots_and_every_name(built, cache, encoder, shots, images):
+    recipe = recipe_in(cache)
+    dataset = read_dataset(recipe.data, cache, ("development_memory",))
+    memories = memories_of(recipe, encoder, dataset, "development_memory", shots, 1)
+    assert {entry.key for entry in memories.names.entries} == set(dataset.names)
+    if images is None:
+        assert memories.images is None
+    else:
+        assert len(memories.images.entries) == images
+    if shots:
+        drawn = draw_shots(dataset.parts["development_memory"], shots, 1)
+        assert [entry.digest for entry in memories.images.entries] == [sample.digest for sample in drawn]
+
+
+def test_an_unknown_data_set_lists_those_there_are(tmp_path):
+    with pytest.raises(UserError, match=r"data\.name=shields: there are armory, folder"):
+        build(recipe_in(tmp_path, "data.name=shields"))

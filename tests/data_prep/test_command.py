@@ -1,0 +1,34 @@
+"""What a command shows its user: help, an error without traceback, and the exit status."""
+
+import subprocess
+import sys
+
+
+def run(body: str, *arguments: str) -> subprocess.CompletedProcess:
+    program = (
+        "import sys\nfrom data_prep.command import run_command\nfrom data_prep.errors import UserError\n"
+        f"def main(arguments):\n    {body}\nsys.exit(run_command(main, '\\n  How to launch.\\n'))"
+    )
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_main_gets_the_arguments_and_the_status_is_zero():
+    ended = run("print(arguments)", "recipe=x", "a=1")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "['recipe=x', 'a=1']\n", "")
+
+
+def test_a_users_error_is_one_line_without_traceback():
+    ended = run("raise UserError('mining.k=1: too small')")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "error: mining.k=1: too small\n")
+
+
+def test_any_other_error_keeps_its_traceback():
+    ended = run("raise KeyError('bug')")
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+
+
+def test_help_is_shown_without_running():
+    for flag in ("--help", "-h"):
+        ended = run("print('ran')", "recipe=x", flag)
+        assert (ended.returncode, ended.stdout) == (0, "How to launch.\n")

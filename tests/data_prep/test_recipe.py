@@ -1,0 +1,203 @@
+"""Recipes: which layer wins, and errors that name the key and the nearest right one."""
+
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import UserError
+from data_prep.recipe import load_recipe, load_saved_recipe, recipe_names, recipe_yaml
+from data_prep.settings import Recipe
+
+RANKER = "recipe=ranker_lora"
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    (folder / f"{name}.yaml").write_text(text)
+    return f"recipe={folder / name}.yaml"
+
+
+def message_of(arguments: list[str]) -> str:
+    with pytest.raises(UserError) as caught:
+        load_recipe(arguments)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_of_the_package_loads(name):
+    recipe = load_recipe([f"recipe={name}"])
+    assert isinstance(recipe, Recipe)
+    assert recipe.out
+
+
+def test_the_package_carries_the_recipes_that_the_readme_names():
+    assert {"ranker_lora", "nano_clip", "nano_mllm"} <= set(recipe_names())
+
+
+def test_command_line_wins_over_file_and_file_over_default(tmp_path):
+    recipe = write(tmp_path, "mine", "task: ranker\nout: here\nmining: {k: 3, shard_size: 7}\n")
+    loaded = load_recipe([recipe, "mining.k=4", "optim.lr=5e-4", "eval.shots=[1,2]"])
+    assert (loaded.mining.k, loaded.mining.shard_size, loaded.mining.ground_truth) == (4, 7, "only_if_retrieved")
+    assert (loaded.optim.lr, loaded.eval.shots) == (5e-4, [1, 2])
+
+
+def test_a_recipe_builds_on_its_base(tmp_path):
+    write(tmp_path, "ground", "task: ranker\nout: ground\nmining: {k: 3, shard_size: 7}\n")
+    write(tmp_path, "middle", "base: ground\nmining: {k: 4}\n")
+    loaded = load_recipe([write(tmp_path, "top", "base: middle\nout: top\n")])
+    assert (loaded.task, loaded.out, loaded.mining.k, loaded.mining.shard_size) == ("ranker", "top", 4, 7)
+
+
+def test_a_recipe_of_ones_own_builds_on_one_of_the_package(tmp_path):
+    loaded = load_recipe([write(tmp_path, "mine", "base: ranker_lora\nmining: {k: 4}\n")])
+    assert (loaded.task, loaded.mining.k) == ("ranker", 4)
+
+
+def test_recipes_that_name_each_other_are_refused(tmp_path):
+    write(tmp_path, "b", "base: a\n")
+    message = message_of([write(tmp_path, "a", "base: b\ntask: ranker\nout: o\n")])
+    assert "a -> b -> a" in message
+
+
+def test_a_saved_recipe_reads_back_as_it_was(tmp_path):
+    settings = ["mining.memories=[fused]", 'retriever.templates=["a photo of a {}."]', "data.root=null", "seed=3"]
+    recipe = load_recipe([RANKER, *settings])
+    saved = tmp_path / "recipe.yaml"
+    saved.write_text(recipe_yaml(recipe))
+    assert load_saved_recipe(saved, []) == recipe
+    assert load_saved_recipe(saved, ["mining.k=4"]).mining.k == 4
+    assert load_recipe([f"recipe={saved}"]) == recipe
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give recipe=NAME once; there are nano_clip"),
+        ([RANKER, RANKER], "give recipe=NAME once"),
+        (["recipe=ranker_lore"], "did you mean ranker_lora?"),
+        (["recipe=zzzz"], "there are nano_clip"),
+        (["recipe=missing.yaml"], "missing.yaml: no such file"),
+        ([RANKER, "seed"], "seed: give settings as key=value"),
+        ([RANKER, "mining.kk=3"], "unknown key mining.kk; did you mean mining.k?"),
+        ([RANKER, "minning.k=3"], "unknown key minning.k; did you mean mining.k?"),
+        ([RANKER, "data.seed.x=3"], "unknown key data.seed.x; did you mean data.seed?"),
+        ([RANKER, "qqqqqq=3"], "unknown key qqqqqq"),
+    ],
+)
+def test_what_is_unknown_is_named_with_the_nearest(arguments, said):
+    assert said in message_of(arguments)
+
+
+def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
+    message = message_of([write(tmp_path, "mine", "base: ranker_lora\nranker: {lora: {rnk: 8}}\n")])
+    assert "mine.yaml: unknown key ranker.lora.rnk; did you mean ranker.lora.rank?" in message
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "mining.k=abc",
+        "mining.k=5.5",
+        "retriever.templates=abc",
+        "data.seed=null",
+        "ranker.lora=null",
+        "eval.shots=[a]",
+        "trainer.resume=maybe",
+        "optim.lr=fast",
+    ],
+)
+def test_a_value_of_the_wrong_type_names_its_key(setting):
+    assert setting.split("=")[0] in message_of([RANKER, setting])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "task=foo",
+        "mining.k=1",
+        "mining.k=27",
+        "mining.memories=[image,foo]",
+        "mining.memories=[]",
+        "mining.ground_truth=always",
+        "data.shares=[0.5,0.5]",
+        "data.shares=[0.9,0.2,0.2]",
+        "data.small_classes=keep",
+        "data.unreadable=keep",
+        "data.armory.family_size=7",
+        "data.armory.tuning_images=1",
+        "data.armory.test_classes=0",
+        "retriever.fusion=2",
+        "retriever.index=hnsw",
+        "retriever.templates=[photo]",
+        "ranker.mode=guess",
+        "ranker.dtype=float16",
+        "ranker.lora.rank=0",
+        "ranker.lora.scope=vision",
+        "trainer.strategy=fsdp",
+        "tracking.wandb=on",
+        "eval.split=train",
+        "eval.k=1",
+        "eval.shots=[0]",
+        "eval.candidates=text",
+    ],
+)
+def test_a_value_out_of_range_names_its_key(setting):
+    assert setting.split("=")[0] in message_of([RANKER, setting])
+
+
+def test_objectives_need_one_weight_above_zero():
+    zero = [f"ranker.objectives.{name}=0" for name in ("letters", "likelihood", "list")]
+    assert "ranker.objectives" in message_of([RANKER, *zero])
+    assert "ranker.objectives" in message_of([RANKER, "ranker.objectives.letters=-1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: b: c\n", "not readable as YAML"),
+        ("- task\n", "a recipe is a mapping"),
+        ("out: here\n", "no value for task"),
+        ("", "no value for out, task"),
+        ("base: nowhere\n", "unknown recipe nowhere"),
+    ],
+)
+def test_a_broken_recipe_file_says_what_is_wrong(tmp_path, text, said):
+    assert said in message_of([write(tmp_path, "mine", text)])
+
+
+def test_a_value_for_a_whole_section_names_the_section():
+    message = message_of([RANKER, "mining=3"])
+    assert "command line: mining" in message
+    assert "None" not in message
+
+
+def test_a_key_without_its_section_is_offered_with_it():
+    assert "did you mean ranker.lora.rank?" in message_of([RANKER, "rank=8"])
+
+
+def test_a_reference_to_a_key_of_a_lower_layer_is_resolved(tmp_path):
+    recipe = write(tmp_path, "mine", "task: ranker\nout: ${cache}/run\n")
+    assert load_recipe([recipe]).out == "cache/run"
+
+
+def test_a_reference_to_no_key_is_a_readable_error():
+    assert "out" in message_of([RANKER, "out=${nowhere}"])
+
+
+def test_a_template_with_two_places_is_refused():
+    assert "retriever.templates" in message_of([RANKER, 'retriever.templates=["a {} by {}"]'])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "eval.seeds=[]",
+        "retriever.batch_size=0",
+        "retriever.workers=-1",
+        "data.seed=-1",
+        "data.armory.memory_images=0",
+        "data.armory.query_images=0",
+        "data.armory.size=0",
+    ],
+)
+def test_a_value_that_no_stage_can_work_with_names_its_key(setting):
+    assert setting.split("=")[0] in message_of([RANKER, setting])

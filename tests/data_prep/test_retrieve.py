@@ -1,0 +1,119 @@
+"""Retrieval: k distinct classes, against a brute-force reference in numpy."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.memory import Entry, Memory
+from data_prep.records import Candidate
+from data_prep.retrieve import fused_classes, nearest_classes, to_candidates
+
+
+def unit(rows) -> np.ndarray:
+    vectors = np.asarray(rows, np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@st.composite
+def searches(draw):
+    """Memories on a coarse grid, so that ties and copies are common, and queries with a digest to leave out."""
+    vector = st.tuples(*[st.integers(-2, 2)] * 3).filter(any)
+    rows = draw(st.lists(st.tuples(vector, st.integers(0, 5), st.sampled_from("abcd")), min_size=1, max_size=40))
+    queries = draw(st.lists(st.tuples(vector, st.sampled_from("abcdz")), min_size=1, max_size=4))
+    entries = [Entry(label, "image", str(n), digest) for n, (_, label, digest) in enumerate(rows)]
+    memory = Memory.build(unit([row[0] for row in rows]), entries, "encoder")
+    return memory, unit([q[0] for q in queries]), [q[1] for q in queries]
+
+
+def best_by_class(memory: Memory, query: np.ndarray, left_out: str | None) -> dict[int, float]:
+    scores = memory.vectors(range(len(memory.entries))) @ query
+    best: dict[int, float] = {}
+    for entry, score in zip(memory.entries, scores, strict=True):
+        if entry.digest != left_out:
+            best[entry.label] = max(best.get(entry.label, -2), float(score))
+    return best
+
+
+@given(searches(), st.integers(1, 7), st.integers(1, 6), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_k_distinct_classes_equal_brute_force(search, k, pool, leave_out):
+    memory, xq, digests = search
+    found = nearest_classes(memory, xq, k, pool, digests if leave_out else None)
+    for row, scores in enumerate(found):
+        best = best_by_class(memory, xq[row], digests[row] if leave_out else None)
+        # Where classes tie for the last place either may come back; the scores are the same then.
+        assert list(scores.values()) == pytest.approx(sorted(best.values(), reverse=True)[:k], abs=1e-5)
+        assert scores == pytest.approx({label: best[label] for label in scores}, abs=1e-5)
+
+
+def test_a_small_pool_is_widened_past_a_crowded_class():
+    """A hundred entries of one class are nearer than the only one of the other."""
+    vectors = unit([[1, 0.001 * n] for n in range(100)] + [[0, 1]])
+    entries = [Entry(0, "image", str(n)) for n in range(100)] + [Entry(1, "image", "far")]
+    found = nearest_classes(Memory.build(vectors, entries, "encoder"), unit([[1, 0]]), 2, 4)
+    assert list(found[0]) == [0, 1]
+
+
+def test_names_are_never_left_out_by_an_empty_digest():
+    memory = Memory.build(np.eye(2, dtype=np.float32), [Entry(n, "name", str(n)) for n in range(2)], "encoder")
+    assert list(nearest_classes(memory, unit([[1, 0]]), 2, 8, exclude=[""])[0]) == [0, 1]
+
+
+def test_an_empty_memory_gives_every_query_no_candidate():
+    empty = Memory.build(np.empty((0, 2), np.float32), [], "encoder")
+    assert nearest_classes(empty, unit([[1, 0], [0, 1]]), 3, 8) == [{}, {}]
+
+
+def standardised(scores: dict[int, float]) -> dict[int, float]:
+    values = np.array(list(scores.values()))
+    return {label: (score - values.mean()) / (values.std() or 1) for label, score in scores.items()}
+
+
+@pytest.fixture(scope="module")
+def two_memories():
+    rng = np.random.default_rng(0)
+    images = Memory.build(
+        unit(rng.standard_normal((30, 6))), [Entry(n % 10, "image", str(n), f"d{n}") for n in range(30)], "encoder"
+    )
+    names = Memory.build(unit(rng.standard_normal((10, 6))), [Entry(n, "name", str(n)) for n in range(10)], "encoder")
+    return images, names, unit(rng.standard_normal((5, 6)))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("leave_out", [False, True])
+def test_fused_scores_mix_standardised_similarities(two_memories, weight, leave_out):
+    images, names, xq = two_memories
+    exclude = [f"d{n}" for n in range(5)] if leave_out else None
+    found = fused_classes(images, names, xq, 4, 64, weight, exclude)
+    for row, scores in enumerate(found):
+        by_image = standardised(best_by_class(images, xq[row], exclude and exclude[row]))
+        by_name = standardised(best_by_class(names, xq[row], None))
+        mixed = {label: (1 - weight) * by_image[label] + weight * by_name[label] for label in by_name}
+        assert list(scores) == sorted(mixed, key=lambda label: -mixed[label])[:4]
+        assert scores == pytest.approx({label: mixed[label] for label in scores}, abs=1e-4)
+
+
+def test_a_class_that_the_pool_missed_keeps_its_true_similarity(two_memories):
+    """With a pool of one, a class found by name alone still gets its own image score, not the lowest."""
+    images, names, xq = two_memories
+    wide = fused_classes(images, names, xq, 3, 64, 0.0)
+    narrow = fused_classes(images, names, xq, 3, 1, 0.0)
+    assert [list(scores)[:1] for scores in narrow] == [list(scores)[:1] for scores in wide]
+    for row, scores in enumerate(narrow):
+        best = best_by_class(images, xq[row], None)
+        assert list(scores) == sorted(scores, key=lambda label: -best[label])
+
+
+def test_a_class_whose_only_image_is_the_query_ranks_by_its_name_alone():
+    images = Memory.build(
+        np.eye(3, dtype=np.float32), [Entry(n, "image", str(n), f"d{n}") for n in range(3)], "encoder"
+    )
+    names = Memory.build(np.eye(3, dtype=np.float32), [Entry(n, "name", str(n)) for n in range(3)], "encoder")
+    query = unit([[1, 0.2, 0.1]])
+    assert list(fused_classes(images, names, query, 3, 8, 1.0, ["d0"])[0]) == [0, 1, 2]
+    assert next(iter(fused_classes(images, names, query, 3, 8, 0.0, ["d0"])[0])) == 1
+
+
+def test_candidates_carry_label_name_and_score_in_order():
+    assert to_candidates({2: 0.9, 0: 0.5}, ["a", "b", "c"]) == (Candidate(2, "c", 0.9), Candidate(0, "a", 0.5))

@@ -1,0 +1,114 @@
+"""What goes wrong is said in words that name the thing and what to do, without a traceback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+FIT = ("recipe=ranker_lora", "out=run", "cache=cache")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "said"),
+    [
+        ("rar_train.fit", ("recipe=ranker_lorra",), ("ranker_lorra", "did you mean ranker_lora?")),
+        ("rar_train.fit", (*FIT, "ranker.lora.rnk=8"), ("ranker.lora.rnk", "did you mean ranker.lora.rank?")),
+        ("rar_train.fit", (*FIT, "optim.lr=fast"), ("optim.lr",)),
+        ("rar_train.fit", (), ("recipe=NAME", "ranker_lora")),
+        ("rar_train.fit", (*FIT, "data.name=folder", "data.root=nowhere"), ("nowhere", "no such folder")),
+        ("rar_train.fit", (*FIT, "data.name=folder"), ("data.root=PATH",)),
+        ("rar_train.fit", (*FIT, "trainer.accelerator=gpu"), ("trainer.accelerator", "cpu")),
+        ("data_prep.build", (*FIT, "data.name=armoury"), ("armoury", "armory")),
+        ("data_prep.build", (*FIT, "retriever.model=ViT-B-16"), ("retriever.pretrained", "openai")),
+        ("eval.run", ("--ckpt", "nowhere"), ("nowhere", "rar_train.fit")),
+    ],
+)
+def test_a_mistake_is_named(module: str, arguments: tuple[str, ...], said: tuple[str, ...], run_command):
+    done = run_command(module, *arguments, fails=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for words in said:
+        assert words in done.stderr
+
+
+def test_hub_models_reach_the_real_loaders_and_say_how_to_use_a_copy(run_command):
+    hub = ("retriever.model=ViT-B-16", "retriever.pretrained=openai", "ranker.model=llava-hf/llava-1.5-7b-hf")
+    ranker = run_command("rar_train.fit", *FIT, *hub, fails=True)
+    assert "ranker.model=llava-hf/llava-1.5-7b-hf" in ranker.stderr
+    assert "ranker.model=FOLDER" in ranker.stderr
+    retriever = run_command("data_prep.build", *FIT, *hub, fails=True)
+    assert "retriever.model=ViT-B-16" in retriever.stderr
+    assert "retriever.pretrained=PATH" in retriever.stderr
+    for done in (ranker, retriever):
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory, small, shared_cache):
+    """One small run for the tests that damage a copy of it."""
+    import subprocess
+
+    from tests.commands import command_line, environment
+
+    folder = tmp_path_factory.mktemp("fitted")
+    arguments = (*FIT[:2], f"cache={shared_cache}", *small, "tracking.wandb=disabled")
+    done = subprocess.run(
+        command_line("rar_train.fit", *arguments), cwd=folder, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def test_a_half_matching_adapter_is_refused(fitted: Path, run_command, tmp_path: Path):
+    shutil.copytree(fitted, tmp_path / "run")
+    weights = tmp_path / "run" / "adapter" / "adapter_model.safetensors"
+    kept = load_file(weights)
+    dropped = sorted(kept)[0]
+    kept.pop(dropped)
+    save_file(kept, weights)
+    done = run_command("eval.run", "--ckpt", "run", fails=True)
+    assert done.returncode == 2
+    assert "1 weights missing" in done.stderr
+    assert "nothing was loaded" in done.stderr
+
+
+def test_an_adapter_of_another_base_is_refused(fitted: Path, run_command, tmp_path: Path):
+    shutil.copytree(fitted, tmp_path / "run")
+    manifest = tmp_path / "run" / "adapter" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"base_model": "llava-1.5-7b-hf-0123"}))
+    done = run_command("eval.run", "--ckpt", "run", fails=True)
+    assert done.returncode == 2
+    assert "llava-1.5-7b-hf-0123" in done.stderr
+
+
+def test_a_corrupt_shard_is_named(fitted: Path, run_command, small, shared_cache, tmp_path: Path):
+    shutil.copytree(shared_cache, tmp_path / "cache")
+    for shard in (tmp_path / "cache").glob("examples-tuning-*/*.tar"):
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        shard.write_bytes(data)
+    done = run_command("rar_train.fit", *FIT, *small, "tracking.wandb=disabled", fails=True)
+    assert done.returncode == 2
+    assert "examples-000000.tar" in done.stderr
+    assert "delete" in done.stderr
+
+
+def test_a_damaged_memory_is_named(fitted: Path, run_command, small, shared_cache, tmp_path: Path):
+    shutil.copytree(shared_cache, tmp_path / "cache")
+    for index in (tmp_path / "cache").glob("memory-*/index.faiss"):
+        index.write_bytes(index.read_bytes()[:-8])
+    for examples in (tmp_path / "cache").glob("examples-*"):
+        shutil.rmtree(examples)
+    done = run_command("data_prep.build", *FIT, *small, fails=True)
+    assert done.returncode == 2
+    assert "index.faiss" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["rar_train.fit", "data_prep.build", "eval.run"])
+def test_help_says_how_to_call(module: str, run_command):
+    assert f"python -m {module}" in run_command(module, "--help").stdout

@@ -1,0 +1,104 @@
+"""Killed in the middle and started again: goes on, with the same result."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.commands import command_line, environment
+
+
+def kill_when(folder: Path, due: Callable[[], bool], module: str, *arguments: str) -> None:
+    """Starts a command and kills it, children and all, as soon as a condition holds."""
+    process = subprocess.Popen(
+        command_line(module, *arguments),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 300
+    while not due():
+        assert process.poll() is None, "the command ended before it could be killed"
+        assert time.monotonic() < end, "the condition never held"
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def settings(small, shared_cache) -> tuple[str, ...]:
+    return (*small, "tracking.wandb=disabled", f"cache={shared_cache}")
+
+
+def test_killed_in_training_it_resumes_to_the_same_adapter(run_command, settings, tmp_path: Path):
+    # Long enough that the kill comes before the end, with dropout so that random state matters.
+    arguments = ("recipe=ranker_lora", *settings, "optim.max_steps=24", "optim.epochs=4", "ranker.lora.dropout=0.1")
+    run_command("rar_train.fit", *arguments, "out=whole")
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    kill_when(
+        tmp_path,
+        lambda: (checkpoints / "step-00000004.ckpt").exists(),
+        "rar_train.fit",
+        *arguments,
+        "out=killed",
+    )
+    assert not (tmp_path / "killed" / "adapter").exists()
+    resumed = run_command("rar_train.fit", *arguments, "out=killed")
+    assert "from step" in resumed.stderr
+    for file in ("adapter_model.safetensors", "adapter_config.json"):
+        whole, killed = (tmp_path / run / "adapter" / file for run in ("whole", "killed"))
+        assert whole.read_bytes() == killed.read_bytes(), file
+
+
+def test_killed_in_drawing_and_mining_it_makes_the_same_examples(run_command, small, tmp_path: Path):
+    arguments = ("recipe=ranker_lora", *small, "tracking.wandb=disabled", "out=run")
+    run_command("data_prep.build", *arguments, "cache=whole")
+    killed = tmp_path / "killed"
+    kill_when(
+        tmp_path, lambda: any(killed.glob(".armory-*.part/*/*.png")), "data_prep.build", *arguments, "cache=killed"
+    )
+    assert not list(killed.glob("armory-*")), "a half-drawn data set passes for a whole one"
+    kill_when(
+        tmp_path,
+        lambda: any(killed.glob("embeddings-*")),
+        "data_prep.build",
+        *arguments,
+        "cache=killed",
+    )
+    run_command("data_prep.build", *arguments, "cache=killed")
+    shards = [
+        {path.name: path.read_bytes() for path in sorted((tmp_path / cache).glob("examples-tuning-*/*.tar"))}
+        for cache in ("whole", "killed")
+    ]
+    assert shards[0] == shards[1] != {}
+
+
+def test_killed_in_evaluation_it_goes_on_to_the_same_results(run_command, settings, tmp_path: Path):
+    run_command("rar_train.fit", "recipe=ranker_lora", *settings, "out=run")
+    arguments = ("--ckpt", "run", "--mode", "generate", "eval.batch_size=2", "eval.alone_images=0")
+    results = tmp_path / "run" / "eval" / "test-generate"
+
+    def answered() -> int:
+        return sum(len(path.read_bytes().splitlines()) for path in results.glob("answers-*/*.jsonl"))
+
+    kill_when(tmp_path, lambda: answered() >= 4, "eval.run", *arguments)
+    assert not (results / "results.json").exists()
+    before = answered()
+    resumed = run_command("eval.run", *arguments)
+    assert "answers are there" in resumed.stderr
+    assert answered() > before
+    predictions, rows = (results / "predictions.jsonl").read_bytes(), json.loads((results / "results.json").read_text())
+    for path in results.glob("answers-*/*.jsonl"):
+        path.unlink()
+    run_command("eval.run", *arguments)
+    assert (results / "predictions.jsonl").read_bytes() == predictions
+    assert json.loads((results / "results.json").read_text()) == rows

@@ -1,0 +1,65 @@
+"""DeepSpeed and DDP for real, on CPU processes: train, save at adapter size, resume, evaluate."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+def adapter(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "adapter" / "adapter_model.safetensors")
+
+
+def resume_from_step_4(run_command, folder: Path, arguments: tuple[str, ...]) -> None:
+    """Puts ``run`` back to its checkpoint of step 4 as ``resumed`` and trains on."""
+    shutil.copytree(folder / "run", folder / "resumed")
+    shutil.rmtree(folder / "resumed" / "adapter")
+    for path in (folder / "resumed" / "checkpoints").glob("step-00000006.*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = run_command("rar_train.fit", *arguments, "out=resumed")
+    assert "from step 4" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("strategy", "devices"), [("deepspeed_stage_2", 1), ("deepspeed_stage_2", 2), ("deepspeed_stage_1", 2), ("ddp", 2)]
+)
+def test_trains_resumes_and_evaluates(strategy: str, devices: int, run_command, small, shared_cache, tmp_path: Path):
+    arguments = (
+        "recipe=ranker_lora",
+        f"cache={shared_cache}",
+        *small,
+        "tracking.wandb=disabled",
+        "trainer.accelerator=cpu",
+        f"trainer.strategy={strategy}",
+        f"trainer.devices={devices}",
+        "optim.batch_size=2",
+    )
+    run_command("rar_train.fit", *arguments, "out=run")
+    trained = adapter(tmp_path / "run")
+    assert any(value.abs().sum() > 0 for name, value in trained.items() if "lora_B" in name), "nothing was learned"
+    for checkpoint in (tmp_path / "run" / "checkpoints").glob("step-*.ckpt"):
+        files = [checkpoint] if checkpoint.is_file() else [f for f in checkpoint.rglob("*") if f.is_file()]
+        # Weights and two AdamW moments of the adapter; the whole model alone is 7 MB.
+        assert sum(file.stat().st_size for file in files) < 6_000_000
+
+    resume_from_step_4(run_command, tmp_path, arguments)
+    again = adapter(tmp_path / "resumed")
+    for name, value in trained.items():
+        torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-6)
+    run_command("eval.run", "--ckpt", "run", "eval.seeds=[1]", "eval.alone_images=0", "eval.zero_shot=false")
+
+
+def test_resuming_with_another_number_of_processes_is_refused(run_command, small, shared_cache, tmp_path: Path):
+    arguments = (
+        "recipe=ranker_lora", f"cache={shared_cache}", *small, "tracking.wandb=disabled", "trainer.accelerator=cpu",
+        "trainer.strategy=ddp", "optim.batch_size=2",
+    )  # fmt: skip
+    run_command("rar_train.fit", *arguments, "out=run")
+    shutil.rmtree(tmp_path / "run" / "adapter")
+    refused = run_command("rar_train.fit", *arguments, "out=run", "trainer.devices=2", fails=True)
+    assert "trainer.devices" in refused.stderr
+    assert "trainer.resume=false" in refused.stderr

@@ -1,0 +1,105 @@
+"""The two commands of the README, small: from nothing to a ranked accuracy."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+METHODS = {"clip_zero_shot", "clip_knn", "clip_fused", "ranker_alone", "rar_untuned", "rar"}
+ROW_KEYS = {"task", "dataset", "shots", "seed", "method", "k", "n", "top1", "top5", "recall_at_k"}
+
+
+@pytest.fixture
+def fitted(run_command, small, tmp_path: Path):
+    """A fitted small run and what the command printed."""
+    return run_command("rar_train.fit", "recipe=ranker_lora", "out=run", "cache=cache", *small)
+
+
+def test_fit_then_eval_gives_rows_intervals_and_predictions(fitted, run_command, tmp_path: Path):
+    run = tmp_path / "run"
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
+    assert (run / "recipe.yaml").is_file()
+    assert list(run.glob("wandb/offline-run-*/run-*.wandb")), "no offline run for Weights & Biases"
+    (metrics,) = run.glob("log/*/metrics.csv")
+    assert any(line["val/letters"] for line in csv.DictReader(metrics.open()))
+
+    done = run_command("eval.run", "--ckpt", "run")
+    for method in METHODS:
+        assert method in done.stdout
+    results = json.loads((run / "eval" / "test-likelihood" / "results.json").read_text())
+    assert {row["method"] for row in results["rows"]} == METHODS
+    assert all(row.keys() >= ROW_KEYS for row in results["rows"])
+    few = {(row["shots"], row["seed"]) for row in results["rows"] if row["task"] == "few_shot"}
+    assert few == {(2, 1), (2, 2)}
+    for part in results["summary"]:
+        gain = part["rar_minus_retriever"]
+        assert gain["low"] <= gain["mean"] <= gain["high"]
+        assert part["methods"]["rar"].keys() == {"mean", "sd"}
+
+    lines = [json.loads(line) for line in (run / "eval" / "test-likelihood" / "predictions.jsonl").open()]
+    assert len(lines) == 24 * 3 * 2  # images, memories (names, two draws), methods
+    for line in lines:
+        names = [candidate["name"] for candidate in line["candidates"]]
+        assert sorted(line["ranking"]) == sorted(names)
+        assert len(set(names)) == len(names) == 5
+        assert sum(line["probabilities"]) == pytest.approx(1, abs=1e-3)
+        assert line["outcome"] == "ok"
+    # The table is the predictions, counted.
+    rar = [line for line in lines if line["method"] == "rar" and line["task"] == "zero_shot"]
+    counted = sum(line["ranking"][0] == line["truth"] for line in rar) / len(rar)
+    (row,) = [row for row in results["rows"] if row["method"] == "rar" and row["task"] == "zero_shot"]
+    assert row["top1"] == pytest.approx(counted)
+
+
+def test_the_other_ranking_modes_and_a_checkpoint_evaluate_too(fitted, run_command, tmp_path: Path):
+    run = tmp_path / "run"
+    quick = ("eval.seeds=[1]", "eval.alone_images=0")
+    run_command("eval.run", "--ckpt", "run", "--mode", "letters", "--split", "development", *quick)
+    letters = json.loads((run / "eval" / "development-letters" / "results.json").read_text())
+    assert letters["mode"] == "letters"
+    run_command("eval.run", "--ckpt", "run", "--mode", "generate", *quick)
+    lines = [json.loads(line) for line in (run / "eval" / "test-generate" / "predictions.jsonl").open()]
+    assert {line["outcome"] for line in lines} <= {"ok", "repaired", "unreadable"}
+    assert all(sorted(line["ranking"]) == sorted(c["name"] for c in line["candidates"]) for line in lines)
+    assert all("reply" in line for line in lines)
+
+    checkpoint = sorted((run / "checkpoints").glob("step-*.ckpt"))[0]
+    run_command("eval.run", "--ckpt", str(checkpoint), *quick)
+    early = json.loads((run / "eval" / "test-likelihood" / "results.json").read_text())
+    final = json.loads((run / "adapter" / "manifest.json").read_text())["adapter"]
+    assert early["adapter"] != final
+
+
+def test_a_second_fit_reuses_what_is_there_and_says_so(fitted, run_command, small, tmp_path: Path):
+    before = (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes()
+    again = run_command("rar_train.fit", "recipe=ranker_lora", "out=run", "cache=cache", *small)
+    assert "reusing its adapter" in again.stderr
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes() == before
+    # Another rank needs another adapter, but the same examples.
+    other = run_command("rar_train.fit", "recipe=ranker_lora", "out=other", "cache=cache", *small, "ranker.lora.rank=4")
+    assert "mining: reusing" in other.stderr
+    ranks = {
+        tuple(t.shape) for n, t in load_file(tmp_path / "other/adapter/adapter_model.safetensors").items() if "A" in n
+    }
+    assert {shape[0] for shape in ranks} == {4}
+
+
+def test_two_runs_of_one_seed_are_equal_to_the_last_bit(run_command, small, shared_cache, tmp_path: Path):
+    settings = ("recipe=ranker_lora", f"cache={shared_cache}", *small, "tracking.wandb=disabled")
+    for run in ("one", "two"):
+        run_command("rar_train.fit", f"out={run}", *settings)
+        run_command("eval.run", "--ckpt", run)
+    for file in ("adapter/adapter_model.safetensors", "eval/test-likelihood/predictions.jsonl"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+    rows = [
+        json.loads((tmp_path / run / "eval/test-likelihood/results.json").read_text())["rows"] for run in ("one", "two")
+    ]
+    assert rows[0] == rows[1]
+    run_command("rar_train.fit", "out=three", *settings, "seed=1")
+    assert (tmp_path / "three/adapter/adapter_model.safetensors").read_bytes() != (
+        tmp_path / "one/adapter/adapter_model.safetensors"
+    ).read_bytes()

@@ -1,0 +1,61 @@
+"""The shipped nano-mllm, a few questions about drawn shields, and one small finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.blazon import draw_classes
+from data_prep.recipe import load_recipe
+from data_prep.settings import RankerArgs, Recipe
+from data_prep.shields import render
+from eval.ranking import Question
+from rar_train.backend import Mllm, load_mllm
+from rar_train.train import train_ranker
+
+
+@pytest.fixture(scope="session")
+def nano() -> Mllm:
+    """The shipped nano-mllm; tests must not change it."""
+    return load_mllm(RankerArgs())
+
+
+@pytest.fixture(scope="session")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
+    """Five questions of 2 to 5 names each."""
+    folder = tmp_path_factory.mktemp("shields")
+    blazons = draw_classes("test", 8, 4, 0)
+    names = [blazon.name for blazon in blazons]
+    asked = []
+    for number, count in enumerate((5, 2, 4, 3, 5)):
+        path = folder / f"{number}.png"
+        render(blazons[number], 96, np.random.default_rng(number)).save(path)
+        asked.append(Question(f"shield-{number}", str(path), tuple(names[(number + i) % 8] for i in range(count))))
+    return asked
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
+    """Makes recipes of one step on a small armory; all share a cache."""
+    root = tmp_path_factory.mktemp("tiny")
+    settings = (
+        "recipe=ranker_lora data.armory.tuning_classes=8 data.armory.development_classes=8 data.armory.test_classes=8 "
+        "data.armory.tuning_images=3 data.armory.memory_images=4 data.armory.query_images=2 optim.max_steps=1 "
+        "optim.lr=0.05 optim.batch_size=4 trainer.accelerator=cpu trainer.checkpoint_every=1 "
+        "trainer.validation_images=4 tracking.wandb=disabled eval.shots=[1,2] eval.seeds=[1,2] eval.bootstrap=50 "
+        f"eval.alone_images=3 eval.k=4 cache={root / 'cache'}"
+    ).split()
+
+    def make(out: Path, *changes: str) -> Recipe:
+        return load_recipe([*settings, f"out={out}", *changes])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(tiny: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run; tests that evaluate copy it."""
+    return train_ranker(tiny(tmp_path_factory.mktemp("runs") / "finished"))

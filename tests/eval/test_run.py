@@ -1,0 +1,207 @@
+"""The evaluation as a whole: where it finds the adapter, what it asks and what it writes."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import UserError
+from data_prep.files import read_json
+from data_prep.recipe import load_saved_recipe
+from eval.run import evaluate, find_adapter, main
+
+ROW = {"task", "dataset", "shots", "seed", "method", "mode", "k", "n", "top1", "top5", "recall_at_k"}
+PREDICTION = {
+    "key",
+    "task",
+    "shots",
+    "seed",
+    "method",
+    "truth",
+    "candidates",
+    "ranking",
+    "probabilities",
+    "outcome",
+    "reply",
+}
+
+
+@pytest.fixture(scope="module", params=["likelihood", "letters"])
+def evaluated(request: pytest.FixtureRequest, finished: Path, tmp_path_factory) -> Path:
+    """The folder that an evaluation wrote."""
+    run = shutil.copytree(finished, tmp_path_factory.mktemp("evaluated") / "run")
+    main(["--ckpt", str(run), "--mode", request.param])
+    return run / "eval" / f"test-{request.param}"
+
+
+def predictions_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_results_hold_a_row_for_every_memory_and_method(evaluated):
+    results = read_json(evaluated / "results.json")
+    assert set(results) == {"dataset", "split", "mode", "k", "skipped", "rows", "summary", "adapter", "encoder"}
+    mode = evaluated.name.removeprefix("test-")
+    assert (results["dataset"], results["split"], results["mode"], results["k"]) == ("armory", "test", mode, 4)
+    rows = results["rows"]
+    assert all(set(row) == ROW for row in rows)
+    assert all(0 <= row["top1"] <= row["recall_at_k"] <= row["top5"] <= 1 for row in rows if row["k"] < 5)
+    found = [(row["task"], row["shots"], row["seed"], row["method"]) for row in rows]
+    ranked = ["rar_untuned", "rar"]
+    expected = [("zero_shot", 0, 0, method) for method in ["clip_zero_shot", *ranked]]
+    for shots in (1, 2):
+        for seed in (1, 2):
+            methods = ["clip_zero_shot", "clip_knn", "clip_fused", *ranked]
+            expected += [("few_shot", shots, seed, method) for method in methods]
+    assert found == [*expected, ("zero_shot", 0, 0, "ranker_alone")]
+    assert {row["n"] for row in rows if row["method"] != "ranker_alone"} == {16}
+    assert rows[-1]["n"] == 3
+    assert {row["mode"] for row in rows if row["method"].startswith("clip")} == {""}
+    assert {row["mode"] for row in rows if row["method"].startswith("rar")} == {mode}
+
+
+def test_the_ranker_cannot_exceed_what_the_retriever_found(evaluated):
+    rows = read_json(evaluated / "results.json")["rows"]
+    for row in rows:
+        if row["method"].startswith("rar"):
+            source = "clip_knn" if row["task"] == "few_shot" else "clip_zero_shot"
+            same = ("task", "shots", "seed")
+            retriever = next(o for o in rows if o["method"] == source and all(o[key] == row[key] for key in same))
+            assert row["recall_at_k"] == retriever["recall_at_k"] >= row["top1"]
+
+
+def test_summaries_are_those_of_the_rows(evaluated):
+    results = read_json(evaluated / "results.json")
+    assert [(part["task"], part["shots"], part["seeds"]) for part in results["summary"]] == [
+        ("zero_shot", 0, 1),
+        ("few_shot", 1, 2),
+        ("few_shot", 2, 2),
+    ]
+    for part in results["summary"]:
+        own = [r["top1"] for r in results["rows"] if (r["task"], r["shots"], r["method"]) == (*_of(part), "rar")]
+        assert part["methods"]["rar"]["mean"] == pytest.approx(sum(own) / len(own))
+        gain = part["rar_minus_untuned"]
+        methods = part["methods"]
+        assert gain["mean"] == pytest.approx(methods["rar"]["mean"] - methods["rar_untuned"]["mean"])
+        assert gain["low"] - 1e-9 <= gain["mean"] <= gain["high"] + 1e-9
+
+
+def _of(part: dict) -> tuple:
+    return part["task"], part["shots"]
+
+
+def test_predictions_hold_a_valid_ranking_for_every_image_memory_and_method(evaluated):
+    lines = predictions_of(evaluated)
+    assert len(lines) == 2 * 5 * 16
+    assert len({(line["key"], line["task"], line["shots"], line["seed"], line["method"]) for line in lines}) == 160
+    for line in lines:
+        assert set(line) == PREDICTION
+        names = [candidate["name"] for candidate in line["candidates"]]
+        assert len(names) == 4 and sorted(line["ranking"]) == sorted(names)
+        assert sum(line["probabilities"]) == pytest.approx(1, abs=1e-5)
+        best = line["probabilities"].index(max(line["probabilities"]))
+        assert math.isclose(line["probabilities"][names.index(line["ranking"][0])], line["probabilities"][best])
+        assert (line["outcome"], line["reply"]) == ("ok", "")
+
+
+def test_predictions_agree_with_the_rows(evaluated):
+    lines = predictions_of(evaluated)
+    for row in read_json(evaluated / "results.json")["rows"]:
+        if row["method"].startswith("rar"):
+            same = ("task", "shots", "seed", "method")
+            own = [line for line in lines if all(line[key] == row[key] for key in same)]
+            assert row["top1"] == pytest.approx(sum(line["ranking"][0] == line["truth"] for line in own) / 16)
+
+
+def test_the_tuned_ranker_answers_otherwise_than_the_untuned_one(evaluated):
+    by_method = {name: [] for name in ("rar", "rar_untuned")}
+    for line in predictions_of(evaluated):
+        by_method[line["method"]].append(line["probabilities"])
+    assert by_method["rar"] != by_method["rar_untuned"]
+
+
+def test_an_evaluation_killed_and_started_again_writes_the_same_bytes(evaluated):
+    files = sorted(path for path in evaluated.rglob("*") if path.is_file())
+    before = {path: path.read_bytes() for path in files}
+    (answers,) = evaluated.glob("answers-*/answers-rar.jsonl")
+    answers.write_text("".join(answers.read_text().splitlines(keepends=True)[:7]) + '{"id": "f')
+    (evaluated / "results.json").unlink()
+    (evaluated / "predictions.jsonl").unlink()
+    main(["--ckpt", str(evaluated.parent.parent), "--mode", evaluated.name.removeprefix("test-")])
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_generated_lists_on_the_development_split_from_a_checkpoint(finished, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "run")
+    checkpoint = run / "checkpoints" / "step-00000001.ckpt"
+    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0", "eval.k=2"]
+    main(["--ckpt", str(checkpoint), "--split", "development", "--mode", "generate", *few])
+    folder = run / "eval" / "development-generate"
+    lines = predictions_of(folder)
+    assert len(lines) == 2 * 16
+    for line in lines:
+        assert sorted(line["ranking"]) == sorted(candidate["name"] for candidate in line["candidates"])
+        assert line["probabilities"] == []
+        assert line["outcome"] in ("ok", "repaired", "unreadable")
+    assert all(row["method"] != "ranker_alone" for row in read_json(folder / "results.json")["rows"])
+    assert "ranking by generate, k = 2" in capsys.readouterr().out
+
+
+def test_rankings_do_not_depend_on_the_batch_size(finished, tmp_path):
+    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0", "ranker.mode=letters"]
+    found = []
+    for size in (1, 16):
+        run = shutil.copytree(finished, tmp_path / f"run-{size}")
+        recipe = load_saved_recipe(run / "recipe.yaml", [*few, f"eval.batch_size={size}"])
+        evaluate(recipe, *find_adapter(run))
+        found.append(predictions_of(run / "eval" / "test-letters"))
+    for one, other in zip(*found, strict=True):
+        assert one["key"] == other["key"]
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+
+
+def test_answers_in_another_precision_are_asked_for_anew(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0"]
+    for dtype in ("float32", "bfloat16"):
+        evaluate(load_saved_recipe(run / "recipe.yaml", [*few, f"ranker.dtype={dtype}"]), *find_adapter(run))
+    assert len(list((run / "eval" / "test-likelihood").glob("answers-*"))) == 2
+
+
+def test_the_adapter_is_found_by_run_by_checkpoint_and_by_its_adapter(finished):
+    folder = finished / "checkpoints"
+    assert find_adapter(finished) == (finished / "adapter", finished)
+    for name in ("step-00000001.ckpt", "step-00000001.adapter"):
+        assert find_adapter(folder / name) == (folder / "step-00000001.adapter", finished)
+
+
+def test_a_folder_without_a_run_and_a_run_without_an_adapter_say_what_to_give(finished, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere: no run there \(no recipe.yaml\); give a folder that rar_train.fit"):
+        find_adapter(tmp_path / "nowhere")
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "adapter")
+    with pytest.raises(UserError, match=r"no adapter at .*run/adapter; let the training end, or give one of .*\.ckpt"):
+        find_adapter(tmp_path / "run")
+    with pytest.raises(UserError, match=r"no adapter at .*step-00000009\.adapter"):
+        find_adapter(tmp_path / "run" / "checkpoints" / "step-00000009.ckpt")
+
+
+def test_a_misspelt_setting_and_a_wrong_mode_are_refused(finished):
+    with pytest.raises(UserError, match=r"unknown key eval.shot; did you mean eval.shots"):
+        main(["--ckpt", str(finished), "eval.shot=[1]"])
+    with pytest.raises(SystemExit):
+        main(["--ckpt", str(finished), "--mode", "letter"])
+
+
+def test_another_base_model_than_the_adapters_is_refused_before_anything_is_written(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    manifest = run / "adapter" / "manifest.json"
+    manifest.write_text(json.dumps(read_json(manifest) | {"base_model": "llava-1.5-7b-hf"}))
+    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0"]
+    with pytest.raises(UserError, match=r"trained on llava-1\.5-7b-hf, but nano-mllm-"):
+        main(["--ckpt", str(run), *few])
+    assert not list((run / "eval").rglob("results.json"))

@@ -1,0 +1,141 @@
+"""Exact epochs by sample, a position to go on from, and the loaders of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.errors import UserError
+from rar_train.datamodule import DataPosition, EpochSampler, RankingData, optimizer_steps
+
+sizes = st.tuples(st.integers(1, 60), st.integers(1, 6), st.integers(1, 4), st.integers(1, 3))
+
+
+def dealt(examples, batch_size, world, epochs, seed, batches=0) -> list[list]:
+    """What each process is dealt."""
+    position = DataPosition(batches)
+    return [list(EpochSampler(examples, batch_size, r, world, epochs, seed, position)) for r in range(world)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, st.integers(0, 1000))
+def test_an_epoch_deals_distinct_rows_and_as_many_to_every_process(size, seed):
+    examples, batch_size, world, epochs = size
+    by_rank = dealt(*size, seed)
+    per_epoch = examples // (batch_size * world)
+    for rank, batches in enumerate(by_rank):
+        sampler = EpochSampler(examples, batch_size, rank, world, epochs, seed, DataPosition())
+        assert len(batches) == len(sampler) == per_epoch * epochs
+        assert all(len(batch) == batch_size for batch in batches)
+    for epoch in range(epochs):
+        rows = [row for batches in by_rank for batch in batches for row, own in batch if own == epoch]
+        assert len(rows) == len(set(rows)) == per_epoch * batch_size * world
+        assert set(rows) <= set(range(examples))
+        assert examples - len(rows) < batch_size * world  # only an incomplete tail is left out
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, st.integers(0, 1000), st.data())
+def test_a_resumed_stream_is_exactly_the_rest_of_the_whole_one(size, seed, data):
+    whole = dealt(*size, seed)
+    position = data.draw(st.integers(0, len(whole[0])))
+    assert dealt(*size, seed, position) == [batches[position:] for batches in whole]
+
+
+def test_epochs_and_seeds_come_in_different_orders_and_the_same_seed_in_the_same():
+    (one,) = dealt(40, 4, 1, 2, 0)
+    first, second = ([row for batch in half for row, _ in batch] for half in (one[:10], one[10:]))
+    assert sorted(first) == sorted(second) == list(range(40))
+    (other,) = dealt(40, 4, 1, 1, 1)
+    assert len({tuple(first), tuple(second), tuple(row for batch in other for row, _ in batch)}) == 3
+    assert dealt(40, 4, 1, 2, 0) == [one]
+
+
+@pytest.fixture(scope="module")
+def data_of(tiny, nano, tmp_path_factory):
+    """Makes a DataModule as a Trainer would see it."""
+
+    def make(*changes: str) -> RankingData:
+        data = RankingData(tiny(tmp_path_factory.mktemp("data"), *changes), nano)
+        data.trainer = L.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+        data.prepare_data()
+        data.setup("fit")
+        return data
+
+    return make
+
+
+def keys_of(loader) -> list[list[str]]:
+    return [[example.key for example in batch.examples] for batch in loader]
+
+
+def test_the_data_are_made_and_hold_tuning_and_development_apart(data_of):
+    data = data_of()
+    assert len(data.tuning) > 0 and len(data.development) > 0
+    assert all(data.tuning[i][0].key.startswith("tuning") for i in range(len(data.tuning)))
+    assert all(data.development[i][0].key.startswith("development") for i in range(len(data.development)))
+    assert all(data.tuning[i][0].truth is not None for i in range(len(data.tuning)))
+
+
+def test_the_training_loader_goes_on_from_a_saved_position_with_the_rest(data_of):
+    whole = keys_of(data_of("optim.epochs=2").train_dataloader())
+    data = data_of("optim.epochs=2")
+    data.load_state_dict({"batches": 3})
+    assert data.state_dict() == {"batches": 3}
+    assert len(whole) > 3 and keys_of(data.train_dataloader()) == whole[3:]
+
+
+def test_the_candidates_order_changes_from_epoch_to_epoch(data_of):
+    shown: dict[str, set] = {}
+    for batch in data_of("optim.epochs=3", "optim.batch_size=2").train_dataloader():
+        for example in batch.examples:
+            shown.setdefault(example.key, set()).add(example.candidates)
+    assert sum(len(orders) > 1 for orders in shown.values()) > len(shown) / 2
+
+
+def test_only_the_recipes_objectives_are_collated(data_of):
+    batch = next(iter(data_of("ranker.objectives.likelihood=0").train_dataloader()))
+    assert batch.letters is not None and batch.naming is None and batch.sorting is None
+
+
+def test_validation_is_a_fixed_spread_of_development_examples(data_of):
+    data = data_of("trainer.validation_images=5")
+    keys = [key for batch in keys_of(data.val_dataloader()) for key in batch]
+    everything = [data.development[i][0].key for i in range(len(data.development))]
+    assert len(set(keys)) == 5
+    assert keys[0] == everything[0] and keys[-1] == everything[-1]
+    assert keys_of(data.val_dataloader()) == keys_of(data.val_dataloader())
+    many = data_of("trainer.validation_images=1000")
+    assert [key for batch in keys_of(many.val_dataloader()) for key in batch] == everything
+
+
+def test_too_few_examples_for_a_step_say_so(data_of):
+    with pytest.raises(UserError, match=r"\d+ ranking examples do not fill one step of 4000; lower optim.batch_size"):
+        data_of("optim.batch_size=2000", "optim.accumulate=2")
+
+
+def test_damaged_shards_are_found_before_training(data_of, nano, tiny, tmp_path):
+    data = data_of(f"cache={tmp_path / 'cache'}")
+    shard = next(Path(data.tuning.folder).glob("*.tar"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(UserError, match=rf"{shard.name}: damaged"):
+        data.setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        (["optim.max_steps=-1"], 25),
+        (["optim.max_steps=-1", "optim.epochs=3"], 75),
+        (["optim.max_steps=-1", "optim.epochs=3", "optim.accumulate=2"], 37),
+        (["optim.max_steps=-1", "trainer.devices=2", "trainer.num_nodes=2"], 6),
+        (["optim.max_steps=10"], 10),
+        (["optim.max_steps=1000"], 25),
+    ],
+)
+def test_steps_follow_from_examples_batches_and_processes(tiny, tmp_path, changes, steps):
+    assert optimizer_steps(tiny(tmp_path, *changes), 103) == steps

@@ -1,0 +1,148 @@
+"""A training run end to end: made once, reused, refused, resumed to the last bit."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import UserError
+from data_prep.files import file_hash, read_json
+from data_prep.settings import RankerArgs
+from rar_train.adapter import load_adapter
+from rar_train.backend import load_mllm
+from rar_train.train import claim_run_folder, train_ranker
+
+
+def adapter_hash(out: Path) -> str:
+    return file_hash(out / "adapter" / "adapter_model.safetensors")
+
+
+def as_if_killed_after(out: Path, step: int) -> None:
+    """Takes away what a run wrote after its checkpoint at a step."""
+    shutil.rmtree(out / "adapter", ignore_errors=True)
+    for path in (out / "checkpoints").iterdir():
+        if int(path.stem.split("-")[1]) > step:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def figures(out: Path, stretch: int) -> list[dict]:
+    with open(out / "log" / f"from-step-{stretch:06d}" / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_an_adapter_that_loads_its_recipe_and_its_figures(finished):
+    loaded = load_adapter(load_mllm(RankerArgs()), finished / "adapter")
+    assert any("lora_" in name for name, _ in loaded.model.named_parameters())
+    assert (finished / "recipe.yaml").is_file()
+    rows = figures(finished, 0)
+    assert [int(row["step"]) for row in rows if row["train/loss"]] == [0, 1, 2, 3]
+    validated = [row for row in rows if row["val/letters"]]
+    assert [int(row["step"]) for row in validated] == [1, 3]
+    assert all(0 <= float(row[f"val/{mode}"]) <= 1 for row in validated for mode in ("letters", "likelihood"))
+
+
+def test_the_manifest_says_what_the_adapter_was_trained_on(finished, nano):
+    manifest = read_json(finished / "adapter" / "manifest.json")
+    assert manifest["base_model"] == nano.id
+    assert (manifest["step"], manifest["processes"]) == (4, 1)
+    assert manifest["encoder"].startswith("nano-clip-")
+    assert manifest["adapter"] == adapter_hash(finished)
+    shards = Path(read_json(finished / "data.json")["tuning"])
+    assert manifest["data"] == {name: file_hash(shards / name) for name in manifest["data"]}
+
+
+def test_a_complete_run_is_reused_untouched(finished, tiny):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != "recipe.yaml"}
+    assert train_ranker(tiny(finished)) == finished
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != "recipe.yaml"} == before
+
+
+def test_another_folder_and_the_same_recipe_give_the_same_adapter(finished, tiny, tmp_path):
+    assert adapter_hash(train_ranker(tiny(tmp_path / "again"))) == adapter_hash(finished)
+
+
+def test_another_seed_gives_another_adapter(finished, tiny, tmp_path):
+    assert adapter_hash(train_ranker(tiny(tmp_path / "other", "seed=1"))) != adapter_hash(finished)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        ["ranker.lora.dropout=0.1"],
+        ["ranker.lora.dropout=0.1", "optim.epochs=2", "optim.batch_size=8"],
+        ["ranker.lora.dropout=0.1", "optim.accumulate=2", "optim.batch_size=2"],
+    ],
+    ids=["plain", "dropout", "epochs", "accumulate"],
+)
+def test_a_run_killed_after_step_2_and_resumed_gives_the_same_bits(tiny, tmp_path, changes):
+    recipe = tiny(tmp_path / "run", *changes)
+    out = train_ranker(recipe)
+    whole, figures_whole = adapter_hash(out), figures(out, 0)
+    as_if_killed_after(out, 2)
+    train_ranker(recipe)
+    assert adapter_hash(out) == whole
+    late = [row for row in figures_whole if int(row["step"]) >= 2]
+    assert figures(out, 2) == late
+
+
+def test_a_run_killed_twice_after_the_same_step_gives_the_same_bits_with_accumulation(tiny, tmp_path):
+    recipe = tiny(tmp_path / "run", "optim.accumulate=2", "optim.batch_size=2")
+    out = train_ranker(recipe)
+    whole = adapter_hash(out)
+    for _ in range(2):
+        as_if_killed_after(out, 2)
+        train_ranker(recipe)
+        assert adapter_hash(out) == whole
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_adapter_makes_the_adapter(tiny, tmp_path):
+    recipe = tiny(tmp_path / "run")
+    out = train_ranker(recipe)
+    whole = adapter_hash(out)
+    shutil.rmtree(out / "adapter")
+    train_ranker(recipe)
+    assert adapter_hash(out) == whole
+
+
+def test_a_folder_with_other_settings_is_refused_and_they_are_named(tiny, tmp_path):
+    out = tmp_path / "run"
+    claim_run_folder(tiny(out))
+    with pytest.raises(UserError) as caught:
+        claim_run_folder(tiny(out, "optim.lr=0.5", "ranker.lora.rank=3"))
+    message = str(caught.value)
+    assert "optim.lr: 0.001 -> 0.5" in message and "ranker.lora.rank: 16 -> 3" in message
+    assert "trainer.resume=false" in message
+    claim_run_folder(tiny(out))  # the saved recipe is still the first
+
+
+def test_settings_that_do_not_touch_the_run_may_change(tiny, tmp_path):
+    out = tmp_path / "run"
+    claim_run_folder(tiny(out))
+    free = ["trainer.checkpoint_every=1", "trainer.log_every=3", "eval.shots=[1]", "tracking.wandb=offline"]
+    claim_run_folder(tiny(out, *free, f"cache={tmp_path / 'elsewhere'}"))
+    assert "checkpoint_every: 1" in (out / "recipe.yaml").read_text()
+
+
+def test_resume_false_starts_anew(tiny, tmp_path):
+    out = train_ranker(tiny(tmp_path / "run", "optim.max_steps=2"))
+    recipe = tiny(out, "optim.max_steps=1", "trainer.resume=false")
+    train_ranker(recipe)
+    assert read_json(out / "adapter" / "manifest.json")["step"] == 1
+    assert not (out / "checkpoints").exists()
+
+
+def test_resume_false_never_empties_a_folder_that_is_no_run(tiny, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="holds files, but no run; choose another folder"):
+        claim_run_folder(tiny(tmp_path, "trainer.resume=false"))
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_run_folder_may_be_moved(tiny, tmp_path):
+    claim_run_folder(tiny(tmp_path / "one"))
+    (tmp_path / "one").rename(tmp_path / "two")
+    claim_run_folder(tiny(tmp_path / "two"))
