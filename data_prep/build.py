@@ -14,7 +14,8 @@ from data_prep.command import run_command
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import Encoder, load_encoder
 from data_prep.mining import Memories, image_memory, mine, name_memory
-from data_prep.recipe import Recipe, load_recipe
+from data_prep.recipe import load_recipe
+from data_prep.settings import Recipe
 from data_prep.shots import draw_shots
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from data_prep.errors import UserError
 from data_prep.files import fingerprint, write_folder, write_json
 from data_prep.hub import settle_hub
-from data_prep.recipe import RetrieverArgs
 from data_prep.records import Sample
+from data_prep.settings import RetrieverArgs
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from data_prep.encoder import Encoder, embed_images, embed_names
 from data_prep.errors import UserError
 from data_prep.files import fingerprint, write_folder
 from data_prep.memory import Entry, Memory
-from data_prep.recipe import MiningArgs, RetrieverArgs
 from data_prep.records import Candidate, RankingExample, Sample
 from data_prep.retrieve import fused_classes, nearest_classes, to_candidates
+from data_prep.settings import MiningArgs, RetrieverArgs
 from data_prep.shards import write_shards
 
 log = logging.getLogger(__name__)

@@ -229,6 +229,20 @@ def _occlude(picture: Image.Image, rng: np.random.Generator) -> None:
         draw.rectangle((x - w / 2, y - size * 0.4, x + w / 2, y + size * 0.4), fill=paint)
 
 
+def _weather(picture: Image.Image, weather: float, rng: np.random.Generator) -> Image.Image:
+    """Puts leaves before the shield, haze over it and the lens further out of focus, each by chance."""
+    size = picture.width
+    draw = ImageDraw.Draw(picture)
+    for _ in range(rng.binomial(3, weather)):
+        paint = tuple(int(c) for c in rng.integers(20, 236, 3))
+        x, y = rng.uniform(0.15, 0.85, 2) * size
+        w, h = rng.uniform(0.06, 0.16, 2) * size
+        draw.ellipse((x - w, y - h, x + w, y + h), fill=paint)
+    haze = Image.new("RGB", picture.size, tuple(int(c) for c in rng.integers(90, 200, 3)))
+    picture = Image.blend(picture, haze, rng.uniform(0, 0.5 * weather))
+    return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.02 * weather) * size))
+
+
 def _light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Applies exposure, a colour cast, a gradient of light and sensor noise."""
     size = picture.shape[0]
@@ -240,7 +254,7 @@ def _light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(picture * light * cast + noise, 0, 255)
 
 
-def render(blazon: Blazon, size: int, rng: np.random.Generator) -> Image.Image:
+def render(blazon: Blazon, size: int, rng: np.random.Generator, weather: float = 0.0) -> Image.Image:
     """Renders one picture of a class.
 
     Args:
@@ -248,6 +262,7 @@ def render(blazon: Blazon, size: int, rng: np.random.Generator) -> Image.Image:
         size: Width and height of the picture in pixels.
         rng: Decides pose, background, occlusion, blur, light and noise; the same state gives the
             same pixels.
+        weather: How foul the conditions may be, 0 to 1: leaves, haze and more blur.
 
     Returns:
         Image: RGB of ``size`` x ``size`` pixels.
@@ -257,6 +272,8 @@ def render(blazon: Blazon, size: int, rng: np.random.Generator) -> Image.Image:
     picture = _background(size, rng)
     picture.paste(shield, (0, 0), shield)
     _occlude(picture, rng)
+    if weather > 0:
+        picture = _weather(picture, weather, rng)
     blur = rng.uniform(0, 0.012) * size
     if blur > 0.3:
         picture = picture.filter(ImageFilter.GaussianBlur(blur))

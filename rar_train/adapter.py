@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from data_prep.errors import UserError
 from data_prep.files import file_hash, read_json, write_folder, write_json
-from data_prep.recipe import LoraArgs, Recipe
+from data_prep.settings import LoraArgs, Recipe
 from rar_train.backend import Mllm
 
 log = logging.getLogger(__name__)

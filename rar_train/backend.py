@@ -20,7 +20,7 @@ from data_prep.errors import UserError
 from data_prep.files import file_hash, fingerprint
 from data_prep.hub import settle_hub
 from data_prep.prompts import LETTERS
-from data_prep.recipe import RankerArgs
+from data_prep.settings import RankerArgs
 
 log = logging.getLogger(__name__)
 

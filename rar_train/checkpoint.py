@@ -10,7 +10,7 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from data_prep.recipe import Recipe
+from data_prep.settings import Recipe
 from rar_train.adapter import save_adapter
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data_prep.build import build
 from data_prep.errors import UserError
 from data_prep.files import read_json, write_json
-from data_prep.recipe import Recipe
+from data_prep.settings import Recipe
 from data_prep.shards import ShardedExamples
 from rar_train.backend import Mllm
 from rar_train.collate import RankingBatch, collate

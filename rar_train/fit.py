@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from data_prep.command import run_command
-from data_prep.recipe import Recipe, load_recipe
+from data_prep.recipe import load_recipe
+from data_prep.settings import Recipe
 
 
 def fit(recipe: Recipe) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from data_prep.base_corpus import BaseCorpus, base_corpus
 from data_prep.blazon import Blazon
 from data_prep.files import write_folder
-from data_prep.recipe import NanoArgs, Recipe
+from data_prep.settings import NanoArgs, Recipe
 from rar_train.nano_architecture import PIXELS as MLLM_PIXELS
 from rar_train.nano_manifest import write_nano_manifest
 from rar_train.nano_tokenizer import nano_tokenizer

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from data_prep.files import file_hash, write_json
-from data_prep.recipe import Recipe
+from data_prep.settings import Recipe
 
 
 def write_nano_manifest(folder: Path, recipe: Recipe, data_hash: str, measured: dict) -> None:

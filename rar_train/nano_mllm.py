@@ -24,7 +24,7 @@ from transformers import LlavaForConditionalGeneration
 from data_prep.base_corpus import BaseCorpus, base_corpus
 from data_prep.blazon import DETAILS
 from data_prep.files import fingerprint, write_folder
-from data_prep.recipe import NanoArgs, Recipe
+from data_prep.settings import NanoArgs, Recipe
 from rar_train.nano_architecture import PIXELS, nano_config, nano_processor
 from rar_train.nano_conversations import Conversations, TextBatch
 from rar_train.nano_manifest import write_nano_manifest

@@ -19,7 +19,7 @@ from transformers import LlavaForConditionalGeneration
 from data_prep.base_corpus import BaseCorpus
 from data_prep.blazon import DETAILS
 from data_prep.files import fingerprint, write_folder
-from data_prep.recipe import NanoArgs, Recipe
+from data_prep.settings import NanoArgs, Recipe
 from rar_train.schedule import warmup_cosine
 
 log = logging.getLogger(__name__)

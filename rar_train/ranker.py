@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from data_prep.recipe import Recipe
+from data_prep.settings import Recipe
 from rar_train.adapter import add_lora
 from rar_train.backend import Mllm
 from rar_train.collate import RankingBatch

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from data_prep.errors import UserError
-from data_prep.recipe import TrainerArgs
+from data_prep.settings import TrainerArgs
 
 
 def accelerator_of(args: TrainerArgs) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from data_prep.files import write_text
-from data_prep.recipe import Recipe
+from data_prep.settings import Recipe
 
 
 def run_id(folder: Path) -> str:

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from data_prep.errors import UserError
 from data_prep.files import write_text
-from data_prep.recipe import Recipe, recipe_yaml
+from data_prep.recipe import recipe_yaml
+from data_prep.settings import Recipe
 from rar_train.adapter import save_adapter
 from rar_train.backend import load_mllm
 from rar_train.checkpoint import Checkpoints, last_checkpoint

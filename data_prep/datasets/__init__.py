@@ -12,7 +12,7 @@ from data_prep.datasets.armory import read_armory
 from data_prep.datasets.dataset import Dataset
 from data_prep.datasets.folder import read_folder
 from data_prep.errors import UserError
-from data_prep.recipe import DataArgs
+from data_prep.settings import DataArgs
 
 READERS = {"armory": read_armory, "folder": read_folder}
 

@@ -14,8 +14,8 @@ from data_prep.blazon import SPLITS, Blazon, draw_classes
 from data_prep.datasets.dataset import Dataset, digests, key_of
 from data_prep.errors import UserError
 from data_prep.files import fingerprint, write_folder
-from data_prep.recipe import ArmoryArgs, DataArgs
 from data_prep.records import Sample
+from data_prep.settings import ArmoryArgs, DataArgs
 from data_prep.shields import render
 
 log = logging.getLogger(__name__)
@@ -24,11 +24,11 @@ _VERSION = 1  # of the drawing: raise it when pixels or names change
 _PROCESSES = 2
 
 
-def _draw_class(folder: Path, number: int, blazon: Blazon, images: int, size: int, seed: list[int]) -> None:
+def _draw_class(folder: Path, number: int, blazon: Blazon, images: int, args: ArmoryArgs, seed: list[int]) -> None:
     target = folder / f"{number:06d}"
     target.mkdir()
     for index in range(images):
-        picture = render(blazon, size, np.random.default_rng([*seed, number, index]))
+        picture = render(blazon, args.size, np.random.default_rng([*seed, number, index]), args.weather)
         picture.save(target / f"{index:04d}.png", compress_level=1)
 
 
@@ -46,7 +46,7 @@ def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
     """
     classes = asdict(args)[f"{split}_classes"]
     images = args.tuning_images if split == "tuning" else args.memory_images + args.query_images
-    settings = [_VERSION, seed, split, classes, args.family_size, images, args.size]
+    settings = [_VERSION, seed, split, classes, args.family_size, images, args.size, args.weather]
     folder = cache / f"armory-{split}-{fingerprint(settings)}"
     if folder.exists():
         log.info("armory: reusing %s", folder.name)
@@ -57,7 +57,7 @@ def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
         with ProcessPoolExecutor(_PROCESSES) as pool:
             base = [seed, SPLITS.index(split)]
             jobs = [
-                pool.submit(_draw_class, part, number, blazon, images, args.size, base)
+                pool.submit(_draw_class, part, number, blazon, images, args, base)
                 for number, blazon in enumerate(blazons)
             ]
             for job in jobs:

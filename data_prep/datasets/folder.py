@@ -17,8 +17,8 @@ from pathlib import Path
 
 from data_prep.datasets.dataset import Dataset, digests, key_of
 from data_prep.errors import UserError
-from data_prep.recipe import DataArgs
 from data_prep.records import Sample
+from data_prep.settings import DataArgs
 
 log = logging.getLogger(__name__)
 
