@@ -17,11 +17,13 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m rar_train.fit recipe=ranker_lora out=$(RUN)
 	$(BIN)/python -m eval.run --ckpt $(RUN)
 
+# Two processes of one thread each: most tests wait for a subprocess.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 bench: $(VENV)/.installed
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

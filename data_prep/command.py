@@ -33,9 +33,10 @@ def run_command(main: Callable[[list[str]], None], help_text: str) -> int:
         logging.getLogger(chatty).setLevel(logging.WARNING)
         logging.getLogger(chatty).propagate = False
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings(
-        "ignore", category=UserWarning, module="lightning|torch|faiss|webdataset|rar_train.nano_tower"
-    )
+    # Notices between libraries, about calls that this project does not make itself or must make for older releases.
+    libraries = "lightning|torch|faiss|webdataset|peft|transformers"
+    for category in (UserWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=category, module=libraries)
     try:
         main(arguments)
     except UserError as error:

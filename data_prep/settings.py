@@ -41,7 +41,7 @@ def _bounded(section: str, args: Any, least: dict[str, float], most: dict[str, f
 class ArmoryArgs:
     """Sizes of the procedural data set."""
 
-    tuning_classes: int = 240
+    tuning_classes: int = 960
     """Classes to mine ranking examples from."""
     development_classes: int = 120
     """Classes on which choices are made."""
@@ -49,11 +49,11 @@ class ArmoryArgs:
     """Classes of the final figures."""
     family_size: int = 4
     """Near-duplicates per family: each differs from the family's core in one detail."""
-    tuning_images: int = 8
+    tuning_images: int = 4
     """Pictures per tuning class."""
     memory_images: int = 16
     """Pictures per development and test class from which shots are drawn."""
-    query_images: int = 5
+    query_images: int = 10
     """Pictures per development and test class to be recognised."""
     size: int = 96
     """Width and height of a picture, in pixels."""

@@ -21,8 +21,9 @@ from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import load_encoder
 from data_prep.errors import UserError
 from data_prep.files import fingerprint, read_json, write_json, write_text
-from data_prep.recipe import MODES, Recipe, load_saved_recipe
+from data_prep.recipe import load_saved_recipe
 from data_prep.records import Candidate, Ranking
+from data_prep.settings import MODES, Recipe
 from eval.answers import answer_all, question_id
 from eval.metrics import hits_at
 from eval.ranking import Answer, Question, to_ranking

@@ -12,8 +12,8 @@ import numpy as np
 from data_prep.build import memories_of
 from data_prep.datasets import Dataset
 from data_prep.encoder import Encoder, embed_images
-from data_prep.recipe import Recipe
 from data_prep.records import Candidate, Ranking, Sample
+from data_prep.settings import Recipe
 from eval.metrics import hits_at
 
 log = logging.getLogger(__name__)

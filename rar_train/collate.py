@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -16,9 +16,10 @@ from data_prep.records import RankingExample
 from rar_train.backend import Mllm
 
 
-@dataclass
 class RankingBatch:
     """A batch for each objective that is in use; the others are None.
+
+    A plain class, which Lightning hands on untouched: each objective moves its own inputs.
 
     Attributes:
         examples: With their candidates in the order shown.
@@ -32,15 +33,16 @@ class RankingBatch:
         sorting: Inputs and labels of the list prompts, padded on the right.
     """
 
-    examples: list[RankingExample]
-    truths: list[int]
-    counts: list[int]
-    letters: BatchFeature | None = None
-    letter_ids: list[int] | None = None
-    naming: BatchFeature | None = None
-    names: list[tuple[int, ...]] | None = None
-    owners: list[int] | None = None
-    sorting: BatchFeature | None = None
+    def __init__(self, examples: list[RankingExample]):
+        self.examples = examples
+        self.truths = [example.truth for example in examples]
+        self.counts = [len(example.candidates) for example in examples]
+        self.letters: BatchFeature | None = None
+        self.letter_ids: list[int] | None = None
+        self.naming: BatchFeature | None = None
+        self.names: list[tuple[int, ...]] | None = None
+        self.owners: list[int] | None = None
+        self.sorting: BatchFeature | None = None
 
 
 def shuffled(example: RankingExample, seed: int, epoch: int) -> RankingExample:
@@ -89,7 +91,7 @@ def collate(
     images = [image for _, image in pairs]
     shown = [shuffled(example, seed, epoch) for (example, _), epoch in zip(pairs, epochs, strict=True)]
     names = [[candidate.name for candidate in example.candidates] for example in shown]
-    batch = RankingBatch(shown, [example.truth for example in shown], [len(row) for row in names])
+    batch = RankingBatch(shown)
     if "letters" in objectives:
         batch.letters, batch.letter_ids = letter_inputs(mllm, images, names)
     if "likelihood" in objectives:

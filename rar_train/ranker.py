@@ -52,10 +52,6 @@ class RankerModule(L.LightningModule):
         """Makes dropout a function of seed, batch and process, so that a resumed run repeats it."""
         torch.manual_seed((self.recipe.seed * 1_000_003 + batch_idx) * 1_009 + self.global_rank)
 
-    def transfer_batch_to_device(self, batch: RankingBatch, device: torch.device, dataloader_idx: int) -> RankingBatch:
-        """Leaves the batch as it is: each objective moves its own inputs, so unused ones stay behind."""
-        return batch
-
     def training_step(self, batch: RankingBatch, _) -> Tensor:
         """The weighted sum of the recipe's objectives."""
         losses = {name: LOSSES[name](self.mllm, batch) for name in self.weights}
