@@ -105,16 +105,19 @@ def _by_list(mllm: Mllm, images: list[Image.Image], questions: Sequence[Question
     shown = [[q.names[i] for i in shown_order(q)] for q in questions]
     prompts = [list_prompt(names) for names in shown]
     inputs = to_device(mllm.inputs(images, prompts), next(mllm.model.parameters()))
-    longest = max(len(mllm.answer_ids(p, list_answer(n))) for p, n in zip(prompts, shown, strict=True))
+    # A reply may be as long as its own right answer and a little more, whatever else is in the batch.
+    budgets = [len(mllm.answer_ids(p, list_answer(n))) + 8 for p, n in zip(prompts, shown, strict=True)]
     tokenizer = mllm.processor.tokenizer
     written = mllm.model.generate(
         **inputs,
-        max_new_tokens=longest + 8,
+        max_new_tokens=max(budgets),
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    texts = tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    replies = written[:, inputs["input_ids"].shape[1] :]
+    own = [reply[:budget] for reply, budget in zip(replies, budgets, strict=True)]
+    texts = tokenizer.batch_decode(own, skip_special_tokens=True)
     return [Answer(reply=text.strip()) for text in texts]
 
 

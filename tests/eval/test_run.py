@@ -202,6 +202,6 @@ def test_another_base_model_than_the_adapters_is_refused_before_anything_is_writ
     manifest = run / "adapter" / "manifest.json"
     manifest.write_text(json.dumps(read_json(manifest) | {"base_model": "llava-1.5-7b-hf"}))
     few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0"]
-    with pytest.raises(UserError, match=r"trained on llava-1\.5-7b-hf, but nano-mllm-"):
+    with pytest.raises(UserError, match=r"trained on nano-mllm \(llava-1\.5-7b-hf\), but llava-"):
         main(["--ckpt", str(run), *few])
     assert not list((run / "eval").rglob("results.json"))

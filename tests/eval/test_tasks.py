@@ -48,7 +48,7 @@ def test_there_is_a_setting_for_zero_shot_and_for_each_shots_and_seed(made):
 def test_candidates_are_the_first_k_distinct_classes_of_their_source(made):
     recipe, dataset, found = made
     for setting in found:
-        source = "clip_knn" if setting.task == "few_shot" else "clip_zero_shot"
+        source = "clip_fused" if setting.task == "few_shot" else "clip_zero_shot"
         assert len(setting.candidates) == len(dataset.parts["test"])
         for candidates, labels in zip(setting.candidates, setting.retrieved[source], strict=True):
             own = [candidate.label for candidate in candidates]
