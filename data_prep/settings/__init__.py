@@ -1,0 +1,35 @@
+"""Every setting of a recipe: its type, its default, its check and what it means; a file a section.
+
+It stands in the lowest package because every command reads the whole recipe: the data stages too
+must refuse a misspelt key, whichever section it is in.
+"""
+
+from data_prep.settings.checks import check
+from data_prep.settings.data import ArmoryArgs, DataArgs
+from data_prep.settings.evaluation import EvalArgs
+from data_prep.settings.mining import MiningArgs
+from data_prep.settings.modes import MODES, SOURCES
+from data_prep.settings.nano import NanoArgs
+from data_prep.settings.ranker import LoraArgs, ObjectiveArgs, RankerArgs
+from data_prep.settings.retriever import RetrieverArgs
+from data_prep.settings.training import OptimArgs, TrackingArgs, TrainerArgs
+from data_prep.settings.whole import Recipe
+
+__all__ = [
+    "MODES",
+    "SOURCES",
+    "ArmoryArgs",
+    "DataArgs",
+    "EvalArgs",
+    "LoraArgs",
+    "MiningArgs",
+    "NanoArgs",
+    "ObjectiveArgs",
+    "OptimArgs",
+    "RankerArgs",
+    "Recipe",
+    "RetrieverArgs",
+    "TrackingArgs",
+    "TrainerArgs",
+    "check",
+]

@@ -1,0 +1,66 @@
+"""Settings of data sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from data_prep.settings.checks import bounded, check, one_of
+
+
+@dataclass
+class ArmoryArgs:
+    """Sizes of the procedural data set."""
+
+    tuning_classes: int = 960
+    """Classes to mine ranking examples from."""
+    development_classes: int = 120
+    """Classes on which choices are made."""
+    test_classes: int = 200
+    """Classes of the final figures."""
+    family_size: int = 4
+    """Near-duplicates per family: each differs from the family's core in one detail."""
+    tuning_images: int = 4
+    """Pictures per tuning class."""
+    memory_images: int = 16
+    """Pictures per development and test class from which shots are drawn."""
+    query_images: int = 10
+    """Pictures per development and test class to be recognised."""
+    size: int = 96
+    """Width and height of a picture, in pixels."""
+    weather: float = 0.5
+    """How foul the conditions are, 0 to 1: leaves, haze and blur. The embedded models were trained in fair weather,
+    as models from elsewhere know other pictures than a user's."""
+
+    def __post_init__(self) -> None:
+        counts = ("tuning_classes", "development_classes", "test_classes", "family_size", "memory_images")
+        bounded("data.armory", self, dict.fromkeys((*counts, "query_images"), 1) | {"tuning_images": 2, "size": 16})
+        bounded("data.armory", self, {"weather": 0}, {"weather": 1})
+        check(self.family_size <= 6, "data.armory.family_size: at most 6 neighbours differ in a detail of their own")
+
+
+@dataclass
+class DataArgs:
+    """Where labelled images come from."""
+
+    name: str = "armory"
+    """``armory`` (procedural) or ``folder`` (yours)."""
+    root: str | None = None
+    """With ``folder``: a folder per class, or a folder that holds samples.csv or samples.jsonl, or such a file."""
+    seed: int = 0
+    """Draws armory's classes and pictures; splits a folder that names no splits."""
+    shares: list[float] = field(default_factory=lambda: [0.6, 0.2, 0.2])
+    """Shares of train, val and test of each class where a folder names no splits."""
+    small_classes: str = "error"
+    """A class with too few images to split or to leave one out: ``error``, or ``skip`` (counted)."""
+    unreadable: str = "error"
+    """An image that does not decode: ``error``, or ``skip`` (counted)."""
+    armory: ArmoryArgs = field(default_factory=ArmoryArgs)
+
+    def __post_init__(self) -> None:
+        bounded("data", self, {"seed": 0})
+        one_of("data.small_classes", self.small_classes, ("error", "skip"))
+        one_of("data.unreadable", self.unreadable, ("error", "skip"))
+        check(
+            len(self.shares) == 3 and min(self.shares) > 0 and abs(sum(self.shares) - 1) < 1e-6,
+            f"data.shares={list(self.shares)}: give three positive shares (train, val, test) that sum to 1",
+        )

@@ -1,0 +1,41 @@
+"""The recipe as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from data_prep.settings.checks import one_of
+from data_prep.settings.data import DataArgs
+from data_prep.settings.evaluation import EvalArgs
+from data_prep.settings.mining import MiningArgs
+from data_prep.settings.nano import NanoArgs
+from data_prep.settings.ranker import RankerArgs
+from data_prep.settings.retriever import RetrieverArgs
+from data_prep.settings.training import OptimArgs, TrackingArgs, TrainerArgs
+
+
+@dataclass
+class Recipe:
+    """Everything that decides a run."""
+
+    task: str = MISSING
+    """``ranker``, ``nano_clip`` or ``nano_mllm``."""
+    out: str = MISSING
+    """The run's folder."""
+    cache: str = "cache"
+    """Folder for what stages make and share."""
+    seed: int = 0
+    data: DataArgs = field(default_factory=DataArgs)
+    retriever: RetrieverArgs = field(default_factory=RetrieverArgs)
+    mining: MiningArgs = field(default_factory=MiningArgs)
+    ranker: RankerArgs = field(default_factory=RankerArgs)
+    optim: OptimArgs = field(default_factory=OptimArgs)
+    trainer: TrainerArgs = field(default_factory=TrainerArgs)
+    tracking: TrackingArgs = field(default_factory=TrackingArgs)
+    eval: EvalArgs = field(default_factory=EvalArgs)
+    nano: NanoArgs = field(default_factory=NanoArgs)
+
+    def __post_init__(self) -> None:
+        one_of("task", self.task, ("ranker", "nano_clip", "nano_mllm"))
