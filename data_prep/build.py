@@ -11,36 +11,14 @@ import sys
 from pathlib import Path
 
 from data_prep.command import run_command
-from data_prep.datasets import Dataset, read_dataset
-from data_prep.encoder import Encoder, load_encoder
-from data_prep.mining import Memories, image_memory, mine, name_memory
+from data_prep.datasets import read_dataset
+from data_prep.encoder import load_encoder
+from data_prep.memories import memories_of
+from data_prep.mining import mine
 from data_prep.recipe import load_recipe
 from data_prep.settings import Recipe
-from data_prep.shots import draw_shots
 
 log = logging.getLogger(__name__)
-
-
-def memories_of(
-    recipe: Recipe, encoder: Encoder, dataset: Dataset, part: str, shots: int | None, seed: int
-) -> Memories:
-    """The image and name memories of a part.
-
-    Args:
-        recipe: Retriever settings and cache.
-        encoder: Makes the vectors.
-        dataset: Holds the part.
-        part: ``tuning``, ``development_memory`` or ``test_memory``.
-        shots: Images per class; None for all, 0 for names alone.
-        seed: Of the draw.
-    """
-    cache = Path(recipe.cache)
-    samples = dataset.parts[part]
-    if shots is not None and shots > 0:
-        samples = draw_shots(samples, shots, seed)
-    names = name_memory(encoder, dataset.labels(part), dataset.names, recipe.retriever, cache)
-    images = None if shots == 0 else image_memory(encoder, samples, recipe.retriever, cache)
-    return Memories(images, names)
 
 
 def build(recipe: Recipe) -> tuple[Path, Path]:

@@ -4,89 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from data_prep.datasets import Dataset
-from data_prep.encoder import Encoder, embed_images, embed_names
+from data_prep.encoder import Encoder, embed_images
 from data_prep.errors import UserError
 from data_prep.files import fingerprint, write_folder
-from data_prep.memory import Entry, Memory
-from data_prep.records import Candidate, RankingExample, Sample
-from data_prep.retrieve import fused_classes, nearest_classes, to_candidates
+from data_prep.memories import Memories
+from data_prep.records import Candidate, RankingExample
 from data_prep.settings import MiningArgs, RetrieverArgs
 from data_prep.shards import write_shards
 
 log = logging.getLogger(__name__)
-
-
-def _cached_memory(
-    cache: Path, encoder: Encoder, entries: list[Entry], templates: Sequence[str], vectors: Callable[[], np.ndarray]
-) -> Memory:
-    facts = [encoder.id, list(templates), [[e.label, e.modality, e.key, e.digest] for e in entries]]
-    folder = cache / f"memory-{fingerprint(facts)}"
-    if folder.exists():
-        return Memory.load(folder, encoder.id)
-    memory = Memory.build(vectors(), entries, encoder.id)
-    memory.save(folder)
-    return memory
-
-
-def image_memory(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArgs, cache: Path) -> Memory:
-    """A memory of images, built or found in the cache."""
-    entries = [Entry(s.label, "image", s.key, s.digest) for s in samples]
-    return _cached_memory(cache, encoder, entries, (), lambda: embed_images(encoder, samples, args, cache))
-
-
-def name_memory(
-    encoder: Encoder, labels: Sequence[int], names: Sequence[str], args: RetrieverArgs, cache: Path
-) -> Memory:
-    """A memory of class names, built or found in the cache."""
-    texts = [names[label] for label in labels]
-    entries = [Entry(label, "name", text) for label, text in zip(labels, texts, strict=True)]
-    return _cached_memory(cache, encoder, entries, args.templates, lambda: embed_names(encoder, texts, args, cache))
-
-
-@dataclass(frozen=True)
-class Memories:
-    """What a query is compared with; an absent modality is None.
-
-    Attributes:
-        images: Memory of images.
-        names: Memory of names.
-    """
-
-    images: Memory | None
-    names: Memory | None
-
-    def candidates(
-        self,
-        source: str,
-        xq: np.ndarray,
-        k: int,
-        args: RetrieverArgs,
-        names: Sequence[str],
-        exclude: Sequence[str] | None = None,
-    ) -> list[tuple[Candidate, ...]]:
-        """The k best distinct classes by one source.
-
-        Args:
-            source: ``image``, ``name``, or ``fused``.
-            xq: Unit queries of shape ``[nq, d]``.
-            k: Distinct classes.
-            args: Pool and fusion weight.
-            names: Class names by label.
-            exclude: Content digests whose images do not count, one per query.
-        """
-        if source == "fused":
-            found = fused_classes(self.images, self.names, xq, k, args.pool, args.fusion, exclude)
-        else:
-            memory = self.images if source == "image" else self.names
-            found = nearest_classes(memory, xq, k, args.pool, exclude)
-        return [to_candidates(scores, names) for scores in found]
 
 
 def to_example(key: str, label: int, found: tuple[Candidate, ...], policy: str, names: Sequence[str]):

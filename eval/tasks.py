@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.build import memories_of
 from data_prep.datasets import Dataset
 from data_prep.encoder import Encoder, embed_images
+from data_prep.memories import memories_of
 from data_prep.records import Candidate, Ranking, Sample
 from data_prep.settings import Recipe
 from eval.metrics import hits_at

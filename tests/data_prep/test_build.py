@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_prep.build import build, memories_of
+from data_prep.build import build
 from data_prep.datasets import read_dataset
 from data_prep.errors import UserError
+from data_prep.memories import memories_of
 from data_prep.recipe import load_recipe
 from data_prep.shards import ShardedExamples
 from data_prep.shots import draw_shots

@@ -10,7 +10,8 @@ from data_prep.datasets import Dataset
 from data_prep.encoder import embed_images
 from data_prep.errors import UserError
 from data_prep.files import file_hash
-from data_prep.mining import Memories, image_memory, mine, name_memory
+from data_prep.memories import Memories, image_memory, name_memory
+from data_prep.mining import mine
 from data_prep.records import Sample
 from data_prep.settings import MiningArgs, RetrieverArgs
 from data_prep.shards import ShardedExamples
