@@ -54,14 +54,28 @@ class Blazon:
     charge_tincture: str
 
     @property
+    def phrases(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The name in pieces, each with the details that it tells; a plain field's word tells three."""
+        ground = [(self.field, ("division", "field", "field2"))]
+        if self.division != "plain":
+            ground = [
+                (self.division, ("division",)),
+                (f" {self.field}", ("field",)),
+                (f" and {self.field2}", ("field2",)),
+            ]
+        return [
+            *ground,
+            (f", a {self.ordinary}", ("ordinary",)),
+            (f" {self.ordinary_tincture}", ("ordinary_tincture",)),
+            (f", {COUNT_WORDS[self.count]}", ("count",)),
+            (f" {self.charge}{'s' if self.count > 1 else ''}", ("charge",)),
+            (f" {self.charge_tincture}", ("charge_tincture",)),
+        ]
+
+    @property
     def name(self) -> str:
         """The class name, such as ``azure, a bend or, three mullets argent``."""
-        ground = self.field if self.division == "plain" else f"{self.division} {self.field} and {self.field2}"
-        plural = "s" if self.count > 1 else ""
-        return (
-            f"{ground}, a {self.ordinary} {self.ordinary_tincture}, "
-            f"{COUNT_WORDS[self.count]} {self.charge}{plural} {self.charge_tincture}"
-        )
+        return "".join(text for text, _ in self.phrases)
 
     @property
     def is_visible(self) -> bool:

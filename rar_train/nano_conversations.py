@@ -34,14 +34,18 @@ class TextBatch:
     Attributes:
         ids: Token ids of shape ``[n, t]`` with ``TOKENS`` image tokens in each row.
         labels: Ids to predict, ``-100`` elsewhere.
-        ends: Per candidate, its row and the position of its last token, shape ``[m, 2]``.
-        matches: Per candidate, which details the picture shows, shape ``[m, 8]``.
+        words: Per detail that a candidate's name tells, row and position of its last token, shape ``[w, 2]``.
+        shown: Whether the picture shows that detail, shape ``[w]``.
+        ends: Per candidate, row and position of the token after its name, shape ``[m, 2]``.
+        true: Whether the candidate is the truth, shape ``[m]``.
     """
 
     ids: Tensor
     labels: Tensor
-    ends: Tensor
-    matches: Tensor
+    words: Tensor | None = None
+    shown: Tensor | None = None
+    ends: Tensor | None = None
+    true: Tensor | None = None
 
 
 class Conversations:
@@ -62,6 +66,12 @@ class Conversations:
         blazons = list(chosen.values())
         return [blazons[i] for i in rng.permutation(count)]
 
+    def _lengths(self, blazon: Blazon) -> np.ndarray:
+        """Tokens of each phrase of a name as it stands in a list, shape ``[phrases]``."""
+        (first, _), *others = blazon.phrases
+        texts = [f" {first}", *(text for text, _ in others)]
+        return np.array([len(ids) for ids in self.tokenizer(texts).input_ids])
+
     def _pack(self, prompts: list[str], answers: list[str]) -> tuple[Tensor, Tensor]:
         heads = [f"USER: {self.image}\n{prompt} ASSISTANT:" for prompt in prompts]
         head_ids = self.tokenizer(heads).input_ids
@@ -78,23 +88,30 @@ class Conversations:
         """Asks for the name."""
         names = [self.corpus.blazons[row].name for row in rows]
         ids, labels = self._pack([NAMING] * len(rows), names)
-        return TextBatch(ids, labels, torch.empty(0, 2, dtype=torch.long), torch.empty(0, len(DETAILS)))
+        return TextBatch(ids, labels)
 
     def letters(self, rows: np.ndarray, rng: np.random.Generator) -> TextBatch:
         """Asks for a candidate's letter."""
-        prompts, answers, matches = [], [], []
+        prompts, answers, listed, truths = [], [], [], []
         for row in rows:
             truth = self.corpus.blazons[row]
             candidates = self._candidates(truth, rng)
             prompts.append(letters_prompt([c.name for c in candidates]))
             answers.append(LETTERS[candidates.index(truth)])
-            matches += [np.equal(detail_indices(c), self.corpus.details[row]) for c in candidates]
+            listed += candidates
+            truths += [truth] * len(candidates)
         ids, labels = self._pack(prompts, answers)
         newlines = (ids == self.newline).nonzero()
         # Row by row: after the image, after the head, then one at the end of each candidate.
         place = torch.cat([torch.arange(int(count)) for count in torch.bincount(newlines[:, 0])])
         ends = newlines[place >= 2]
-        return TextBatch(ids, labels, ends, torch.as_tensor(np.stack(matches), dtype=torch.float32))
+        words, shown = [], []
+        for (row, end), candidate, truth in zip(ends.tolist(), listed, truths, strict=True):
+            lengths = self._lengths(candidate)
+            words += [(row, end - after - 1) for after in lengths.sum() - lengths.cumsum()]
+            shown += [all(getattr(candidate, d) == getattr(truth, d) for d in told) for _, told in candidate.phrases]
+        true = torch.tensor([c == t for c, t in zip(listed, truths, strict=True)])
+        return TextBatch(ids, labels, torch.tensor(words), torch.tensor(shown).float(), ends, true.float())
 
     def sorting(self, rows: np.ndarray, rng: np.random.Generator) -> TextBatch:
         """Asks for the candidates as a list, most details in common with the truth first."""
@@ -106,4 +123,4 @@ class Conversations:
             prompts.append(list_prompt([c.name for c in candidates]))
             answers.append(list_answer([candidates[i].name for i in order]))
         ids, labels = self._pack(prompts, answers)
-        return TextBatch(ids, labels, torch.empty(0, 2, dtype=torch.long), torch.empty(0, len(DETAILS)))
+        return TextBatch(ids, labels)

@@ -22,16 +22,17 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
 from data_prep.base_corpus import BaseCorpus, base_corpus
-from data_prep.blazon import DETAILS
 from data_prep.files import fingerprint, write_folder
 from data_prep.settings import NanoArgs, Recipe
 from rar_train.nano_architecture import PIXELS, nano_config, nano_processor
 from rar_train.nano_conversations import Conversations, TextBatch
 from rar_train.nano_manifest import write_nano_manifest
-from rar_train.nano_tower import HELD_OUT, index_loader, nano_trainer, tower_features, trained_tower
+from rar_train.nano_tower import HELD_OUT, index_loader, nano_trainer, start_projector, tower_features, trained_tower
 from rar_train.schedule import warmup_cosine
 
 log = logging.getLogger(__name__)
+
+_VERSION = 2  # of the conversations and losses: raise it when they change
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def language_stages(args: NanoArgs) -> list[LanguageStage]:
 class LanguageModule(L.LightningModule):
     """A stage of the projector and language model, on the frozen tower's features."""
 
-    PROBED_LAYER = 3
+    WORD_LAYER, END_LAYER = 3, 4
 
     def __init__(
         self, model: LlavaForConditionalGeneration, features: Tensor, corpus: BaseCorpus, stage: LanguageStage
@@ -80,7 +81,8 @@ class LanguageModule(L.LightningModule):
         super().__init__()
         self.model, self.features, self.stage = model, features, stage
         self.conversations = Conversations(corpus)
-        self.probe = nn.Linear(model.config.text_config.hidden_size, len(DETAILS))
+        width = model.config.text_config.hidden_size
+        self.word_probe, self.end_probe = nn.Linear(width, 1), nn.Linear(width, 1)
 
     def forward(self, batch: TextBatch, rows: np.ndarray) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Gives the loss on the answers, the labelled logits and the hidden states."""
@@ -109,8 +111,8 @@ class LanguageModule(L.LightningModule):
         naming, _, _ = self(self.conversations.naming(named), named)
         batch = self.conversations.letters(chosen, rng)
         letters, logits, hidden = self(batch, chosen)
-        middle = hidden[self.PROBED_LAYER][batch.ends[:, 0], batch.ends[:, 1]]
-        probe = F.binary_cross_entropy_with_logits(self.probe(middle), batch.matches.to(self.device))
+        words = self._probe(self.word_probe, hidden[self.WORD_LAYER], batch.words, batch.shown)
+        ends = self._probe(self.end_probe, hidden[self.END_LAYER], batch.ends, batch.true)
         sorting, _, _ = self(self.conversations.sorting(sorted_, rng), sorted_)
         # The answer is a letter and the turn's end, so every second labelled logit is a letter's.
         letter_hits = logits[::2].argmax(1).cpu() == batch.labels[batch.labels != -100][::2]
@@ -118,12 +120,18 @@ class LanguageModule(L.LightningModule):
             {
                 "mllm/naming": naming,
                 "mllm/letters": letters,
-                "mllm/probe": probe,
+                "mllm/words": words,
+                "mllm/ends": ends,
                 "mllm/sorting": sorting,
                 "mllm/letter_accuracy": letter_hits.float().mean(),
             }
         )
-        return naming + 2 * letters + 2 * probe + 0.5 * sorting
+        return naming + 2 * letters + 2 * words + 2 * ends + 0.5 * sorting
+
+    def _probe(self, probe: nn.Linear, hidden: Tensor, places: Tensor, yes: Tensor) -> Tensor:
+        """The loss of a yes or no asked of some tokens' hidden states."""
+        asked = probe(hidden[places[:, 0], places[:, 1]]).squeeze(1)
+        return F.binary_cross_entropy_with_logits(asked, yes.to(self.device))
 
     def configure_optimizers(self) -> dict:
         """AdamW with warm-up and cosine decay."""
@@ -148,7 +156,10 @@ def train_stage(
         done: The stages up to and with this one.
     """
     stage = done[-1]
-    kept = Path(recipe.cache) / f"nano-{stage.name}-{fingerprint([_tower_key(recipe, corpus), *map(asdict, done)])}"
+    kept = (
+        Path(recipe.cache)
+        / f"nano-{stage.name}-{fingerprint([_VERSION, _tower_key(recipe, corpus), *map(asdict, done)])}"
+    )
     L.seed_everything(stage.seed)
     module = LanguageModule(model, features, corpus, stage)
     if kept.exists():
@@ -180,7 +191,9 @@ def train_nano_mllm(recipe: Recipe) -> Path:
     corpus = base_corpus(Path(recipe.cache), args.thousands, PIXELS, args.seed)
     held_out = np.arange(len(corpus.images) - HELD_OUT, len(corpus.images))
     model = LlavaForConditionalGeneration(nano_config())
-    details = trained_tower(recipe, model, corpus)
+    tower = trained_tower(recipe, model, corpus)
+    start_projector(model, tower)
+    details = tower.accuracy(held_out)
     log.info("tower, held-out accuracy: %s", {name: round(value, 3) for name, value in details.items()})
 
     features = tower_features(model.model.vision_tower, corpus)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,24 @@ from PIL import Image
 from transformers import LlavaForConditionalGeneration
 
 from data_prep.base_corpus import BaseCorpus, base_corpus, detail_indices
-from data_prep.blazon import DETAILS, random_blazon_of, split_of
+from data_prep.blazon import COUNT_WORDS, DETAILS, DIVISIONS, TINCTURES, Blazon, random_blazon_of, split_of
 from data_prep.files import file_hash, read_json
 from data_prep.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt
 from data_prep.recipe import load_recipe
 from data_prep.replies import read_list
-from data_prep.settings import RankerArgs, Recipe
+from data_prep.settings import NanoArgs, RankerArgs, Recipe
 from rar_train.backend import NANO_MLLM, Mllm, load_mllm
 from rar_train.nano_architecture import PIXELS, TOKENS, nano_config, nano_processor
 from rar_train.nano_conversations import Conversations, tempting_wrong
 from rar_train.nano_mllm import LanguageModule, train_nano_mllm
-from rar_train.nano_tower import RandomBatches, to_pixel_values, tower_features, trained_tower
+from rar_train.nano_tower import (
+    RandomBatches,
+    TowerModule,
+    start_projector,
+    to_pixel_values,
+    tower_features,
+    trained_tower,
+)
 
 ROWS = np.arange(12)
 
@@ -55,6 +63,20 @@ def candidates_of(prompt: str) -> list[str]:
     return [line.split(". ", 1)[1] for line in prompt.split("\n")[1:-1]]
 
 
+def blazon_of(name: str) -> Blazon:
+    """Reads a name back."""
+    tinctures, words = "|".join(TINCTURES), "|".join(COUNT_WORDS.values())
+    form = (
+        rf"(?:(?P<division>{'|'.join(DIVISIONS)}) )?(?P<field>{tinctures})(?: and (?P<field2>{tinctures}))?, "
+        rf"a (?P<ordinary>.+) (?P<ordinary_tincture>{tinctures}), "
+        rf"(?P<count>{words}) (?P<charge>\w+?)s? (?P<charge_tincture>{tinctures})"
+    )
+    told = re.fullmatch(form, name).groupdict()
+    count = next(number for number, word in COUNT_WORDS.items() if word == told["count"])
+    told |= {"count": count, "division": told["division"] or "plain", "field2": told["field2"] or ""}
+    return Blazon(**told)
+
+
 def test_naming_asks_for_the_name(corpus, conversations):
     batch = conversations.naming(ROWS)
     assert replies_of(conversations, batch) == [f" {corpus.blazons[row].name}</s>" for row in ROWS]
@@ -77,15 +99,25 @@ def test_letters_ask_for_the_letter_of_the_truth_among_base_candidates(corpus, c
     assert counts <= set(range(3, 8)) and len(counts) > 1
 
 
-def test_the_probe_reads_the_end_of_each_candidate(corpus, conversations):
+def test_the_probes_ask_at_each_detail_and_at_each_candidates_end(corpus, conversations):
     batch = conversations.letters(ROWS, np.random.default_rng(0))
     listed = [(n, name) for n, p in enumerate(prompts_of(conversations, batch)) for name in candidates_of(p)]
-    assert len(listed) == len(batch.ends) == len(batch.matches)
-    for (row, name), (at_row, at), match in zip(listed, batch.ends.tolist(), batch.matches, strict=True):
+    assert len(listed) == len(batch.ends) == len(batch.true)
+    words = iter(zip(batch.words.tolist(), batch.shown.tolist(), strict=True))
+    for (row, name), (at_row, at), true in zip(listed, batch.ends.tolist(), batch.true, strict=True):
+        truth = corpus.blazons[ROWS[row]]
         assert at_row == row
         assert conversations.tokenizer.decode(batch.ids[row, : at + 1]).endswith(f". {name}\n")
-        assert match.all() == (name == corpus.blazons[ROWS[row]].name)
-        assert match.shape == (len(DETAILS),)
+        assert true == (name == truth.name)
+        told = ""
+        candidate = blazon_of(name)
+        for text, details in candidate.phrases:
+            (word_row, word), shown = next(words)
+            told += text
+            assert word_row == row
+            assert conversations.tokenizer.decode(batch.ids[row, : word + 1]).endswith(f". {told}")
+            assert shown == all(getattr(candidate, d) == getattr(truth, d) for d in details)
+    assert next(words, None) is None
 
 
 def test_sorting_asks_for_all_candidates_with_the_truth_first(corpus, conversations):
@@ -137,6 +169,16 @@ def test_wrong_candidates_differ_mostly_in_one_or_two_details(corpus):
         changed.append(np.not_equal(detail_indices(other), detail_indices(truth)).sum())
     assert min(changed) == 1
     assert np.mean(np.array(changed) <= 2) > 0.6
+
+
+def test_the_projector_starts_with_what_the_tower_classifies(corpus):
+    model = LlavaForConditionalGeneration(nano_config())
+    tower = TowerModule(model.model.vision_tower, corpus, NanoArgs()).eval()
+    start_projector(model, tower)
+    tokens = torch.randn(2, TOKENS, nano_config().vision_config.hidden_size)
+    first = model.model.multi_modal_projector.linear_1(tokens)
+    said = torch.cat([head(tokens) for head in tower.heads], -1)
+    torch.testing.assert_close(first[..., : said.shape[-1]], said)
 
 
 def test_random_batches_repeat_with_their_seed_and_hold_distinct_rows():
