@@ -1,0 +1,79 @@
+"""Reads back what evaluations wrote."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.errors import UserError
+from data_prep.files import read_json
+from eval.diagnostics import Case
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What ``eval.run`` wrote into a folder.
+
+    Attributes:
+        name: To tell runs apart.
+        results: ``results.json``.
+        cases: By setting: (task, shots, seed).
+        pictures: ``pictures.json``: image files by key, and one by class name.
+    """
+
+    name: str
+    results: dict
+    cases: dict[tuple[str, int, int], list[Case]]
+    pictures: dict
+
+    @property
+    def shown(self) -> list[Case]:
+        """All cases of all settings."""
+        return [case for cases in self.cases.values() for case in cases]
+
+
+def _read_cases(path: Path) -> dict[tuple[str, int, int], list[Case]]:
+    by_setting: dict[tuple, dict[str, dict[str, dict]]] = defaultdict(lambda: defaultdict(dict))
+    with open(path, encoding="utf-8") as lines:
+        for line in map(json.loads, lines):
+            by_setting[line["task"], line["shots"], line["seed"]][line["key"]][line["method"]] = line
+    return {setting: [_case(by_method) for by_method in own.values()] for setting, own in by_setting.items()}
+
+
+def _case(by_method: dict[str, dict]) -> Case:
+    tuned = by_method["rar"]
+    return Case(
+        key=tuned["key"],
+        truth=tuned["truth"],
+        candidates=tuple(c["name"] for c in tuned["candidates"]),
+        similarities=tuple(c["score"] for c in tuned["candidates"]),
+        untuned=tuple(by_method["rar_untuned"]["ranking"]),
+        tuned=tuple(tuned["ranking"]),
+        probabilities=tuple(tuned["probabilities"]),
+        outcome=tuned["outcome"],
+        reply=tuned["reply"],
+    )
+
+
+def read_evaluations(run: Path) -> list[tuple[Path, Evaluated]]:
+    """Reads the evaluations of a run, or the one in a folder of its own.
+
+    Args:
+        run: A run's folder, or one of the folders in its ``eval``.
+
+    Raises:
+        UserError: There is none.
+    """
+    folders = [run] if (run / "results.json").is_file() else sorted(p.parent for p in run.glob("eval/*/results.json"))
+    if not folders:
+        raise UserError(f"{run}: no evaluation there (no results.json); run python -m eval.run --ckpt {run} first")
+    found = []
+    for folder in folders:
+        pictures = folder / "pictures.json"
+        name = f"{folder.parent.parent.name} {folder.name}" if folder.parent.name == "eval" else folder.name
+        cases = _read_cases(folder / "predictions.jsonl")
+        shown = read_json(pictures) if pictures.exists() else {"images": {}, "classes": {}}
+        found.append((folder, Evaluated(name, read_json(folder / "results.json"), cases, shown)))
+    return found

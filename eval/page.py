@@ -1,0 +1,152 @@
+"""The report of one or several evaluations as a page: a single file, readable without a network."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from data_prep.files import write_text
+from eval.diagnostics import STATUSES, Case, most_confused
+from eval.evaluated import Evaluated, read_evaluations
+from eval.page_curves import curves_of
+from eval.thumbnails import thumbnail
+
+MOST_CASES = 5000
+"""Predictions that a page shows; with thumbnails they take less than 20 MB."""
+_QUERY_PIXELS, _CLASS_PIXELS = 72, 48
+
+
+def _percent(values: list[float]) -> str:
+    spread = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{100 * np.mean(values):.1f}{spread}"
+
+
+def _table(evaluations: list[Evaluated]) -> list[dict]:
+    """A line per run, task, shots and method, seeds averaged."""
+    lines = []
+    for evaluated in evaluations:
+        groups: dict[tuple, list[dict]] = defaultdict(list)
+        for row in evaluated.results["rows"]:
+            groups[row["task"], row["shots"], row["method"]].append(row)
+        for (task, shots, method), rows in groups.items():
+            figures = [_percent([row[key] for row in rows]) for key in ("top1", "top5", "recall_at_k")]
+            staged = [row["top1_given_hit"] for row in rows if row.get("top1_given_hit") is not None]
+            counts = [f"{np.mean([row[key] for row in rows]):.0f}" if staged else "" for key in ("corrected", "broken")]
+            lines.append(
+                {
+                    "run": evaluated.name,
+                    "task": task.replace("_", " "),
+                    "shots": shots,
+                    "method": method,
+                    "figures": [*figures, _percent(staged) if staged else "", *counts],
+                    "images": rows[0]["n"],
+                    "seeds": len(rows),
+                }
+            )
+    return lines
+
+
+def _gains(evaluations: list[Evaluated]) -> list[str]:
+    said = []
+    for evaluated in evaluations:
+        for part in evaluated.results["summary"]:
+            for key in ("rar_minus_retriever", "rar_minus_untuned"):
+                gain = part[key]
+                said.append(
+                    f"{evaluated.name}, {part['task'].replace('_', ' ')} {part['shots']}: rar minus "
+                    f"{gain['reference']} {100 * gain['mean']:+.1f} points, 95 % interval "
+                    f"{100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}"
+                )
+    return said
+
+
+def _outcomes(evaluations: list[Evaluated]) -> list[dict]:
+    lines = []
+    for evaluated in evaluations:
+        counts = Counter(case.outcome for case in evaluated.shown)
+        lines += [
+            {"run": evaluated.name, "outcome": outcome, "count": n, "share": f"{100 * n / counts.total():.1f}"}
+            for outcome, n in counts.most_common()
+        ]
+    return lines
+
+
+def browsed(evaluated: Evaluated, most: int = MOST_CASES) -> dict:
+    """What the page's browser of predictions works on: the first seed of each task and number of shots.
+
+    Args:
+        evaluated: One evaluation.
+        most: Cases; where there are more, an even spread of the images is kept in every setting.
+
+    Returns:
+        dict: ``names`` with ``class_pictures``, ``keys`` with ``pictures``, ``settings``, ``cases`` that point into
+        them, and ``total``, the cases that there are.
+    """
+    first: dict[tuple[str, int], list[Case]] = {}
+    for (task, shots, _), cases in evaluated.cases.items():
+        first.setdefault((task, shots), cases)
+    total = sum(len(cases) for cases in first.values())
+    each = max(1, most // len(first))
+    names: dict[str, int] = {}
+    keys: dict[str, int] = {}
+    listed = []
+    for number, cases in enumerate(first.values()):
+        chosen = np.unique(np.linspace(0, len(cases) - 1, min(each, len(cases))).round().astype(int))
+        for case in (cases[place] for place in chosen):
+            for name in (case.truth, *case.candidates):
+                names.setdefault(name, len(names))
+            listed.append(
+                {
+                    "setting": number,
+                    "picture": keys.setdefault(case.key, len(keys)),
+                    "truth": names[case.truth],
+                    "candidates": [names[name] for name in case.candidates],
+                    "tuned": [names[name] for name in case.tuned],
+                    "untuned": names[case.untuned[0]],
+                    "probabilities": [round(p, 3) for p in case.probabilities],
+                    "status": case.status,
+                    "outcome": case.outcome,
+                    "reply": case.reply,
+                }
+            )
+    paths, by_class = evaluated.pictures["images"], evaluated.pictures["classes"]
+    return {
+        "names": list(names),
+        "class_pictures": [by_class.get(n) and thumbnail(Path(by_class[n]), _CLASS_PIXELS) for n in names],
+        "keys": list(keys),
+        "pictures": [paths.get(key) and thumbnail(Path(paths[key]), _QUERY_PIXELS) for key in keys],
+        "settings": [
+            f"{task.replace('_', ' ')}, {shots} shots" if shots else task.replace("_", " ") for task, shots in first
+        ],
+        "cases": listed,
+        "total": total,
+    }
+
+
+def render_page(evaluations: list[Evaluated]) -> str:
+    """The page's HTML: of one evaluation with a browser of its predictions, of several beside each other without."""
+    single = evaluations[0] if len(evaluations) == 1 else None
+    environment = Environment(loader=PackageLoader("eval"), autoescape=select_autoescape(default=True))
+    return environment.get_template("page.html.j2").render(
+        title=f"Retrieve and rank: {', '.join(evaluated.name for evaluated in evaluations)}",
+        results=evaluations[0].results,
+        single=single,
+        table=_table(evaluations),
+        gains=_gains(evaluations),
+        plots=curves_of(evaluations),
+        outcomes=_outcomes(evaluations),
+        confused=most_confused(single.shown, 20) if single else [],
+        statuses=STATUSES,
+        data=browsed(single) if single else None,
+    )
+
+
+def write_page(folder: Path) -> Path:
+    """Writes ``report.html`` into an evaluation's folder."""
+    ((_, evaluated),) = read_evaluations(folder)
+    page = folder / "report.html"
+    write_text(page, render_page([evaluated]))
+    return page
