@@ -11,7 +11,7 @@ import argparse
 import json
 import logging
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -174,7 +174,7 @@ def evaluate(recipe: Recipe, adapter: Path, run: Path) -> dict:
     """
     split = recipe.eval.split
     dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
-    encoder = load_encoder(recipe.retriever)
+    encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
     settings = settings_of(recipe, encoder, dataset)
     manifest = read_json(adapter / "manifest.json")
     mllm = load_mllm(recipe.ranker)

@@ -76,17 +76,17 @@ def test_another_encoder_is_refused_and_both_are_named(memory, tmp_path):
         Memory.load(tmp_path / "memory", "encoder-b")
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "entries.jsonl"])
+@pytest.mark.parametrize("name", ["index-*.faiss", "entries-*.jsonl"])
 def test_a_damaged_or_missing_file_is_refused_by_name(memory, tmp_path, name):
     memory.save(tmp_path / "memory")
-    file = tmp_path / "memory" / name
+    (file,) = (tmp_path / "memory").glob(name)
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    with pytest.raises(UserError, match=f"{name}: missing or damaged; delete"):
+    with pytest.raises(UserError, match=f"{file.name}: missing or damaged; delete"):
         Memory.load(tmp_path / "memory", "encoder-a")
     file.unlink()
-    with pytest.raises(UserError, match=f"{name}: missing or damaged; delete"):
+    with pytest.raises(UserError, match=f"{file.name}: missing or damaged; delete"):
         Memory.load(tmp_path / "memory", "encoder-a")
 
 
