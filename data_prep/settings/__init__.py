@@ -11,7 +11,7 @@ from data_prep.settings.mining import MiningArgs
 from data_prep.settings.modes import MODES, SOURCES
 from data_prep.settings.nano import NanoArgs
 from data_prep.settings.ranker import LoraArgs, ObjectiveArgs, RankerArgs
-from data_prep.settings.retriever import HnswArgs, IvfArgs, RegionArgs, RetrieverArgs
+from data_prep.settings.retriever import HnswArgs, IvfArgs, RegionArgs, RetrieverArgs, TuningArgs
 from data_prep.settings.training import OptimArgs, TrackingArgs, TrainerArgs
 from data_prep.settings.whole import Recipe
 
@@ -34,5 +34,6 @@ __all__ = [
     "RetrieverArgs",
     "TrackingArgs",
     "TrainerArgs",
+    "TuningArgs",
     "check",
 ]

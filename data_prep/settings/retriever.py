@@ -59,6 +59,23 @@ class RegionArgs:
 
 
 @dataclass
+class TuningArgs:
+    """How ``recipe=retriever_clip`` tunes the encoder; ``optim`` has the rest."""
+
+    lora_rank: int = 16
+    """Rank of the adapters, which are merged into the weights at the end; 0 tunes all weights."""
+    lora_alpha: int = 32
+    towers: str = "both"
+    """What is tuned: ``image``, ``text`` or ``both``."""
+    augment: bool = True
+    """Shows the model's own random crops of the images rather than the whole."""
+
+    def __post_init__(self) -> None:
+        bounded("retriever.tuning", self, {"lora_rank": 0, "lora_alpha": 1})
+        one_of("retriever.tuning.towers", self.towers, ("image", "text", "both"))
+
+
+@dataclass
 class RetrieverArgs:
     """The CLIP encoder, the memory made with it, and how classes are scored."""
 
@@ -93,6 +110,7 @@ class RetrieverArgs:
     fusion: float = 0.5
     """Weight of the name's similarity in the fused score; the image's is one minus it."""
     regions: RegionArgs = field(default_factory=RegionArgs)
+    tuning: TuningArgs = field(default_factory=TuningArgs)
 
     def __post_init__(self) -> None:
         one_of("retriever.index", self.index, ("auto", "flat", "hnsw", "ivf"))
