@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import lightning as L
 import peft
@@ -39,8 +40,13 @@ def _tower_parameters(model: nn.Module, towers: str) -> set[str]:
     return {"image": image | {"logit_scale"}, "text": everything - image, "both": everything}[towers]
 
 
-def _adapted_modules(model: nn.Module, towers: str) -> list[str]:
-    """Attention and linear layers of the chosen towers, by their types, since architectures name them differently."""
+def _adapted_modules(model: nn.Module, towers: str) -> str:
+    """Attention and linear layers of the chosen towers, by their types, since architectures name them differently.
+
+    Returns:
+        str: A regular expression for peft, which compares it whole; it takes a list for endings, and a text tower's
+        names are endings of an image tower's.
+    """
     chosen = _tower_parameters(model, towers)
     attentions = [name for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)]
     linears = [
@@ -49,7 +55,8 @@ def _adapted_modules(model: nn.Module, towers: str) -> list[str]:
         if isinstance(module, nn.Linear) and not any(name.startswith(f"{outer}.") for outer in attentions)
     ]
     owned = {name.rpartition(".")[0] for name in chosen}
-    return [name for name in attentions + linears if any(o == name or o.startswith(f"{name}.") for o in owned)]
+    adapted = [name for name in attentions + linears if any(o == name or o.startswith(f"{name}.") for o in owned)]
+    return "|".join(re.escape(name) for name in adapted)
 
 
 def prepare_model(model: nn.Module, args: TuningArgs) -> nn.Module:
