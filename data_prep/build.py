@@ -1,7 +1,8 @@
 """``python -m data_prep.build recipe=NAME [key.sub=value …]``: makes a recipe's ranking examples.
 
 Every stage is kept in the recipe's cache under a name made of what it depends on, so a second call
-makes nothing and a changed setting makes only what it touches.
+makes nothing and a changed setting makes only what it touches. ``trainer.devices`` and ``trainer.num_nodes`` say
+how many processes embed; with several machines the command runs on each, and they share the cache.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def build(recipe: Recipe) -> tuple[Path, Path]:
         examples come from memories like those of the evaluation: the first shots and seed of it.
     """
     cache = Path(recipe.cache)
-    encoder = load_encoder(recipe.retriever)  # first: a model that can't be had is known in seconds
+    encoder = load_encoder(recipe.retriever, recipe.trainer)  # first: a model that can't be had is known in seconds
     log.info("encoder: %s", encoder.id)
     dataset = read_dataset(recipe.data, cache, ("tuning", "development_memory", "development"))
     own = memories_of(recipe, encoder, dataset, "tuning", None, 0)

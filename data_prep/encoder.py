@@ -1,28 +1,30 @@
-"""The CLIP encoder: any open_clip model, as a LightningModule under ``Trainer.predict``."""
+"""The CLIP encoder: any open_clip model, and the embeddings of images, regions and names."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import torch
-import torch.nn.functional as F
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from data_prep.embedding import PartWriter, check_norms, embed_missing
+from data_prep.embedding_store import EmbeddingStore
 from data_prep.errors import UserError
-from data_prep.files import fingerprint, write_folder, write_json
+from data_prep.files import fingerprint
 from data_prep.hub import settle_hub
+from data_prep.images import VERSION, open_image
 from data_prep.records import Sample
-from data_prep.settings import RetrieverArgs
+from data_prep.regions import Region, open_region
+from data_prep.settings import RegionArgs, RetrieverArgs, TrainerArgs
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +38,22 @@ class Encoder:
     Attributes:
         model: open_clip's model in eval mode.
         preprocess: From a PIL image to a tensor ``[3, h, w]``.
+        augment: The same with open_clip's random crops, for training.
         tokenize: From texts to token ids ``[n, context]``.
+        dtype: What the model takes pixels in.
         id: Model, weights and preprocessing in short; embeddings and memories carry it.
+        facts: The same at length.
+        processes: Devices and machines to embed on.
     """
 
     model: nn.Module
     preprocess: Callable[[Image.Image], Tensor]
+    augment: Callable[[Image.Image], Tensor]
     tokenize: Callable[[list[str]], Tensor]
+    dtype: torch.dtype
     id: str
+    facts: dict
+    processes: TrainerArgs
 
 
 def _weights_hash(model: nn.Module) -> str:
@@ -54,8 +64,12 @@ def _weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def load_encoder(args: RetrieverArgs) -> Encoder:
+def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> Encoder:
     """Loads an open_clip model with weights; never with random ones.
+
+    Args:
+        args: Which model.
+        processes: Devices and machines to embed on; by default one device of this machine.
 
     Raises:
         UserError: No weights are named, or the model or its weights cannot be had; the message
@@ -87,8 +101,11 @@ def load_encoder(args: RetrieverArgs) -> Encoder:
     if not name.startswith("local-dir:") and not Path(args.pretrained or "").is_file():
         settle_hub()
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(
-            name, pretrained=None if carries_weights else args.pretrained, require_pretrained=True
+        model, augment, preprocess = open_clip.create_model_and_transforms(
+            name,
+            pretrained=None if carries_weights else args.pretrained,
+            precision={"float32": "fp32", "bfloat16": "bf16"}[args.dtype],
+            require_pretrained=True,
         )
         tokenize = open_clip.get_tokenizer(name)
     except Exception as error:
@@ -99,94 +116,71 @@ def load_encoder(args: RetrieverArgs) -> Encoder:
             "open_clip_config.json beside the weights."
         ) from None
     model.eval()
-    parts = [args.model, args.pretrained or "", _weights_hash(model), repr(preprocess)]
-    return Encoder(model, preprocess, tokenize, f"{Path(args.model).name}-{fingerprint(parts)}")
-
-
-class EncoderModule(L.LightningModule):
-    """Embeds batches of preprocessed images or of token ids."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def predict_step(self, batch: tuple[str, Tensor], _) -> Tensor:
-        """Embeds one batch.
-
-        Args:
-            batch: ``image`` with pixels ``[n, 3, h, w]``, or ``text`` with ids ``[n, context]``.
-
-        Returns:
-            Tensor: Unit vectors in float32, shape ``[n, d]``.
-        """
-        kind, values = batch
-        encode = self.model.encode_image if kind == "image" else self.model.encode_text
-        return F.normalize(encode(values).float(), dim=-1).cpu()
+    facts = {
+        "model": args.model,
+        "pretrained": args.pretrained or "",
+        "weights": _weights_hash(model),
+        # Weights alone do not tell an architecture: heads and activations leave no trace in them.
+        "architecture": fingerprint([open_clip.get_model_config(name), repr(model)]),
+        "transform": f"images-{VERSION} {preprocess!r}",
+        "dtype": args.dtype,
+    }
+    return Encoder(
+        model,
+        preprocess,
+        augment,
+        tokenize,
+        getattr(torch, args.dtype),
+        f"{Path(args.model).name}-{fingerprint(facts)}",
+        facts,
+        processes or TrainerArgs(),
+    )
 
 
 class _Images(Dataset):
+    """Decodes images, and makes sure that each is still the one that its digest names."""
+
     def __init__(self, samples: Sequence[Sample], preprocess: Callable[[Image.Image], Tensor]):
         self.samples, self.preprocess = samples, preprocess
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[str, Tensor]:
-        with Image.open(self.samples[index].path) as image:
-            return "image", self.preprocess(image.convert("RGB"))
-
-
-class _Texts(Dataset):
-    def __init__(self, ids: Tensor):
-        self.ids = ids
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> tuple[str, Tensor]:
-        return "text", self.ids[index]
+    def __getitem__(self, number: int) -> tuple[str, str, Tensor]:
+        sample = self.samples[number]
+        data = Path(sample.path).read_bytes()
+        if hashlib.sha256(data).hexdigest() != sample.digest:
+            raise UserError(f"{sample.path}: has changed since the data set was read; run the command again")
+        return "image", sample.digest, self.preprocess(open_image(data, sample.path))
 
 
-def _collate(rows: list[tuple[str, Tensor]]) -> tuple[str, Tensor]:
-    return rows[0][0], torch.stack([values for _, values in rows])
+class _Regions(Dataset):
+    def __init__(self, regions: Sequence[Region], keys: list[str], args: RegionArgs, preprocess: Callable):
+        self.regions, self.keys, self.args, self.preprocess = regions, keys, args, preprocess
+
+    def __getitem__(self, number: int) -> tuple[str, str, Tensor]:
+        return "image", self.keys[number], self.preprocess(open_region(self.regions[number], self.args))
 
 
-def _embed(encoder: Encoder, rows: Dataset, args: RetrieverArgs, workers: int) -> np.ndarray:
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    trainer = L.Trainer(
-        strategy=SingleDeviceStrategy(device),
-        accelerator=device.type,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    loader = DataLoader(rows, args.batch_size, collate_fn=_collate, num_workers=workers)
-    parts = trainer.predict(EncoderModule(encoder.model), loader)
-    return torch.cat(parts).numpy()
+class _Names(Dataset):
+    def __init__(self, ids: Tensor, keys: list[str]):
+        self.ids, self.keys = ids, keys
+
+    def __getitem__(self, number: int) -> tuple[str, str, Tensor]:
+        return "name", self.keys[number], self.ids[number]
 
 
-def _checked(vectors: np.ndarray, count: int) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=1)
-    if len(vectors) != count or not np.allclose(norms, 1, atol=1e-4):
-        raise UserError(
-            f"the encoder gave {len(vectors)} vectors for {count} inputs, with norms in "
-            f"{norms.min():.4f}..{norms.max():.4f}; the weights may be damaged"
+def _embed(
+    encoder: Encoder, rows: Dataset, keys: list[str], size: int, workers: int, what: str, cache: Path
+) -> np.ndarray:
+    """Embeds the rows that the store lacks, and reads all."""
+    store = EmbeddingStore(cache / f"embeddings-{encoder.id}", encoder.facts)
+    missing = store.missing(keys)
+    if missing:
+        log.info("embeddings: computing %d of %d %s", len(missing), len(keys), what)
+        embed_missing(
+            encoder.model, encoder.dtype, rows, missing, size, workers, PartWriter(store, what), encoder.processes
         )
-    return vectors
-
-
-def _cached(cache: Path, key: dict, what: str, count: int, make: Callable[[], np.ndarray]) -> np.ndarray:
-    folder = cache / f"embeddings-{fingerprint(key)}"
-    if folder.exists():
-        log.info("embeddings: reusing %d %s", count, what)
     else:
-        log.info("embeddings: computing %d %s", count, what)
-        with write_folder(folder) as part:
-            np.save(part / "embeddings.npy", _checked(make(), count))
-            write_json(part / "manifest.json", key | {"count": count})
-    return _checked(np.load(folder / "embeddings.npy"), count)
+        log.info("embeddings: reusing %d %s", len(keys), what)
+    return check_norms(store.read(keys))
 
 
 def embed_images(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArgs, cache: Path) -> np.ndarray:
@@ -194,29 +188,34 @@ def embed_images(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArg
 
     Returns:
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the samples.
+
+    Raises:
+        UserError: A file is not what it was when the data set was read, or the weights give no unit vectors.
     """
-    contents = fingerprint([sample.digest for sample in samples])
-    return _cached(
-        cache,
-        {"encoder": encoder.id, "images": contents},
-        "images",
-        len(samples),
-        lambda: _embed(encoder, _Images(samples, encoder.preprocess), args, args.workers),
-    )
+    keys = [sample.digest for sample in samples]
+    return _embed(encoder, _Images(samples, encoder.preprocess), keys, args.batch_size, args.workers, "images", cache)
+
+
+def embed_regions(encoder: Encoder, regions: Sequence[Region], args: RetrieverArgs, cache: Path) -> np.ndarray:
+    """Embeds regions of images, cached by image content, box and region settings.
+
+    Returns:
+        np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the regions.
+    """
+    cut = [VERSION, asdict(args.regions)]
+    keys = [hashlib.sha256(json.dumps([region.digest, *region.box, cut]).encode()).hexdigest() for region in regions]
+    rows = _Regions(regions, keys, args.regions, encoder.preprocess)
+    return _embed(encoder, rows, keys, args.batch_size, args.workers, "regions", cache)
 
 
 def embed_names(encoder: Encoder, names: Sequence[str], args: RetrieverArgs, cache: Path) -> np.ndarray:
-    """Embeds class names: the mean over the templates, normalised again.
+    """Embeds class names: the mean over the templates, normalised again; cached by token ids.
 
     Returns:
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the names.
     """
-
-    def make() -> np.ndarray:
-        texts = [template.format(name) for template in args.templates for name in names]
-        vectors = _embed(encoder, _Texts(encoder.tokenize(texts)), args, 0)
-        mean = vectors.reshape(len(args.templates), len(names), -1).mean(0)
-        return mean / np.linalg.norm(mean, axis=1, keepdims=True)
-
-    key = {"encoder": encoder.id, "templates": list(args.templates), "names": fingerprint(list(names))}
-    return _cached(cache, key, "names", len(names), make)
+    texts = [template.format(name) for name in names for template in args.templates]
+    ids = encoder.tokenize(texts).unflatten(0, (len(names), len(args.templates)))
+    keys = [hashlib.sha256(repr(rows).encode()).hexdigest() for rows in ids.tolist()]
+    size = max(1, args.batch_size // len(args.templates))
+    return _embed(encoder, _Names(ids, keys), keys, size, 0, "names", cache)

@@ -80,16 +80,19 @@ def _parts_left(folder: Path) -> Iterator[Path]:
 def write_folder(folder: Path) -> Iterator[Path]:
     """Gives a temporary folder to fill and renames it to ``folder`` when the block ends well.
 
-    Processes that make the same folder at once do not touch each other's part; what killed ones
-    left is removed first. Where ``folder`` exists at the end it is replaced.
+    Processes that make the same folder at once do not touch each other's part, and the first to end
+    makes it; what killed ones left is removed first. A ``folder`` that was there before is replaced.
     """
+    before = folder.exists()
     for left in _parts_left(folder):
         shutil.rmtree(left, ignore_errors=True)
     part = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     yield part
-    if folder.exists():
+    if not before and folder.exists():
+        shutil.rmtree(part)  # made meanwhile; another process may be reading it
+    elif folder.exists():
         old = part.with_suffix(".old")
         shutil.rmtree(old, ignore_errors=True)
         os.replace(folder, old)

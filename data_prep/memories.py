@@ -12,28 +12,35 @@ from data_prep.datasets import Dataset
 from data_prep.encoder import Encoder, embed_images, embed_names
 from data_prep.files import fingerprint
 from data_prep.memory import Entry, Memory
+from data_prep.memory_index import kind_for
 from data_prep.records import Candidate, Sample
-from data_prep.retrieve import fused_classes, nearest_classes, to_candidates
+from data_prep.retrieve import fused_classes, nearest_classes, nearest_entries, to_candidates
 from data_prep.settings import Recipe, RetrieverArgs
 from data_prep.shots import draw_shots
 
 
 def _cached_memory(
-    cache: Path, encoder: Encoder, entries: list[Entry], templates: Sequence[str], vectors: Callable[[], np.ndarray]
+    cache: Path,
+    encoder: Encoder,
+    entries: list[Entry],
+    templates: Sequence[str],
+    vectors: Callable[[], np.ndarray],
+    args: RetrieverArgs,
 ) -> Memory:
-    facts = [encoder.id, list(templates), [[e.label, e.modality, e.key, e.digest] for e in entries]]
-    folder = cache / f"memory-{fingerprint(facts)}"
-    if folder.exists():
-        return Memory.load(folder, encoder.id)
-    memory = Memory.build(vectors(), entries, encoder.id)
-    memory.save(folder)
-    return memory
+    kind = kind_for(args.index, len(entries))
+    how = {"flat": None, "hnsw": [args.hnsw.links, args.hnsw.build_width], "ivf": args.ivf.lists}[kind]
+    depends = [encoder.id, list(templates), [[e.label, e.modality, e.key, e.digest] for e in entries], kind, how]
+    folder = cache / f"memory-{fingerprint(depends)}"
+    if not (folder / "manifest.json").exists():
+        facts = {"encoder_facts": encoder.facts, "templates": list(templates)}
+        Memory.build(vectors(), entries, encoder.id, args, facts).save(folder)
+    return Memory.load(folder, encoder.id, args)
 
 
 def image_memory(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArgs, cache: Path) -> Memory:
     """A memory of images, built or found in the cache."""
     entries = [Entry(s.label, "image", s.key, s.digest) for s in samples]
-    return _cached_memory(cache, encoder, entries, (), lambda: embed_images(encoder, samples, args, cache))
+    return _cached_memory(cache, encoder, entries, (), lambda: embed_images(encoder, samples, args, cache), args)
 
 
 def name_memory(
@@ -42,7 +49,9 @@ def name_memory(
     """A memory of class names, built or found in the cache."""
     texts = [names[label] for label in labels]
     entries = [Entry(label, "name", text) for label, text in zip(labels, texts, strict=True)]
-    return _cached_memory(cache, encoder, entries, args.templates, lambda: embed_names(encoder, texts, args, cache))
+    return _cached_memory(
+        cache, encoder, entries, args.templates, lambda: embed_names(encoder, texts, args, cache), args
+    )
 
 
 @dataclass(frozen=True)
@@ -66,21 +75,26 @@ class Memories:
         names: Sequence[str],
         exclude: Sequence[str] | None = None,
     ) -> list[tuple[Candidate, ...]]:
-        """The k best distinct classes by one source.
+        """The k best distinct classes by one source; with ``retriever.unit=image`` the classes of the k best entries.
 
         Args:
             source: ``image``, ``name``, or ``fused``.
             xq: Unit queries of shape ``[nq, d]``.
             k: Distinct classes.
-            args: Pool and fusion weight.
+            args: Pool, fusion weight, unit and aggregation.
             names: Class names by label.
             exclude: Content digests whose images do not count, one per query.
         """
         if source == "fused":
-            found = fused_classes(self.images, self.names, xq, k, args.pool, args.fusion, exclude)
-        else:
-            memory = self.images if source == "image" else self.names
-            found = nearest_classes(memory, xq, k, args.pool, exclude)
+            found = fused_classes(
+                self.images, self.names, xq, k, args.pool, args.fusion, exclude, args.aggregate, args.top_m
+            )
+            return [to_candidates(scores, names) for scores in found]
+        memory = self.images if source == "image" else self.names
+        if args.unit == "image":
+            nearest = nearest_entries(memory, xq, k, args.pool, exclude)
+            return [tuple(Candidate(label, names[label], score) for label, score in row) for row in nearest]
+        found = nearest_classes(memory, xq, k, args.pool, exclude, args.aggregate, args.top_m)
         return [to_candidates(scores, names) for scores in found]
 
 

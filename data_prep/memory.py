@@ -1,20 +1,35 @@
-"""The memory: class examples as unit vectors in a FAISS index, with who they are beside it."""
+"""``python -m data_prep.memory build|add|remove|check FOLDER …``: a memory kept as files.
+
+build FOLDER recipe=NAME [part=test_memory] [key.sub=value …]
+    embeds a part of the recipe's data set into FOLDER/images and FOLDER/names
+add FOLDER name=CLASS [IMAGE or FOLDER OF IMAGES …]
+    adds a class, or images to a class that is there; nothing is trained, and only the new is embedded
+remove FOLDER name=CLASS
+    removes a class
+check FOLDER [k=5] [sample=1000]
+    prints recall@k of each index against exact search on a sample of its entries, with the queries/s of both
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import faiss
 import numpy as np
 
 from data_prep.errors import UserError
-from data_prep.files import file_hash, read_json, write_folder, write_json, write_text
+from data_prep.files import file_hash, read_json, write_json, write_text
+from data_prep.memory_index import VectorIndex, unit_block
+from data_prep.settings import RetrieverArgs
+
+_EXACT_SHARE = 0.25  # of the entries: who asks for so many gets them all, also of an approximate index
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What one vector stands for.
 
@@ -34,76 +49,178 @@ class Entry:
 class Memory:
     """Entries and their vectors, searched by inner product.
 
-    An entry's id is its place in ``entries``; FAISS stores the ids itself (``IndexIDMap2``), so a
-    vector cannot come to stand for another entry.
+    An entry keeps its id as long as the memory lives, and no other entry ever gets it. A memory
+    that is freshly built numbers its entries from 0.
+
+    Attributes:
+        ids: Ids of the entries, int64, ascending, shape ``[n]``.
+        entries: The entries, in the order of their ids.
+        labels: Their classes, int64, shape ``[n]``.
+        encoder_id: The encoder that made the vectors.
+        facts: What else the manifest says, such as templates and the hash of the weights.
     """
 
-    def __init__(self, index: faiss.Index, entries: Sequence[Entry], encoder_id: str):
-        self.index, self.entries, self.encoder_id = index, tuple(entries), encoder_id
+    def __init__(
+        self,
+        index: VectorIndex,
+        ids: np.ndarray,
+        entries: Sequence[Entry],
+        encoder_id: str,
+        next_id: int,
+        facts: dict | None = None,
+    ):
+        self.index, self.encoder_id, self.next_id, self.facts = index, encoder_id, next_id, facts or {}
+        self._hold(ids, entries)
+
+    def _hold(self, ids: np.ndarray, entries: Sequence[Entry]) -> None:
+        self.ids, self.entries = ids, tuple(entries)
+        self.labels = np.fromiter((entry.label for entry in entries), np.int64, len(entries))
+        # Entries by class: rows in the order of classes, and where each class begins.
+        self._by_label = np.argsort(self.labels, kind="stable")
+        self._sorted_labels = self.labels[self._by_label]
 
     @classmethod
-    def build(cls, vectors: np.ndarray, entries: Sequence[Entry], encoder_id: str) -> Memory:
-        """Builds an exact index.
+    def build(
+        cls,
+        vectors: np.ndarray,
+        entries: Sequence[Entry],
+        encoder_id: str,
+        args: RetrieverArgs | None = None,
+        facts: dict | None = None,
+    ) -> Memory:
+        """Builds a memory.
 
         Args:
             vectors: Unit vectors of shape ``[nb, d]``, float32.
             entries: One for each vector.
             encoder_id: The encoder that made the vectors.
+            args: Kind of index; by default exact, for as many as ``auto`` allows.
+            facts: For the manifest.
 
         Raises:
             ValueError: Counts differ or a vector is not of unit length.
         """
-        xb = np.ascontiguousarray(vectors, np.float32)
-        if len(xb) != len(entries):
-            raise ValueError(f"{len(xb)} vectors for {len(entries)} entries")
-        if not np.allclose(np.linalg.norm(xb, axis=1), 1, atol=1e-4):
-            raise ValueError("the vectors are not of unit length")
-        index = faiss.IndexIDMap2(faiss.IndexFlatIP(xb.shape[1]))
-        index.add_with_ids(xb, np.arange(len(xb), dtype=np.int64))
-        return cls(index, entries, encoder_id)
+        if len(vectors) != len(entries):
+            raise ValueError(f"{len(vectors)} vectors for {len(entries)} entries")
+        ids = np.arange(len(entries), dtype=np.int64)
+        index = VectorIndex.build(ids, vectors, args or RetrieverArgs())
+        return cls(index, ids, entries, encoder_id, len(entries), facts)
 
-    def search(self, xq: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Places of ids in ``entries``; the ids must be there."""
+        return np.searchsorted(self.ids, ids)
+
+    def ids_of(self, label: int) -> np.ndarray:
+        """Ids of a class's entries, ascending."""
+        first, last = np.searchsorted(self._sorted_labels, [label, label + 1])
+        return self.ids[self._by_label[first:last]]
+
+    def add(self, vectors: np.ndarray, entries: Sequence[Entry]) -> np.ndarray:
+        """Adds entries; those that are there keep their ids.
+
+        Returns:
+            np.ndarray: The new ids, int64.
+
+        Raises:
+            ValueError: Counts or dimensions differ, or a vector is not of unit length.
+        """
+        if len(vectors) != len(entries) or vectors.shape[1] != self.index.index.d:
+            raise ValueError(f"vectors of shape {vectors.shape} for {len(entries)} entries of {self.index.index.d}")
+        unit_block(vectors)
+        ids = np.arange(self.next_id, self.next_id + len(entries), dtype=np.int64)
+        everything = np.concatenate([self.ids, ids])
+        self.index.add(ids, vectors, everything)
+        self.next_id += len(entries)
+        self._hold(everything, (*self.entries, *entries))
+        return ids
+
+    def remove(self, ids: np.ndarray) -> int:
+        """Removes entries.
+
+        Returns:
+            int: How many there were of these.
+        """
+        gone = np.isin(self.ids, ids)
+        kept = self.ids[~gone]
+        if gone.any():
+            self.index.remove(self.ids[gone], kept)
+            self._hold(kept, [entry for entry, out in zip(self.entries, gone, strict=True) if not out])
+        return int(gone.sum())
+
+    def search(self, xq: np.ndarray, k: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Finds the nearest entries.
 
         Args:
             xq: Unit queries of shape ``[nq, d]``.
             k: How many; no more come back than there are entries.
+            exact: Whether to compare with every entry where the index is an approximate one. Searches for a large
+                part of all entries always do.
 
         Returns:
-            tuple: Similarities ``D`` and entry ids ``I``, each ``[nq, min(k, entries)]``, best first.
+            tuple: Similarities ``D`` and entry ids ``I``, each ``[nq, min(k, entries)]``, best first. Where an
+            approximate index finds fewer, the last ids are -1.
         """
         k = min(k, len(self.entries))
-        if k == 0:
-            return np.empty((len(xq), 0), np.float32), np.empty((len(xq), 0), np.int64)
-        return self.index.search(np.ascontiguousarray(xq, np.float32), k)
+        if k == 0 or len(xq) == 0:
+            return np.empty((len(xq), k), np.float32), np.empty((len(xq), k), np.int64)
+        return self.index.search(xq, k, exact or k > _EXACT_SHARE * len(self.entries))
 
     def vectors(self, ids: Sequence[int]) -> np.ndarray:
         """The stored vectors of some entries, shape ``[len(ids), d]``."""
-        return np.stack([self.index.reconstruct(int(i)) for i in ids])
+        return self.index.vectors(np.asarray(ids, np.int64))
 
     def save(self, folder: Path) -> None:
-        """Writes index, entries and manifest; the folder is whole or as it was before."""
-        with write_folder(folder) as part:
-            faiss.write_index(self.index, str(part / "index.faiss"))
-            lines = [json.dumps(asdict(entry), ensure_ascii=False) for entry in self.entries]
-            write_text(part / "entries.jsonl", "".join(f"{line}\n" for line in lines))
-            manifest = {
-                "encoder": self.encoder_id,
-                "dimension": self.index.d,
-                "entries": len(self.entries),
-                "index": "flat",
-                "metric": "inner product of unit vectors",
-                "files": {name: file_hash(part / name) for name in ("index.faiss", "entries.jsonl")},
-            }
-            write_json(part / "manifest.json", manifest)
+        """Writes index, entries and manifest.
+
+        The manifest is renamed into place last and names the other files by their content, so a
+        kill at any moment leaves the memory that was there before, or this one.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [
+            json.dumps({"id": int(i)} | asdict(entry), ensure_ascii=False)
+            for i, entry in zip(self.ids, self.entries, strict=True)
+        ]
+        parts = {"index": (".faiss", self.index.write), "entries": (".jsonl", lambda p: write_text(p, _joined(lines)))}
+        names, files = {}, {}
+        for what, (suffix, write) in parts.items():
+            part = folder / f".{what}.{os.getpid()}.part"
+            write(part)
+            digest = file_hash(part)
+            names[what] = f"{what}-{digest[:16]}{suffix}"
+            files[names[what]] = {"sha256": digest, "bytes": part.stat().st_size}
+            os.replace(part, folder / names[what])
+        manifest = self.facts | {
+            "encoder": self.encoder_id,
+            "dimension": self.index.index.d,
+            "entries": len(self.entries),
+            "next_id": self.next_id,
+            "index": self.index.kind,
+            "trained_on": self.index.trained_on,
+            "metric": "inner product of unit vectors",
+            "parts": names,
+            "files": files,
+        }
+        write_json(folder / "manifest.json", manifest)
+        for old in [*folder.glob("index-*.faiss"), *folder.glob("entries-*.jsonl")]:
+            if old.name not in files:
+                old.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, folder: Path, encoder_id: str) -> Memory:
+    def load(cls, folder: Path, encoder_id: str, args: RetrieverArgs | None = None) -> Memory:
         """Reads a memory that was made with the given encoder.
+
+        Args:
+            folder: What ``save`` wrote.
+            encoder_id: The encoder that queries come from.
+            args: For searches. With ``mmap`` the index stays on disk, and only its size is checked.
 
         Raises:
             UserError: The memory is missing or damaged, or another encoder made it.
         """
+        args = args or RetrieverArgs()
         manifest = read_json(folder / "manifest.json")
         if manifest["encoder"] != encoder_id:
             raise UserError(
@@ -111,8 +228,32 @@ class Memory:
                 "its vectors do not compare. Load the first, or build the memory again."
             )
         for name, expected in manifest["files"].items():
-            if not (folder / name).is_file() or file_hash(folder / name) != expected:
-                raise UserError(f"{folder / name}: missing or damaged; delete {folder} to have it built again")
-        index = faiss.read_index(str(folder / "index.faiss"))
-        with open(folder / "entries.jsonl", encoding="utf-8") as lines:
-            return cls(index, [Entry(**json.loads(line)) for line in lines], encoder_id)
+            path = folder / name
+            whole = path.is_file() and path.stat().st_size == expected["bytes"]
+            if whole and not (args.mmap and name == manifest["parts"]["index"]):
+                whole = file_hash(path) == expected["sha256"]
+            if not whole:
+                raise UserError(f"{path}: missing or damaged; delete {folder} to have it built again")
+        ids, entries = [], []
+        with open(folder / manifest["parts"]["entries"], encoding="utf-8") as lines:
+            for line in lines:
+                record = json.loads(line)
+                ids.append(record.pop("id"))
+                entries.append(Entry(**record))
+        ids = np.array(ids, np.int64)
+        path = folder / manifest["parts"]["index"]
+        index = VectorIndex.read(path, manifest["index"], manifest["trained_on"], ids, args)
+        own = ("encoder", "dimension", "entries", "next_id", "index", "trained_on", "metric", "parts", "files")
+        facts = {key: value for key, value in manifest.items() if key not in own}
+        return cls(index, ids, entries, encoder_id, manifest["next_id"], facts)
+
+
+def _joined(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+if __name__ == "__main__":
+    from data_prep.command import run_command
+    from data_prep.memory_command import main
+
+    sys.exit(run_command(main, __doc__))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from torch.utils.data import Dataset
 
 from data_prep.errors import UserError
 from data_prep.files import file_hash, read_json, write_json, write_text
+from data_prep.images import open_image
 from data_prep.records import Candidate, RankingExample
 
 
@@ -104,5 +104,4 @@ class ShardedExamples(Dataset):
     def __getitem__(self, number: int) -> tuple[RankingExample, Image.Image]:
         line = self.lines[number]
         example = from_json(json.loads(self._read(line, "json")))
-        with Image.open(io.BytesIO(self._read(line, "image"))) as image:
-            return example, image.convert("RGB")
+        return example, open_image(self._read(line, "image"), f"{self.folder / line['shard']}: {line['key']}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
+from data_prep.images import open_image
 from data_prep.prompts import list_answer, list_prompt
 from data_prep.records import Ranking
 from data_prep.replies import read_list
@@ -59,11 +60,6 @@ def shown_order(question: Question) -> list[int]:
     return sorted(range(len(question.names)), key=rank)
 
 
-def _open(path: str) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")
-
-
 @torch.inference_mode()
 def ask(mllm: Mllm, mode: str, questions: Sequence[Question]) -> list[Answer]:
     """Asks the model a batch of questions.
@@ -73,7 +69,7 @@ def ask(mllm: Mllm, mode: str, questions: Sequence[Question]) -> list[Answer]:
         mode: ``likelihood``, ``letters`` or ``generate``.
         questions: One batch.
     """
-    images = [_open(question.path) for question in questions]
+    images = [open_image(question.path) for question in questions]
     asked = {"likelihood": _by_likelihood, "letters": _by_letters, "generate": _by_list}[mode]
     return asked(mllm, images, questions)
 

@@ -2,7 +2,8 @@
 
 Evaluates a tuned ranker, the untuned one and the retriever alone. RUN is a run's folder or one of
 its checkpoints. Settings come from the recipe saved beside the adapter; key=value changes them,
-such as eval.shots=[1,2,4]. Writes results.json and predictions.jsonl into RUN/eval/SPLIT-MODE.
+such as eval.shots=[1,2,4]. Writes results.json and predictions.jsonl into RUN/eval/SPLIT-MODE. Of a run
+that tuned the retriever it compares recall@k before and after.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import json
 import logging
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from eval.answers import answer_all, question_id
 from eval.metrics import hits_at
 from eval.ranking import Answer, Question, to_ranking
 from eval.report import print_table, summarise
+from eval.retriever import evaluate_retriever, print_retriever
 from eval.tasks import Setting, ranked_labels, row_of, settings_of, spread
 from rar_train.adapter import load_adapter
 from rar_train.backend import Mllm, load_mllm
@@ -174,7 +176,7 @@ def evaluate(recipe: Recipe, adapter: Path, run: Path) -> dict:
     """
     split = recipe.eval.split
     dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
-    encoder = load_encoder(recipe.retriever)
+    encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
     settings = settings_of(recipe, encoder, dataset)
     manifest = read_json(adapter / "manifest.json")
     mllm = load_mllm(recipe.ranker)
@@ -204,10 +206,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--mode", choices=MODES)
     parser.add_argument("settings", nargs="*")
     args = parser.parse_args(arguments)
-    adapter, run = find_adapter(Path(args.ckpt))
     settings = list(args.settings)
     settings += [f"eval.split={args.split}"] if args.split else []
     settings += [f"ranker.mode={args.mode}"] if args.mode else []
+    if (Path(args.ckpt) / "recipe.yaml").is_file():
+        recipe = load_saved_recipe(Path(args.ckpt) / "recipe.yaml", settings)
+        if recipe.task == "retriever":
+            print_retriever(evaluate_retriever(recipe, Path(args.ckpt)))
+            return
+    adapter, run = find_adapter(Path(args.ckpt))
     recipe = load_saved_recipe(run / "recipe.yaml", settings)
     print_table(evaluate(recipe, adapter, run))
 

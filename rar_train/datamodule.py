@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -106,7 +106,9 @@ class RankingData(L.LightningDataModule):
         if self._prepared:
             return
         self._prepared = True
-        tuning, development = build(self.recipe)
+        # Other machines wait for what this one makes, so it embeds on its own devices alone.
+        alone = replace(self.recipe, trainer=replace(self.recipe.trainer, num_nodes=1))
+        tuning, development = build(alone)
         write_json(self._made, {"tuning": str(tuning), "development": str(development)})
 
     def setup(self, stage: str) -> None:

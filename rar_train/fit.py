@@ -11,7 +11,7 @@ from data_prep.settings import Recipe
 
 def fit(recipe: Recipe) -> None:
     """Runs the recipe's task."""
-    tasks = {"ranker": _ranker, "nano_clip": _nano_clip, "nano_mllm": _nano_mllm}
+    tasks = {"ranker": _ranker, "retriever": _retriever, "nano_clip": _nano_clip, "nano_mllm": _nano_mllm}
     tasks[recipe.task](recipe)
 
 
@@ -19,6 +19,12 @@ def _ranker(recipe: Recipe) -> None:
     from rar_train.train import train_ranker
 
     train_ranker(recipe)
+
+
+def _retriever(recipe: Recipe) -> None:
+    from rar_train.retriever import train_retriever
+
+    train_retriever(recipe)
 
 
 def _nano_clip(recipe: Recipe) -> None:

@@ -94,7 +94,7 @@ def read_armory(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
                 label=offset + int(path.parent.name),
                 digest=digest or "",
             )
-            for path, digest in zip(files, digests(files, cache, "error"), strict=True)
+            for path, digest in zip(files, digests(files, cache, "raise"), strict=True)
         ]
         if split == "tuning":
             lists["tuning"] = samples

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import json
 import logging
 import re
 from collections import Counter
@@ -11,10 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
 from data_prep.errors import UserError
-from data_prep.files import fingerprint, read_json, write_json
+from data_prep.files import fingerprint, read_json, write_json, write_text
+from data_prep.images import VERSION, ImageError, open_image
 from data_prep.records import Sample
 
 log = logging.getLogger(__name__)
@@ -52,50 +51,56 @@ def key_of(path: str) -> str:
     return f"{readable}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 
-def _digest(path: Path) -> str | None:
-    """SHA-256 of an image file, or None where it does not decode."""
+def _check(path: Path) -> dict[str, str]:
+    """The ``digest`` of an image file (SHA-256), or the ``reason`` why it cannot be shown."""
     data = path.read_bytes()
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-    return hashlib.sha256(data).hexdigest()
+        open_image(data, str(path))
+    except ImageError as error:
+        return {"reason": error.reason}
+    return {"digest": hashlib.sha256(data).hexdigest()}
 
 
-def digests(paths: list[Path], cache: Path, unreadable: str) -> list[str | None]:
+def digests(paths: list[Path], cache: Path, on_error: str) -> list[str | None]:
     """Decodes every image once and hashes its bytes; the result is cached by path, size and time.
 
     Args:
         paths: Image files.
-        cache: Folder of caches.
-        unreadable: ``error`` or ``skip``.
+        cache: Folder of caches. Images left out are listed there, in ``skipped-*.jsonl``, with path and reason.
+        on_error: ``skip`` or ``raise``.
 
     Returns:
-        list[str | None]: SHA-256 by path; None for an image that does not decode.
+        list[str | None]: SHA-256 by path; None for an image that cannot be shown.
 
     Raises:
-        UserError: A file is missing, or does not decode and ``unreadable`` is ``error``.
+        UserError: A file is missing, or an image cannot be shown and ``on_error`` is ``raise``.
     """
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise UserError(f"{missing[0]}: no such image ({len(missing)} of {len(paths)} are missing)")
     stats = [path.stat() for path in paths]
-    listing = [(str(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)]
+    listing = [VERSION, [(str(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)]]
     kept = cache / f"digests-{fingerprint(listing)}.json"
     if kept.exists():
         found = read_json(kept)
     else:
         log.info("data: checking %d images", len(paths))
         with ThreadPoolExecutor() as pool:
-            found = list(pool.map(_digest, paths))
+            found = list(pool.map(_check, paths))
         write_json(kept, found)
-    bad = [path for path, digest in zip(paths, found, strict=True) if digest is None]
-    if bad and unreadable == "error":
+    bad = [(path, image["reason"]) for path, image in zip(paths, found, strict=True) if "reason" in image]
+    if bad and on_error == "raise":
         raise UserError(
-            f"{bad[0]}: not readable as an image ({len(bad)} of {len(paths)}); "
-            "mend or remove it, or set data.unreadable=skip"
+            f"{bad[0][0]}: not readable as an image: {bad[0][1]} ({len(bad)} of {len(paths)} are not); "
+            "mend or remove it, or set data.on_error=skip"
         )
     if bad:
-        log.warning("data: skipped %d unreadable images, the first is %s", len(bad), bad[0])
-    return found
+        _list_skipped(bad, cache / f"skipped-{fingerprint(listing)}.jsonl")
+    return [image.get("digest") for image in found]
+
+
+def _list_skipped(bad: list[tuple[Path, str]], path: Path) -> None:
+    lines = [json.dumps({"path": str(image), "reason": reason}, ensure_ascii=False) for image, reason in bad]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+    counts = ", ".join(f"{count} {reason}" for reason, count in Counter(r for _, r in bad).most_common())
+    log.warning("data: skipped %d images that cannot be shown (%s), listed in %s", len(bad), counts, path)

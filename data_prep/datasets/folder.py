@@ -171,7 +171,7 @@ def read_folder(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     repeated = [path for path, count in Counter(row.path for row in rows).items() if count > 1]
     if repeated:
         raise UserError(f"data.root={args.root}: {repeated[0]} is listed twice ({len(repeated)} such paths)")
-    found = digests([base / row.path for row in rows], cache, args.unreadable)
+    found = digests([base / row.path for row in rows], cache, args.on_error)
     skipped = Counter({"unreadable": sum(digest is None for digest in found)})
     names = tuple(sorted({row.label for row in rows}))
     label_of = {name: label for label, name in enumerate(names)}

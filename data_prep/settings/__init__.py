@@ -11,7 +11,7 @@ from data_prep.settings.mining import MiningArgs
 from data_prep.settings.modes import MODES, SOURCES
 from data_prep.settings.nano import NanoArgs
 from data_prep.settings.ranker import LoraArgs, ObjectiveArgs, RankerArgs
-from data_prep.settings.retriever import RetrieverArgs
+from data_prep.settings.retriever import HnswArgs, IvfArgs, RegionArgs, RetrieverArgs, TuningArgs
 from data_prep.settings.training import OptimArgs, TrackingArgs, TrainerArgs
 from data_prep.settings.whole import Recipe
 
@@ -21,6 +21,8 @@ __all__ = [
     "ArmoryArgs",
     "DataArgs",
     "EvalArgs",
+    "HnswArgs",
+    "IvfArgs",
     "LoraArgs",
     "MiningArgs",
     "NanoArgs",
@@ -28,8 +30,10 @@ __all__ = [
     "OptimArgs",
     "RankerArgs",
     "Recipe",
+    "RegionArgs",
     "RetrieverArgs",
     "TrackingArgs",
     "TrainerArgs",
+    "TuningArgs",
     "check",
 ]

@@ -52,14 +52,15 @@ class DataArgs:
     """Shares of train, val and test of each class where a folder names no splits."""
     small_classes: str = "error"
     """A class with too few images to split or to leave one out: ``error``, or ``skip`` (counted)."""
-    unreadable: str = "error"
-    """An image that does not decode: ``error``, or ``skip`` (counted)."""
+    on_error: str = "skip"
+    """An image that cannot be shown (damaged, empty, a decompression bomb): ``skip``, which counts it and lists it with
+    its reason, or ``raise``."""
     armory: ArmoryArgs = field(default_factory=ArmoryArgs)
 
     def __post_init__(self) -> None:
         bounded("data", self, {"seed": 0})
         one_of("data.small_classes", self.small_classes, ("error", "skip"))
-        one_of("data.unreadable", self.unreadable, ("error", "skip"))
+        one_of("data.on_error", self.on_error, ("skip", "raise"))
         check(
             len(self.shares) == 3 and min(self.shares) > 0 and abs(sum(self.shares) - 1) < 1e-6,
             f"data.shares={list(self.shares)}: give three positive shares (train, val, test) that sum to 1",

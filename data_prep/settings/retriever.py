@@ -8,30 +8,117 @@ from data_prep.settings.checks import bounded, check, one_of
 
 
 @dataclass
+class HnswArgs:
+    """The graph index."""
+
+    links: int = 32
+    """Neighbours that a vector is linked to."""
+    build_width: int = 80
+    """Candidates that are looked at when a vector is added; more take longer and link better."""
+    search_width: int = 128
+    """Candidates that are looked at in a search; more take longer and find more."""
+
+    def __post_init__(self) -> None:
+        bounded("retriever.hnsw", self, {"links": 4, "build_width": 4, "search_width": 1})
+
+
+@dataclass
+class IvfArgs:
+    """The index of lists, one for each region of the space."""
+
+    lists: int = 0
+    """Regions; 0: four times the square root of the number of entries."""
+    probes: int = 32
+    """Lists that a search reads."""
+
+    def __post_init__(self) -> None:
+        bounded("retriever.ivf", self, {"lists": 0, "probes": 1})
+
+
+@dataclass
+class RegionArgs:
+    """How an object is cut out of its image (paper, section on detection: crop, resize, blur around the target)."""
+
+    size: int = 224
+    """Width and height of a region in pixels."""
+    small: float = 32
+    """An object of this size (square root of its area, in pixels) or less is shown with the most around it."""
+    large: float = 96
+    """An object of this size or more is shown with the least around it."""
+    scale_small: float = 3.0
+    """Side of the crop over the object's longer side, for a small object."""
+    scale_large: float = 1.0
+    """The same for a large object; between the two it falls with the logarithm of the size."""
+    blur: float = 0.02
+    """Standard deviation of the Gaussian blur outside the object, as a share of the region's side; 0: none."""
+
+    def __post_init__(self) -> None:
+        bounded("retriever.regions", self, {"size": 8, "scale_small": 1, "scale_large": 1, "blur": 0}, {"blur": 1})
+        check(self.small > 0, f"retriever.regions.small={self.small}: must be above 0")
+        check(self.small < self.large, f"retriever.regions.large={self.large}: must be above small, {self.small}")
+
+
+@dataclass
+class TuningArgs:
+    """How ``recipe=retriever_clip`` tunes the encoder; ``optim`` has the rest."""
+
+    lora_rank: int = 16
+    """Rank of the adapters, which are merged into the weights at the end; 0 tunes all weights."""
+    lora_alpha: int = 32
+    towers: str = "both"
+    """What is tuned: ``image``, ``text`` or ``both``."""
+    augment: bool = True
+    """Shows the model's own random crops of the images rather than the whole."""
+
+    def __post_init__(self) -> None:
+        bounded("retriever.tuning", self, {"lora_rank": 0, "lora_alpha": 1})
+        one_of("retriever.tuning.towers", self.towers, ("image", "text", "both"))
+
+
+@dataclass
 class RetrieverArgs:
-    """The CLIP encoder and the memory made with it."""
+    """The CLIP encoder, the memory made with it, and how classes are scored."""
 
     model: str = "nano-clip"
     """``nano-clip``, an open_clip model name, ``local-dir:PATH`` or ``hf-hub:OWNER/NAME``."""
     pretrained: str | None = None
     """open_clip tag or path of weights; not needed with nano-clip, ``local-dir:`` and ``hf-hub:``."""
+    dtype: str = "float32"
+    """What the encoder computes in: ``float32`` or ``bfloat16``. Embeddings are float32 either way."""
     templates: list[str] = field(default_factory=lambda: ["{}"])
     """Prompts around a class name, averaged."""
     batch_size: int = 128
     """Images or texts per forward pass."""
-    workers: int = 0
-    """Processes that decode images."""
-    index: str = "flat"
-    """FAISS index: ``flat`` (exact)."""
+    workers: int = -1
+    """Processes that decode images while the encoder runs, for each process that embeds; -1: by the cores there are."""
+    index: str = "auto"
+    """FAISS index: ``flat`` (exact), ``hnsw``, ``ivf``, or ``auto``: by the number of entries (``memory_index.py``)."""
+    hnsw: HnswArgs = field(default_factory=HnswArgs)
+    ivf: IvfArgs = field(default_factory=IvfArgs)
+    mmap: bool = False
+    """Reads memories from disk as they are searched, for those that do not fit; they cannot be changed then."""
+    aggregate: str = "best"
+    """A class's similarity: its ``best`` entry's, the ``mean`` of its ``top_m`` best, or that of its ``prototype``, the
+    normalised mean of its entries."""
+    top_m: int = 3
+    """Entries of a class in ``aggregate: mean``; a class with fewer gives all."""
+    unit: str = "class"
+    """Candidates are distinct classes, or with ``image`` the classes of the nearest entries as in the paper's code,
+    where a class can stand twice. Fused candidates are always distinct."""
     pool: int = 64
     """Entries fetched at first for k distinct classes; widened until k are found."""
     fusion: float = 0.5
     """Weight of the name's similarity in the fused score; the image's is one minus it."""
+    regions: RegionArgs = field(default_factory=RegionArgs)
+    tuning: TuningArgs = field(default_factory=TuningArgs)
 
     def __post_init__(self) -> None:
-        one_of("retriever.index", self.index, ("flat",))
+        one_of("retriever.index", self.index, ("auto", "flat", "hnsw", "ivf"))
+        one_of("retriever.dtype", self.dtype, ("float32", "bfloat16"))
+        one_of("retriever.aggregate", self.aggregate, ("best", "mean", "prototype"))
+        one_of("retriever.unit", self.unit, ("class", "image"))
         check(0 <= self.fusion <= 1, f"retriever.fusion={self.fusion}: must lie in 0..1")
-        bounded("retriever", self, {"batch_size": 1, "workers": 0, "pool": 1})
+        bounded("retriever", self, {"batch_size": 1, "workers": -1, "pool": 1, "top_m": 1})
         check(len(self.templates) > 0, "retriever.templates: give at least one, such as {}")
         for template in self.templates:
             check(

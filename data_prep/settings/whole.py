@@ -21,7 +21,7 @@ class Recipe:
     """Everything that decides a run."""
 
     task: str = MISSING
-    """``ranker``, ``nano_clip`` or ``nano_mllm``."""
+    """``ranker``, ``retriever``, ``nano_clip`` or ``nano_mllm``."""
     out: str = MISSING
     """The run's folder."""
     cache: str = "cache"
@@ -38,4 +38,4 @@ class Recipe:
     nano: NanoArgs = field(default_factory=NanoArgs)
 
     def __post_init__(self) -> None:
-        one_of("task", self.task, ("ranker", "nano_clip", "nano_mllm"))
+        one_of("task", self.task, ("ranker", "retriever", "nano_clip", "nano_mllm"))

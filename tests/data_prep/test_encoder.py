@@ -14,7 +14,7 @@ from data_prep.encoder import NANO_CLIP, embed_images, embed_names, load_encoder
 from data_prep.errors import UserError
 from data_prep.files import file_hash
 from data_prep.records import Sample
-from data_prep.settings import RetrieverArgs
+from data_prep.settings import RetrieverArgs, TrainerArgs
 
 ARGS = RetrieverArgs()
 
@@ -166,3 +166,65 @@ def test_an_unknown_model_name_is_said_to_be_unknown():
 
 def test_weights_beside_a_model_that_carries_its_own_are_refused(tmp_path):
     assert "retriever.pretrained" in message_of(model="nano-clip", pretrained=str(tmp_path / "mine.pt"))
+
+
+def test_two_processes_give_the_bytes_of_one(encoder, tmp_path, draw_picture):
+    """Every vector, in order; also where a run was killed, and where some are there already."""
+    paths = [draw_picture(tmp_path / "many" / f"{n}.png", n) for n in range(50)]
+    samples = [Sample(f"m{n}", str(path), 0, file_hash(path)) for n, path in enumerate(paths)]
+    args = replace(ARGS, batch_size=3)
+    one = embed_images(encoder, samples, args, tmp_path / "one")
+    several = replace(encoder, processes=TrainerArgs(devices=2, accelerator="cpu"))
+    two = embed_images(several, samples, args, tmp_path / "two")
+    assert one.tobytes() == two.tobytes()
+    parts = sorted((tmp_path / "two").glob("embeddings-*/part-*"))
+    assert len(parts) == 2, "each process writes its own"
+    # One of the processes was killed before it wrote.
+    parts[0].unlink()
+    assert embed_images(encoder, samples, args, tmp_path / "two").tobytes() == one.tobytes()
+
+
+@pytest.mark.slow
+def test_an_error_in_a_process_is_told_in_its_own_words(encoder, tmp_path, draw_picture):
+    paths = [draw_picture(tmp_path / "many" / f"{n}.png", n) for n in range(16)]
+    samples = [Sample(f"m{n}", str(path), 0, file_hash(path)) for n, path in enumerate(paths)]
+    draw_picture(paths[9], 99)
+    several = replace(encoder, processes=TrainerArgs(devices=2, accelerator="cpu"))
+    with pytest.raises(UserError) as caught:
+        embed_images(several, samples, replace(ARGS, batch_size=1), tmp_path / "cache")
+    assert str(caught.value) == f"{paths[9]}: has changed since the data set was read; run the command again"
+
+
+def test_only_what_is_new_is_embedded(encoder, samples, tmp_path, caplog):
+    caplog.set_level("INFO", "data_prep")
+    embed_images(encoder, samples[:5], ARGS, tmp_path)
+    for sample in samples[:5]:
+        Path(sample.path).unlink()
+    embed_images(encoder, [*samples[::-1], samples[6]], ARGS, tmp_path)
+    assert "computing 2 of 8 images" in caplog.text
+    assert "images/s" in caplog.text
+
+
+def test_a_damaged_part_of_the_cache_is_named(encoder, samples, tmp_path):
+    embed_images(encoder, samples, ARGS, tmp_path)
+    (part,) = tmp_path.glob("embeddings-*/part-*.safetensors")
+    part.write_bytes(part.read_bytes()[:-9])
+    with pytest.raises(UserError, match=rf"{part.name}: damaged .* delete it to have it made again"):
+        embed_images(encoder, samples, ARGS, tmp_path)
+
+
+def test_another_architecture_on_the_same_weights_is_another_encoder(encoder, tmp_path):
+    """Heads leave no trace in the weights."""
+    model = copy_of_nano_clip(tmp_path / "nano-clip")
+    first = load_encoder(RetrieverArgs(model=model))
+    config = tmp_path / "nano-clip" / "open_clip_config.json"
+    config.write_text(config.read_text().replace('"head_width": 32', '"head_width": 64'))
+    assert load_encoder(RetrieverArgs(model=model)).id != first.id
+
+
+def test_half_precision_is_near_and_another_encoder(encoder, samples, tmp_path):
+    half = load_encoder(RetrieverArgs(dtype="bfloat16"))
+    assert half.id != encoder.id
+    vectors = embed_images(half, samples, ARGS, tmp_path)
+    assert vectors.dtype == np.float32
+    assert (vectors * embed_images(encoder, samples, ARGS, tmp_path)).sum(1).min() > 0.99

@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.memories import Memories
 from data_prep.memory import Entry, Memory
 from data_prep.records import Candidate
-from data_prep.retrieve import fused_classes, nearest_classes, to_candidates
+from data_prep.retrieve import fused_classes, nearest_classes, nearest_entries, to_candidates
+from data_prep.settings import RetrieverArgs
 
 
 def unit(rows) -> np.ndarray:
@@ -117,3 +119,93 @@ def test_a_class_whose_only_image_is_the_query_ranks_by_its_name_alone():
 
 def test_candidates_carry_label_name_and_score_in_order():
     assert to_candidates({2: 0.9, 0: 0.5}, ["a", "b", "c"]) == (Candidate(2, "c", 0.9), Candidate(0, "a", 0.5))
+
+
+def by_class(memory: Memory, query: np.ndarray, left_out: str | None, aggregate: str, m: int) -> dict[int, float]:
+    """A plain reference: every entry, class by class."""
+    own: dict[int, list] = {}
+    for entry, vector in zip(memory.entries, memory.vectors(memory.ids), strict=True):
+        if left_out is None or entry.digest != left_out:
+            own.setdefault(entry.label, []).append(vector.astype(np.float64))
+    scores = {}
+    for label, vectors in own.items():
+        similarities = sorted((float(v @ query) for v in vectors), reverse=True)
+        mean = np.mean(vectors, axis=0)
+        scores[label] = {
+            "best": similarities[0],
+            "mean": float(np.mean(similarities[:m])),
+            "prototype": float(mean @ query) / max(float(np.linalg.norm(mean)), 1e-12),
+        }[aggregate]
+    return scores
+
+
+@given(searches(), st.sampled_from(["best", "mean", "prototype"]), st.integers(1, 4), st.integers(1, 6), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_every_aggregation_equals_a_plain_reference(search, aggregate, m, k, leave_out):
+    memory, xq, digests = search
+    found = nearest_classes(memory, xq, k, 2, digests if leave_out else None, aggregate, m)
+    for row, scores in enumerate(found):
+        expected = by_class(memory, xq[row], digests[row] if leave_out else None, aggregate, m)
+        assert list(scores.values()) == pytest.approx(sorted(expected.values(), reverse=True)[:k], abs=1e-5)
+        assert scores == pytest.approx({label: expected[label] for label in scores}, abs=1e-5)
+
+
+@given(searches(), st.integers(1, 9), st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_the_nearest_entries_equal_a_plain_reference(search, k, leave_out):
+    memory, xq, digests = search
+    found = nearest_entries(memory, xq, k, 2, digests if leave_out else None)
+    for row, pairs in enumerate(found):
+        kept = [i for i, e in enumerate(memory.entries) if not (leave_out and e.digest == digests[row])]
+        expected = np.sort(memory.vectors(kept) @ xq[row])[::-1][:k] if kept else []
+        assert [score for _, score in pairs] == pytest.approx(list(expected), abs=1e-5)
+
+
+@given(searches(), st.sampled_from(["best", "mean", "prototype"]), st.sampled_from([0.0, 0.4, 1.0]), st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_fused_scores_of_every_aggregation_equal_a_plain_reference(search, aggregate, weight, m):
+    images, xq, _ = search
+    names = Memory.build(unit(np.eye(3)), [Entry(n, "name", str(n)) for n in range(3)], "encoder")
+    found = fused_classes(images, names, xq, 9, 64, weight, None, aggregate, m)
+    for row, scores in enumerate(found):
+        by_image = standardised(by_class(images, xq[row], None, aggregate, m))
+        by_name = standardised({n: float(xq[row][n]) for n in range(3)})
+        lowest = min(by_image.values()), min(by_name.values())
+        mixed = {
+            label: (1 - weight) * by_image.get(label, lowest[0]) + weight * by_name.get(label, lowest[1])
+            for label in by_image.keys() | by_name.keys()
+        }
+        assert scores == pytest.approx(mixed, abs=1e-3)
+
+
+def test_candidates_are_distinct_classes_or_the_classes_of_the_nearest_images():
+    vectors = unit([[1, 0], [1, 0.1], [1, 0.2], [0, 1]])
+    memory = Memory.build(vectors, [Entry(n, "image", str(i)) for i, n in enumerate([0, 0, 1, 2])], "encoder")
+    both, xq = Memories(memory, None), unit([[1, 0]])
+    distinct = both.candidates("image", xq, 3, RetrieverArgs(), "abc")[0]
+    assert [candidate.name for candidate in distinct] == ["a", "b", "c"]
+    released = both.candidates("image", xq, 3, RetrieverArgs(unit="image"), "abc")[0]
+    assert [candidate.name for candidate in released] == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize("aggregate", ["best", "mean", "prototype"])
+def test_one_class_and_no_class_are_results_too(aggregate):
+    one = Memory.build(unit([[1, 0], [0, 1]]), [Entry(4, "image", str(n), "d") for n in range(2)], "encoder")
+    assert list(nearest_classes(one, unit([[1, 0]]), 5, 8, None, aggregate, 2)[0]) == [4]
+    assert nearest_classes(one, unit([[1, 0]]), 5, 8, ["d"], aggregate, 2) == [{}]
+    empty = Memory.build(np.empty((0, 2), np.float32), [], "encoder")
+    assert nearest_classes(empty, unit([[1, 0]]), 5, 8, None, aggregate, 2) == [{}]
+    assert fused_classes(empty, one, unit([[1, 0]]), 5, 8, 0.5, None, aggregate, 2)[0].keys() == {4}
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_approximate_indexes_give_k_distinct_classes_of_true_similarity(kind):
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.standard_normal((500, 8)))
+    entries = [Entry(n % 50, "image", str(n), f"d{n}") for n in range(500)]
+    memory = Memory.build(vectors, entries, "encoder", RetrieverArgs(index=kind))
+    found = nearest_classes(memory, vectors[:20], 5, 8, [f"d{n}" for n in range(20)])
+    for row, scores in enumerate(found):
+        best = best_by_class(memory, vectors[row], f"d{row}")
+        assert len(scores) == 5
+        assert all(score <= best[label] + 1e-5 for label, score in scores.items())

@@ -36,19 +36,19 @@ def test_a_key_still_tells_which_file_it_is():
 
 def test_a_digest_is_the_hash_of_the_files_bytes(tmp_path, draw_picture):
     files = [draw_picture(tmp_path / f"{n}.png", n) for n in range(4)]
-    assert digests(files, tmp_path / "cache", "error") == [hashlib.sha256(f.read_bytes()).hexdigest() for f in files]
+    assert digests(files, tmp_path / "cache", "raise") == [hashlib.sha256(f.read_bytes()).hexdigest() for f in files]
 
 
 def test_images_are_checked_once_and_again_after_a_change(tmp_path, draw_picture, caplog):
     files = [draw_picture(tmp_path / f"{n}.png", n) for n in range(3)]
     caplog.set_level(logging.INFO, "data_prep")
-    first = digests(files, tmp_path / "cache", "error")
-    assert digests(files, tmp_path / "cache", "error") == first
+    first = digests(files, tmp_path / "cache", "raise")
+    assert digests(files, tmp_path / "cache", "raise") == first
     assert caplog.text.count("checking 3 images") == 1
     stamp = files[1].stat().st_mtime_ns
     draw_picture(files[1], 99)
     os.utime(files[1], ns=(stamp + 1, stamp + 1))
-    second = digests(files, tmp_path / "cache", "error")
+    second = digests(files, tmp_path / "cache", "raise")
     assert [a == b for a, b in zip(first, second, strict=True)] == [True, False, True]
 
 
@@ -56,8 +56,11 @@ def test_an_unreadable_image_is_refused_each_time_or_skipped(tmp_path, draw_pict
     files = [draw_picture(tmp_path / "0.png", 0), tmp_path / "1.png"]
     files[1].write_bytes(b"no picture")
     for _ in range(2):
-        with pytest.raises(UserError, match=r"1\.png: not readable as an image \(1 of 2\); .* data\.unreadable=skip"):
-            digests(files, tmp_path / "cache", "error")
+        with pytest.raises(
+            UserError,
+            match=r"1\.png: not readable as an image: no known image format \(1 of 2 are not\); .* data\.on_error=skip",
+        ):
+            digests(files, tmp_path / "cache", "raise")
     assert digests(files, tmp_path / "cache", "skip")[1] is None
 
 

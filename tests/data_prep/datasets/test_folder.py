@@ -223,8 +223,10 @@ def test_an_unreadable_image_is_named_or_skipped_and_counted(fill, read, refused
     whole = (root / "cat" / "1.png").read_bytes()
     for number, data in ((1, whole[: len(whole) // 2]), (2, b"no picture")):
         (root / "cat" / f"{number}.png").write_bytes(data)
-    assert f"{root / 'cat' / '1.png'}: not readable as an image (2 of 11)" in refused()
-    dataset = read(unreadable="skip")
+    assert f"{root / 'cat' / '1.png'}: not readable as an image: truncated (2 of 11 are not)" in refused(
+        on_error="raise"
+    )
+    dataset = read()
     assert dataset.skipped["unreadable"] == 2
     assert sum(len(dataset.parts[part]) for part in ("tuning", "development", "test")) == 9
 

@@ -1,0 +1,120 @@
+"""How near building a memory comes to the encoder's own speed, and how far it is from the released way.
+
+``python benchmarks/memory_build.py [--images 160] [--small]`` embeds the same photographs with the same ViT-B/16
+(random weights: they are as fast as any) in three ways, in turn, each twice, and keeps the better time:
+
+- ``build``: what ``data_prep`` does, from files to vectors in the cache
+- ``encoder``: the encoder alone, on batches of tensors that are in memory already
+- ``released``: the way of RAR's released code, one image after the other in a loop
+
+The last line is one JSON object: images per second of each, ``ratio_to_encoder`` and ``ratio_to_released``. ``--small``
+takes nano-clip instead, to try the script; its encoder is so fast that decoding dominates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from data_prep.encoder import Encoder, embed_images, load_encoder
+from data_prep.files import file_hash
+from data_prep.images import open_image
+from data_prep.records import Sample
+from data_prep.settings import RetrieverArgs, TrainerArgs
+
+ROUNDS = 2
+
+
+def photographs(folder: Path, count: int) -> list[Sample]:
+    """JPEG files of 500 by 375 pixels with coarse and fine structure."""
+    samples = []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).resize((500, 375), Image.BICUBIC)
+        grain = rng.integers(-12, 13, (375, 500, 1))
+        path = folder / f"{number}.jpg"
+        Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+        samples.append(Sample(str(number), str(path), 0, file_hash(path)))
+    return samples
+
+
+def vit_b_16() -> Encoder:
+    """An encoder with random weights, which ``load_encoder`` refuses."""
+    model, augment, preprocess = open_clip.create_model_and_transforms("ViT-B-16")
+    tokenize = open_clip.get_tokenizer("ViT-B-16")
+    return Encoder(model.eval(), preprocess, augment, tokenize, torch.float32, "ViT-B-16-random", {}, TrainerArgs())
+
+
+@torch.inference_mode()
+def encode_alone(encoder: Encoder, batches: list[torch.Tensor], device: str) -> None:
+    """The encoder on tensors in memory."""
+    for batch in batches:
+        F.normalize(encoder.model.encode_image(batch.to(device)), dim=-1).cpu()
+
+
+@torch.inference_mode()
+def released_way(encoder: Encoder, samples: list[Sample], device: str) -> np.ndarray:
+    """One image at a time: open, prepare, encode, append."""
+    vectors = []
+    for sample in samples:
+        pixels = encoder.preprocess(open_image(sample.path))[None].to(device)
+        vectors.append(F.normalize(encoder.model.encode_image(pixels), dim=-1).cpu().numpy())
+    return np.concatenate(vectors)
+
+
+def main(images: int, small: bool) -> None:
+    """Times the ways and prints the figures."""
+    encoder = load_encoder(RetrieverArgs()) if small else vit_b_16()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    args = RetrieverArgs(batch_size=16)
+    seconds = dict.fromkeys(("build", "encoder", "released"), float("inf"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        samples = photographs(folder, images)
+        pixels = torch.stack([encoder.preprocess(open_image(sample.path)) for sample in samples])
+        batches = list(pixels.split(args.batch_size))
+        encode_alone(encoder, batches[:1], "cpu")  # warm up
+        for number in range(ROUNDS):
+            start = time.perf_counter()
+            built = embed_images(encoder, samples, args, folder / f"cache-{number}")
+            seconds["build"] = min(seconds["build"], time.perf_counter() - start)
+            encoder.model.to(device)
+            start = time.perf_counter()
+            encode_alone(encoder, batches, device)
+            seconds["encoder"] = min(seconds["encoder"], time.perf_counter() - start)
+            start = time.perf_counter()
+            alone = released_way(encoder, samples, device)
+            seconds["released"] = min(seconds["released"], time.perf_counter() - start)
+            encoder.model.to("cpu")
+        assert np.allclose(built, alone, atol=1e-3), "the ways disagree"
+    speed = {way: images / value for way, value in seconds.items()}
+    for way, value in speed.items():
+        print(f"{way:10s} {value:8.2f} images/s")
+    figures = {
+        "model": "nano-clip" if small else "ViT-B-16",
+        "images": images,
+        "images_per_s": {way: round(value, 2) for way, value in speed.items()},
+        "ratio_to_encoder": round(speed["build"] / speed["encoder"], 3),
+        "ratio_to_released": round(speed["build"] / speed["released"], 3),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, default=160)
+    parser.add_argument("--small", action="store_true")
+    given = parser.parse_args()
+    main(given.images, given.small)

@@ -1,0 +1,142 @@
+"""What each kind of index costs and finds, from a thousand entries to a million.
+
+``python benchmarks/memory_scale.py [--most 1000000] [--limit 100] [--small]`` builds flat, HNSW and IVF indexes of
+unit vectors of 512 dimensions, as they come with the default settings. The vectors lie around centres, ten to a class,
+as embeddings of images do; the queries are further vectors of the same classes. Measured are the seconds to build, the
+memory, the queries per second, the share of the five nearest that are found, and the milliseconds to add and to remove
+a class of ten. A build that would take longer than ``--limit`` seconds, by the time of the size before, is left out and
+said to be. ``--small`` ends at 10,000.
+
+The default rule (``FLAT_MOST`` in ``data_prep/memory_index.py``) follows from it: exact search as long as it answers
+200 queries a second, and above that the approximate kind that answers most among those that find 95 % of the nearest.
+The last line is one JSON object with all figures, and what the rule gives as ``flat_most`` and ``above``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from data_prep.memory_index import KINDS, VectorIndex
+from data_prep.settings import RetrieverArgs
+
+DIMENSION = 512
+PER_CLASS = 10
+SPREAD = 0.7  # length of the noise over that of the centre: two images of a class have a cosine of about 0.67
+QUERIES = 500
+K = 5
+FAST_ENOUGH = 200
+GOOD_ENOUGH = 0.95
+
+
+def vectors_of(count: int, rng: np.random.Generator, centres: np.ndarray) -> np.ndarray:
+    """Unit vectors around the centres, the centres in turn."""
+    made = np.empty((count, DIMENSION), np.float32)
+    for start in range(0, count, 50_000):
+        own = np.arange(start, min(start + 50_000, count))
+        noise = rng.standard_normal((len(own), DIMENSION), np.float32) * (SPREAD / DIMENSION**0.5)
+        block = centres[own % len(centres)] + noise
+        made[own] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    return made
+
+
+def resident() -> float:
+    """Memory of this process, in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def timed(action) -> tuple[float, object]:
+    """Seconds that an action takes, and what it gives."""
+    start = time.perf_counter()
+    value = action()
+    return time.perf_counter() - start, value
+
+
+def measure(kind: str, vectors: np.ndarray, new: np.ndarray, xq: np.ndarray, nearest: np.ndarray) -> dict:
+    """One kind at one size."""
+    ids = np.arange(len(vectors))
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    before = resident()
+    build_s, index = timed(lambda: VectorIndex.build(ids, vectors, RetrieverArgs(index=kind)))
+    memory_mb = resident() - before
+    search_s, (_, found) = timed(lambda: index.search(xq, K, False))
+    new_ids = np.arange(len(vectors), len(vectors) + len(new))
+    add_s, _ = timed(lambda: index.add(new_ids, new, np.concatenate([ids, new_ids])))
+    remove_s, _ = timed(lambda: index.remove(new_ids, ids))
+    recall = np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(found, nearest, strict=True)])
+    return {
+        "kind": kind,
+        "entries": len(vectors),
+        "build_s": round(build_s, 3),
+        "memory_mb": round(memory_mb, 1),
+        "queries_per_s": round(len(xq) / search_s, 1),
+        "recall_at_5": round(float(recall), 4),
+        "add_ms": round(1000 * add_s, 2),
+        "remove_ms": round(1000 * remove_s, 2),
+    }
+
+
+def rule_of(rows: list[dict]) -> dict:
+    """The default rule that the rows give."""
+    flat_most = max(
+        (r["entries"] for r in rows if r["kind"] == "flat" and r["queries_per_s"] >= FAST_ENOUGH), default=0
+    )
+    largest = max(r["entries"] for r in rows if r["kind"] != "flat")
+    good = [r for r in rows if r["kind"] != "flat" and r["entries"] == largest and r["recall_at_5"] >= GOOD_ENOUGH]
+    above = max(good, key=lambda r: r["queries_per_s"])["kind"] if good else "flat"
+    return {"flat_most": max(fast, default=0), "above": above}
+
+
+def main(most: int, limit: float) -> None:
+    """Measures all and prints the table."""
+    rows: list[dict] = []
+    left_out: list[dict] = []
+    print("kind   entries  build s  memory MB  queries/s  recall@5   add ms  remove ms")
+    size = 1000
+    while size <= most:
+        rng = np.random.default_rng(0)
+        centres = vectors_of(size // PER_CLASS, rng, np.zeros((1, DIMENSION), np.float32))
+        vectors = vectors_of(size, rng, centres)
+        xq = vectors_of(min(QUERIES, size), rng, centres[rng.permutation(len(centres))])
+        new = vectors_of(PER_CLASS, rng, xq[:1])
+        exact = faiss.IndexFlatIP(DIMENSION)
+        exact.add(vectors)
+        nearest = exact.search(xq, K)[1]
+        del exact
+        for kind in KINDS:
+            last = next((row for row in reversed(rows) if row["kind"] == kind), None)
+            expected = last["build_s"] * (size / last["entries"]) * 1.3 if last else 0
+            if expected > limit:
+                left_out.append({"kind": kind, "entries": size, "expected_build_s": round(expected)})
+                print(f"{kind:5s} {size:9d}  left out: its build would take about {expected:.0f} s")
+                continue
+            row = measure(kind, vectors, new, xq, nearest)
+            rows.append(row)
+            print(
+                f"{kind:5s} {size:9d} {row['build_s']:8.2f} {row['memory_mb']:10.1f} {row['queries_per_s']:10.0f} "
+                f"{row['recall_at_5']:9.3f} {row['add_ms']:8.1f} {row['remove_ms']:10.1f}",
+                flush=True,
+            )
+        size *= 10
+    machine = {"device": platform.machine(), "threads": faiss.omp_get_max_threads(), "dimension": DIMENSION}
+    print(json.dumps(machine | rule_of(rows) | {"rows": rows, "left_out": left_out}))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--most", type=int, default=1_000_000)
+    parser.add_argument("--limit", type=float, default=100)
+    parser.add_argument("--small", action="store_true")
+    given = parser.parse_args()
+    main(10_000 if given.small else given.most, given.limit)

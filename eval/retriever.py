@@ -1,0 +1,95 @@
+"""Evaluates a tuned retriever: recall@k of the encoder before and after, on the same memories and images."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from data_prep.datasets import Dataset, read_dataset
+from data_prep.encoder import Encoder, embed_images, load_encoder
+from data_prep.errors import UserError
+from data_prep.files import write_json
+from data_prep.memories import memories_of
+from data_prep.settings import Recipe
+from eval.metrics import bootstrap_interval, hits_at
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, int, int]
+"""Method, shots (0: names alone) and seed."""
+
+
+def _retrieved(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> dict[Key, list[list[int]]]:
+    """Labels per image, best first, by method and memory."""
+    split, args = recipe.eval.split, recipe.eval
+    xq = embed_images(encoder, dataset.parts[split], recipe.retriever, Path(recipe.cache))
+
+    def labels(memories, source: str) -> list[list[int]]:
+        found = memories.candidates(source, xq, args.k, recipe.retriever, dataset.names)
+        return [[candidate.label for candidate in row] for row in found]
+
+    names = memories_of(recipe, encoder, dataset, f"{split}_memory", 0, 0)
+    found = {("clip_zero_shot", 0, 0): labels(names, "name")}
+    for shots in args.shots:
+        for seed in args.seeds:
+            memories = memories_of(recipe, encoder, dataset, f"{split}_memory", shots, seed)
+            found["clip_knn", shots, seed] = labels(memories, "image")
+            found["clip_fused", shots, seed] = labels(memories, "fused")
+    return found
+
+
+def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
+    """Compares the recipe's encoder with the one that the run tuned.
+
+    Returns:
+        dict: ``rows``, one per method, shots, seed and encoder (``before``, ``after``) with ``top1`` and
+        ``recall_at_k`` as shares; and ``summary`` with the gain in recall@k over seeds and its 95 % interval over
+        classes. It is also written to ``RUN/eval/SPLIT-retriever/results.json``.
+
+    Raises:
+        UserError: The run holds no model.
+    """
+    if not (run / "model" / "manifest.json").is_file():
+        raise UserError(f"--ckpt {run}: no model at {run / 'model'}; let the training end")
+    split, k = recipe.eval.split, recipe.eval.k
+    dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
+    truths = [sample.label for sample in dataset.parts[split]]
+    tuned = replace(recipe.retriever, model=f"local-dir:{run / 'model'}", pretrained=None)
+    rows, hits = [], defaultdict(list)
+    for which, args in (("before", recipe.retriever), ("after", tuned)):
+        encoder = load_encoder(args, replace(recipe.trainer, num_nodes=1))
+        log.info("%s: %s", which, encoder.id)
+        for (method, shots, seed), ranked in _retrieved(replace(recipe, retriever=args), encoder, dataset).items():
+            own = hits_at(ranked, truths, k).astype(float)
+            hits[method, shots, which].append(own)
+            top1 = float(hits_at(ranked, truths, 1).mean())
+            row = {"method": method, "shots": shots, "seed": seed, "encoder": which, "k": k, "n": len(truths)}
+            rows.append(row | {"top1": top1, "recall_at_k": float(own.mean())})
+    summary = []
+    for method, shots in dict.fromkeys(key[:2] for key in hits):
+        before, after = (np.mean(hits[method, shots, which], axis=0) for which in ("before", "after"))
+        mean, low, high = bootstrap_interval(after - before, np.array(truths), recipe.eval.bootstrap)
+        figures = {"before": float(before.mean()), "after": float(after.mean())}
+        summary.append({"method": method, "shots": shots, **figures, "gain": {"mean": mean, "low": low, "high": high}})
+    results = {"dataset": dataset.name, "split": split, "k": k, "settings": asdict(tuned)}
+    results |= {"skipped": dict(dataset.skipped), "rows": rows, "summary": summary}
+    write_json(run / "eval" / f"{split}-retriever" / "results.json", results)
+    return results
+
+
+def print_retriever(results: dict) -> None:
+    """Prints recall@k before and after, one line per method and shots."""
+    table = Table(title=f"{results['dataset']}, {results['split']}, recall@{results['k']} of the retriever, %")
+    for column in ("method", "shots", "before", "after", "gain (95 % interval)"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for part in results["summary"]:
+        mean, low, high = (100 * part["gain"][key] for key in ("mean", "low", "high"))
+        shares = [f"{100 * part[key]:.1f}" for key in ("before", "after")]
+        table.add_row(part["method"], str(part["shots"]), *shares, f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
+    Console(width=100).print(table)

@@ -1,0 +1,130 @@
+"""Tunes the retriever from a recipe: contrastively on the tuning classes, and saves a model that open_clip loads."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+from safetensors.torch import save_file
+from torch import nn
+
+from data_prep.datasets import read_dataset
+from data_prep.encoder import NANO_CLIP, Encoder, load_encoder
+from data_prep.errors import UserError
+from data_prep.files import write_folder, write_json
+from data_prep.settings import Recipe, check
+from rar_train.checkpoint import last_checkpoint
+from rar_train.retriever_data import RetrieverData
+from rar_train.retriever_module import RetrieverModule, merged_model, prepare_model
+from rar_train.strategies import accelerator_of, strategy_of
+from rar_train.tracking import loggers_of
+from rar_train.train import claim_run_folder
+
+log = logging.getLogger(__name__)
+
+
+def train_retriever(recipe: Recipe) -> Path:
+    """Runs or resumes a recipe's tuning of the retriever.
+
+    Returns:
+        Path: A folder that ``retriever.model=local-dir:FOLDER`` loads.
+    """
+    check(
+        recipe.trainer.strategy in ("auto", "ddp"),
+        f"trainer.strategy={recipe.trainer.strategy}: the retriever is tuned under auto or ddp",
+    )
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
+    out = claim_run_folder(recipe) if first else Path(recipe.out)
+    if (out / "model" / "manifest.json").exists():
+        log.info("training: %s is complete; reusing its model", out)
+        return out / "model"
+    encoder = load_encoder(replace(recipe.retriever, dtype="float32"))
+    dataset = read_dataset(recipe.data, Path(recipe.cache), ("tuning", "development"))
+    checkpoint = last_checkpoint(out / "checkpoints")
+    start = int(checkpoint.stem.split("-")[1]) if checkpoint else 0
+    data = RetrieverData(recipe, encoder, dataset, start)
+    steps = data.steps
+    L.seed_everything(recipe.seed, verbose=False)
+    module = RetrieverModule(recipe, prepare_model(encoder.model, recipe.retriever.tuning), data.name_ids(), steps)
+    trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    log.info("training: %s trainable parameters, %d steps%s", f"{trainable:,}", steps, f", from {start}" * bool(start))
+    trainer = _trainer(recipe, steps, start)
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+        raise UserError(
+            f"interrupted at step {trainer.global_step}; the same command goes on from the last checkpoint"
+        ) from None
+    figures = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+    if trainer.is_global_zero:
+        facts = {"base": encoder.id, "steps": trainer.global_step, "validation": figures}
+        model = merged_model(module.model, recipe.retriever.tuning)
+        save_open_clip(model, encoder, recipe, out / "model", facts)
+        log.info("training: done, last validation %s; use it with retriever.model=local-dir:%s", figures, out / "model")
+    trainer.strategy.barrier()
+    return out / "model"
+
+
+def _trainer(recipe: Recipe, steps: int, start: int) -> L.Trainer:
+    args = recipe.trainer
+    keep = ModelCheckpoint(
+        Path(recipe.out) / "checkpoints",
+        "step-{step:08d}",
+        auto_insert_metric_name=False,
+        every_n_train_steps=args.checkpoint_every,
+        save_on_train_epoch_end=False,
+    )
+    return L.Trainer(
+        strategy=strategy_of(args),
+        accelerator=accelerator_of(args),
+        devices=args.devices,
+        num_nodes=args.num_nodes,
+        precision=args.precision,
+        max_steps=steps,
+        max_epochs=-1,
+        accumulate_grad_batches=recipe.optim.accumulate,
+        gradient_clip_val=args.grad_clip,
+        val_check_interval=args.checkpoint_every * recipe.optim.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=args.log_every,
+        logger=loggers_of(recipe, start),
+        callbacks=[keep],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def save_open_clip(model: nn.Module, encoder: Encoder, recipe: Recipe, folder: Path, facts: dict) -> None:
+    """Writes weights, configuration and tokenizer as open_clip's ``local-dir:`` reads them.
+
+    Args:
+        model: A plain open_clip model, adapters merged.
+        encoder: What it was tuned from; has the tokenizer.
+        recipe: Names the architecture.
+        folder: Where to; it is whole or as it was before.
+        facts: For the manifest.
+    """
+    import open_clip
+    from open_clip.tokenizer import HFTokenizer
+
+    name = f"local-dir:{NANO_CLIP}" if recipe.retriever.model == "nano-clip" else recipe.retriever.model
+    config = open_clip.get_model_config(name)
+    # Weights from elsewhere may bring their activation with them, which the architecture's name does not tell.
+    config["quick_gelu"] = any(type(module).__name__ == "QuickGELU" for module in model.modules())
+    with write_folder(folder) as part:
+        preprocess = dict(model.visual.preprocess_cfg)
+        (part / "open_clip_config.json").write_text(
+            json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=1)
+        )
+        if isinstance(encoder.tokenize, HFTokenizer):
+            encoder.tokenize.tokenizer.save_pretrained(part)
+        weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+        save_file(weights, part / "open_clip_model.safetensors")
+        write_json(part / "manifest.json", {"retriever": recipe.retriever.model} | facts)

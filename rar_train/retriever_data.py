@@ -1,0 +1,113 @@
+"""What the retriever is tuned and validated on: labelled images, and their class names as captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as Rows
+
+from data_prep.datasets import Dataset
+from data_prep.embedding import workers_of
+from data_prep.encoder import Encoder
+from data_prep.errors import UserError
+from data_prep.images import open_image
+from data_prep.records import Sample
+from data_prep.settings import Recipe
+from rar_train.datamodule import DataPosition, EpochSampler
+
+
+class _Pairs(Rows):
+    """Image and caption by (number, epoch); crop and template follow from seed, epoch and number alone."""
+
+    def __init__(self, recipe: Recipe, encoder: Encoder, samples: Sequence[Sample], names: Sequence[str]):
+        self.samples, self.names, self.seed = samples, names, recipe.seed
+        self.templates, self.tokenize = recipe.retriever.templates, encoder.tokenize
+        self.transform = encoder.augment if recipe.retriever.tuning.augment else encoder.preprocess
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
+        number, epoch = place
+        sample = self.samples[number]
+        rng = np.random.default_rng([self.seed, epoch, number])
+        caption = self.templates[rng.integers(len(self.templates))].format(self.names[sample.label])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(1 << 31)))
+            pixels = self.transform(open_image(sample.path))
+        return pixels, self.tokenize([caption])[0], sample.label
+
+
+class _Queries(Rows):
+    def __init__(self, encoder: Encoder, samples: Sequence[Sample], places: dict[int, int]):
+        self.encoder, self.samples, self.places = encoder, samples, places
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        sample = self.samples[number]
+        return self.encoder.preprocess(open_image(sample.path)), self.places[sample.label]
+
+
+class RetrieverData(L.LightningDataModule):
+    """Batches for training and validation.
+
+    Args:
+        recipe: The run's recipe.
+        encoder: Prepares images and texts.
+        dataset: With the parts ``tuning`` and ``development``.
+        start: Optimiser steps that are done already.
+    """
+
+    def __init__(self, recipe: Recipe, encoder: Encoder, dataset: Dataset, start: int):
+        super().__init__()
+        self.recipe, self.encoder, self.dataset = recipe, encoder, dataset
+        self.position = DataPosition(start * recipe.optim.accumulate)
+        self.labels = dataset.labels("development")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in the whole run.
+
+        Raises:
+            UserError: The images do not fill a step.
+        """
+        optim, trainer = self.recipe.optim, self.recipe.trainer
+        images = len(self.dataset.parts["tuning"])
+        batches = images // (optim.batch_size * trainer.devices * trainer.num_nodes) * optim.epochs
+        if batches < optim.accumulate:
+            raise UserError(f"{images} tuning images do not fill one step; lower optim.batch_size or optim.accumulate")
+        steps = batches // optim.accumulate
+        return min(steps, optim.max_steps) if optim.max_steps > 0 else steps
+
+    def name_ids(self) -> Tensor:
+        """Token ids of the development classes' names, shape ``[classes, templates, context]``."""
+        templates = self.recipe.retriever.templates
+        texts = [template.format(self.dataset.names[label]) for label in self.labels for template in templates]
+        return self.encoder.tokenize(texts).unflatten(0, (len(self.labels), len(templates)))
+
+    def train_dataloader(self) -> DataLoader:
+        """All epochs as one stream of batches, from the position on."""
+        optim, samples = self.recipe.optim, self.dataset.parts["tuning"]
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        sampler = EpochSampler(
+            len(samples), optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position
+        )
+        rows = _Pairs(self.recipe, self.encoder, samples, self.dataset.names)
+        workers = workers_of(self.recipe.retriever.workers, self.recipe.trainer.devices, len(sampler))
+        return DataLoader(rows, batch_sampler=sampler, num_workers=workers)
+
+    def val_dataloader(self) -> DataLoader:
+        """A fixed spread of development images, dealt over the processes."""
+        samples = self.dataset.parts["development"]
+        count = min(self.recipe.trainer.validation_images, len(samples))
+        chosen = np.linspace(0, len(samples) - 1, count).astype(int)
+        # Every process needs an image, or the others wait for it.
+        own = chosen[self.trainer.global_rank :: self.trainer.world_size]
+        own = own if len(own) else chosen[:1]
+        places = {label: place for place, label in enumerate(self.labels)}
+        rows = _Queries(self.encoder, [samples[i] for i in own], places)
+        return DataLoader(rows, self.recipe.retriever.batch_size)
