@@ -17,9 +17,6 @@ class NanoArgs:
     tower_lr: float = 2e-3
     language_steps: int = 2000
     language_lr: float = 1.5e-3
-    letter_steps: int = 900
-    """Steps of the last stage, which trains mostly on letters."""
-    letter_lr: float = 7e-4
     naming: int = 24
     """Naming conversations per step."""
     letters: int = 48

@@ -204,7 +204,7 @@ def test_the_shipped_files_are_those_of_their_manifest():
 def recipe(request, nano_cache, tmp_path) -> Recipe:
     settings = (
         f"recipe=nano_mllm trainer.accelerator={request.param} nano.thousands=2 nano.tower_steps=2 nano.tower_batch=8 "
-        f"nano.language_steps=2 nano.letter_steps=2 nano.naming=4 nano.letters=4 nano.sorting=2 cache={nano_cache}"
+        f"nano.language_steps=2 nano.naming=4 nano.letters=4 nano.sorting=2 cache={nano_cache}"
     )
     return load_recipe([*settings.split(), f"out={tmp_path / 'run'}"])
 
