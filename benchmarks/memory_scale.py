@@ -89,9 +89,7 @@ def measure(kind: str, vectors: np.ndarray, new: np.ndarray, xq: np.ndarray, nea
 
 def rule_of(rows: list[dict]) -> dict:
     """The default rule that the rows give."""
-    flat_most = max(
-        (r["entries"] for r in rows if r["kind"] == "flat" and r["queries_per_s"] >= FAST_ENOUGH), default=0
-    )
+    fast = [r["entries"] for r in rows if r["kind"] == "flat" and r["queries_per_s"] >= FAST_ENOUGH]
     largest = max(r["entries"] for r in rows if r["kind"] != "flat")
     good = [r for r in rows if r["kind"] != "flat" and r["entries"] == largest and r["recall_at_5"] >= GOOD_ENOUGH]
     above = max(good, key=lambda r: r["queries_per_s"])["kind"] if good else "flat"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from data_prep.datasets import Dataset
@@ -81,6 +82,8 @@ def mine(
         "templates": list(retriever.templates),
         "pool": retriever.pool,
         "fusion": retriever.fusion,
+        "scores": [retriever.aggregate, retriever.top_m, retriever.unit],
+        "index": [retriever.index, asdict(retriever.hnsw), asdict(retriever.ivf)],
     }
     folder = cache / f"examples-{part}-{fingerprint(facts)}"
     if folder.exists():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -193,15 +194,14 @@ def read_regions(path: Path, root: Path) -> Regions:
         else:
             by_image.setdefault(annotation["image_id"], []).append(annotation)
     found: list[Region] = []
-    for image_id, own in by_image.items():
-        place = _image_path(images[image_id], root)
-        try:
-            size = open_image(place).size
-        except UserError as error:
+    places = [_image_path(images[image_id], root) for image_id in by_image]
+    with ThreadPoolExecutor() as pool:
+        looks = list(pool.map(_look, places))
+    for own, place, look in zip(by_image.values(), places, looks, strict=True):
+        if look is None:
             skipped["image missing or not readable"] += len(own)
-            log.warning("regions: %s", error)
             continue
-        digest = file_hash(place)
+        size, digest = look
         boxes = np.array([annotation["bbox"] for annotation in own], np.float64)
         boxes[:, 2:] += boxes[:, :2]
         clamped, fit = clamp_boxes(boxes, *size)
@@ -216,6 +216,15 @@ def read_regions(path: Path, root: Path) -> Regions:
         log.warning("regions: left out %d of %d annotations: %s", skipped.total(), skipped.total() + len(found), counts)
     names = tuple(str(record["name"]) for record in categories)
     return Regions(found, names, tuple(record["id"] for record in categories), +skipped)
+
+
+def _look(path: Path) -> tuple[tuple[int, int], str] | None:
+    """Width, height and digest of an image, or None where it cannot be shown."""
+    try:
+        return open_image(path).size, file_hash(path)
+    except UserError as error:
+        log.warning("regions: %s", error)
+        return None
 
 
 def _unfit(annotation: dict, images: dict, label_of: dict) -> str | None:
