@@ -88,7 +88,11 @@ def write_folder(folder: Path) -> Iterator[Path]:
     part = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    yield part
+    try:
+        yield part
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     if folder.exists():
         old = part.with_suffix(".old")
         shutil.rmtree(old, ignore_errors=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 NONE_OF_THESE = -1
 """Label of the candidate that stands for a class that is not among the others."""
 

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from data_prep.errors import UserError
-from data_prep.files import file_hash, read_json, write_json, write_text
+from data_prep.files import file_hash, read_json, write_json
 from data_prep.records import Candidate, RankingExample, Sample
 
 

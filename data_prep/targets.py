@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from data_prep.errors import UserError
 from data_prep.records import NONE_OF_THESE, Candidate, RankingExample
 
 
 def truth_first(example: RankingExample) -> list[Candidate]:
-    """The right answer, the others in retriever order (the paper's). A class that stands twice moves as a whole."""
+    """The right answer, the others in retriever order (the paper's). A class that stands twice moves as a whole.
+
+    Raises:
+        UserError: No candidate is right.
+    """
     if example.truth is None:
-        raise ValueError(f"{example.key}: no right answer among the candidates to put first")
+        raise UserError(
+            f"{example.key}: no right answer among the candidates to put first; mine with mining.none_of_these=true, "
+            "or ask for mining.target=graded"
+        )
     right = example.candidates[example.truth].label
     return sorted(example.candidates, key=lambda candidate: candidate.label != right)
 
@@ -26,13 +34,13 @@ def graded(example: RankingExample) -> list[Candidate]:
     Candidates that are alike keep the retriever's order.
 
     Raises:
-        ValueError: An example without likenesses, as of shards that were imported.
+        UserError: An example without likenesses, as of shards that were imported.
     """
     right = None if example.truth is None else example.candidates[example.truth].label
 
     def place(candidate: Candidate) -> tuple[bool, bool, float]:
         if candidate.likeness is None:
-            raise ValueError(f"{example.key}: no likenesses to grade by; use mining.target=truth_first")
+            raise UserError(f"{example.key}: no likenesses to grade by; use mining.target=truth_first")
         return candidate.label != right, candidate.label == NONE_OF_THESE, -candidate.likeness
 
     return sorted(example.candidates, key=place)

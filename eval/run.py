@@ -21,6 +21,7 @@ from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import load_encoder
 from data_prep.errors import UserError
 from data_prep.files import fingerprint, read_json, write_json, write_text
+from data_prep.held_out import check_not_mined
 from data_prep.recipe import load_saved_recipe
 from data_prep.records import Candidate, Ranking
 from data_prep.settings import MODES, Recipe
@@ -174,6 +175,7 @@ def evaluate(recipe: Recipe, adapter: Path, run: Path) -> dict:
     """
     split = recipe.eval.split
     dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
+    check_not_mined(run, dataset.parts[split], split)
     encoder = load_encoder(recipe.retriever)
     settings = settings_of(recipe, encoder, dataset)
     manifest = read_json(adapter / "manifest.json")

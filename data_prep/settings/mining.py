@@ -49,7 +49,7 @@ class MiningArgs:
     class's images are the memory and the other half asks (the paper's); ``self``, itself too (the released code's: a
     leak)."""
     copies_above: float = 0.99
-    """Cosine similarity from which two images count as copies of one picture, encoded anew; above 1: only equal bytes."""
+    """Cosine similarity from which two images count as one picture, encoded anew; above 1: equal bytes alone do."""
     evaluated_copies: str = "error"
     """A tuning image that is also an evaluated one, byte for byte: ``error``, or ``skip`` (counted)."""
     ground_truth: str = "only_if_retrieved"

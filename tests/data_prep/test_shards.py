@@ -170,5 +170,5 @@ def test_the_manifest_counts_each_shard_and_covers_files_beside_them(tmp_path, d
     manifest = ShardedExamples(folder).manifest
     assert manifest["shards"] == {"examples-000000.tar": 2, "examples-000001.tar": 1}
     (folder / "beside.txt").write_text("y")
-    with pytest.raises(UserError, match="beside.txt: damaged"):
+    with pytest.raises(UserError, match=r"beside\.txt: damaged"):
         ShardedExamples(folder)

@@ -9,8 +9,8 @@ from transformers import BatchFeature
 
 from data_prep.prompts import NAMING, list_answer
 from data_prep.records import Candidate, RankingExample
-from rar_train.backend import Mllm
 from data_prep.targets import target_names
+from rar_train.backend import Mllm
 from rar_train.collate import collate, shuffled, to_device
 
 
