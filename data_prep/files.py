@@ -89,7 +89,11 @@ def write_folder(folder: Path) -> Iterator[Path]:
     part = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    yield part
+    try:
+        yield part
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     if not before and folder.exists():
         shutil.rmtree(part)  # made meanwhile; another process may be reading it
     elif folder.exists():

@@ -13,6 +13,9 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 NAMING = "What does the picture show?"
 """Asks for the name alone. Candidates stay outside, so a name's likelihood has no position bias."""
 
+NONE_NAME = "none of these"
+"""The candidate that is right where the true class is not among the others."""
+
 _LETTERS_HEAD = "Which of these does the picture show?"
 _LETTERS_TAIL = "Answer with the letter."
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NONE_OF_THESE = -1
+"""Label of the candidate that stands for a class that is not among the others."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -22,7 +25,7 @@ class Sample:
     digest: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A class that the retriever proposes.
 
@@ -30,11 +33,13 @@ class Candidate:
         label: Index into the data set's class names.
         name: The class name.
         score: The retriever's score, higher is nearer.
+        likeness: Cosine similarity of the class's name to the true class's, for graded targets; None where unknown.
     """
 
     label: int
     name: str
     score: float
+    likeness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class RankingExample:
     Attributes:
         key: Unique among the examples; the sample's key and the memory it was mined from.
         label: The true class.
-        candidates: Distinct classes.
+        candidates: Distinct classes; with ``mining.unit=image`` a class can stand twice.
     """
 
     key: str
@@ -53,9 +58,12 @@ class RankingExample:
 
     @property
     def truth(self) -> int | None:
-        """The position of the true class among the candidates, or None where it is not there."""
+        """The position of the right answer among the candidates, or None where there is none.
+
+        That is the true class, or where it is missing, ``none of these``.
+        """
         labels = [candidate.label for candidate in self.candidates]
-        return labels.index(self.label) if self.label in labels else None
+        return next((labels.index(label) for label in (self.label, NONE_OF_THESE) if label in labels), None)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from data_prep.errors import UserError
-from data_prep.files import file_hash, read_json, write_json, write_text
+from data_prep.files import file_hash, read_json, write_json
 from data_prep.images import open_image
-from data_prep.records import Candidate, RankingExample
+from data_prep.records import Candidate, RankingExample, Sample
 
 
 def to_json(example: RankingExample) -> dict:
@@ -29,29 +30,50 @@ def from_json(value: dict) -> RankingExample:
     return RankingExample(value["key"], value["label"], candidates)
 
 
-def write_shards(folder: Path, examples: Iterable[tuple[RankingExample, Path]], shard_size: int, facts: dict) -> None:
-    """Writes examples and their image files into tar shards, an index and a manifest.
+def write_shards(
+    folder: Path,
+    examples: Iterable[tuple[RankingExample, Sample]],
+    shard_size: int,
+    facts: dict,
+    images: str = "raw",
+) -> None:
+    """Writes examples and their images into tar shards, an index and a manifest.
 
     The bytes depend on the examples alone. Each shard is readable by ``webdataset.WebDataset``.
 
     Args:
-        folder: An empty folder.
-        examples: Each with its image file, whose bytes are kept as they are.
+        folder: Empty, or with files that belong to the examples; the manifest names them with their hashes.
+        examples: Each with its sample.
         shard_size: Examples per shard.
-        facts: Put into the manifest.
+        facts: Put into the manifest when the examples have been taken.
+        images: ``raw`` keeps the image files' bytes as they are, ``paths`` keeps where they lie and their hashes.
     """
+    parts = ((example, *_stored_image(Path(sample.path), sample.digest, images)) for example, sample in examples)
+    write_parts(folder, parts, shard_size, facts)
+
+
+def _stored_image(path: Path, digest: str, images: str) -> tuple[str, bytes]:
+    if images == "paths":
+        return "path", f"{digest} {path.resolve()}".encode()
+    return path.suffix.lower().lstrip(".") or _format_of(path), path.read_bytes()
+
+
+def write_parts(folder: Path, parts: Iterable[tuple[RankingExample, str, bytes]], shard_size: int, facts: dict) -> None:
+    """Writes examples whose images are at hand as suffix and bytes; otherwise as ``write_shards``."""
     pattern = str(folder / "examples-%06d.tar")
-    count = 0
     with wds.ShardWriter(pattern, maxcount=shard_size, verbose=0, mtime=0, user="", group="") as writer:
-        for example, path in examples:
-            suffix = path.suffix.lower().lstrip(".") or _format_of(path)
-            writer.write({"__key__": example.key, "json": to_json(example), suffix: path.read_bytes()})
-            count += 1
+        for example, suffix, data in parts:
+            writer.write({"__key__": example.key, "json": to_json(example), suffix: data})
     shards = sorted(folder.glob("examples-*.tar"))
-    lines = [line for shard in shards for line in _index_lines(shard)]
-    write_text(folder / "index.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
-    files = {path.name: file_hash(path) for path in [*shards, folder / "index.jsonl"]}
-    write_json(folder / "manifest.json", facts | {"examples": count, "files": files})
+    counts = {}
+    with open(folder / "index.jsonl", "w", encoding="utf-8") as file:
+        for shard in shards:
+            lines = index_lines(shard)
+            counts[shard.name] = len(lines)
+            file.writelines(f"{json.dumps(line)}\n" for line in lines)
+    files = {path.name: file_hash(path) for path in sorted(folder.iterdir())}
+    whole = facts | {"examples": sum(counts.values()), "shards": counts, "files": files}
+    write_json(folder / "manifest.json", whole)
 
 
 def _format_of(path: Path) -> str:
@@ -60,16 +82,66 @@ def _format_of(path: Path) -> str:
         return str(image.format).lower()
 
 
-def _index_lines(shard: Path) -> list[dict]:
+def index_lines(shard: Path) -> list[dict]:
     """Where each example's parts lie in a shard: offset and size by kind."""
     found: dict[str, dict] = {}
     with tarfile.open(shard) as tar:
         for member in tar:
             key, suffix = member.name.split(".", 1)
-            kind = "json" if suffix == "json" else "image"
             line = found.setdefault(key, {"key": key, "shard": shard.name})
-            line[kind] = [member.offset_data, member.size]
+            line["json" if suffix == "json" else "image"] = [member.offset_data, member.size]
+            if suffix != "json":
+                line["suffix"] = suffix
     return list(found.values())
+
+
+def check_files(folder: Path, files: dict[str, str]) -> None:
+    """Compares files with the hashes that the manifest names.
+
+    Raises:
+        UserError: One is missing or its bytes are not those that were written.
+    """
+    for name, expected in files.items():
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: missing; delete {folder} to have it made again")
+        if file_hash(folder / name) != expected:
+            raise UserError(f"{folder / name}: damaged (its hash differs); delete {folder} to have it made again")
+
+
+def read_example(folder: Path, line: dict) -> RankingExample:
+    """The example that a line of the index points to."""
+    return from_json(json.loads(_read(folder, line, "json")))
+
+
+def read_image_bytes(folder: Path, line: dict) -> tuple[str, bytes]:
+    """The image that a line of the index points to, as suffix and bytes.
+
+    Raises:
+        UserError: The shards hold paths, and the file is missing or has changed.
+    """
+    data = _read(folder, line, "image")
+    if line.get("suffix") != "path":
+        return line.get("suffix", ""), data
+    digest, _, path = data.decode().partition(" ")
+    if not Path(path).is_file():
+        raise UserError(f"{path}: missing; example {line['key']} of {folder} was mined from it")
+    data = Path(path).read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise UserError(f"{path}: changed since example {line['key']} of {folder} was mined from it; mine anew")
+    return Path(path).suffix.lower().lstrip(".") or _format_of(Path(path)), data
+
+
+def read_pair(folder: Path, line: dict) -> tuple[RankingExample, Image.Image]:
+    """The example and its picture that a line of the index points to."""
+    _, data = read_image_bytes(folder, line)
+    return read_example(folder, line), open_image(data, f"{folder / line['shard']}: {line['key']}")
+
+
+def _read(folder: Path, line: dict, kind: str) -> bytes:
+    offset, size = line[kind]
+    with open(folder / line["shard"], "rb") as file:
+        file.seek(offset)
+        return file.read(size)
 
 
 class ShardedExamples(Dataset):
@@ -85,23 +157,16 @@ class ShardedExamples(Dataset):
     def __init__(self, folder: Path):
         self.folder = folder
         self.manifest = read_json(folder / "manifest.json")
-        for name, expected in self.manifest["files"].items():
-            if not (folder / name).is_file():
-                raise UserError(f"{folder / name}: missing; delete {folder} to have it made again")
-            if file_hash(folder / name) != expected:
-                raise UserError(f"{folder / name}: damaged (its hash differs); delete {folder} to have it made again")
+        check_files(folder, self.manifest["files"])
         self.lines = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
 
     def __len__(self) -> int:
         return len(self.lines)
 
-    def _read(self, line: dict, kind: str) -> bytes:
-        offset, size = line[kind]
-        with open(self.folder / line["shard"], "rb") as file:
-            file.seek(offset)
-            return file.read(size)
-
     def __getitem__(self, number: int) -> tuple[RankingExample, Image.Image]:
-        line = self.lines[number]
-        example = from_json(json.loads(self._read(line, "json")))
-        return example, open_image(self._read(line, "image"), f"{self.folder / line['shard']}: {line['key']}")
+        return read_pair(self.folder, self.lines[number])
+
+    def examples(self) -> Iterator[RankingExample]:
+        """All examples without their pictures."""
+        for line in self.lines:
+            yield read_example(self.folder, line)

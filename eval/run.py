@@ -22,6 +22,7 @@ from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import load_encoder
 from data_prep.errors import UserError
 from data_prep.files import fingerprint, read_json, write_json, write_text
+from data_prep.held_out import check_not_mined
 from data_prep.recipe import load_saved_recipe
 from data_prep.records import Candidate, Ranking
 from data_prep.settings import MODES, Recipe
@@ -177,6 +178,7 @@ def evaluate(recipe: Recipe, adapter: Path, run: Path) -> dict:
     split = recipe.eval.split
     dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
     encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
+    check_not_mined(run, dataset.parts[split], split)
     settings = settings_of(recipe, encoder, dataset)
     manifest = read_json(adapter / "manifest.json")
     mllm = load_mllm(recipe.ranker)

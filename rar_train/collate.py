@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
 from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
 
+from data_prep.lots import shuffled
 from data_prep.prompts import NAMING, letters_prompt, list_answer, list_prompt
 from data_prep.records import RankingExample
+from data_prep.targets import target_names
 from rar_train.backend import Mllm
 
 
@@ -45,13 +44,6 @@ class RankingBatch:
         self.sorting: BatchFeature | None = None
 
 
-def shuffled(example: RankingExample, seed: int, epoch: int) -> RankingExample:
-    """The example with its candidates in an order that (seed, epoch, key) decides."""
-    digest = hashlib.sha256(f"{seed}/{epoch}/{example.key}".encode()).digest()
-    order = np.random.default_rng(int.from_bytes(digest[:8], "big")).permutation(len(example.candidates))
-    return replace(example, candidates=tuple(example.candidates[i] for i in order))
-
-
 def letter_inputs(mllm: Mllm, images: Sequence[Image.Image], names: Sequence[Sequence[str]]):
     """Inputs of the letters prompts, and the letters' token ids."""
     prompts = [letters_prompt(row) for row in names]
@@ -66,18 +58,13 @@ def naming_inputs(mllm: Mllm, images: Sequence[Image.Image], names: Sequence[Seq
     return mllm.inputs(images, [NAMING] * len(images)), answers, owners
 
 
-def list_targets(retrieved: RankingExample) -> list[str]:
-    """The paper's target: the truth first, the others in retriever order."""
-    names = [candidate.name for candidate in retrieved.candidates]
-    return [names.pop(retrieved.truth), *names]
-
-
 def collate(
     mllm: Mllm,
     pairs: Sequence[tuple[RankingExample, Image.Image]],
     objectives: Sequence[str],
     seed: int,
     epochs: Sequence[int],
+    target: str = "truth_first",
 ) -> RankingBatch:
     """Makes a batch.
 
@@ -87,6 +74,7 @@ def collate(
         objectives: Which of ``letters``, ``likelihood`` and ``list`` to prepare.
         seed: Of the candidates' order.
         epochs: The epoch that each pair belongs to; it decides the order shown.
+        target: ``mining.target``, the order that the list objective asks for.
     """
     images = [image for _, image in pairs]
     shown = [shuffled(example, seed, epoch) for (example, _), epoch in zip(pairs, epochs, strict=True)]
@@ -97,7 +85,7 @@ def collate(
     if "likelihood" in objectives:
         batch.naming, batch.names, batch.owners = naming_inputs(mllm, images, names)
     if "list" in objectives:
-        targets = [list_answer(list_targets(example)) for example, _ in pairs]
+        targets = [list_answer(target_names(example, target)) for example, _ in pairs]
         batch.sorting = mllm.labelled(images, [list_prompt(row) for row in names], targets)
     return batch
 

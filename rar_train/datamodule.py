@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,21 +14,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data_prep.build import build
 from data_prep.errors import UserError
 from data_prep.files import read_json, write_json
+from data_prep.held_out import read_mined, write_mined
 from data_prep.settings import Recipe
 from data_prep.shards import ShardedExamples
 from rar_train.backend import Mllm
 from rar_train.collate import RankingBatch, collate
-
-
-@dataclass
-class DataPosition:
-    """Where a run stands in its data.
-
-    Attributes:
-        batches: Batches that every process has trained on.
-    """
-
-    batches: int = 0
+from rar_train.streaming import DataPosition, ResampledBatches, ShardStream
 
 
 class EpochSampler(Sampler):
@@ -78,8 +69,8 @@ class _Rows(Dataset):
         return self.examples[number], epoch
 
 
-def _collate(rows: list, mllm: Mllm, objectives: tuple[str, ...], seed: int) -> RankingBatch:
-    return collate(mllm, [pair for pair, _ in rows], objectives, seed, [epoch for _, epoch in rows])
+def _collate(rows: list, mllm: Mllm, objectives: tuple[str, ...], seed: int, target: str) -> RankingBatch:
+    return collate(mllm, [pair for pair, _ in rows], objectives, seed, [epoch for _, epoch in rows], target)
 
 
 class RankingData(L.LightningDataModule):
@@ -107,14 +98,15 @@ class RankingData(L.LightningDataModule):
             return
         self._prepared = True
         # Other machines wait for what this one makes, so it embeds on its own devices alone.
-        alone = replace(self.recipe, trainer=replace(self.recipe.trainer, num_nodes=1))
-        tuning, development = build(alone)
+        tuning, development = build(replace(self.recipe, trainer=replace(self.recipe.trainer, num_nodes=1)))
+        write_mined(Path(self.recipe.out), read_mined(tuning))  # the run's own copy: evaluation refuses these images
         write_json(self._made, {"tuning": str(tuning), "development": str(development)})
 
     def setup(self, stage: str) -> None:
         """Opens the shards, checking their bytes."""
         made = read_json(self._made)
-        self.tuning = ShardedExamples(Path(made["tuning"]))
+        opened = ShardStream if self.recipe.mining.streaming else ShardedExamples
+        self.tuning = opened(Path(made["tuning"]))
         self.development = ShardedExamples(Path(made["development"]))
         optim, trainer = self.recipe.optim, self.recipe.trainer
         needed = optim.batch_size * optim.accumulate * trainer.devices * trainer.num_nodes
@@ -134,7 +126,17 @@ class RankingData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """All epochs as one stream of batches, from the position on."""
-        optim = self.recipe.optim
+        optim, workers = self.recipe.optim, self.recipe.trainer.workers
+        weights = asdict(self.recipe.ranker.objectives)
+        objectives = tuple(name for name, weight in weights.items() if weight > 0)
+        made = partial(
+            _collate, mllm=self.mllm, objectives=objectives, seed=self.recipe.seed, target=self.recipe.mining.target
+        )
+        if isinstance(self.tuning, ShardStream):
+            batches = ResampledBatches(
+                self.tuning, optim.batch_size, self.trainer.global_rank, self.recipe.seed, self.position
+            )
+            return DataLoader(batches, batch_size=None, collate_fn=made, num_workers=workers)
         sampler = EpochSampler(
             len(self.tuning),
             optim.batch_size,
@@ -144,10 +146,7 @@ class RankingData(L.LightningDataModule):
             self.recipe.seed,
             self.position,
         )
-        weights = asdict(self.recipe.ranker.objectives)
-        objectives = tuple(name for name, weight in weights.items() if weight > 0)
-        made = partial(_collate, mllm=self.mllm, objectives=objectives, seed=self.recipe.seed)
-        return DataLoader(_Rows(self.tuning), batch_sampler=sampler, collate_fn=made)
+        return DataLoader(_Rows(self.tuning), batch_sampler=sampler, collate_fn=made, num_workers=workers)
 
     def val_dataloader(self) -> DataLoader:
         """A fixed spread of development examples, dealt over the processes."""
@@ -157,7 +156,13 @@ class RankingData(L.LightningDataModule):
         mine = [(row, 0) for row in chosen[self.trainer.global_rank :: self.trainer.world_size] or chosen[:1]]
         size = self.recipe.optim.batch_size
         batches = [mine[start : start + size] for start in range(0, len(mine), size)]
-        made = partial(_collate, mllm=self.mllm, objectives=("letters", "likelihood"), seed=self.recipe.seed)
+        made = partial(
+            _collate,
+            mllm=self.mllm,
+            objectives=("letters", "likelihood"),
+            seed=self.recipe.seed,
+            target=self.recipe.mining.target,
+        )
         return DataLoader(_Rows(self.development), batch_sampler=batches, collate_fn=made)
 
 

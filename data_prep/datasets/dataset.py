@@ -30,12 +30,14 @@ class Dataset:
         names: Class names by label.
         parts: Samples of the parts that were asked for.
         skipped: How many images were left out, by reason.
+        synonyms: Other names of a class by label, where the data set has them.
     """
 
     name: str
     names: tuple[str, ...]
     parts: dict[str, list[Sample]]
     skipped: Counter = field(default_factory=Counter)
+    synonyms: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     def labels(self, part: str) -> list[int]:
         """The classes that occur in a part, ascending."""

@@ -7,7 +7,7 @@ must refuse a misspelt key, whichever section it is in.
 from data_prep.settings.checks import check
 from data_prep.settings.data import ArmoryArgs, DataArgs
 from data_prep.settings.evaluation import EvalArgs
-from data_prep.settings.mining import MiningArgs
+from data_prep.settings.mining import TARGETS, MiningArgs, MixArgs
 from data_prep.settings.modes import MODES, SOURCES
 from data_prep.settings.nano import NanoArgs
 from data_prep.settings.ranker import LoraArgs, ObjectiveArgs, RankerArgs
@@ -18,6 +18,7 @@ from data_prep.settings.whole import Recipe
 __all__ = [
     "MODES",
     "SOURCES",
+    "TARGETS",
     "ArmoryArgs",
     "DataArgs",
     "EvalArgs",
@@ -25,6 +26,7 @@ __all__ = [
     "IvfArgs",
     "LoraArgs",
     "MiningArgs",
+    "MixArgs",
     "NanoArgs",
     "ObjectiveArgs",
     "OptimArgs",

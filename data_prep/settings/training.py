@@ -37,6 +37,8 @@ class TrainerArgs:
     """``auto``, ``ddp``, or ``deepspeed_stage_1``, ``deepspeed_stage_2``; also on CPU processes."""
     accelerator: str = "auto"
     devices: int = 1
+    workers: int = 0
+    """Processes beside each device's that read examples and prepare batches."""
     num_nodes: int = 1
     precision: str = "32-true"
     grad_clip: float = 1.0
@@ -51,7 +53,7 @@ class TrainerArgs:
 
     def __post_init__(self) -> None:
         counts = ("devices", "num_nodes", "log_every", "checkpoint_every", "validation_images")
-        bounded("trainer", self, dict.fromkeys(counts, 1) | {"grad_clip": 0})
+        bounded("trainer", self, dict.fromkeys(counts, 1) | {"grad_clip": 0, "workers": 0})
         one_of("trainer.precision", self.precision, ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"))
         one_of(
             "trainer.strategy",

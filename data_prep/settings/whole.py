@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from data_prep.settings.checks import one_of
+from data_prep.settings.checks import check, one_of
 from data_prep.settings.data import DataArgs
 from data_prep.settings.evaluation import EvalArgs
 from data_prep.settings.mining import MiningArgs
@@ -39,3 +39,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         one_of("task", self.task, ("ranker", "retriever", "nano_clip", "nano_mllm"))
+        answerless = self.mining.ground_truth == "keep_without" and not self.mining.none_of_these
+        objectives = self.ranker.objectives
+        check(
+            not answerless or (objectives.letters == 0 and objectives.likelihood == 0),
+            "mining.ground_truth=keep_without: letters and likelihood need a right answer in every example; add "
+            "mining.none_of_these=true, or train on the list alone (ranker.objectives.letters=0 and .likelihood=0)",
+        )

@@ -1,5 +1,6 @@
 """The data stages in one call, on a tiny armory: what is there is reused, what a setting touches is made."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from data_prep.build import build
 from data_prep.datasets import read_dataset
 from data_prep.errors import UserError
 from data_prep.memories import memories_of
+from data_prep.neighbours import halves
 from data_prep.recipe import load_recipe
 from data_prep.shards import ShardedExamples
 from data_prep.shots import draw_shots
@@ -103,6 +105,57 @@ def test_memories_hold_the_drawn_shots_and_every_name(built, cache, encoder, sho
     if shots:
         drawn = draw_shots(dataset.parts["development_memory"], shots, 1)
         assert [entry.digest for entry in memories.images.entries] == [sample.digest for sample in drawn]
+
+
+@pytest.mark.parametrize(
+    "setting", ["mining.target=graded", "mining.seed=3", "trainer.devices=2", "ranker.lora.rank=4"]
+)
+def test_what_examples_do_not_depend_on_makes_nothing(built, cache, setting):
+    before = state(cache)
+    assert build(recipe_in(cache, setting)) == built
+    assert state(cache) == before
+
+
+def test_disjoint_halves_ask_each_other(built, cache):
+    tuning, _ = build(recipe_in(cache, "mining.neighbours=disjoint", "mining.ground_truth=insert"))
+    dataset = read_dataset(recipe_in(cache).data, cache, ("tuning",))
+    memory, queries = halves(dataset.parts["tuning"], 0)
+    keys = {example.key.rpartition("-")[0] for example, _ in rows(tuning)}
+    assert keys == {sample.key for sample in queries}
+    assert not keys & {sample.key for sample in memory}
+
+
+def test_mining_a_leak_warns(cache, caplog):
+    build(recipe_in(cache, "mining.neighbours=self"))
+    assert "lets each image find itself" in caplog.text
+
+
+def test_data_sets_are_mixed_by_weight(built, cache):
+    """Another armory beside the first: a half of the first's examples by lot, and all of the other's twice."""
+    mixed = [
+        "mining.weight=0.5",
+        "mining.mix=[{weight: 2, data: {seed: 5, "
+        "armory: {tuning_classes: 4, development_classes: 8, tuning_images: 3}}}]",
+    ]
+    tuning, development = build(recipe_in(cache, *mixed))
+    assert development == built[1]
+    first = {example.key: example for example, _ in rows(built[0])}
+    both = {example.key: example for example, _ in rows(tuning)}
+    ours = [key for key in both if key.startswith("0-armory-")]
+    theirs = [key for key in both if key.startswith("1-armory-")]
+    assert 0.2 * len(first) < len(ours) < 0.8 * len(first)
+    assert all(both[key].candidates == first[key.removeprefix("0-armory-")].candidates for key in ours)
+    assert len(theirs) + len(ours) == len(both)
+    assert {k for k in theirs if k.endswith("-again1")} == {f"{k}-again1" for k in theirs if not k.endswith("-again1")}
+    offset = ShardedExamples(built[0]).manifest["classes"]
+    assert min(both[key].label for key in theirs) >= offset
+    assert all(both[key].truth is not None for key in both)
+    assert build(recipe_in(cache, *mixed))[0] == tuning
+
+
+def test_a_folder_of_shards_takes_the_place_of_mining(built, cache, tmp_path):
+    shutil.copytree(built[0], tmp_path / "mine")
+    assert build(recipe_in(cache, f"mining.shards={tmp_path / 'mine'}")) == (tmp_path / "mine", built[1])
 
 
 def test_an_unknown_data_set_lists_those_there_are(tmp_path):

@@ -5,16 +5,21 @@ from pathlib import Path
 
 import pytest
 import webdataset as wds
+from PIL import Image
 
+from data_prep import blockwise
+from data_prep.blockwise import blocks_of
 from data_prep.datasets import Dataset
 from data_prep.encoder import embed_images
 from data_prep.errors import UserError
 from data_prep.files import file_hash
+from data_prep.held_out import read_mined
 from data_prep.memories import Memories, image_memory, name_memory
 from data_prep.mining import mine
 from data_prep.records import Sample
 from data_prep.settings import MiningArgs, RetrieverArgs
 from data_prep.shards import ShardedExamples
+from data_prep.targets import target_names
 
 RETRIEVER = RetrieverArgs()
 NAMES = ("a cat", "a dog", "a cow", "a hen")
@@ -38,13 +43,14 @@ def mined(encoder, dataset, tmp_path):
     """Mines the dataset against itself and returns the folder."""
     cache = tmp_path / "cache"
 
-    def run(leave_out=True, retriever=RETRIEVER, **settings):
+    def run(leave_out=True, retriever=RETRIEVER, processes=1, **settings):
         samples = dataset.parts["tuning"]
         memories = Memories(
             image_memory(encoder, samples, retriever, cache),
             name_memory(encoder, range(len(dataset.names)), dataset.names, retriever, cache),
         )
-        return mine(encoder, dataset, "tuning", memories, leave_out, retriever, MiningArgs(**settings), cache)
+        args = MiningArgs(**settings)
+        return mine(encoder, dataset, "tuning", memories, leave_out, retriever, args, cache, processes)
 
     return run
 
@@ -140,6 +146,9 @@ def test_a_mined_result_is_reused(dataset, mined):
         {"ground_truth": "insert"},
         {"shard_size": 5},
         {"leave_out": False},
+        {"none_of_these": True},
+        {"images": "paths"},
+        {"copies_above": 0.999},
         {"retriever": replace(RETRIEVER, fusion=0.25)},
     ],
 )
@@ -163,6 +172,102 @@ def test_a_changed_memory_is_mined_anew(encoder, dataset, mined, tmp_path):
     second = mine(encoder, dataset, "tuning", memories, True, RETRIEVER, MiningArgs(k=3), cache)
     assert second != first
     assert by_key(second) != by_key(first)
+
+
+def test_a_copy_encoded_anew_is_left_out_counted_and_listed(encoder, dataset, mined, tmp_path):
+    """A dog's picture saved again as JPEG under the cats: no equal bytes, but the same picture."""
+    again = tmp_path / "images" / "again.jpg"
+    with Image.open(dataset.parts["tuning"][4].path) as picture:
+        picture.save(again, quality=95)
+    dataset.parts["tuning"].append(Sample("again", str(again), 0, file_hash(again)))
+    folder = mined(k=4, memories=["image"], ground_truth="insert", copies_above=0.98)
+    like = similarities(encoder, dataset, tmp_path)
+    assert like[4, 12] > 0.98, "the encoder no longer sees that these are the same picture; take a better quality"
+    listed = (folder / "copies.jsonl").read_text()
+    assert '"class1-picture1"' in listed and '"again"' in listed
+    manifest = ShardedExamples(folder).manifest
+    assert manifest["copies"] == {"equal": 1, "near": 1, "conflicting_classes": 2}
+    found = by_key(folder)
+    for key in ("class1-picture1-image", "again-image"):
+        assert max(c.score for c in found[key].candidates) < 0.98
+    plain = by_key(mined(k=4, memories=["image"], ground_truth="insert", copies_above=1.1))
+    assert max(c.score for c in plain["again-image"].candidates) > 0.98
+
+
+def test_several_processes_mine_the_same_bytes(mined, monkeypatch, tmp_path):
+    monkeypatch.setattr(blockwise, "BLOCK", 3)
+    monkeypatch.setattr(blockwise, "_SMALL", 1)
+    monkeypatch.setattr(blockwise, "LEAST_BLOCKS", 1)
+    one = mined(k=3, memories=["image", "fused"])
+    kept = {path.name: path.read_bytes() for path in one.iterdir()}
+    one.rename(tmp_path / "one")
+    two = mined(k=3, memories=["image", "fused"], processes=2)
+    assert two == one
+    assert {path.name: path.read_bytes() for path in two.iterdir()} == kept
+
+
+def test_blocks_hold_every_query_once_and_none_is_too_small(monkeypatch):
+    monkeypatch.setattr(blockwise, "BLOCK", 100)
+    for queries in (1, 19, 20, 100, 119, 120, 250, 301):
+        blocks = blocks_of(queries)
+        assert [number for block in blocks for number in block] == list(range(queries))
+        assert len(blocks) == 1 or min(map(len, blocks)) >= 20
+
+
+def released(dataset, vectors, names, k=5, retrieved=20):
+    """The released generator as method.md describes it: each image queries the index that holds it."""
+    made = []
+    for row, sample in enumerate(dataset.parts["tuning"]):
+        order = sorted(range(len(vectors)), key=lambda n: -(vectors[row] @ vectors[n]))[:retrieved]
+        found = [names[dataset.parts["tuning"][n].label] for n in order]
+        windows = [found[i : i + k] for i in range(retrieved - k + 1)]
+        truth = names[sample.label]
+        for window in windows:
+            if truth in window:
+                first = [name for name in window if name == truth]
+                made.append((window, first + [name for name in window if name != truth]))
+    return made
+
+
+def test_the_papers_construction_is_reproduced(encoder, tmp_path, draw_picture):
+    """8 classes of 4 pictures: windows, order and counts as in the released code."""
+    names = tuple(f"aircraft {n}" for n in range(8))
+    samples = []
+    for n in range(32):
+        path = draw_picture(tmp_path / "planes" / f"{n}.png", 500 + n)
+        samples.append(Sample(f"plane{n}", str(path), n % 8, file_hash(path)))
+    planes = Dataset("planes", names, {"tuning": samples})
+    cache = tmp_path / "cache"
+    memories = Memories(
+        image_memory(encoder, samples, RETRIEVER, cache), name_memory(encoder, range(8), names, RETRIEVER, cache)
+    )
+    args = MiningArgs(k=5, retrieved=20, construction="windows", unit="image", memories=["image"], neighbours="self")
+    folder = mine(encoder, planes, "tuning", memories, False, RETRIEVER, args, cache)
+    examples = ShardedExamples(folder)
+    made = [([c.name for c in e.candidates], target_names(e, "truth_first")) for e in examples.examples()]
+    vectors = embed_images(encoder, samples, RETRIEVER, cache)
+    assert made == released(planes, vectors, names)
+    assert sum(examples.manifest["counts"].values()) == 32 * 16
+    assert examples.manifest["recall"]["image"]["1"] == 1  # the leak
+
+
+def test_likenesses_are_those_of_the_names(encoder, dataset, mined, tmp_path):
+    memory = name_memory(encoder, range(4), NAMES, RETRIEVER, tmp_path / "cache")
+    vectors = memory.vectors(range(4))
+    for example in by_key(mined(k=4)).values():
+        for candidate in example.candidates:
+            expected = vectors[candidate.label] @ vectors[example.label]
+            assert candidate.likeness == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_manifest_tells_recall_counts_and_what_was_mined(dataset, mined):
+    folder = mined(k=2)
+    manifest = ShardedExamples(folder).manifest
+    for source in ("image", "name"):
+        examples = [e for key, e in by_key(folder).items() if key.endswith(source)]
+        assert manifest["recall"][source]["2"] == pytest.approx(len(examples) / 12, abs=1e-6)
+    assert read_mined(folder) == {s.digest for s in dataset.parts["tuning"]}
+    assert manifest["mined"]["images"] == 11  # two are one picture
 
 
 def test_nothing_kept_is_an_error_that_says_what_to_change(dataset, mined):

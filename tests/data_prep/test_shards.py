@@ -12,10 +12,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep.errors import UserError
-from data_prep.records import Candidate, RankingExample
+from data_prep.files import file_hash
+from data_prep.records import Candidate, RankingExample, Sample
 from data_prep.shards import ShardedExamples, from_json, write_shards
 
-candidates = st.builds(Candidate, st.integers(0, 9), st.text(max_size=20), st.floats(-1, 1, width=32))
+candidates = st.builds(
+    Candidate,
+    st.integers(0, 9),
+    st.text(max_size=20),
+    st.floats(-1, 1, width=32),
+    st.none() | st.floats(-1, 1, width=32),
+)
 keys = st.text(st.sampled_from("abcXYZ019-_"), min_size=1, max_size=95)
 some_examples = st.lists(
     st.builds(RankingExample, keys, st.integers(0, 9), st.lists(candidates, min_size=1, max_size=4).map(tuple)),
@@ -31,11 +38,15 @@ def example(number: int) -> RankingExample:
     )
 
 
+def sample(path: Path) -> Sample:
+    return Sample(path.stem, str(path), 0, file_hash(path))
+
+
 @pytest.fixture
 def written(tmp_path, draw_picture):
     folder = tmp_path / "shards"
     folder.mkdir()
-    pairs = [(example(n), draw_picture(tmp_path / f"{n}.png", n)) for n in range(5)]
+    pairs = [(example(n), sample(draw_picture(tmp_path / f"{n}.png", n))) for n in range(5)]
     write_shards(folder, pairs, 2, {"part": "tuning"})
     return folder, pairs
 
@@ -50,7 +61,7 @@ def test_examples_and_their_images_read_back_in_order(examples, shard_size):
         for number in range(len(examples)):
             images.append(Path(place) / f"{number}.png")
             Image.new("RGB", (3, 2), (number, 0, 99)).save(images[-1])
-        write_shards(folder, zip(examples, images, strict=True), shard_size, {})
+        write_shards(folder, zip(examples, map(sample, images), strict=True), shard_size, {})
         found = ShardedExamples(folder)
         read = [found[number] for number in range(len(found))]
         assert [one for one, _ in read] == examples
@@ -61,9 +72,8 @@ def test_any_example_is_read_alone_and_as_rgb(tmp_path):
     Image.new("L", (4, 4), 7).save(tmp_path / "grey.jpg")
     Image.new("RGBA", (4, 4), (1, 2, 3, 0)).save(tmp_path / "ALPHA.PNG")
     (tmp_path / "shards").mkdir()
-    write_shards(
-        tmp_path / "shards", [(example(0), tmp_path / "grey.jpg"), (example(1), tmp_path / "ALPHA.PNG")], 9, {}
-    )
+    samples = [sample(tmp_path / name) for name in ("grey.jpg", "ALPHA.PNG")]
+    write_shards(tmp_path / "shards", [(example(n), samples[n]) for n in range(2)], 9, {})
     found = ShardedExamples(tmp_path / "shards")
     assert [found[n][1].mode for n in (1, 0)] == ["RGB", "RGB"]
     assert found[1][0] == example(1)
@@ -76,14 +86,14 @@ def test_webdataset_reads_the_shards(written):
     rows = list(wds.WebDataset(urls, shardshuffle=False).decode("pil"))
     assert [row["__key__"] for row in rows] == [one.key for one, _ in pairs]
     assert [from_json(row["json"]) for row in rows] == [one for one, _ in pairs]
-    for row, (_, path) in zip(rows, pairs, strict=True):
-        assert np.array_equal(np.asarray(row["png"]), np.asarray(Image.open(path).convert("RGB")))
+    for row, (_, one) in zip(rows, pairs, strict=True):
+        assert np.array_equal(np.asarray(row["png"]), np.asarray(Image.open(one.path).convert("RGB")))
 
 
 def test_image_bytes_are_kept_as_they_are(written):
     folder, pairs = written
     raw = next(iter(wds.WebDataset(str(folder / "examples-000000.tar"), shardshuffle=False)))
-    assert raw["png"] == pairs[0][1].read_bytes()
+    assert raw["png"] == Path(pairs[0][1].path).read_bytes()
 
 
 def test_bytes_depend_on_the_examples_alone(written, tmp_path):
@@ -123,5 +133,42 @@ def test_an_image_whose_file_name_has_no_suffix_is_kept_too(tmp_path):
     Image.new("RGB", (4, 4)).save(buffer, "png")
     (tmp_path / "picture").write_bytes(buffer.getvalue())
     (tmp_path / "shards").mkdir()
-    write_shards(tmp_path / "shards", [(example(0), tmp_path / "picture")], 9, {})
+    write_shards(tmp_path / "shards", [(example(0), sample(tmp_path / "picture"))], 9, {})
     assert ShardedExamples(tmp_path / "shards")[0][1].size == (4, 4)
+
+
+def test_paths_are_kept_in_place_of_bytes_and_a_changed_image_is_noticed(written, tmp_path):
+    folder, pairs = written
+    light = tmp_path / "light"
+    light.mkdir()
+    write_shards(light, pairs, 2, {}, "paths")
+    sizes = [sum(path.stat().st_size for path in place.glob("*.tar")) for place in (light, folder)]
+    raw, found = ShardedExamples(folder), ShardedExamples(light)
+    assert sizes[0] <= sizes[1]
+    for number in range(5):
+        assert found[number][0] == raw[number][0]
+        assert found[number][1].tobytes() == raw[number][1].tobytes()
+    Path(pairs[3][1].path).write_bytes(Path(pairs[2][1].path).read_bytes())
+    with pytest.raises(UserError, match=r"3\.png: changed since example key-3-image"):
+        found[3]
+    Path(pairs[4][1].path).unlink()
+    with pytest.raises(UserError, match=r"4\.png: missing; example key-4-image"):
+        found[4]
+
+
+def test_shards_of_an_earlier_version_are_read():
+    """Candidates had no likeness then."""
+    old = {"key": "a", "label": 1, "candidates": [{"label": 1, "name": "b", "score": 0.5}]}
+    assert from_json(old) == RankingExample("a", 1, (Candidate(1, "b", 0.5),))
+
+
+def test_the_manifest_counts_each_shard_and_covers_files_beside_them(tmp_path, draw_picture):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    (folder / "beside.txt").write_text("x")
+    write_shards(folder, [(example(n), sample(draw_picture(tmp_path / f"{n}.png", n))) for n in range(3)], 2, {})
+    manifest = ShardedExamples(folder).manifest
+    assert manifest["shards"] == {"examples-000000.tar": 2, "examples-000001.tar": 1}
+    (folder / "beside.txt").write_text("y")
+    with pytest.raises(UserError, match=r"beside\.txt: damaged"):
+        ShardedExamples(folder)

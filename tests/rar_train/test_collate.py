@@ -9,8 +9,9 @@ from transformers import BatchFeature
 
 from data_prep.prompts import NAMING, list_answer
 from data_prep.records import Candidate, RankingExample
+from data_prep.targets import target_names
 from rar_train.backend import Mllm
-from rar_train.collate import collate, list_targets, shuffled, to_device
+from rar_train.collate import collate, shuffled, to_device
 
 
 def example_of(count: int, key: str = "key") -> RankingExample:
@@ -43,11 +44,6 @@ def test_the_truth_stands_everywhere_equally_often():
     assert all(140 < places.count(place) < 260 for place in range(5))
 
 
-def test_list_targets_put_the_truth_first_and_keep_the_retrievers_order_behind():
-    example = RankingExample("key", 2, tuple(Candidate(i, f"class {i}", 0.0) for i in (4, 1, 2, 3)))
-    assert list_targets(example) == ["class 2", "class 4", "class 1", "class 3"]
-
-
 def test_only_the_objectives_in_use_are_prepared(nano: Mllm, pairs):
     batch = collate(nano, pairs, ["letters"], 0, [0, 0, 0])
     assert batch.letters is not None and (batch.naming, batch.sorting) == (None, None)
@@ -70,7 +66,7 @@ def test_truths_letters_and_names_follow_the_order_shown(either: Mllm, pairs):
         own = [ids for ids, owner in zip(batch.names, batch.owners, strict=True) if owner == row]
         assert own == [either.answer_ids(NAMING, c.name) for c in example.candidates]
         labels = batch.sorting["labels"][row]
-        target = list_answer(list_targets(pairs[row][0]))
+        target = list_answer(target_names(pairs[row][0], "truth_first"))
         assert tokenizer.decode(labels[labels != -100]).strip() == target + tokenizer.eos_token
         assert list_answer([c.name for c in example.candidates]) in tokenizer.decode(batch.sorting["input_ids"][row])
 

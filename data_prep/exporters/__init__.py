@@ -1,0 +1,21 @@
+"""Formats of other trainers: each a module that writes conversations and reads them back for the check.
+
+A format has ``FILE``, the name of its list; ``write(folder, name, conversations)``; and ``read(folder)``, which
+gives every record as a ``Turn``. ``HINT`` says how its trainer is pointed to the folder.
+"""
+
+from __future__ import annotations
+
+from data_prep.exporters import llama_factory, llava, rar, swift, trl
+from data_prep.exporters.conversation import Conversation, Turn
+
+FORMATS = {
+    "rar": rar,
+    "llava": llava,
+    "sharegpt": llama_factory.SHAREGPT,
+    "openai": llama_factory.OPENAI,
+    "swift": swift,
+    "trl": trl,
+}
+
+__all__ = ["FORMATS", "Conversation", "Turn"]
