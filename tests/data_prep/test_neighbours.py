@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from data_prep.memories import Memories
 from data_prep.memory import Entry, Memory
-from data_prep.neighbours import NearCopies, Neighbours, by_group, group_copies, halves, nearest_images
+from data_prep.neighbours import NearCopies, Neighbours, by_group, group_copies, halves
 from data_prep.records import Sample
 from data_prep.settings import RetrieverArgs
 
@@ -93,11 +93,3 @@ def test_halves_are_disjoint_whole_and_even_in_every_class(labels, seed):
         held, asking = (sum(s.label == label for s in half) for half in (memory, queries))
         assert held - asking in (0, 1)
     assert halves(samples, seed) == (memory, queries)
-
-
-def test_the_nearest_images_are_those_of_a_plain_search():
-    samples, vectors, memory = world(40, 5, 40, 3)
-    found = nearest_images(memory, vectors, 7, 2, None)
-    for row in range(40):
-        order = np.argsort(-(vectors @ vectors[row]), kind="stable")[:7]
-        assert sorted(label for label, _ in found[row]) == sorted(samples[n].label for n in order)
