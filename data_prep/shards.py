@@ -101,8 +101,15 @@ class ShardedExamples(Dataset):
             file.seek(offset)
             return file.read(size)
 
+    def example(self, number: int) -> RankingExample:
+        """An example without its image."""
+        return from_json(json.loads(self._read(self.lines[number], "json")))
+
+    def image_size(self, number: int) -> tuple[int, int]:
+        """Width and height of an example's image, which is not decoded."""
+        with Image.open(io.BytesIO(self._read(self.lines[number], "image"))) as image:
+            return image.size
+
     def __getitem__(self, number: int) -> tuple[RankingExample, Image.Image]:
-        line = self.lines[number]
-        example = from_json(json.loads(self._read(line, "json")))
-        with Image.open(io.BytesIO(self._read(line, "image"))) as image:
-            return example, image.convert("RGB")
+        with Image.open(io.BytesIO(self._read(self.lines[number], "image"))) as image:
+            return self.example(number), image.convert("RGB")

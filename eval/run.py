@@ -29,30 +29,11 @@ from eval.metrics import hits_at
 from eval.ranking import Answer, Question, to_ranking
 from eval.report import print_table, summarise
 from eval.tasks import Setting, ranked_labels, row_of, settings_of, spread
-from rar_train.adapter import load_adapter
+from rar_train.adapter import find_adapter, load_adapter
 from rar_train.backend import Mllm, load_mllm
 from rar_train.strategies import accelerator_of
 
 log = logging.getLogger(__name__)
-
-
-def find_adapter(ckpt: Path) -> tuple[Path, Path]:
-    """Finds the adapter and the run's folder for ``--ckpt``.
-
-    Raises:
-        UserError: There is no adapter there.
-    """
-    if ckpt.suffix in (".ckpt", ".adapter"):
-        adapter, run = ckpt.with_suffix(".adapter"), ckpt.parent.parent
-    else:
-        adapter, run = ckpt / "adapter", ckpt
-    if not (run / "recipe.yaml").is_file():
-        raise UserError(f"--ckpt {ckpt}: no run there (no recipe.yaml); give a folder that rar_train.fit wrote")
-    if not adapter.is_dir():
-        raise UserError(
-            f"--ckpt {ckpt}: no adapter at {adapter}; let the training end, or give one of {run}/checkpoints/*.ckpt"
-        )
-    return adapter, run
 
 
 class Evaluation:

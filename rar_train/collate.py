@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from data_prep.prompts import NAMING, letters_prompt, list_answer, list_prompt
-from data_prep.records import RankingExample
+from data_prep.records import Candidate, RankingExample
 from rar_train.backend import Mllm
 
 
@@ -25,16 +25,19 @@ class RankingBatch:
         examples: With their candidates in the order shown.
         truths: The true candidate's position in each.
         counts: Candidates of each.
+        orders: Each row's target as positions among the candidates shown: the truth, then the others as retrieved.
+        images: The examples' pictures.
         letters: Inputs of the letters prompts, padded on the left.
         letter_ids: Token ids of the letters.
         naming: Inputs of the naming prompts, padded on the left.
         names: Token ids of every candidate's name as an answer, example after example.
         owners: The example that each of ``names`` belongs to.
+        conversations: In place of the three before, a whole conversation for every candidate, padded on the left.
         sorting: Inputs and labels of the list prompts, padded on the right.
     """
 
-    def __init__(self, examples: list[RankingExample]):
-        self.examples = examples
+    def __init__(self, examples: list[RankingExample], orders: list[list[int]], images: list[Image.Image]):
+        self.examples, self.orders, self.images = examples, orders, images
         self.truths = [example.truth for example in examples]
         self.counts = [len(example.candidates) for example in examples]
         self.letters: BatchFeature | None = None
@@ -42,7 +45,14 @@ class RankingBatch:
         self.naming: BatchFeature | None = None
         self.names: list[tuple[int, ...]] | None = None
         self.owners: list[int] | None = None
+        self.conversations: BatchFeature | None = None
         self.sorting: BatchFeature | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that a pass over the batch reads, padding and the candidates' names behind a cache left out."""
+        inputs = (self.letters, self.naming, self.conversations, self.sorting)
+        return sum(int(one["attention_mask"].sum()) for one in inputs if one is not None)
 
 
 def shuffled(example: RankingExample, seed: int, epoch: int) -> RankingExample:
@@ -66,36 +76,52 @@ def naming_inputs(mllm: Mllm, images: Sequence[Image.Image], names: Sequence[Seq
     return mllm.inputs(images, [NAMING] * len(images)), answers, owners
 
 
+def target_order(retrieved: RankingExample) -> list[Candidate]:
+    """The target: the truth first, the others in retriever order (the paper's list)."""
+    candidates = list(retrieved.candidates)
+    return [candidates.pop(retrieved.truth), *candidates]
+
+
 def list_targets(retrieved: RankingExample) -> list[str]:
-    """The paper's target: the truth first, the others in retriever order."""
-    names = [candidate.name for candidate in retrieved.candidates]
-    return [names.pop(retrieved.truth), *names]
+    """The paper's target as names: the truth first, the others in retriever order."""
+    return [candidate.name for candidate in target_order(retrieved)]
 
 
 def collate(
     mllm: Mllm,
     pairs: Sequence[tuple[RankingExample, Image.Image]],
-    objectives: Sequence[str],
+    objectives: Collection[str],
     seed: int,
     epochs: Sequence[int],
+    cached: bool = True,
 ) -> RankingBatch:
     """Makes a batch.
 
     Args:
         mllm: Tokenises and prepares images.
         pairs: Examples in retriever order with their images; the truth is among the candidates.
-        objectives: Which of ``letters``, ``likelihood`` and ``list`` to prepare.
+        objectives: Which of ``letters``, ``likelihood``, ``list`` and ``listwise`` to prepare.
         seed: Of the candidates' order.
         epochs: The epoch that each pair belongs to; it decides the order shown.
+        cached: Whether the model's cache may carry image and prompt on to the candidates' names, so that they pass
+            once. Under gradient checkpointing it may not.
     """
     images = [image for _, image in pairs]
     shown = [shuffled(example, seed, epoch) for (example, _), epoch in zip(pairs, epochs, strict=True)]
     names = [[candidate.name for candidate in example.candidates] for example in shown]
-    batch = RankingBatch(shown)
-    if "letters" in objectives:
+    orders = [
+        [one.candidates.index(candidate) for candidate in target_order(example)]
+        for one, (example, _) in zip(shown, pairs, strict=True)
+    ]
+    batch = RankingBatch(shown, orders, images)
+    if {"letters", "listwise"} & set(objectives):
         batch.letters, batch.letter_ids = letter_inputs(mllm, images, names)
-    if "likelihood" in objectives:
+    if "likelihood" in objectives and cached:
         batch.naming, batch.names, batch.owners = naming_inputs(mllm, images, names)
+    if "likelihood" in objectives and not cached:
+        repeated = [image for image, row in zip(images, names, strict=True) for _ in row]
+        answers = [name for row in names for name in row]
+        batch.conversations = mllm.labelled(repeated, [NAMING] * len(answers), answers, "left")
     if "list" in objectives:
         targets = [list_answer(list_targets(example)) for example, _ in pairs]
         batch.sorting = mllm.labelled(images, [list_prompt(row) for row in names], targets)

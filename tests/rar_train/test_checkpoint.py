@@ -19,10 +19,12 @@ def test_the_last_checkpoint_is_the_newest_whole_one(tmp_path):
     assert last_checkpoint(tmp_path) == tmp_path / "step-00001000.ckpt"
 
 
-def test_the_last_two_checkpoints_are_kept_each_with_its_adapter(tiny, tmp_path):
+def test_the_last_two_checkpoints_and_the_best_are_kept_each_with_its_adapter(tiny, tmp_path):
     out = train_ranker(tiny(tmp_path / "run", "trainer.checkpoint_every=1"))
+    best = read_json(out / "best.json")
+    assert best["metric"] == "val/likelihood" and 0 <= best["value"] <= 1
     names = {path.name for path in (out / "checkpoints").iterdir()}
-    assert names == {f"step-0000000{step}.{kind}" for step in (3, 4) for kind in ("ckpt", "adapter")}
+    assert names == {f"step-0000000{step}.{kind}" for step in {3, 4, best["step"]} for kind in ("ckpt", "adapter")}
 
 
 def test_a_checkpoint_knows_its_step_and_data_position_and_holds_lora_weights_alone(finished):

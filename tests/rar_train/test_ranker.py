@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from data_prep.settings import RankerArgs
 from rar_train.backend import load_mllm
 from rar_train.collate import collate
-from rar_train.objectives import LOSSES, TABLES
+from rar_train.objectives import TABLES
 from rar_train.ranker import RankerModule
 
 
@@ -29,7 +29,7 @@ def trainer() -> L.Trainer:
 
 def loader_of(module: RankerModule, pairs, *objectives: str) -> DataLoader:
     """Two batches of the same examples, shuffled otherwise."""
-    made = [collate(module.mllm, pairs, objectives or LOSSES, 0, [epoch] * len(pairs)) for epoch in range(2)]
+    made = [collate(module.mllm, pairs, objectives or ("letters", "likelihood", "list"), 0, [epoch] * len(pairs)) for epoch in range(2)]
     return DataLoader(made, batch_size=None)
 
 
@@ -100,7 +100,9 @@ def test_dropout_repeats_for_the_same_batch_and_differs_for_another(module, trai
 def test_validation_reports_the_share_of_truths_ranked_first_in_both_modes(module, trainer, pairs):
     loader = loader_of(module, pairs)
     (found,) = trainer.validate(module, loader, verbose=False)
-    assert set(found) == {"val/letters", "val/likelihood"}
+    text = {f"val/generate{outcome}" for outcome in ("", "_ok", "_repaired", "_unreadable")}
+    assert set(found) == {"val/loss", "val/letters", "val/likelihood"} | text
+    assert sum(found[f"val/generate_{outcome}"] for outcome in ("ok", "repaired", "unreadable")) == pytest.approx(1)
     for mode, table in TABLES.items():
         with torch.no_grad():
             ranked = [
