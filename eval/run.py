@@ -19,7 +19,6 @@ import numpy as np
 from data_prep.command import run_command
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import load_encoder
-from data_prep.errors import UserError
 from data_prep.files import fingerprint, read_json, write_json, write_text
 from data_prep.recipe import load_saved_recipe
 from data_prep.records import Candidate, Ranking

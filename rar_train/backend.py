@@ -236,7 +236,9 @@ def load_mllm(args: RankerArgs) -> Mllm:
     if processor.chat_template is None:
         processor.chat_template = family.template
     if processor.chat_template is None:
-        raise UserError(f"ranker.model={args.model}: its files hold no chat template (chat_template.jinja); add its own")
+        raise UserError(
+            f"ranker.model={args.model}: its files hold no chat template (chat_template.jinja); add its own"
+        )
     if args.max_pixels is not None:
         if family.budget is None:
             raise UserError(f"ranker.max_pixels={args.max_pixels}: images of the family {kind} have a fixed size")

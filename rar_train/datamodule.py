@@ -196,9 +196,7 @@ class RankingData(L.LightningDataModule):
         size = self.recipe.optim.batch_size
         batches = [mine[start : start + size] for start in range(0, len(mine), size)]
         made = self._collation((*self.objectives, "letters", "likelihood"), cached=True)
-        return DataLoader(
-            _Rows(self.development, range(len(self.development))), batch_sampler=batches, collate_fn=made
-        )
+        return DataLoader(_Rows(self.development, range(len(self.development))), batch_sampler=batches, collate_fn=made)
 
 
 def optimizer_steps(recipe: Recipe, examples: int) -> int:

@@ -30,7 +30,11 @@ def _measured(manifest: dict, run: Path) -> list[str]:
     """Validation figures from the manifest, and every evaluation that the run's folder holds."""
     found = []
     if manifest.get("validation"):
-        found += [f"Validation on development examples at step {manifest['step']}:", "", *_lines(manifest["validation"])]
+        found += [
+            f"Validation on development examples at step {manifest['step']}:",
+            "",
+            *_lines(manifest["validation"]),
+        ]
     for path in sorted((run / "eval").glob("*/results.json")):
         results = read_json(path)
         if results.get("adapter") != manifest["adapter"]:

@@ -81,7 +81,7 @@ class RankerModule(L.LightningModule):
         if not self.trainer.strategy.reduce_boolean_decision(bool(total.isfinite()), all=True):
             found = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
             raise UserError(
-                f"the loss is not a finite number at step {self.trainer.global_step} ({found}); nothing of this step was "
+                f"the loss is not a finite number at step {self.trainer.global_step} ({found}); nothing of it is "
                 f"saved, the checkpoints before it stand. Lower optim.lr={self.recipe.optim.lr:g}, or take "
                 "trainer.precision=bf16-mixed or 32-true, with another out=FOLDER"
             )

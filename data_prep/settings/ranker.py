@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from data_prep.settings.checks import bounded, check, one_of
 from data_prep.settings.modes import MODES
 
-
 SCOPES = ("language", "language+projector", "language+projector+vision")
 OBJECTIVES = ("letters", "likelihood", "list", "listwise")
 LISTWISE = ("ranknet", "listmle", "softmax")
@@ -78,12 +77,12 @@ class RankerArgs:
     dtype: str = "float32"
     """``float32`` or ``bfloat16``."""
     quantize: str = "none"
-    """``none``, or ``4bit``: the base in NF4 under the adapter (QLoRA, arXiv 2305.14314); needs CUDA and bitsandbytes."""
+    """``none``, or ``4bit``: the base in NF4 below it (QLoRA, arXiv 2305.14314); with CUDA and bitsandbytes."""
     max_pixels: int | None = None
     """Pixels per image in families that take images of any size; null: the processor's own."""
     max_tokens: int | None = None
-    """Tokens of a conversation, image and answer included. A longer example is left out and counted, never cut; null: as
-    many as the model was made for."""
+    """Tokens of a conversation, image and answer included. A longer example is left out and counted, never cut; null:
+    as many as the model was made for."""
     lora: LoraArgs = field(default_factory=LoraArgs)
     objectives: ObjectiveArgs = field(default_factory=ObjectiveArgs)
     mode: str = "likelihood"
@@ -93,7 +92,5 @@ class RankerArgs:
         one_of("ranker.mode", self.mode, MODES)
         one_of("ranker.dtype", self.dtype, ("float32", "bfloat16"))
         one_of("ranker.quantize", self.quantize, ("none", "4bit"))
-        check(self.max_pixels is None or self.max_pixels >= 1, f"ranker.max_pixels={self.max_pixels}: at least 1, or null")
-        check(
-            self.max_tokens is None or self.max_tokens >= 1, f"ranker.max_tokens={self.max_tokens}: at least 1, or null"
-        )
+        for key, value in (("max_pixels", self.max_pixels), ("max_tokens", self.max_tokens)):
+            check(value is None or value >= 1, f"ranker.{key}={value}: must be at least 1, or null")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from data_prep.settings.checks import bounded, check, one_of
 
-
 STRATEGIES = ("auto", "ddp", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_3")
 
 

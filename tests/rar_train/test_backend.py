@@ -130,17 +130,19 @@ def test_an_unsupported_family_is_named_with_those_that_are(tmp_path):
         load_mllm(RankerArgs(model=str(tmp_path)))
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja"])
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja"]
+)
 def test_a_folder_that_lacks_a_file_of_its_processor_is_refused(llava_folder: Path, tmp_path, name):
     copy = shutil.copytree(llava_folder, tmp_path / "incomplete")
     (copy / name).unlink()
-    with pytest.raises(UserError, match="ranker.model=.*incomplete: "):
+    with pytest.raises(UserError, match=r"ranker\.model=.*incomplete: "):
         load_mllm(RankerArgs(model=str(copy)))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_four_bits_without_a_gpu_say_what_they_need(llava_folder: Path):
-    with pytest.raises(UserError, match="ranker.quantize=4bit: needs a CUDA GPU"):
+    with pytest.raises(UserError, match=r"ranker\.quantize=4bit: needs a CUDA GPU"):
         load_mllm(RankerArgs(model=str(llava_folder), quantize="4bit"))
 
 

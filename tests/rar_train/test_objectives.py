@@ -32,9 +32,10 @@ def loss_of(mllm: Mllm, batch: RankingBatch, objective: str, kind: str = "rankne
     return losses[objective]
 
 
-@pytest.mark.parametrize(
-    ("objective", "kind"), [*((name, "ranknet") for name in OBJECTIVES), ("listwise", "listmle"), ("listwise", "softmax")]
-)  # fmt: skip
+LISTS = [("listwise", "listmle"), ("listwise", "softmax")]
+
+
+@pytest.mark.parametrize(("objective", "kind"), [*((name, "ranknet") for name in OBJECTIVES), *LISTS])
 def test_a_few_steps_on_one_batch_lower_the_loss(objective, kind, pairs):
     torch.manual_seed(0)
     mllm = add_lora(load_mllm(RankerArgs()), LoraArgs(rank=8))

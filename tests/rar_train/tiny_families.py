@@ -14,28 +14,33 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from data_prep.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt
 
 WIDTH, TILE, PATCH = 32, 32, 8
-NAMES = ["azure, a bend or", "gules, a pale argent, a heart or", "Boeing 707-320, 'Intercontinental'", "or, a cross vert"]
-TEXT = dict(
-    hidden_size=WIDTH,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=16,
-    max_position_embeddings=2048,
-    initializer_range=0.2,
-    bos_token_id=0,
-    eos_token_id=1,
-    pad_token_id=2,
-)
-TOWER = dict(
-    hidden_size=WIDTH,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    image_size=TILE,
-    patch_size=PATCH,
-)
+NAMES = [
+    "azure, a bend or",
+    "gules, a pale argent, a heart or",
+    "Boeing 707-320, 'Intercontinental'",
+    "or, a cross vert",
+]
+TEXT = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 2048,
+    "initializer_range": 0.2,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+}
+TOWER = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": TILE,
+    "patch_size": PATCH,
+}
 SQUARE = {"height": TILE, "width": TILE}
 
 _TEXTS = "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
@@ -50,7 +55,8 @@ def _chatml(image: str, system: str = "", after_role: str = _NEWLINE, after_turn
         f"{system}{{% for message in messages %}}<|im_start|>{{{{ message['role'] }}}}"
         f"{{% if message['role'] == 'user' %}}{after_role}{{% else %}}{_NEWLINE}{{% endif %}}"
         f"{{% for part in message['content'] if part['type'] == 'image' %}}{image}{{% endfor %}}{_TEXTS}"
-        f"<|im_end|>{after_turn}{{% endfor %}}{{% if add_generation_prompt %}}<|im_start|>assistant{_NEWLINE}{{% endif %}}"
+        f"<|im_end|>{after_turn}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}<|im_start|>assistant{_NEWLINE}{{% endif %}}"
     )
 
 
@@ -126,8 +132,12 @@ def _tokenizer(tiny: Tiny) -> hf.PreTrainedTokenizerFast:
 
 
 def _text(tokenizer, config: type = hf.LlamaConfig, **changes):
-    ids = dict(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    return config(**(TEXT | ids | dict(vocab_size=len(tokenizer)) | changes))
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return config(**(TEXT | ids | {"vocab_size": len(tokenizer)} | changes))
 
 
 def _llava(tokenizer):
@@ -152,9 +162,7 @@ def _llava_next(tokenizer):
         image_grid_pinpoints=pinpoints,
         image_seq_length=16,
     )
-    images = hf.LlavaNextImageProcessor(
-        size={"shortest_edge": TILE}, crop_size=SQUARE, image_grid_pinpoints=pinpoints
-    )
+    images = hf.LlavaNextImageProcessor(size={"shortest_edge": TILE}, crop_size=SQUARE, image_grid_pinpoints=pinpoints)
     return hf.LlavaNextForConditionalGeneration(config), hf.LlavaNextProcessor(
         images, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default", num_additional_image_tokens=1
     )
@@ -180,13 +188,17 @@ def _llava_onevision(tokenizer):
 
 def _qwen(name: str, vision: dict):
     def build(tokenizer):
-        ids = {f"{kind}_token_id": tokenizer.convert_tokens_to_ids(f"<|{kind.replace('image', 'image_pad').replace('video', 'video_pad')}|>")
-               for kind in ("image", "video", "vision_start", "vision_end")}
+        ids = {
+            f"{kind}_token_id": tokenizer.convert_tokens_to_ids(
+                f"<|{kind.replace('image', 'image_pad').replace('video', 'video_pad')}|>"
+            )
+            for kind in ("image", "video", "vision_start", "vision_end")
+        }
         version3 = name == "Qwen3VL"
-        rope = dict(rope_type="default", mrope_section=[2, 3, 3], rope_theta=10_000.0)
+        rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10_000.0}
         config_class = getattr(hf, f"{name}Config")
         text = _text(tokenizer).to_dict()
-        text = {key: text[key] for key in (*TEXT, "vocab_size")} | dict(rope_parameters=rope)
+        text = {key: text[key] for key in (*TEXT, "vocab_size")} | {"rope_parameters": rope}
         if not version3:
             text.pop("head_dim")
         config = config_class(text_config=text, vision_config=vision, **ids)
@@ -204,7 +216,7 @@ def _qwen(name: str, vision: dict):
 
 def _internvl(tokenizer):
     config = hf.InternVLConfig(
-        vision_config=hf.InternVLVisionConfig(**(TOWER | dict(image_size=[TILE, TILE], patch_size=[PATCH, PATCH]))),
+        vision_config=hf.InternVLVisionConfig(**(TOWER | {"image_size": [TILE, TILE], "patch_size": [PATCH, PATCH]})),
         text_config=_text(tokenizer, hf.Qwen2Config),
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=4,
@@ -227,9 +239,10 @@ def _idefics(name: str):
             pad_token_id=tokenizer.pad_token_id,
             tie_word_embeddings=False,
         )
-        size = dict(size={"longest_edge": 2 * TILE}, max_image_size={"longest_edge": TILE})
+        size = {"size": {"longest_edge": 2 * TILE}, "max_image_size": {"longest_edge": TILE}}
         images = getattr(hf, f"{name}ImageProcessor")(**size)
-        more = (hf.SmolVLMVideoProcessor(**size, video_sampling=dict(fps=1, max_frames=4, video_size={"longest_edge": TILE})),) if name == "SmolVLM" else ()
+        sampling = {"fps": 1, "max_frames": 4, "video_size": {"longest_edge": TILE}}
+        more = [hf.SmolVLMVideoProcessor(**size, video_sampling=sampling)] if name == "SmolVLM" else []
         model = getattr(hf, f"{name}ForConditionalGeneration")(config)
         return model, getattr(hf, f"{name}Processor")(images, tokenizer, *more, image_seq_len=4)
 
@@ -241,14 +254,17 @@ def _gemma3(tokenizer):
         vision_config=hf.SiglipVisionConfig(**TOWER, vision_use_head=False),
         # A window shorter than a prompt, and both kinds of layer.
         text_config=_text(
-            tokenizer, hf.Gemma3TextConfig, sliding_window=24, layer_types=["sliding_attention", "full_attention"],
+            tokenizer,
+            hf.Gemma3TextConfig,
+            sliding_window=24,
+            layer_types=["sliding_attention", "full_attention"],
             query_pre_attn_scalar=16,
         ),
         mm_tokens_per_image=4,
         image_token_id=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
         boi_token_id=tokenizer.convert_tokens_to_ids("<start_of_image>"),
         eoi_token_id=tokenizer.convert_tokens_to_ids("<end_of_image>"),
-    )  # fmt: skip
+    )
     model = hf.Gemma3ForConditionalGeneration(config)
     torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.2)
     return model, hf.Gemma3Processor(hf.Gemma3ImageProcessor(size=SQUARE), tokenizer, image_seq_length=4)
@@ -267,49 +283,97 @@ def _paligemma(tokenizer):
 
 
 _IM = ("<|im_start|>", "<|im_end|>")
-_QWEN = dict(
-    special=(*_IM, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
-    eos="<|im_end|>",
-)
-_SMOL = dict(
-    template=_SMOLVLM,
-    special=("<|im_start|>", "<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>", "<video>"),
-    end="<end_of_utterance>",
-)
+_QWEN = {
+    "special": (*_IM, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
+    "eos": "<|im_end|>",
+}
+_SMOL = {
+    "template": _SMOLVLM,
+    "special": (
+        "<|im_start|>",
+        "<image>",
+        "<fake_token_around_image>",
+        "<end_of_utterance>",
+        "<global-img>",
+        "<video>",
+    ),
+    "end": "<end_of_utterance>",
+}
 TINY = {
     "llava": Tiny(_llava, _LLAVA, ("<image>",)),
     "llava_next": Tiny(_llava_next, _MISTRAL, ("<image>",)),
     "llava_onevision": Tiny(
-        _llava_onevision, _chatml("<image>\n", after_role=" ", after_turn=""), (*_IM, "<image>", "<video>"), eos="<|im_end|>"
+        _llava_onevision,
+        _chatml("<image>\n", after_role=" ", after_turn=""),
+        (*_IM, "<image>", "<video>"),
+        eos="<|im_end|>",
     ),
     "qwen2_vl": Tiny(
-        _qwen("Qwen2VL", dict(depth=2, embed_dim=WIDTH, hidden_size=WIDTH, num_heads=2, mlp_ratio=2, patch_size=PATCH)),
-        _chatml(_QWEN_IMAGE, _SYSTEM), **_QWEN,
+        _qwen(
+            "Qwen2VL",
+            {"depth": 2, "embed_dim": WIDTH, "hidden_size": WIDTH, "num_heads": 2, "mlp_ratio": 2, "patch_size": PATCH},
+        ),
+        _chatml(_QWEN_IMAGE, _SYSTEM),
+        **_QWEN,
     ),
     "qwen2_5_vl": Tiny(
-        _qwen("Qwen2_5_VL", dict(depth=2, hidden_size=WIDTH, intermediate_size=48, out_hidden_size=WIDTH, num_heads=2,
-                                 patch_size=PATCH, window_size=32, fullatt_block_indexes=[1])),
-        _chatml(_QWEN_IMAGE, _SYSTEM), **_QWEN,
+        _qwen(
+            "Qwen2_5_VL",
+            {
+                "depth": 2,
+                "hidden_size": WIDTH,
+                "intermediate_size": 48,
+                "out_hidden_size": WIDTH,
+                "num_heads": 2,
+                "patch_size": PATCH,
+                "window_size": 32,
+                "fullatt_block_indexes": [1],
+            },
+        ),
+        _chatml(_QWEN_IMAGE, _SYSTEM),
+        **_QWEN,
     ),
     "qwen3_vl": Tiny(
-        _qwen("Qwen3VL", dict(depth=2, hidden_size=WIDTH, intermediate_size=48, out_hidden_size=WIDTH, num_heads=2,
-                              patch_size=PATCH, num_position_embeddings=16, deepstack_visual_indexes=[0])),
-        _chatml(_QWEN_IMAGE), **_QWEN,
+        _qwen(
+            "Qwen3VL",
+            {
+                "depth": 2,
+                "hidden_size": WIDTH,
+                "intermediate_size": 48,
+                "out_hidden_size": WIDTH,
+                "num_heads": 2,
+                "patch_size": PATCH,
+                "num_position_embeddings": 16,
+                "deepstack_visual_indexes": [0],
+            },
+        ),
+        _chatml(_QWEN_IMAGE),
+        **_QWEN,
     ),
     "internvl": Tiny(
-        _internvl, _chatml("<IMG_CONTEXT>\n"), _IM,
-        dict(start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>", video_token="<video>"),
+        _internvl,
+        _chatml("<IMG_CONTEXT>\n"),
+        _IM,
+        {
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+            "context_image_token": "<IMG_CONTEXT>",
+            "video_token": "<video>",
+        },
         eos="<|im_end|>",
     ),
     "smolvlm": Tiny(_idefics("SmolVLM"), **_SMOL),
     "idefics3": Tiny(_idefics("Idefics3"), **_SMOL),
     "gemma3": Tiny(
-        _gemma3, _GEMMA, ("<start_of_turn>", "<end_of_turn>"),
-        dict(image_token="<image_soft_token>", boi_token="<start_of_image>", eoi_token="<end_of_image>"),
-        eos="<eos>", end="<end_of_turn>",
+        _gemma3,
+        _GEMMA,
+        ("<start_of_turn>", "<end_of_turn>"),
+        {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"},
+        eos="<eos>",
+        end="<end_of_turn>",
     ),
     "paligemma": Tiny(_paligemma, None, ("<image>",), eos="<eos>"),
-}  # fmt: skip
+}
 
 
 def save_tiny(kind: str, folder: Path) -> Path:
