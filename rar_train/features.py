@@ -79,7 +79,7 @@ def _save(path: Path, features: dict[str, Tensor]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     # Copies: rows of one tensor share its memory, and a layer may be the last state itself.
-    save_file({key: value.detach().cpu().clone() for key, value in features.items()}, part)
+    save_file({key: value.detach().cpu().contiguous().clone() for key, value in features.items()}, part)
     os.replace(part, path)
 
 

@@ -125,14 +125,14 @@ def test_the_optimiser_holds_the_adapter_alone_at_the_recipes_rate(module):
 
 def forward_counts(module: RankerModule, batch) -> tuple[list[int], float]:
     """How often each decoder layer ran in one step and its backward pass, and the loss."""
-    counts = [0] * len(module.mllm.base.get_decoder().layers)
-    for number, layer in enumerate(module.mllm.base.get_decoder().layers):
+    layers = module.mllm.base.get_decoder().layers
+    counts = [0] * len(layers)
 
-        def counted(*args, number=number, forward=layer.forward, **kwargs):
-            counts[number] += 1
-            return forward(*args, **kwargs)
+    def counted(number: int) -> None:
+        counts[number] += 1
 
-        layer.forward = counted
+    for number, layer in enumerate(layers):
+        layer.self_attn.register_forward_pre_hook(lambda *_, number=number: counted(number))
     module.train()
     losses, _ = losses_of(module.mllm, batch, module.recipe.ranker.objectives)
     sum(losses.values()).backward()
