@@ -71,7 +71,6 @@ def model_card(
     """
     registers = "import rar_train.timm_tower  # registers the tower of nano-mllm\n" if own_tower else ""
     kind = "merged model" if dtype else "LoRA adapter"
-    how = [f"- merged from base and adapter, weights in {dtype}; log-probabilities within {difference:.2g} of theirs"]
     prompts = [f"- {mode}: `{prompt!r}`" for mode, prompt in manifest["prompts"].items()]
     lines = [
         "---",
@@ -95,7 +94,11 @@ def model_card(
         f"- objectives: {recipe.ranker.objectives.weights}",
         f"- retriever: {manifest.get('encoder', recipe.retriever.model)}; data: {recipe.data.name}",
         f"- versions: {manifest['versions']}",
-        *(how if dtype else []),
+        *(
+            [f"- merged, weights in {dtype}; log-probabilities within {difference:.2g} of base and adapter"]
+            if dtype
+            else []
+        ),
         "",
         "## Prompts it was trained on",
         "",
