@@ -69,7 +69,7 @@ def test_rankings_are_shown_with_pictures_and_the_adapter_alone_is_uploaded(tiny
     loggers[2].experiment.finish()
     loggers[1].finalize("success")
     (table,) = {path.read_text() for path in (tmp_path / "wandb").rglob("*.table.json")}
-    assert "image-file" in table and pairs[0][0].candidates[2].name in table
+    assert '"Image"' in table and pairs[0][0].candidates[2].name in table
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
 
