@@ -213,3 +213,17 @@ def test_dora_and_rslora_train_and_load(kind, tiny, trainer, pairs, tmp_path):
     with torch.no_grad():
         module.eval()
         torch.testing.assert_close(TABLES["letters"](loaded, batch), TABLES["letters"](module.mllm, batch))
+
+
+def test_compiling_takes_every_decoder_layer_and_changes_no_loss(tiny, pairs, tmp_path):
+    found = []
+    with torch.compiler.set_stance("force_eager"):  # what is compiled, without the minutes that compiling takes
+        for on in ("false", "true"):
+            torch.manual_seed(0)
+            module = RankerModule(tiny(tmp_path, f"trainer.compile={on}"), load_mllm(RankerArgs()), 4)
+            batch = collate(module.mllm, pairs, ["letters"], 0, [0] * 3)
+            losses, _ = losses_of(module.mllm, batch, ObjectiveArgs(likelihood=0))
+            compiled = [layer._compiled_call_impl is not None for layer in module.mllm.base.get_decoder().layers]
+            found.append((losses["letters"].item(), all(compiled), any(compiled)))
+    assert found[0][0] == found[1][0]
+    assert found[0][1:] == (False, False) and found[1][1:] == (True, True)
