@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -166,7 +167,16 @@ class ShardedExamples(Dataset):
     def __getitem__(self, number: int) -> tuple[RankingExample, Image.Image]:
         return read_pair(self.folder, self.lines[number])
 
+    def example(self, number: int) -> RankingExample:
+        """An example without its picture."""
+        return read_example(self.folder, self.lines[number])
+
+    def image_size(self, number: int) -> tuple[int, int]:
+        """Width and height of an example's picture, which is not decoded."""
+        _, data = read_image_bytes(self.folder, self.lines[number])
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+
     def examples(self) -> Iterator[RankingExample]:
         """All examples without their pictures."""
-        for line in self.lines:
-            yield read_example(self.folder, line)
+        return map(self.example, range(len(self)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from data_prep.errors import UserError
 from data_prep.records import NONE_OF_THESE, Candidate, RankingExample
 
@@ -49,11 +47,16 @@ def graded(example: RankingExample) -> list[Candidate]:
 _ORDERS = {"truth_first": truth_first, "truth_only": truth_only, "graded": graded}
 
 
-def target_names(retrieved: RankingExample, target: str) -> Sequence[str]:
-    """The names that the answer lists, best first.
+def target_order(retrieved: RankingExample, target: str) -> list[Candidate]:
+    """The candidates in the order wanted of the ranker, best first.
 
     Args:
         retrieved: Candidates in retriever order.
         target: ``mining.target``.
     """
-    return [candidate.name for candidate in _ORDERS[target](retrieved)]
+    return _ORDERS[target](retrieved)
+
+
+def target_names(retrieved: RankingExample, target: str) -> list[str]:
+    """The names of ``target_order``."""
+    return [candidate.name for candidate in target_order(retrieved, target)]

@@ -109,7 +109,7 @@ def _by_list(mllm: Mllm, images: list[Image.Image], questions: Sequence[Question
         max_new_tokens=max(budgets),
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=mllm.turn_end_id,
     )
     replies = written[:, inputs["input_ids"].shape[1] :]
     own = [reply[:budget] for reply, budget in zip(replies, budgets, strict=True)]

@@ -20,7 +20,6 @@ import numpy as np
 from data_prep.command import run_command
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import load_encoder
-from data_prep.errors import UserError
 from data_prep.files import fingerprint, read_json, write_json, write_text
 from data_prep.held_out import check_not_mined
 from data_prep.recipe import load_saved_recipe
@@ -32,30 +31,11 @@ from eval.ranking import Answer, Question, to_ranking
 from eval.report import print_table, summarise
 from eval.retriever import evaluate_retriever, print_retriever
 from eval.tasks import Setting, ranked_labels, row_of, settings_of, spread
-from rar_train.adapter import load_adapter
+from rar_train.adapter import find_adapter, load_adapter
 from rar_train.backend import Mllm, load_mllm
 from rar_train.strategies import accelerator_of
 
 log = logging.getLogger(__name__)
-
-
-def find_adapter(ckpt: Path) -> tuple[Path, Path]:
-    """Finds the adapter and the run's folder for ``--ckpt``.
-
-    Raises:
-        UserError: There is no adapter there.
-    """
-    if ckpt.suffix in (".ckpt", ".adapter"):
-        adapter, run = ckpt.with_suffix(".adapter"), ckpt.parent.parent
-    else:
-        adapter, run = ckpt / "adapter", ckpt
-    if not (run / "recipe.yaml").is_file():
-        raise UserError(f"--ckpt {ckpt}: no run there (no recipe.yaml); give a folder that rar_train.fit wrote")
-    if not adapter.is_dir():
-        raise UserError(
-            f"--ckpt {ckpt}: no adapter at {adapter}; let the training end, or give one of {run}/checkpoints/*.ckpt"
-        )
-    return adapter, run
 
 
 class Evaluation:

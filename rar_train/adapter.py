@@ -4,19 +4,66 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from dataclasses import asdict
 from pathlib import Path
 
 import peft
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from data_prep.errors import UserError
 from data_prep.files import file_hash, read_json, write_folder, write_json
+from data_prep.prompts import NAMING, letters_prompt, list_prompt
 from data_prep.settings import LoraArgs, Recipe
 from rar_train.backend import Mllm
+from rar_train.families import Family
 
 log = logging.getLogger(__name__)
+
+
+# What training asked, with an example name; evaluation asks the same.
+PROMPTS = {"letters": letters_prompt(["NAME"]), "likelihood": NAMING, "list": list_prompt(["NAME"])}
+
+
+def _convolutions(mllm: Mllm) -> list[str]:
+    """Patterns of a convolutional tower's layers, one each, since timm's names tell no layer from its norm."""
+    tower = mllm.base.get_submodule(mllm.family.vision)
+    found = [name for name, layer in tower.named_modules() if isinstance(layer, nn.Conv2d) and layer.groups == 1]
+    return [re.escape(f"{mllm.family.vision}.{name}") for name in found if name.startswith("backbone.")]
+
+
+def lora_config(mllm: Mllm, args: LoraArgs) -> peft.LoraConfig:
+    """What peft adapts under a scope.
+
+    Raises:
+        UserError: The scope's projector has no layers that LoRA fits.
+    """
+    family, whole = mllm.family, None
+    patterns = [family.language]
+    if "projector" in args.scope and args.projector == "full":
+        whole = [family.connector]
+    elif "projector" in args.scope:
+        if family.projector is None:
+            raise UserError(
+                f"ranker.lora.scope={args.scope}: the projector of {mllm.id} is no linear layer, so LoRA does not fit; "
+                "train it whole with ranker.lora.projector=full, or leave it out of the scope"
+            )
+        patterns.append(family.projector)
+    if "vision" in args.scope:
+        patterns += [family.tower, *_convolutions(mllm)]
+    return peft.LoraConfig(
+        r=args.rank,
+        lora_alpha=args.alpha,
+        lora_dropout=args.dropout,
+        target_modules=args.layers or "|".join(f"({pattern})" for pattern in patterns),
+        modules_to_save=whole,
+        use_dora=args.dora,
+        use_rslora=args.rslora,
+        bias="none",
+    )
 
 
 def add_lora(mllm: Mllm, args: LoraArgs) -> Mllm:
@@ -24,23 +71,46 @@ def add_lora(mllm: Mllm, args: LoraArgs) -> Mllm:
 
     Args:
         mllm: A base model; it is changed.
-        args: Rank, scale, dropout and scope.
+        args: Rank, scale, dropout, scope and kind.
 
     Returns:
         Mllm: The same processor with the wrapped model; only the adapter is trainable.
+
+    Raises:
+        UserError: The scope or the regular expression finds nothing to adapt.
     """
-    pattern = mllm.family.language
-    if args.scope == "language+projector":
-        pattern = f"({pattern})|({mllm.family.projector})"
-    config = peft.LoraConfig(
-        r=args.rank, lora_alpha=args.alpha, lora_dropout=args.dropout, target_modules=pattern, bias="none"
-    )
-    wrapped = peft.get_peft_model(mllm.model, config)
-    trainable, total = wrapped.get_nb_trainable_parameters()
-    log.info(
-        "adapter: %s trainable of %s parameters (%.2f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total
-    )
+    config = lora_config(mllm, args)
+    try:
+        wrapped = peft.get_peft_model(mllm.model, config)
+    except ValueError as error:
+        raise UserError(f"ranker.lora: nothing adapted in {mllm.id}: {str(error).splitlines()[0]}") from None
     return Mllm(wrapped, mllm.processor, mllm.family, mllm.id)
+
+
+PARTS = ("language model", "projector", "vision tower")
+
+
+def part_of(name: str, family: Family) -> str:
+    """Which part of the MLLM a parameter belongs to, by its name."""
+    if f"{family.connector}." in name or "deepstack_merger_list." in name:
+        return "projector"
+    return "vision tower" if f"{family.vision}." in name else "language model"
+
+
+def parameter_table(mllm: Mllm) -> list[tuple[str, int, int]]:
+    """Trainable and all parameters of each part: rows of (part, trainable, all), the whole last.
+
+    Parameters that DeepSpeed has split over processes count in full; those in four bits by what they stand for.
+    """
+    counts = {part: [0, 0] for part in PARTS}
+    for name, parameter in mllm.model.named_parameters():
+        packed = 2 if type(parameter).__name__ == "Params4bit" else 1
+        size = packed * (parameter.ds_numel if "ds_numel" in vars(parameter) else parameter.numel())
+        count = counts[part_of(name, mllm.family)]
+        count[0] += size * parameter.requires_grad
+        count[1] += size
+    rows = [(part, trainable, total) for part, (trainable, total) in counts.items()]
+    return [*rows, ("whole", sum(row[1] for row in rows), sum(row[2] for row in rows))]
 
 
 def save_adapter(mllm: Mllm, folder: Path, recipe: Recipe, facts: dict) -> None:
@@ -68,6 +138,8 @@ def save_adapter(mllm: Mllm, folder: Path, recipe: Recipe, facts: dict) -> None:
             "base_model": mllm.id,
             "ranker": recipe.ranker.model,
             "adapter": file_hash(part / "adapter_model.safetensors"),
+            "recipe": {key: value for key, value in asdict(recipe).items() if key not in ("out", "cache")},
+            "prompts": PROMPTS,
             "versions": {
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
@@ -75,6 +147,25 @@ def save_adapter(mllm: Mllm, folder: Path, recipe: Recipe, facts: dict) -> None:
             },
         }
         write_json(part / "manifest.json", manifest | facts)
+
+
+def find_adapter(ckpt: Path) -> tuple[Path, Path]:
+    """Finds the adapter and the run's folder for ``--ckpt``.
+
+    Raises:
+        UserError: There is no adapter there.
+    """
+    if ckpt.suffix in (".ckpt", ".adapter"):
+        adapter, run = ckpt.with_suffix(".adapter"), ckpt.parent.parent
+    else:
+        adapter, run = ckpt / "adapter", ckpt
+    if not (run / "recipe.yaml").is_file():
+        raise UserError(f"--ckpt {ckpt}: no run there (no recipe.yaml); give a folder that rar_train.fit wrote")
+    if not adapter.is_dir():
+        raise UserError(
+            f"--ckpt {ckpt}: no adapter at {adapter}; let the training end, or give one of {run}/checkpoints/*.ckpt"
+        )
+    return adapter, run
 
 
 def load_adapter(mllm: Mllm, folder: Path) -> Mllm:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
+from peft import PeftModel, prepare_model_for_kbit_training
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, BatchFeature, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BatchFeature,
+    BitsAndBytesConfig,
+    ProcessorMixin,
+)
 
 import rar_train.timm_tower  # noqa: F401  (registers nano-mllm's tower)
 from data_prep.errors import UserError
@@ -21,28 +29,15 @@ from data_prep.files import file_hash, fingerprint
 from data_prep.hub import settle_hub
 from data_prep.prompts import LETTERS
 from data_prep.settings import RankerArgs
+from rar_train.families import FAMILIES, Family
 
 log = logging.getLogger(__name__)
 
 NANO_MLLM = Path(__file__).resolve().parent / "assets" / "nano-mllm"
 
 
-@dataclass(frozen=True)
-class Family:
-    """What differs between families.
-
-    Attributes:
-        language: Regular expression of the language model's linear layers.
-        projector: Regular expression of the projector's linear layers.
-        vision: The vision tower's place in the model; it stays frozen and in eval mode.
-    """
-
-    language: str = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
-    projector: str = r".*multi_modal_projector\.linear_[12]"
-    vision: str = "model.vision_tower"
-
-
-FAMILIES = {"llava": Family()}
+# Stands for an answer where a template is rendered to see what it puts before one; no template trims or splits it.
+_ANSWER = "THE-ANSWER-STANDS-HERE"
 
 
 class Mllm:
@@ -64,6 +59,21 @@ class Mllm:
         """Where the model is."""
         return self.model.device
 
+    @property
+    def base(self) -> nn.Module:
+        """The transformers model itself, under the adapter where there is one."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @property
+    def turn_end(self) -> str:
+        """The token that ends an answer."""
+        return self.family.turn_end or self.processor.tokenizer.eos_token
+
+    @property
+    def turn_end_id(self) -> int:
+        """The id of the token that ends an answer: where generation stops."""
+        return self.processor.tokenizer.convert_tokens_to_ids(self.turn_end)
+
     def render(self, prompt: str, answer: str | None = None) -> str:
         """One turn about one image by the model's own chat template.
 
@@ -74,13 +84,15 @@ class Mllm:
         user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
         if answer is None:
             return self.processor.apply_chat_template([user], add_generation_prompt=True, tokenize=False)
-        turn = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-        text = self.processor.apply_chat_template([user, turn], tokenize=False).rstrip()
-        # Some templates (LLaVA-1.5's) leave the turn's end to the reader.
-        end = self.processor.tokenizer.eos_token
-        return text if text.endswith(end) else text + end
+        turn = {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]}
+        text = self.processor.apply_chat_template([user, turn], tokenize=False)
+        # What templates write after an answer differs (nothing, white space, a misspelt token); a model is to learn
+        # the answer and the turn's end alone.
+        return text.rpartition(_ANSWER)[0] + answer + self.turn_end
 
     def _tokenise_answer(self, prompt: str, answer: str) -> tuple[int, ...]:
+        if self.family.suffix:
+            return tuple(self.processor.tokenizer(answer + self.turn_end, add_special_tokens=False).input_ids)
         head = self.processor.tokenizer(self.render(prompt)).input_ids
         full = self.processor.tokenizer(self.render(prompt, answer)).input_ids
         if full[: len(head)] != head:
@@ -114,30 +126,39 @@ class Mllm:
         """
         return self._process(images, [self.render(prompt) for prompt in prompts], "left")
 
-    def labelled(self, images: Sequence[Image.Image], prompts: Sequence[str], answers: Sequence[str]) -> BatchFeature:
-        """Model inputs with answers, padded on the right, and ``labels`` on the answers' tokens."""
-        texts = [self.render(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        batch = self._process(images, texts, "right")
+    def labelled(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], answers: Sequence[str], side: str = "right"
+    ) -> BatchFeature:
+        """Model inputs with answers, and ``labels`` on the answers' tokens; ``side`` says where padding goes."""
+        if self.family.suffix:
+            batch = self._process(images, [self.render(prompt) for prompt in prompts], side, suffix=list(answers))
+        else:
+            texts = [self.render(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+            batch = self._process(images, texts, side)
         labels = torch.full_like(batch["input_ids"], -100)
-        lengths = batch["attention_mask"].sum(1).tolist()
+        width = labels.shape[1]
+        ends = batch["attention_mask"].sum(1).tolist() if side == "right" else [width] * len(answers)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             ids = torch.tensor(self.answer_ids(prompt, answer))
-            place = slice(lengths[row] - len(ids), lengths[row])
+            place = slice(ends[row] - len(ids), ends[row])
             if not torch.equal(batch["input_ids"][row, place], ids):
                 raise UserError(f"{self.id}: the answer {answer!r} is tokenised otherwise beside an image")
             labels[row, place] = ids
         batch["labels"] = labels
         return batch
 
-    def _process(self, images: Sequence[Image.Image], texts: list[str], side: str) -> BatchFeature:
-        return self.processor(
-            images=list(images),
+    def _process(self, images: Sequence[Image.Image], texts: list[str], side: str, **more) -> BatchFeature:
+        inputs = self.processor(
+            images=[[image] for image in images],
             text=texts,
             padding=True,
             padding_side=side,
             return_tensors="pt",
             add_special_tokens=not texts[0].startswith(self.processor.tokenizer.bos_token or "\0"),
+            **more,
         )
+        inputs.pop("labels", None)  # PaliGemma's processor makes some of its own
+        return inputs
 
 
 def _unloadable(model: str, error: Exception) -> UserError:
@@ -162,6 +183,24 @@ def weights_hash(folder: Path) -> str:
     return fingerprint({path.name: _sha256_of(path) for path in folder.glob("*.safetensors")})
 
 
+def _four_bits(dtype: str) -> BitsAndBytesConfig:
+    """QLoRA's quantisation of the base.
+
+    Raises:
+        UserError: There is no CUDA GPU, or no bitsandbytes.
+    """
+    if not torch.cuda.is_available():
+        raise UserError("ranker.quantize=4bit: needs a CUDA GPU, and torch sees none here; set it to none")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("ranker.quantize=4bit: needs bitsandbytes; pip install bitsandbytes, or set it to none")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+
+
 def load_mllm(args: RankerArgs) -> Mllm:
     """Loads an MLLM and its processor; never with random weights.
 
@@ -181,10 +220,11 @@ def load_mllm(args: RankerArgs) -> Mllm:
         raise _unloadable(args.model, error) from None
     if kind not in FAMILIES:  # before gigabytes are fetched
         raise UserError(f"ranker.model={args.model}: family {kind} is not supported; there are {', '.join(FAMILIES)}")
+    quantized = {"quantization_config": _four_bits(args.dtype)} if args.quantize == "4bit" else {}
     try:
         processor = AutoProcessor.from_pretrained(source)
         model, report = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=getattr(torch, args.dtype), output_loading_info=True, use_safetensors=True
+            source, dtype=getattr(torch, args.dtype), output_loading_info=True, use_safetensors=True, **quantized
         )
         folder = Path(source) if local else Path(snapshot_download(source, local_files_only=True))
     except Exception as error:
@@ -192,9 +232,24 @@ def load_mllm(args: RankerArgs) -> Mllm:
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"ranker.model={args.model}: its files lack {len(missing)} weights, such as {missing[0]}")
+    family = FAMILIES[kind]
+    if processor.chat_template is None:
+        processor.chat_template = family.template
+    if processor.chat_template is None:
+        raise UserError(
+            f"ranker.model={args.model}: its files hold no chat template (chat_template.jinja); add its own"
+        )
+    if args.max_pixels is not None:
+        if family.budget is None:
+            raise UserError(f"ranker.max_pixels={args.max_pixels}: images of the family {kind} have a fixed size")
+        family.budget(processor, model, args.max_pixels)
+    if processor.tokenizer.eos_token is None:
+        raise UserError(f"ranker.model={args.model}: its tokenizer_config.json is missing or names no eos_token")
+    if args.quantize == "4bit":  # norms and embeddings in float32, as QLoRA trains
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
-    return Mllm(model.eval(), processor, FAMILIES[kind], f"{kind}-{weights_hash(folder)}")
+    return Mllm(model.eval(), processor, family, f"{kind}-{weights_hash(folder)}")
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:

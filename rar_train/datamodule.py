@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from data_prep.held_out import read_mined, write_mined
 from data_prep.settings import Recipe
 from data_prep.shards import ShardedExamples
 from rar_train.backend import Mllm
+from rar_train.budget import byte_lengths, check_fits, fitting, token_limit
 from rar_train.collate import RankingBatch, collate
 from rar_train.streaming import DataPosition, ResampledBatches, ShardStream
 
@@ -36,12 +37,24 @@ class EpochSampler(Sampler):
         epochs: Passes over the examples.
         seed: Of the permutations.
         position: Where to begin.
+        lengths: Of the examples; where given, a batch holds examples of like length.
     """
 
+    GROUPED = 50
+    """Batches among whose examples like lengths are looked for; the more, the liker, and the less random."""
+
     def __init__(
-        self, examples: int, batch_size: int, rank: int, world: int, epochs: int, seed: int, position: DataPosition
+        self,
+        examples: int,
+        batch_size: int,
+        rank: int,
+        world: int,
+        epochs: int,
+        seed: int,
+        position: DataPosition,
+        lengths: np.ndarray | None = None,
     ):
-        self.examples, self.batch_size = examples, batch_size
+        self.examples, self.batch_size, self.lengths = examples, batch_size, lengths
         self.rank, self.world, self.epochs, self.seed = rank, world, epochs, seed
         self.position = position
         self.per_epoch = examples // (batch_size * world)
@@ -49,28 +62,45 @@ class EpochSampler(Sampler):
     def __len__(self) -> int:
         return self.per_epoch * self.epochs
 
+    def _order(self, epoch: int) -> np.ndarray:
+        """An epoch's examples, batch after batch."""
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(self.examples)
+        if self.lengths is None:
+            return order
+        size = self.batch_size * self.world
+        order = order[: self.per_epoch * size]
+        pieces = np.split(order, range(self.GROUPED * size, len(order), self.GROUPED * size))
+        grouped = np.concatenate([piece[np.argsort(self.lengths[piece], kind="stable")] for piece in pieces])
+        return rng.permutation(grouped.reshape(-1, size)).reshape(-1)
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        ordered = -1
         for number in range(self.position.batches, len(self)):
             epoch, batch = divmod(number, self.per_epoch)
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.examples)
+            if epoch != ordered:
+                order, ordered = self._order(epoch), epoch
             first = batch * self.batch_size * self.world
             mine = order[first : first + self.batch_size * self.world][self.rank :: self.world]
             yield [(int(row), epoch) for row in mine]
 
 
 class _Rows(Dataset):
-    """Examples by (number, epoch), so that the epoch's shuffle reaches the collation."""
+    """Examples by (row, epoch), so that the epoch's shuffle reaches the collation."""
 
-    def __init__(self, examples: ShardedExamples):
-        self.examples = examples
+    def __init__(self, examples: ShardedExamples, numbers: Sequence[int]):
+        self.examples, self.numbers = examples, numbers
 
     def __getitem__(self, place: tuple[int, int]):
-        number, epoch = place
-        return self.examples[number], epoch
+        row, epoch = place
+        return self.examples[self.numbers[row]], epoch
 
 
-def _collate(rows: list, mllm: Mllm, objectives: tuple[str, ...], seed: int, target: str) -> RankingBatch:
-    return collate(mllm, [pair for pair, _ in rows], objectives, seed, [epoch for _, epoch in rows], target)
+def _collate(rows: list, stream_limit: int | None, **how) -> RankingBatch:
+    batch = collate(pairs=[pair for pair, _ in rows], epochs=[epoch for _, epoch in rows], **how)
+    if stream_limit is not None:
+        check_fits(batch, stream_limit)
+    return batch
 
 
 class RankingData(L.LightningDataModule):
@@ -105,14 +135,20 @@ class RankingData(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Opens the shards, checking their bytes."""
         made = read_json(self._made)
-        opened = ShardStream if self.recipe.mining.streaming else ShardedExamples
-        self.tuning = opened(Path(made["tuning"]))
         self.development = ShardedExamples(Path(made["development"]))
+        self.lengths = None
+        if self.recipe.mining.streaming:
+            self.tuning = ShardStream(Path(made["tuning"]))
+            self.kept = range(len(self.tuning))
+        else:
+            self.tuning = ShardedExamples(Path(made["tuning"]))
+            self.lengths = byte_lengths(self.tuning, self.objectives)
+            self.kept = fitting(self.tuning, self.lengths, self.mllm, self.recipe)
         optim, trainer = self.recipe.optim, self.recipe.trainer
         needed = optim.batch_size * optim.accumulate * trainer.devices * trainer.num_nodes
-        if len(self.tuning) < needed:
+        if len(self.kept) < needed:
             raise UserError(
-                f"{len(self.tuning)} ranking examples do not fill one step of {needed}; "
+                f"{len(self.kept)} ranking examples do not fill one step of {needed}; "
                 "lower optim.batch_size or optim.accumulate, or tune on more images"
             )
 
@@ -127,43 +163,57 @@ class RankingData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """All epochs as one stream of batches, from the position on."""
         optim, workers = self.recipe.optim, self.recipe.trainer.workers
-        weights = asdict(self.recipe.ranker.objectives)
-        objectives = tuple(name for name, weight in weights.items() if weight > 0)
-        made = partial(
-            _collate, mllm=self.mllm, objectives=objectives, seed=self.recipe.seed, target=self.recipe.mining.target
-        )
+        # Gradient checkpointing and the cache that carries a prompt on to its answers exclude each other.
+        cached = not self.recipe.trainer.gradient_checkpointing
         if isinstance(self.tuning, ShardStream):
             batches = ResampledBatches(
                 self.tuning, optim.batch_size, self.trainer.global_rank, self.recipe.seed, self.position
             )
+            made = self._collation(self.objectives, cached, token_limit(self.mllm, self.recipe))
             return DataLoader(batches, batch_size=None, collate_fn=made, num_workers=workers)
         sampler = EpochSampler(
-            len(self.tuning),
+            len(self.kept),
             optim.batch_size,
             self.trainer.global_rank,
             self.trainer.world_size,
             optim.epochs,
             self.recipe.seed,
             self.position,
+            self.lengths[self.kept] if optim.group_by_length else None,
         )
-        return DataLoader(_Rows(self.tuning), batch_sampler=sampler, collate_fn=made, num_workers=workers)
+        made = self._collation(self.objectives, cached)
+        return DataLoader(_Rows(self.tuning, self.kept), batch_sampler=sampler, collate_fn=made, num_workers=workers)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The objectives in use."""
+        return tuple(self.recipe.ranker.objectives.weights)
+
+    def _collation(
+        self, objectives: Collection[str], cached: bool, stream_limit: int | None = None
+    ) -> Callable[[list], RankingBatch]:
+        return partial(
+            _collate,
+            stream_limit=stream_limit,
+            mllm=self.mllm,
+            objectives=objectives,
+            seed=self.recipe.seed,
+            target=self.recipe.mining.target,
+            cached=cached,
+        )
 
     def val_dataloader(self) -> DataLoader:
         """A fixed spread of development examples, dealt over the processes."""
+        rank, world = self.trainer.global_rank, self.trainer.world_size
         count = min(self.recipe.trainer.validation_images, len(self.development))
+        # As many on each process: under ZeRO-3 none can take a step without the others.
+        count = max(1, count // world) * world
         chosen = np.linspace(0, len(self.development) - 1, count).astype(int).tolist()
-        # Every process needs a batch, or the others wait for it.
-        mine = [(row, 0) for row in chosen[self.trainer.global_rank :: self.trainer.world_size] or chosen[:1]]
+        mine = [(row, 0) for row in chosen[rank::world]]
         size = self.recipe.optim.batch_size
         batches = [mine[start : start + size] for start in range(0, len(mine), size)]
-        made = partial(
-            _collate,
-            mllm=self.mllm,
-            objectives=("letters", "likelihood"),
-            seed=self.recipe.seed,
-            target=self.recipe.mining.target,
-        )
-        return DataLoader(_Rows(self.development), batch_sampler=batches, collate_fn=made)
+        made = self._collation((*self.objectives, "letters", "likelihood"), cached=True)
+        return DataLoader(_Rows(self.development, range(len(self.development))), batch_sampler=batches, collate_fn=made)
 
 
 def optimizer_steps(recipe: Recipe, examples: int) -> int:

@@ -1,20 +1,23 @@
-"""The ranker's LightningModule: LoRA on an MLLM, trained on ranking examples."""
+"""The ranker's LightningModule: an adapter on an MLLM, trained on ranking examples."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+import math
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from data_prep.errors import UserError
 from data_prep.settings import Recipe
 from rar_train.adapter import add_lora
 from rar_train.backend import Mllm
 from rar_train.collate import RankingBatch
-from rar_train.objectives import LOSSES, TABLES
+from rar_train.objectives import TABLES, losses_of
+from rar_train.optimizer import adamw
 from rar_train.schedule import warmup_cosine
+from rar_train.validation import Ranked, text_figures, written_rankings
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,9 @@ class RankerModule(L.LightningModule):
         recipe: The run's recipe.
         mllm: The base model; the adapter is added to it.
         steps: Optimiser steps in the whole run, for the schedule.
+
+    Attributes:
+        ranked: What the last validation ranked, for the trackers: as many as ``tracking.pictures``.
     """
 
     # A checkpoint holds the adapter alone; the base comes from its own files.
@@ -36,12 +42,23 @@ class RankerModule(L.LightningModule):
         self.recipe, self.steps = recipe, steps
         self.mllm = add_lora(mllm, recipe.ranker.lora)
         self.model = self.mllm.model
-        self.weights = {name: weight for name, weight in asdict(recipe.ranker.objectives).items() if weight > 0}
+        self.weights = recipe.ranker.objectives.weights
+        self.ranked: list[Ranked] = []
+        if recipe.trainer.gradient_checkpointing:
+            self.mllm.base.gradient_checkpointing_enable({"use_reentrant": False})
+        if recipe.trainer.compile:
+            for layer in self.mllm.base.get_decoder().layers:
+                layer.compile()
 
     def train(self, mode: bool = True) -> RankerModule:
-        """Sets the mode; the frozen vision tower stays in eval mode, so its statistics hold still."""
+        """Sets the mode; a frozen vision tower stays in eval mode, and batch-norm statistics hold still in any."""
         super().train(mode)
-        self.model.get_submodule(f"base_model.model.{self.mllm.family.vision}").eval()
+        tower = self.mllm.base.get_submodule(self.mllm.family.vision)
+        if not any(parameter.requires_grad for parameter in tower.parameters()):
+            tower.eval()
+        for module in tower.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         return self
 
     def on_train_start(self) -> None:
@@ -53,26 +70,71 @@ class RankerModule(L.LightningModule):
         torch.manual_seed((self.recipe.seed * 1_000_003 + batch_idx) * 1_009 + self.global_rank)
 
     def training_step(self, batch: RankingBatch, _) -> Tensor:
-        """The weighted sum of the recipe's objectives."""
-        losses = {name: LOSSES[name](self.mllm, batch) for name in self.weights}
+        """The weighted sum of the recipe's objectives.
+
+        Raises:
+            UserError: The loss is not a finite number, on any process.
+        """
+        losses, _ = losses_of(self.mllm, batch, self.recipe.ranker.objectives)
         total = sum(self.weights[name] * loss for name, loss in losses.items())
+        # Asked of all processes, so that all stop where one has to.
+        if not self.trainer.strategy.reduce_boolean_decision(bool(total.isfinite()), all=True):
+            found = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
+            raise UserError(
+                f"the loss is not a finite number at step {self.trainer.global_step} ({found}); nothing of it is "
+                f"saved, the checkpoints before it stand. Lower optim.lr={self.recipe.optim.lr:g}, or take "
+                "trainer.precision=bf16-mixed or 32-true, with another out=FOLDER"
+            )
         self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, batch_size=len(batch.examples))
         self.log("train/loss", total, prog_bar=True, batch_size=len(batch.examples))
         return total
 
+    def on_validation_epoch_start(self) -> None:
+        """Forgets what the last validation ranked."""
+        self.ranked, self._to_write = [], []
+
     def validation_step(self, batch: RankingBatch, _) -> None:
-        """Accuracy of each one-pass mode on development examples, which all hold the truth."""
+        """Loss, and accuracy of each one-pass mode, on development examples, which all hold the truth."""
+        losses, tables = losses_of(self.mllm, batch, self.recipe.ranker.objectives, TABLES)
+        count = len(batch.examples)
+        total = sum(self.weights[name] * loss for name, loss in losses.items())
+        self.log("val/loss", total, batch_size=count, sync_dist=True)
         truths = torch.tensor(batch.truths, device=self.device)
-        for mode, table in TABLES.items():
-            hits = (table(self.mllm, batch).argmax(1) == truths).float().mean()
-            self.log(f"val/{mode}", hits, batch_size=len(truths), sync_dist=True)
+        for mode, table in tables.items():
+            hits = (table.argmax(1) == truths).float().mean()
+            self.log(f"val/{mode}", hits, batch_size=count, sync_dist=True)
+        batches = self.trainer.num_val_batches[0]
+        for row in range(min(count, math.ceil(self._text_count / batches))):
+            self._to_write.append((batch.images[row], batch.examples[row]))
+        for row in range(min(count, self.recipe.tracking.pictures - len(self.ranked))):
+            for mode, table in tables.items():
+                order = tuple(table[row, : batch.counts[row]].argsort(descending=True, stable=True).tolist())
+                self.ranked.append(Ranked(batch.images[row], batch.examples[row], order, mode))
+
+    @property
+    def _text_count(self) -> int:
+        """Written lists per process."""
+        return math.ceil(self.recipe.trainer.validation_text / self.trainer.world_size)
+
+    def on_validation_epoch_end(self) -> None:
+        """Accuracy and outcomes of written lists, on a spread of the same examples."""
+        chosen = self._to_write[: self._text_count]
+        if not chosen:
+            return
+        size, found = self.recipe.optim.batch_size, []
+        for start in range(0, len(chosen), size):
+            images, examples = zip(*chosen[start : start + size], strict=True)
+            found += written_rankings(self.mllm, images, examples)
+        for name, value in text_figures(found, [example for _, example in chosen]).items():
+            self.log(f"val/{name}", value, batch_size=len(chosen), sync_dist=True)
+        for (image, example), ranking in zip(chosen[: self.recipe.tracking.pictures], found, strict=False):
+            self.ranked.append(Ranked(image, example, ranking.order, "generate", ranking.reply))
 
     def configure_optimizers(self) -> dict:
         """AdamW on the adapter, with warm-up and cosine decay."""
-        optim = self.recipe.optim
         adapted = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(adapted, lr=optim.lr, weight_decay=optim.weight_decay)
-        return warmup_cosine(optimizer, optim.warmup, self.steps)
+        optimizer = adamw(adapted, self.recipe, self.device)
+        return warmup_cosine(optimizer, self.recipe.optim.warmup, self.steps)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keeps the checkpoint at the adapter's size (DeepSpeed leaves frozen weights out itself)."""

@@ -55,10 +55,20 @@ def name_scores(mllm: Mllm, inputs: BatchFeature, answers: Sequence[Sequence[int
     cache.batch_select_indices(rows)
     mask = torch.cat([inputs["attention_mask"][rows], real.to(inputs["attention_mask"].dtype)], 1)
     # The last token predicts nothing, so it needs no pass of its own.
-    rest = mllm.model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], past_key_values=cache, use_cache=True)
+    more = {"position_ids": _mrope_positions(mllm, mask, rows, ids.shape[1])} if mllm.family.mrope else {}
+    rest = mllm.model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], past_key_values=cache, use_cache=True, **more)
     logits = torch.cat([prefix.logits[rows, -1:], rest.logits], 1).float()
     tokens = -F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view_as(ids)
     return (tokens * real).sum(1)
+
+
+def _mrope_positions(mllm: Mllm, mask: Tensor, rows: Tensor, length: int) -> Tensor:
+    """Positions of answers behind an image in Qwen-VL, shape ``[3, m, length - 1]``.
+
+    An image takes fewer positions than tokens; the model keeps the difference of each row that it last saw.
+    """
+    places = (mask.long().cumsum(1) - 1)[:, -length:-1] + mllm.base.model.rope_deltas[rows]
+    return places.expand(3, -1, -1)
 
 
 def by_owner(scores: Tensor, counts: Sequence[int]) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
@@ -12,7 +14,23 @@ from data_prep.devices import accelerator_of
 from data_prep.settings import TrainerArgs
 
 
-def _cpu_deepspeed(stage: int) -> Strategy:
+def is_first_process() -> bool:
+    """Whether this is the run's first process, however it was launched (Lightning, torchrun, SLURM)."""
+    ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+    return all(int(os.environ.get(rank, 0)) == 0 for rank in ranks)
+
+
+def _deepspeed_settings(args: TrainerArgs) -> dict:
+    """What Lightning's DeepSpeed strategy takes, on any device."""
+    return {
+        "stage": int(args.strategy[-1]),
+        "offload_optimizer": args.offload in ("optimizer", "all"),
+        "offload_parameters": args.offload == "all",
+        "exclude_frozen_parameters": True,
+    }
+
+
+def _cpu_deepspeed(args: TrainerArgs) -> Strategy:
     """Lightning's DeepSpeed strategy, taught to run on CPU processes over gloo."""
     os.environ["DS_ACCELERATOR"] = "cpu"  # before deepspeed is imported
     from lightning.pytorch.strategies import DeepSpeedStrategy
@@ -35,7 +53,10 @@ def _cpu_deepspeed(stage: int) -> Strategy:
         def load_checkpoint(self, checkpoint_path: str, weights_only: bool | None = None) -> Mapping:
             return super().load_checkpoint(checkpoint_path, weights_only)
 
-    return CpuDeepSpeedStrategy(stage=stage, process_group_backend="gloo", exclude_frozen_parameters=True)
+    strategy = CpuDeepSpeedStrategy(process_group_backend="gloo", **_deepspeed_settings(args))
+    # torch's AdamW is on the CPU already; DeepSpeed's own would have to be compiled first.
+    strategy.config["zero_force_ds_cpu_optimizer"] = False
+    return strategy
 
 
 def strategy_of(args: TrainerArgs) -> Strategy:
@@ -47,13 +68,28 @@ def strategy_of(args: TrainerArgs) -> Strategy:
     kind = accelerator_of(args)
     processes = args.devices * args.num_nodes
     if args.strategy.startswith("deepspeed"):
-        stage = int(args.strategy[-1])
         if kind == "cpu":
-            return _cpu_deepspeed(stage)
+            return _cpu_deepspeed(args)
         from lightning.pytorch.strategies import DeepSpeedStrategy
 
-        return DeepSpeedStrategy(stage=stage, exclude_frozen_parameters=True)
+        return DeepSpeedStrategy(**_deepspeed_settings(args))
     if args.strategy == "ddp" or processes > 1:
         # Some LoRA weights take no part where an objective is off.
         return DDPStrategy(find_unused_parameters=True, process_group_backend="gloo" if kind == "cpu" else "nccl")
     return SingleDeviceStrategy(torch.device(kind, 0) if kind == "cuda" else torch.device("cpu"))
+
+
+@contextmanager
+def gathered(module: L.LightningModule) -> Iterator[None]:
+    """Within it the trainable parameters are whole on every process, also under ZeRO-3, which splits them.
+
+    All processes must enter it.
+    """
+    split = [value for value in module.parameters() if value.requires_grad and "ds_id" in vars(value)]
+    if not split:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(split):
+        yield

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from pathlib import Path
 
 import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy
 from omegaconf import OmegaConf
 
 from data_prep.errors import UserError
-from data_prep.files import write_text
+from data_prep.files import write_folder, write_text
 from data_prep.recipe import recipe_yaml
 from data_prep.settings import Recipe
-from rar_train.adapter import save_adapter
+from rar_train.adapter import parameter_table, save_adapter
 from rar_train.backend import load_mllm
-from rar_train.checkpoint import Checkpoints, last_checkpoint
+from rar_train.checkpoint import Checkpoints, last_checkpoint, saving, validation_figures
 from rar_train.datamodule import RankingData, optimizer_steps
+from rar_train.features import cache_features
+from rar_train.monitor import Monitor, progress_bar, table_lines
 from rar_train.ranker import RankerModule
-from rar_train.strategies import accelerator_of, strategy_of
-from rar_train.tracking import loggers_of
+from rar_train.strategies import accelerator_of, gathered, is_first_process, strategy_of
+from rar_train.tracking import loggers_of, upload_adapter
 
 log = logging.getLogger(__name__)
 
 # What a resumed run may change without becoming another run.
-_FREE = ("out", "cache", "eval", "tracking", "trainer.resume", "trainer.log_every", "trainer.checkpoint_every")
+_FREE = (
+    "out", "cache", "eval", "tracking", "trainer.resume", "trainer.log_every", "trainer.checkpoint_every",
+    "trainer.progress",
+)  # fmt: skip
 
 
 def _differences(one: dict, other: dict, prefix: str = "") -> list[str]:
@@ -72,7 +79,7 @@ def train_ranker(recipe: Recipe) -> Path:
     Returns:
         Path: The run's folder with ``adapter/``, ``recipe.yaml``, checkpoints and logs.
     """
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
+    first = is_first_process()
     out = claim_run_folder(recipe) if first else Path(recipe.out)
     if (out / "adapter" / "manifest.json").exists():
         log.info("training: %s is complete; reusing its adapter", out)
@@ -81,23 +88,46 @@ def train_ranker(recipe: Recipe) -> Path:
 
     strategy = strategy_of(recipe.trainer)  # first: DeepSpeed reads the environment when imported
     mllm = load_mllm(recipe.ranker)
+    if recipe.trainer.feature_cache:
+        cache_features(mllm, Path(recipe.cache), recipe.ranker.lora)
     data = RankingData(recipe, mllm)
     if first:
         data.prepare_data()  # before processes wait for each other with a time limit
     elif not (out / "data.json").exists():
         _wait_for(out / "data.json")
     data.setup("fit")
-    steps = optimizer_steps(recipe, len(data.tuning))
+    steps = optimizer_steps(recipe, len(data.kept))
     L.seed_everything(recipe.seed, verbose=False)  # after the data stages, which may or may not have drawn numbers
     module = RankerModule(recipe, mllm, steps)
+    table = parameter_table(module.mllm)
+    for line in table_lines(table) if first else ():
+        log.info("%s", line)
     facts = {
         "data": data.tuning.manifest["files"],
         "encoder": data.tuning.manifest["encoder"],
         "processes": recipe.trainer.devices * recipe.trainer.num_nodes,
     }
     start = int(checkpoint.stem.split("-")[1]) if checkpoint else 0
-    log.info("training: %d examples, %d steps%s", len(data.tuning), steps, f", from step {start}" if start else "")
-    trainer = L.Trainer(
+    log.info("training: %d examples, %d steps%s", len(data.kept), steps, f", from step {start}" if start else "")
+    parameters = {part: {"trainable": trainable, "all": total} for part, trainable, total in table}
+    loggers = loggers_of(recipe, start, {"parameters": parameters})
+    checkpoints = Checkpoints(recipe, facts)
+    trainer = _trainer(recipe, strategy, steps, loggers, [Monitor(recipe, table[-1][1:]), checkpoints])
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+        raise UserError(
+            f"interrupted at step {trainer.global_step}; the same command goes on from the last checkpoint"
+        ) from None
+    _finish(recipe, trainer, module, facts, checkpoints.best if recipe.trainer.adapter == "best" else None)
+    return out
+
+
+def _trainer(
+    recipe: Recipe, strategy: Strategy, steps: int, loggers: list[Logger], callbacks: list[Callback]
+) -> L.Trainer:
+    bar = progress_bar(recipe.trainer)
+    return L.Trainer(
         strategy=strategy,
         accelerator=accelerator_of(recipe.trainer),
         devices=recipe.trainer.devices,
@@ -111,25 +141,29 @@ def train_ranker(recipe: Recipe) -> Path:
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=recipe.trainer.log_every,
-        logger=loggers_of(recipe, start),
-        callbacks=[Checkpoints(recipe, facts)],
+        logger=loggers,
+        callbacks=[*callbacks, *bar],
         enable_checkpointing=False,
-        enable_progress_bar=False,
+        enable_progress_bar=bool(bar),
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    try:
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        raise UserError(
-            f"interrupted at step {trainer.global_step}; the same command goes on from the last checkpoint"
-        ) from None
+
+
+def _finish(recipe: Recipe, trainer: L.Trainer, module: RankerModule, facts: dict, best: Path | None) -> None:
+    """Leaves the run's adapter: the last weights, or the best checkpoint's where one is given."""
+    folder = Path(recipe.out) / "adapter"
+    figures = validation_figures(trainer)
+    with gathered(module), saving(folder, folder.with_name(".adapter.part")):
+        if trainer.is_global_zero and best is None:
+            save_adapter(module.mllm, folder, recipe, facts | {"step": trainer.global_step, "validation": figures})
+        elif trainer.is_global_zero:
+            with write_folder(folder) as part:
+                shutil.copytree(best.with_suffix(".adapter"), part, dirs_exist_ok=True)
     if trainer.is_global_zero:
-        save_adapter(module.mllm, out / "adapter", recipe, facts | {"step": trainer.global_step})
-        figures = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        log.info("training: done, %s; adapter in %s", figures, out / "adapter")
+        upload_adapter(trainer.loggers, folder)
+        log.info("training: done, %s; adapter%s in %s", figures, f" of {best.stem}" if best else "", folder)
     trainer.strategy.barrier()
-    return out
 
 
 def _wait_for(path: Path, seconds: int = 24 * 3600) -> None:

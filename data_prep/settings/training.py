@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from data_prep.settings.checks import bounded, check, one_of
 
+STRATEGIES = ("auto", "ddp", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_3")
+
 
 @dataclass
 class OptimArgs:
@@ -20,6 +22,10 @@ class OptimArgs:
     """Examples per process and forward pass."""
     accumulate: int = 1
     """Forward passes per step."""
+    group_by_length: bool = False
+    """Batches of examples of like length, so that less is padded; the order of batches stays random."""
+    fused: bool | None = None
+    """AdamW in one kernel per step; null: on a GPU."""
     max_steps: int = -1
     """Stops early after so many optimiser steps; -1: after the epochs."""
 
@@ -34,7 +40,9 @@ class TrainerArgs:
     """Lightning's Trainer."""
 
     strategy: str = "auto"
-    """``auto``, ``ddp``, or ``deepspeed_stage_1``, ``deepspeed_stage_2``; also on CPU processes."""
+    """``auto``, ``ddp``, or ``deepspeed_stage_1``, ``_2``, ``_3``; also on CPU processes."""
+    offload: str = "none"
+    """What DeepSpeed keeps in the host's memory: ``none``, ``optimizer``, or ``all`` (stage 3: the parameters too)."""
     accelerator: str = "auto"
     devices: int = 1
     workers: int = 0
@@ -47,29 +55,57 @@ class TrainerArgs:
     checkpoint_every: int = 50
     """Steps between checkpoints, and between validations."""
     validation_images: int = 200
-    """Development examples that a validation ranks."""
+    """Development examples that a validation ranks by letters and by likelihood."""
+    validation_text: int = 16
+    """As many of them are also ranked by the written list, which takes longest; 0: none."""
+    patience: int = 0
+    """Stops after so many validations without a better accuracy of ``ranker.mode``; 0: never."""
+    adapter: str = "last"
+    """Which checkpoint's adapter is the run's: the ``last``, or the ``best`` by validation accuracy of ``ranker.mode``.
+    The best checkpoint is kept in either case."""
+    gradient_checkpointing: bool = False
+    """Recomputes activations in the backward pass: less memory, more time."""
+    feature_cache: bool = False
+    """Keeps a frozen vision tower's features of every image on disk, for later epochs, objectives and runs."""
+    compile: bool = False
+    """Compiles the decoder's layers with ``torch.compile``; pays in long runs on a GPU."""
+    progress: str = "auto"
+    """Progress bar: ``on``, ``off``, or ``auto``, where standard error is a terminal."""
     resume: bool = True
     """Goes on from the run folder's last checkpoint; false starts the run anew."""
 
     def __post_init__(self) -> None:
         counts = ("devices", "num_nodes", "log_every", "checkpoint_every", "validation_images")
-        bounded("trainer", self, dict.fromkeys(counts, 1) | {"grad_clip": 0, "workers": 0})
+        from_zero = ("grad_clip", "workers", "validation_text", "patience")
+        bounded("trainer", self, dict.fromkeys(counts, 1) | dict.fromkeys(from_zero, 0))
         one_of("trainer.precision", self.precision, ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"))
-        one_of(
-            "trainer.strategy",
-            self.strategy,
-            ("auto", "ddp", "deepspeed_stage_1", "deepspeed_stage_2"),
+        one_of("trainer.strategy", self.strategy, STRATEGIES)
+        one_of("trainer.offload", self.offload, ("none", "optimizer", "all"))
+        one_of("trainer.adapter", self.adapter, ("last", "best"))
+        one_of("trainer.progress", self.progress, ("auto", "on", "off"))
+        check(
+            self.offload == "none" or self.strategy.startswith("deepspeed"),
+            f"trainer.offload={self.offload}: only DeepSpeed offloads; set trainer.strategy=deepspeed_stage_2 or _3",
+        )
+        check(
+            self.offload != "all" or self.strategy == "deepspeed_stage_3",
+            "trainer.offload=all: parameters are offloaded by trainer.strategy=deepspeed_stage_3 alone; use optimizer",
         )
 
 
 @dataclass
 class TrackingArgs:
-    """Weights & Biases; CSV is always written beside it."""
+    """Weights & Biases and TensorBoard; CSV is always written beside them."""
 
     wandb: str = "offline"
     """``offline``, ``online`` or ``disabled``."""
     project: str = "rar"
     entity: str | None = None
+    tensorboard: bool = False
+    """Also writes TensorBoard's event files, into ``RUN/tensorboard``."""
+    pictures: int = 8
+    """Development examples whose pictures and rankings a validation shows in the trackers; 0: none."""
 
     def __post_init__(self) -> None:
         one_of("tracking.wandb", self.wandb, ("offline", "online", "disabled"))
+        bounded("tracking", self, {"pictures": 0})

@@ -46,3 +46,11 @@ class Recipe:
             "mining.ground_truth=keep_without: letters and likelihood need a right answer in every example; add "
             "mining.none_of_these=true, or train on the list alone (ranker.objectives.letters=0 and .likelihood=0)",
         )
+        check(
+            self.mining.target != "truth_only" or objectives.listwise == 0,
+            "mining.target=truth_only: ranker.objectives.listwise needs an order; take truth_first or graded",
+        )
+        check(
+            not (self.mining.streaming and self.optim.group_by_length),
+            "optim.group_by_length: a stream's lengths are not known; set mining.streaming=false",
+        )

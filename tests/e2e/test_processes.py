@@ -25,9 +25,19 @@ def resume_from_step_4(run_command, folder: Path, arguments: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize(
-    ("strategy", "devices"), [("deepspeed_stage_2", 1), ("deepspeed_stage_2", 2), ("deepspeed_stage_1", 2), ("ddp", 2)]
+    ("strategy", "devices", "offload"),
+    [
+        ("deepspeed_stage_1", 2, "none"),
+        ("deepspeed_stage_2", 1, "none"),
+        ("deepspeed_stage_2", 2, "optimizer"),
+        ("deepspeed_stage_3", 2, "none"),
+        pytest.param("deepspeed_stage_3", 2, "all", marks=pytest.mark.slow),
+        ("ddp", 2, "none"),
+    ],
 )
-def test_trains_resumes_and_evaluates(strategy: str, devices: int, run_command, small, shared_cache, tmp_path: Path):
+def test_trains_resumes_and_evaluates(
+    strategy: str, devices: int, offload: str, run_command, small, shared_cache, tmp_path: Path
+):
     arguments = (
         "recipe=ranker_lora",
         f"cache={shared_cache}",
@@ -35,6 +45,7 @@ def test_trains_resumes_and_evaluates(strategy: str, devices: int, run_command, 
         "tracking.wandb=disabled",
         "trainer.accelerator=cpu",
         f"trainer.strategy={strategy}",
+        f"trainer.offload={offload}",
         f"trainer.devices={devices}",
         "optim.batch_size=2",
     )
@@ -56,7 +67,7 @@ def test_trains_resumes_and_evaluates(strategy: str, devices: int, run_command, 
 def test_resuming_with_another_number_of_processes_is_refused(run_command, small, shared_cache, tmp_path: Path):
     arguments = (
         "recipe=ranker_lora", f"cache={shared_cache}", *small, "tracking.wandb=disabled", "trainer.accelerator=cpu",
-        "trainer.strategy=ddp", "optim.batch_size=2",
+        "trainer.strategy=deepspeed_stage_2", "optim.batch_size=2",
     )  # fmt: skip
     run_command("rar_train.fit", *arguments, "out=run")
     shutil.rmtree(tmp_path / "run" / "adapter")

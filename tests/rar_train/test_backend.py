@@ -8,14 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaNextConfig,
-    LlavaNextForConditionalGeneration,
-    LlavaNextImageProcessor,
-    LlavaNextProcessor,
-)
 
 from data_prep.errors import UserError
 from data_prep.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt
@@ -132,15 +124,26 @@ def test_an_empty_folder_and_damaged_weights_are_user_errors_that_name_the_folde
             load_mllm(RankerArgs(model=str(tmp_path / name)))
 
 
-def test_an_unsupported_family_is_named_with_those_that_are(llava: Mllm, tmp_path):
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = LlamaConfig(vocab_size=len(llava.processor.tokenizer), **small)
-    vision = CLIPVisionConfig(image_size=32, patch_size=16, **small)
-    config = LlavaNextConfig(vision_config=vision, text_config=text, image_token_id=4, image_grid_pinpoints=[[32, 32]])
-    LlavaNextForConditionalGeneration(config).save_pretrained(tmp_path)
-    LlavaNextProcessor(LlavaNextImageProcessor(), llava.processor.tokenizer, patch_size=16).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=f"family llava_next is not supported; there are {', '.join(FAMILIES)}"):
+def test_an_unsupported_family_is_named_with_those_that_are(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "kosmos-2"}')
+    with pytest.raises(UserError, match=f"family kosmos-2 is not supported; there are {', '.join(FAMILIES)}"):
         load_mllm(RankerArgs(model=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja"]
+)
+def test_a_folder_that_lacks_a_file_of_its_processor_is_refused(llava_folder: Path, tmp_path, name):
+    copy = shutil.copytree(llava_folder, tmp_path / "incomplete")
+    (copy / name).unlink()
+    with pytest.raises(UserError, match=r"ranker\.model=.*incomplete: "):
+        load_mllm(RankerArgs(model=str(copy)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_four_bits_without_a_gpu_say_what_they_need(llava_folder: Path):
+    with pytest.raises(UserError, match=r"ranker\.quantize=4bit: needs a CUDA GPU"):
+        load_mllm(RankerArgs(model=str(llava_folder), quantize="4bit"))
 
 
 def test_loading_gives_eval_mode_the_asked_type_and_an_id_made_of_the_weights(llava_folder: Path, tmp_path):

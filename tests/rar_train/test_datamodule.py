@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import lightning as L
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,6 +45,38 @@ def test_a_resumed_stream_is_exactly_the_rest_of_the_whole_one(size, seed, data)
     whole = dealt(*size, seed)
     position = data.draw(st.integers(0, len(whole[0])))
     assert dealt(*size, seed, position) == [batches[position:] for batches in whole]
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, st.integers(0, 1000), st.data())
+def test_grouping_by_length_deals_as_many_distinct_rows_and_goes_on_from_any_position(size, seed, data):
+    examples, batch_size, world, epochs = size
+    lengths = np.array(data.draw(st.lists(st.integers(1, 99), min_size=examples, max_size=examples)))
+
+    def grouped(batches: int = 0) -> list[list]:
+        position = DataPosition(batches)
+        return [
+            list(EpochSampler(examples, batch_size, r, world, epochs, seed, position, lengths)) for r in range(world)
+        ]
+
+    whole = grouped()
+    for epoch in range(epochs):
+        rows = [row for batches in whole for batch in batches for row, own in batch if own == epoch]
+        assert len(rows) == len(set(rows)) == examples // (batch_size * world) * batch_size * world
+    position = data.draw(st.integers(0, len(whole[0])))
+    assert grouped(position) == [batches[position:] for batches in whole]
+
+
+def test_grouping_by_length_leaves_less_to_pad_and_keeps_batches_in_random_order():
+    lengths = np.random.default_rng(0).integers(10, 1000, 4000)
+    sampler = EpochSampler(4000, 8, 0, 1, 1, 0, DataPosition(), lengths)
+    batches = [lengths[[row for row, _ in batch]] for batch in sampler]
+    (plain,) = dealt(4000, 8, 1, 1, 0)
+    padding = sum(len(batch) * batch.max() - batch.sum() for batch in batches)
+    random = [lengths[[row for row, _ in batch]] for batch in plain]
+    assert padding < 0.2 * sum(len(batch) * batch.max() - batch.sum() for batch in random)
+    longest = np.array([batch.max() for batch in batches])
+    assert abs(np.corrcoef(longest[:-1], longest[1:])[0, 1]) < 0.2
 
 
 def test_epochs_and_seeds_come_in_different_orders_and_the_same_seed_in_the_same():

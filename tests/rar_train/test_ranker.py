@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data_prep.settings import RankerArgs
+from data_prep.errors import UserError
+from data_prep.settings import ObjectiveArgs, RankerArgs
+from rar_train.adapter import load_adapter, save_adapter
 from rar_train.backend import load_mllm
 from rar_train.collate import collate
-from rar_train.objectives import LOSSES, TABLES
+from rar_train.objectives import TABLES, losses_of
 from rar_train.ranker import RankerModule
 
 
@@ -29,7 +31,10 @@ def trainer() -> L.Trainer:
 
 def loader_of(module: RankerModule, pairs, *objectives: str) -> DataLoader:
     """Two batches of the same examples, shuffled otherwise."""
-    made = [collate(module.mllm, pairs, objectives or LOSSES, 0, [epoch] * len(pairs)) for epoch in range(2)]
+    made = [
+        collate(module.mllm, pairs, objectives or ("letters", "likelihood", "list"), 0, [epoch] * len(pairs))
+        for epoch in range(2)
+    ]
     return DataLoader(made, batch_size=None)
 
 
@@ -100,7 +105,9 @@ def test_dropout_repeats_for_the_same_batch_and_differs_for_another(module, trai
 def test_validation_reports_the_share_of_truths_ranked_first_in_both_modes(module, trainer, pairs):
     loader = loader_of(module, pairs)
     (found,) = trainer.validate(module, loader, verbose=False)
-    assert set(found) == {"val/letters", "val/likelihood"}
+    text = {f"val/generate{outcome}" for outcome in ("", "_ok", "_repaired", "_unreadable")}
+    assert set(found) == {"val/loss", "val/letters", "val/likelihood"} | text
+    assert sum(found[f"val/generate_{outcome}"] for outcome in ("ok", "repaired", "unreadable")) == pytest.approx(1)
     for mode, table in TABLES.items():
         with torch.no_grad():
             ranked = [
@@ -114,3 +121,109 @@ def test_the_optimiser_holds_the_adapter_alone_at_the_recipes_rate(module):
     held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(held) == sorted(id(p) for name, p in module.named_parameters() if "lora_" in name)
     assert optimizer.defaults["lr"] == 0.02
+
+
+def forward_counts(module: RankerModule, batch) -> tuple[list[int], float]:
+    """How often each decoder layer ran in one step and its backward pass, and the loss."""
+    layers = module.mllm.base.get_decoder().layers
+    counts = [0] * len(layers)
+
+    def counted(number: int) -> None:
+        counts[number] += 1
+
+    for number, layer in enumerate(layers):
+        layer.self_attn.register_forward_pre_hook(lambda *_, number=number: counted(number))
+    module.train()
+    losses, _ = losses_of(module.mllm, batch, module.recipe.ranker.objectives)
+    sum(losses.values()).backward()
+    return counts, float(sum(losses.values()))
+
+
+@pytest.mark.parametrize("objective", ["letters", "likelihood", "list"])
+def test_gradient_checkpointing_computes_every_layer_twice_and_the_same_gradient(objective, tiny, pairs, tmp_path):
+    weights = [f"ranker.objectives.{name}={int(name == objective)}" for name in ("letters", "likelihood", "list")]
+    found = []
+    for on in ("false", "true"):
+        torch.manual_seed(0)
+        module = RankerModule(
+            tiny(tmp_path, *weights, f"trainer.gradient_checkpointing={on}"), load_mllm(RankerArgs()), 4
+        )
+        batch = collate(module.mllm, pairs, [objective], 0, [0] * 3, cached=False)
+        counts, loss = forward_counts(module, batch)
+        gradients = {name: value.grad for name, value in module.named_parameters() if value.requires_grad}
+        found.append((counts, loss, gradients))
+    (plain, loss, gradients), (twice, loss_again, gradients_again) = found
+    assert set(plain) == {1} and set(twice) == {2}
+    assert loss == pytest.approx(loss_again, rel=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradients_again[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_vision_tower_in_scope_trains_its_convolutions_and_keeps_its_statistics(tiny, trainer, pairs, tmp_path):
+    recipe = tiny(tmp_path, "ranker.lora.scope=language+projector+vision", "optim.lr=0.02")
+    module = RankerModule(recipe, load_mllm(RankerArgs()), 4)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    trainer.fit(module, loader_of(module, pairs, "letters", "likelihood"))
+    changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if "lora_" in name}
+    tower = module.mllm.base.get_submodule("model.vision_tower")
+    assert any("vision_tower.backbone" in name and "conv" in name for name in changed)
+    assert tower.training and not any(m.training for m in tower.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+def test_a_frozen_tower_gets_no_gradient(module, pairs):
+    module.train()
+    batch = collate(module.mllm, pairs, ["letters"], 0, [0] * 3)
+    losses, _ = losses_of(module.mllm, batch, ObjectiveArgs(likelihood=0))
+    losses["letters"].backward()
+    tower = module.mllm.base.get_submodule("model.vision_tower")
+    assert not tower.training and all(value.grad is None for value in tower.parameters())
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_where(module, trainer, pairs):
+    with torch.no_grad():
+        next(value for name, value in module.named_parameters() if "lora_B" in name).fill_(float("nan"))
+    with pytest.raises(UserError, match=r"not a finite number at step 0 \(letters nan, .*Lower optim\.lr"):
+        trainer.fit(module, loader_of(module, pairs))
+
+
+def test_whole_projector_training_changes_all_its_weights_and_is_saved(tiny, trainer, pairs, tmp_path):
+    recipe = tiny(tmp_path, "ranker.lora.scope=language+projector", "ranker.lora.projector=full", "optim.lr=0.02")
+    module = RankerModule(recipe, load_mllm(RankerArgs()), 4)
+    trainer.fit(module, loader_of(module, pairs, "letters", "likelihood"))
+    save_adapter(module.mllm, tmp_path / "adapter", recipe, {})
+    loaded = load_adapter(load_mllm(RankerArgs()), tmp_path / "adapter")
+    mine, again = module.mllm.model.state_dict(), loaded.model.state_dict()
+    whole = [name for name in mine if "multi_modal_projector.modules_to_save" in name]
+    assert len(whole) == 4
+    for name in whole:
+        assert not torch.equal(mine[name], mine[name.replace("modules_to_save.default", "original_module")])
+        assert torch.equal(mine[name], again[name])
+
+
+@pytest.mark.parametrize("kind", ["dora", "rslora"])
+def test_dora_and_rslora_train_and_load(kind, tiny, trainer, pairs, tmp_path):
+    recipe = tiny(tmp_path, f"ranker.lora.{kind}=true", "optim.lr=0.02")
+    module = RankerModule(recipe, load_mllm(RankerArgs()), 4)
+    assert any("lora_magnitude_vector" in name for name, _ in module.named_parameters()) == (kind == "dora")
+    trainer.fit(module, loader_of(module, pairs, "letters", "likelihood"))
+    save_adapter(module.mllm, tmp_path / "adapter", recipe, {})
+    loaded = load_adapter(load_mllm(RankerArgs()), tmp_path / "adapter")
+    batch = collate(loaded, pairs, ["letters"], 0, [0] * 3)
+    with torch.no_grad():
+        module.eval()
+        torch.testing.assert_close(TABLES["letters"](loaded, batch), TABLES["letters"](module.mllm, batch))
+
+
+def test_compiling_takes_every_decoder_layer_and_changes_no_loss(tiny, pairs, tmp_path):
+    found = []
+    with torch.compiler.set_stance("force_eager"):  # what is compiled, without the minutes that compiling takes
+        for on in ("false", "true"):
+            torch.manual_seed(0)
+            module = RankerModule(tiny(tmp_path, f"trainer.compile={on}"), load_mllm(RankerArgs()), 4)
+            batch = collate(module.mllm, pairs, ["letters"], 0, [0] * 3)
+            losses, _ = losses_of(module.mllm, batch, ObjectiveArgs(likelihood=0))
+            compiled = [layer._compiled_call_impl is not None for layer in module.mllm.base.get_decoder().layers]
+            found.append((losses["letters"].item(), all(compiled), any(compiled)))
+    assert found[0][0] == found[1][0]
+    assert found[0][1:] == (False, False) and found[1][1:] == (True, True)

@@ -8,7 +8,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 
 from data_prep.errors import UserError
 from data_prep.settings import TrainerArgs
-from rar_train.strategies import accelerator_of, strategy_of
+from rar_train.strategies import accelerator_of, is_first_process, strategy_of
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
@@ -26,7 +26,7 @@ def test_several_cpu_processes_talk_over_gloo(args):
     assert strategy.process_group_backend == "gloo"
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_deepspeed_runs_on_cpu_processes_and_keeps_checkpoints_small(stage, monkeypatch):
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")  # what strategy_of sets is undone after the test
     strategy = strategy_of(TrainerArgs(accelerator="cpu", strategy=f"deepspeed_stage_{stage}"))
@@ -34,6 +34,45 @@ def test_deepspeed_runs_on_cpu_processes_and_keeps_checkpoints_small(stage, monk
     assert strategy.config["zero_optimization"]["stage"] == stage
     assert strategy.exclude_frozen_parameters
     assert strategy.root_device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("stage", "offload", "expected"),
+    [(2, "optimizer", {"offload_optimizer"}), (3, "all", {"offload_optimizer", "offload_param"})],
+)
+def test_offload_settings_reach_deepspeed(stage, offload, expected, monkeypatch):
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    args = TrainerArgs(accelerator="cpu", strategy=f"deepspeed_stage_{stage}", offload=offload)
+    config = strategy_of(args).config["zero_optimization"]
+    assert {key for key in ("offload_optimizer", "offload_param") if config.get(key)} == expected
+
+
+@pytest.mark.parametrize(
+    ("strategy", "offload", "message"),
+    [("ddp", "optimizer", "only DeepSpeed offloads"), ("deepspeed_stage_2", "all", "deepspeed_stage_3 alone")],
+)
+def test_offload_that_a_strategy_cannot_do_is_refused(strategy, offload, message):
+    with pytest.raises(UserError, match=message):
+        TrainerArgs(strategy=strategy, offload=offload)
+
+
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
+        ({"RANK": "8", "LOCAL_RANK": "0", "GROUP_RANK": "1"}, False),  # torchrun, second machine
+        ({"SLURM_PROCID": "8", "SLURM_LOCALID": "0"}, False),
+        ({"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0"}, True),
+    ],
+)
+def test_one_process_alone_is_the_first_under_every_launcher(environment, first, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() is first
 
 
 @without_gpu

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-from rar_train.tracking import loggers_of, run_id
+from rar_train.monitor import table_lines
+from rar_train.tracking import loggers_of, run_id, show_rankings, upload_adapter
+from rar_train.validation import Ranked
 
 
 def test_csv_is_the_only_logger_where_tracking_is_disabled(tiny, tmp_path):
@@ -46,3 +49,44 @@ def test_offline_tracking_needs_no_account_and_goes_on_under_the_same_id(tiny, t
     assert ids == [run_id(tmp_path)] * 2
     kept = {path.name.rsplit("-", 1)[1] for path in Path(tmp_path / "wandb").glob("offline-run-*")}
     assert kept == {run_id(tmp_path)}
+
+
+def ranked_of(pairs) -> list[Ranked]:
+    example, picture = pairs[0]
+    return [
+        Ranked(picture, example, (2, 0, 1, 3, 4), "letters"),
+        Ranked(picture, example, (0, 1, 2, 3, 4), "generate", "?"),
+    ]
+
+
+def test_rankings_are_shown_with_pictures_and_the_adapter_alone_is_uploaded(tiny, pairs, finished, tmp_path):
+    recipe = tiny(tmp_path, "tracking.wandb=offline", "tracking.tensorboard=true")
+    loggers = loggers_of(recipe, 0, {"parameters": {"whole": {"trainable": 1, "all": 2}}})
+    assert [type(logger).__name__ for logger in loggers] == ["CSVLogger", "TensorBoardLogger", "WandbLogger"]
+    show_rankings(loggers, ranked_of(pairs), 7)
+    upload_adapter(loggers, finished / "adapter")
+    assert loggers[2].experiment.config["parameters"]["whole"]["all"] == 2
+    loggers[2].experiment.finish()
+    loggers[1].finalize("success")
+    (table,) = {path.read_text() for path in (tmp_path / "wandb").rglob("*.table.json")}
+    assert '"Image"' in table and pairs[0][0].candidates[2].name in table
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_ranking_says_its_names_in_order_and_whether_the_truth_is_first(pairs):
+    right, wrong = ranked_of(pairs)
+    assert (right.hit, wrong.hit) == (True, False)
+    assert right.names[0] == pairs[0][0].candidates[2].name
+
+
+def test_the_table_of_parameters_gives_counts_and_shares():
+    lines = table_lines([("projector", 50, 200), ("vision tower", 0, 0), ("whole", 50, 200)])
+    assert lines[1].split() == ["projector", "50", "200", "25.00", "%"]
+    assert lines[2].split() == ["vision", "tower", "0", "0"]
+
+
+def test_a_run_logs_its_throughput(finished):
+    (path,) = (finished / "log").glob("*/metrics.csv")
+    with open(path, newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("perf/tokens_per_s")]
+    assert rows and all(float(row["perf/tokens_per_s"]) > float(row["perf/images_per_s"]) > 0 for row in rows)

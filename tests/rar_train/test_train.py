@@ -30,7 +30,9 @@ def as_if_killed_after(out: Path, step: int) -> None:
 
 def figures(out: Path, stretch: int) -> list[dict]:
     with open(out / "log" / f"from-step-{stretch:06d}" / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
+        rows = [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in csv.DictReader(file)]
+    # Throughput stands in rows of its own and differs from run to run.
+    return [row for row in rows if any(value for key, value in row.items() if key not in ("step", "epoch"))]
 
 
 def test_a_run_leaves_an_adapter_that_loads_its_recipe_and_its_figures(finished):

@@ -1,0 +1,261 @@
+"""A LoRA step of this project and of TRL's SFTTrainer with peft: tokens per second and peak memory, side by side.
+
+    pip install trl
+    python benchmarks/train_step.py [--small]
+
+The same random LLaVA, pictures, prompts, batch, precision and adapter, by turns, each turn in a process of its own: on
+a CPU about 100 million parameters in float32; on a GPU the shape of LLaVA-1.5 7B in bfloat16 with gradient
+checkpointing. The objective is the one that both have: the language-model loss on the sorted list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+
+from data_prep.blazon import draw_classes
+from data_prep.prompts import list_answer, list_prompt
+from data_prep.recipe import load_recipe
+from data_prep.records import Candidate, RankingExample
+from data_prep.shields import render
+from rar_train.adapter import lora_config, parameter_table
+from rar_train.backend import Mllm
+from rar_train.collate import collate, shuffled
+from rar_train.families import FAMILIES
+from rar_train.monitor import Monitor, peak_flops
+from rar_train.nano_architecture import CHAT_TEMPLATE
+from rar_train.nano_tokenizer import IMAGE, nano_tokenizer
+from rar_train.ranker import RankerModule
+
+PATCH, K = 14, 5
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is trained, and how much of it."""
+
+    text: dict
+    tower: dict
+    pixels: int
+    batch: int
+    warm: int
+    timed: int
+    gradient_checkpointing: bool
+
+
+def _shape(width: int, inner: int, layers: int, heads: int) -> dict:
+    return {
+        "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads,
+    }  # fmt: skip
+
+
+def size_of(small: bool) -> Size:
+    """The shape that the machine can carry."""
+    if small:
+        return Size(_shape(64, 128, 2, 2), _shape(64, 128, 2, 2), 56, 2, 1, 2, False)
+    if torch.cuda.is_available():
+        return Size(_shape(4096, 11008, 32, 32), _shape(1024, 4096, 24, 16), 336, 8, 3, 10, True)
+    return Size(_shape(640, 1728, 10, 10), _shape(512, 2048, 8, 8), 224, 4, 1, 4, False)
+
+
+def parts(size: Size) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """The random model and its processor."""
+    tokenizer = nano_tokenizer(append_eos=False)
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+           "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**size.tower, image_size=size.pixels, patch_size=PATCH),
+        text_config=LlamaConfig(**size.text, **ids, vocab_size=32_000, max_position_embeddings=4096),
+        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_seq_length=(size.pixels // PATCH) ** 2,
+    )
+    square = {"height": size.pixels, "width": size.pixels}
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size=square, crop_size=square), tokenizer, patch_size=PATCH, chat_template=CHAT_TEMPLATE,
+        vision_feature_select_strategy="default", num_additional_image_tokens=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        torch.set_default_dtype(torch.bfloat16 if torch.cuda.is_available() else torch.float32)
+        model = LlavaForConditionalGeneration(config)
+        torch.set_default_dtype(torch.float32)
+    return model, processor
+
+
+def examples(count: int) -> list[tuple[RankingExample, Image.Image]]:
+    """Armory's shields with five candidates each."""
+    classes = draw_classes("tuning", 40, 4, 0)
+    made = []
+    for number in range(count):
+        chosen = np.random.default_rng(number).permutation(len(classes))[:K].tolist()
+        candidates = tuple(Candidate(label, classes[label].name, -place) for place, label in enumerate(chosen))
+        picture = render(classes[chosen[number % K]], 96, np.random.default_rng([1, number]))
+        made.append((RankingExample(f"example-{number}", chosen[number % K], candidates), picture))
+    return made
+
+
+def settings(size: Size, out: str) -> list[str]:
+    """The recipe's settings that both sides follow."""
+    return [
+        "recipe=ranker_lora", f"out={out}", "ranker.lora.scope=language", "ranker.objectives.letters=0",
+        "ranker.objectives.likelihood=0", "ranker.objectives.list=1", "optim.lr=1e-4", "trainer.log_every=1000",
+        f"trainer.gradient_checkpointing={str(size.gradient_checkpointing).lower()}", f"optim.batch_size={size.batch}",
+    ]  # fmt: skip
+
+
+def rate(stamps: list[float], tokens: list[int], size: Size, model: torch.nn.Module) -> dict:
+    """Figures of a turn from the times at which its steps ended."""
+    seconds = stamps[-1] - stamps[size.warm - 1]
+    device = next(model.parameters()).device
+    on_gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"tokens_per_s": sum(tokens[size.warm :]) / seconds, "tokens": sum(tokens), "peak_gb": peak / 1e9}
+
+
+def ours(size: Size) -> dict:
+    """Runs this project's trainer."""
+    import lightning as L
+    from torch.utils.data import DataLoader
+
+    model, processor = parts(size)
+    steps = size.warm + size.timed
+    with tempfile.TemporaryDirectory() as out:
+        recipe = load_recipe(settings(size, out))
+        module = RankerModule(recipe, Mllm(model, processor, FAMILIES["llava"], "random"), steps)
+        stamps, tokens = [], []
+
+        class Clock(L.Callback):
+            def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                stamps.append(time.perf_counter())
+                tokens.append(batch.tokens)
+
+        loader = DataLoader(
+            examples(size.batch * steps), batch_size=size.batch,
+            collate_fn=lambda rows: collate(module.mllm, rows, ["list"], 0, [0] * len(rows)),
+        )  # fmt: skip
+        trainer = L.Trainer(
+            max_steps=steps, accelerator="auto", devices=1, gradient_clip_val=1.0, logger=False, default_root_dir=out,
+            precision="bf16-mixed" if torch.cuda.is_available() else "32-true", callbacks=[Clock()],
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module, loader)
+        _, trainable, total = parameter_table(module.mllm)[-1]
+        figures = rate(stamps, tokens, size, model) | {"parameters": total, "trainable": trainable}
+        peak = peak_flops(module.device, "bf16")
+        if peak is not None:
+            flops = Monitor(recipe, (trainable, total)).flops_per_token
+            figures["mfu"] = figures["tokens_per_s"] * flops / peak
+        return figures
+
+
+def trl(size: Size) -> dict:
+    """Runs TRL's SFTTrainer on the same."""
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    model, processor = parts(size)
+    steps = size.warm + size.timed
+    rows = []
+    for example, picture in examples(size.batch * steps):
+        names = [candidate.name for candidate in shuffled(example, 0, 0).candidates]
+        target = [example.candidates[example.truth].name]
+        target += [candidate.name for candidate in example.candidates if candidate.label != example.label]
+        rows.append(
+            {
+                "images": [picture],
+                "prompt": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "image", "text": None}, {"type": "text", "text": list_prompt(names)}],
+                    }
+                ],
+                "completion": [{"role": "assistant", "content": [{"type": "text", "text": list_answer(target)}]}],
+            }
+        )
+    stamps, tokens = [], []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs) -> None:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            stamps.append(time.perf_counter())
+
+    class Counting(SFTTrainer):
+        def training_step(self, model, inputs, *args, **kwargs):
+            tokens.append(int(inputs["attention_mask"].sum()))
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    with tempfile.TemporaryDirectory() as out:
+        recipe = load_recipe(settings(size, out))
+        mllm = Mllm(model, processor, FAMILIES["llava"], "random")
+        config = SFTConfig(
+            output_dir=out, per_device_train_batch_size=size.batch, max_steps=steps, learning_rate=1e-4,
+            max_length=None, weight_decay=recipe.optim.weight_decay, max_grad_norm=1.0,
+            bf16=torch.cuda.is_available(),
+            gradient_checkpointing=size.gradient_checkpointing, use_cpu=not torch.cuda.is_available(),
+            report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
+        )  # fmt: skip
+        trainer = Counting(
+            model=model, args=config, train_dataset=Dataset.from_list(rows), processing_class=processor,
+            peft_config=lora_config(mllm, recipe.ranker.lora), callbacks=[Clock()],
+        )  # fmt: skip
+        trainer.train()
+        return rate(stamps, tokens, size, model)
+
+
+def turn(side: str, small: bool) -> dict:
+    """Runs one side in a process of its own, whose last line is its figures."""
+    command = [sys.executable, __file__, "--side", side, *(["--small"] if small else [])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--side", choices=("ours", "trl"))
+    args = parser.parse_args()
+    size = size_of(args.small)
+    if args.side:
+        print(json.dumps({"ours": ours, "trl": trl}[args.side](size)))
+        return
+    found: dict[str, list[dict]] = {"ours": [], "trl": []}
+    for _ in range(2):
+        for side, figures in found.items():
+            figures.append(turn(side, args.small))
+            print(f"{side}: {figures[-1]['tokens_per_s']:.1f} tokens/s, peak {figures[-1]['peak_gb']:.2f} GB")
+    best = {
+        f"{side}_{key}": statistics.median(figures[key] for figures in turns)
+        for side, turns in found.items() for key in turns[0]
+    }  # fmt: skip
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    ratio = best["ours_tokens_per_s"] / best["trl_tokens_per_s"]
+    print(f"{device}: {ratio:.2f} times TRL's tokens/s")
+    print(json.dumps(best | {"ratio_to_trl": ratio, "device": device, "size": asdict(size)}))
+
+
+if __name__ == "__main__":
+    main()

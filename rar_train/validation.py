@@ -1,0 +1,86 @@
+"""Ranks development examples for real, as the evaluation does: one-pass modes and the written list."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import distributed
+
+from data_prep.prompts import list_answer, list_prompt
+from data_prep.records import Ranking, RankingExample
+from data_prep.replies import read_list
+from rar_train.backend import Mllm
+from rar_train.collate import to_device
+
+OUTCOMES = ("ok", "repaired", "unreadable")
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A ranking to look at.
+
+    Attributes:
+        image: The picture.
+        example: Its candidates in the order shown.
+        order: The candidates' positions, best first.
+        mode: How they were ranked.
+        reply: What the model wrote, where it wrote.
+    """
+
+    image: Image.Image
+    example: RankingExample
+    order: tuple[int, ...]
+    mode: str
+    reply: str = ""
+
+    @property
+    def hit(self) -> bool:
+        """Whether the truth is first."""
+        return self.order[0] == self.example.truth
+
+    @property
+    def names(self) -> list[str]:
+        """The candidates' names, best first."""
+        return [self.example.candidates[place].name for place in self.order]
+
+
+@torch.no_grad()
+def written_rankings(mllm: Mllm, images: Sequence[Image.Image], examples: Sequence[RankingExample]) -> list[Ranking]:
+    """Has the model write sorted lists, greedily, and reads them strictly.
+
+    Args:
+        mllm: The ranker.
+        images: One batch.
+        examples: Their candidates in the order to show.
+    """
+    names = [[candidate.name for candidate in example.candidates] for example in examples]
+    prompts = [list_prompt(row) for row in names]
+    inputs = to_device(mllm.inputs(images, prompts), next(mllm.model.parameters()))
+    # A reply may be as long as its own right answer and a little more, whatever else is in the batch.
+    budgets = [len(mllm.answer_ids(p, list_answer(row))) + 8 for p, row in zip(prompts, names, strict=True)]
+    written = mllm.model.generate(
+        **inputs,
+        max_new_tokens=max(budgets),
+        do_sample=False,
+        pad_token_id=mllm.processor.tokenizer.pad_token_id,
+        eos_token_id=mllm.turn_end_id,
+        # Split parameters are gathered by all processes together, so none may stop before the others.
+        synced_gpus=distributed.is_initialized() and distributed.get_world_size() > 1,
+    )
+    replies = written[:, inputs["input_ids"].shape[1] :]
+    texts = mllm.processor.tokenizer.batch_decode(
+        [reply[:budget] for reply, budget in zip(replies, budgets, strict=True)], skip_special_tokens=True
+    )
+    return [read_list(text.strip(), row) for text, row in zip(texts, names, strict=True)]
+
+
+def text_figures(rankings: Sequence[Ranking], examples: Sequence[RankingExample]) -> dict[str, float]:
+    """Accuracy of written lists given a hit, and the share of each outcome."""
+    counts = Counter(ranking.outcome for ranking in rankings)
+    hits = sum(ranking.order[0] == example.truth for ranking, example in zip(rankings, examples, strict=True))
+    shares = {f"generate_{outcome}": counts[outcome] / len(rankings) for outcome in OUTCOMES}
+    return {"generate": hits / len(rankings)} | shares

@@ -1,0 +1,95 @@
+"""An exported model is plain, says what base and adapter say, and carries a card with what was measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_prep.errors import UserError
+from data_prep.recipe import recipe_yaml
+from data_prep.settings import LoraArgs, RankerArgs
+from rar_train.adapter import add_lora, load_adapter, save_adapter
+from rar_train.backend import load_mllm
+from rar_train.export import check_same, log_probabilities, main
+from tests.commands import environment
+
+
+@pytest.fixture
+def run(llava_folder, tiny, tmp_path) -> Path:
+    """A run's folder around a LLaVA of the hub's kind."""
+    recipe = tiny(tmp_path / "run", f"ranker.model={llava_folder}")
+    mllm = add_lora(load_mllm(recipe.ranker), LoraArgs(rank=2, scope="language+projector"))
+    for name, parameter in mllm.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    save_adapter(mllm, tmp_path / "run" / "adapter", recipe, {"step": 7, "validation": {"letters": 0.625}})
+    (tmp_path / "run" / "recipe.yaml").write_text(recipe_yaml(recipe))
+    return tmp_path / "run"
+
+
+def test_a_merged_model_loads_without_this_project_and_says_the_same(run, llava_folder, tmp_path):
+    main(["--ckpt", str(run), "--merge"])
+    expected = log_probabilities(load_adapter(load_mllm(RankerArgs(model=str(llava_folder))), run / "adapter"))
+    code = (
+        "import sys\nfrom transformers import AutoModelForImageTextToText, AutoProcessor\n"
+        f"model = AutoModelForImageTextToText.from_pretrained({str(run / 'merged')!r})\n"
+        f"AutoProcessor.from_pretrained({str(run / 'merged')!r})\n"
+        "assert not any(name.startswith(('rar_train', 'data_prep', 'peft')) for name in sys.modules)\n"
+    )
+    env = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=env, capture_output=True)
+    plain = load_mllm(RankerArgs(model=str(run / "merged")))
+    torch.testing.assert_close(log_probabilities(plain), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_card_holds_what_the_runs_files_hold(run):
+    manifest = json.loads((run / "adapter" / "manifest.json").read_text())
+    evaluated = run / "eval" / "test-letters"
+    evaluated.mkdir(parents=True)
+    row = {"task": "few_shot", "shots": 4, "seed": 1, "method": "rar", "top1": 0.8125}
+    (evaluated / "results.json").write_text(json.dumps({"rows": [row], "adapter": manifest["adapter"]}))
+    other = run / "eval" / "test-generate"
+    other.mkdir()
+    (other / "results.json").write_text(json.dumps({"rows": [row | {"top1": 0.4321}], "adapter": "another"}))
+    main(["--ckpt", str(run)])
+    card = (run / "exported" / "README.md").read_text()
+    for fact in (manifest["base_model"], manifest["adapter"], "0.625", "0.8125", "step 7", "NAME"):
+        assert fact in card
+    assert "0.4321" not in card  # measured on another adapter
+    assert (run / "exported" / "adapter_model.safetensors").is_file()
+
+
+def test_the_asked_type_is_written(run, tmp_path):
+    main(["--ckpt", str(run), "--merge", "--dtype", "bfloat16", "--to", str(tmp_path / "half")])
+    model = load_mllm(RankerArgs(model=str(tmp_path / "half"), dtype="bfloat16")).model
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_merge_that_says_something_else_is_refused(run, monkeypatch):
+    merge = "peft.tuners.lora.layer.Linear.get_delta_weight"
+    monkeypatch.setattr(merge, lambda self, name: torch.zeros_like(self.get_base_layer().weight))
+    with pytest.raises(UserError, match=r"differ by .* nothing was written"):
+        main(["--ckpt", str(run), "--merge"])
+    assert not (run / "merged").exists()
+
+
+def test_not_a_number_is_no_match():
+    with pytest.raises(UserError, match="differ by nan"):
+        check_same(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, float("nan")]]), 1e-3, "it")
+
+
+def test_a_folder_of_other_files_is_left_alone(run, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="holds files that no export wrote"):
+        main(["--ckpt", str(run), "--merge", "--to", str(tmp_path / "thesis")])
+    shutil.rmtree(run / "adapter")
+    with pytest.raises(UserError, match="no adapter at"):
+        main(["--ckpt", str(run), "--merge"])

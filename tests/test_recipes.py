@@ -1,0 +1,45 @@
+"""Every recipe that the package carries resolves, and says how to launch it."""
+
+from __future__ import annotations
+
+import pytest
+
+from data_prep.recipe import RECIPES, load_recipe, recipe_names
+from rar_train.families import FAMILIES
+
+# Names on the hub, by family; checked against the hub's configurations on a machine with a network.
+HUB = {
+    "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2_5_vl",
+    "Qwen/Qwen2.5-VL-32B-Instruct": "qwen2_5_vl",
+    "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl",
+    "llava-hf/llava-1.5-7b-hf": "llava",
+}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_resolves_and_its_header_says_how_to_launch_it(name):
+    recipe = load_recipe([f"recipe={name}"])
+    header = [line for line in (RECIPES / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
+    assert any("python -m " in line and f"recipe={name}" in line for line in header)
+    assert recipe.out.startswith("runs/")
+
+
+@pytest.mark.parametrize("name", [n for n in recipe_names() if n.startswith(("ranker_", "rar_"))])
+def test_a_rankers_recipe_can_work(name):
+    recipe = load_recipe([f"recipe={name}"])
+    ranker, trainer = recipe.ranker, recipe.trainer
+    assert recipe.task == "ranker"
+    kind = (HUB | {"nano-mllm": "llava"})[ranker.model]
+    assert ranker.max_pixels is None or FAMILIES[kind].budget is not None
+    assert not trainer.feature_cache or (FAMILIES[kind].fixed_tower and "vision" not in ranker.lora.scope)
+    # The mode that evaluation takes is one that the objectives train.
+    trained = {"letters": "letters", "listwise": "letters", "likelihood": "likelihood", "list": "generate"}
+    assert ranker.mode in {trained[objective] for objective in ranker.objectives.weights}
+    assert ranker.dtype == "float32" or trainer.precision == "bf16-mixed"  # the adapter stays in float32
+
+
+def test_the_papers_recipe_holds_the_papers_values():
+    recipe = load_recipe(["recipe=rar_paper"])
+    assert (recipe.optim.lr, recipe.optim.epochs, recipe.mining.k) == (1e-5, 1, 5)
+    assert recipe.ranker.objectives.weights == {"list": 1.0}
+    assert recipe.ranker.model == "llava-hf/llava-1.5-7b-hf" and recipe.ranker.mode == "generate"
