@@ -99,3 +99,14 @@ def test_hashes_follow_names_and_contents(tmp_path):
     second = folder_hash(tmp_path)
     (tmp_path / "in" / "a").rename(tmp_path / "in" / "b")
     assert len({first, second, folder_hash(tmp_path)}) == 3
+
+
+def test_of_two_that_make_the_same_folder_the_first_to_end_makes_it(tmp_path):
+    """The other may be read already, so it is not exchanged."""
+    folder = tmp_path / "made"
+    with write_folder(folder) as late:
+        (late / "who").write_text("late")
+        folder.mkdir()
+        (folder / "who").write_text("first")
+    assert (folder / "who").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
