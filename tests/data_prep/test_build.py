@@ -117,7 +117,7 @@ def test_what_examples_do_not_depend_on_makes_nothing(built, cache, setting):
 
 
 def test_disjoint_halves_ask_each_other(built, cache):
-    tuning, development = build(recipe_in(cache, "mining.neighbours=disjoint", "mining.ground_truth=insert"))
+    tuning, _ = build(recipe_in(cache, "mining.neighbours=disjoint", "mining.ground_truth=insert"))
     dataset = read_dataset(recipe_in(cache).data, cache, ("tuning",))
     memory, queries = halves(dataset.parts["tuning"], 0)
     keys = {example.key.rpartition("-")[0] for example, _ in rows(tuning)}
@@ -132,10 +132,8 @@ def test_mining_a_leak_warns(cache, caplog):
 
 def test_data_sets_are_mixed_by_weight(built, cache):
     """Another armory beside the first: a half of the first's examples by lot, and all of the other's twice."""
-    mixed = [
-        "mining.weight=0.5",
-        "mining.mix=[{data: {seed: 5, armory: {tuning_classes: 4, development_classes: 8, tuning_images: 3}}, weight: 2}]",
-    ]
+    other = "{seed: 5, armory: {tuning_classes: 4, development_classes: 8, tuning_images: 3}}"
+    mixed = ["mining.weight=0.5", f"mining.mix=[{{data: {other}, weight: 2}}]"]
     tuning, development = build(recipe_in(cache, *mixed))
     assert development == built[1]
     first = {example.key: example for example, _ in rows(built[0])}
