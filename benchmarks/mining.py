@@ -32,7 +32,7 @@ from data_prep.records import Sample
 from data_prep.settings import MiningArgs, RetrieverArgs
 from data_prep.shards import ShardedExamples
 
-DIMENSION = 128
+DIMENSION = 96
 MOST_QUERIES = 10_000
 PER_CLASS = 10
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.datasets import read_dataset
 from data_prep.errors import UserError
 from data_prep.files import read_json
 from data_prep.recipe import load_saved_recipe

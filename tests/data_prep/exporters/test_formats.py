@@ -72,8 +72,8 @@ def test_rar_records_are_in_the_released_words(shards, tmp_path):
     assert record["conversations"][0] == {
         "from": "user",
         "value": "Here is a image:<Img index=1><image></Img>. Please play the role of a aircraft classification "
-        "expert, and sort the provided categories from high to low according to the top 5 similarity with the input image. "
-        f"Here are the optional categories:{names}.",
+        "expert, and sort the provided categories from high to low according to the top 5 similarity with the input "
+        f"image. Here are the optional categories:{names}.",
     }
     assert record["conversations"][1] == {"from": "assistant", "value": str(target_names(example, "truth_first"))}
 
