@@ -61,7 +61,10 @@ def _facts(
     held = [
         m and [m.encoder_id, [(e.label, e.key, e.digest) for e in m.entries]] for m in (memories.images, memories.names)
     ]
-    settings = {name: value for name, value in asdict(mining).items() if name in _SETTINGS}
+    # A setting that is not in use remakes nothing.
+    unused = {"retrieved"} if mining.construction == "top_k" else set()
+    unused |= set() if mining.easy else {"easy_depth"}
+    settings = {name: value for name, value in asdict(mining).items() if name in _SETTINGS and name not in unused}
     facts = {
         "version": _VERSION,
         "part": part,
@@ -129,31 +132,18 @@ def mine(
     xq = embed_images(encoder, samples, retriever, cache)
     copies, exclude = None, None
     if leave_out:
-        near: list = [[] for _ in samples]
-        if mining.copies_above <= 1:
-            near = search_blockwise(NearCopies(memories.images, xq, mining.copies_above), len(xq), processes)
-        copies = group_copies(samples, memories.images, near)
+        copies = _find_copies(samples, memories.images, xq, mining.copies_above, processes)
         memories = replace(memories, images=by_group(memories.images, copies.groups))
         exclude = [copies.groups[sample.digest] for sample in samples]
         log.info("mining: %s: %d equal, %d near copies left out", part, copies.equal, len(copies.near))
     counts: Counter = Counter()
     recall: dict[str, dict] = {}
     facts |= {"skipped": dict(dataset.skipped), "counts": counts, "recall": recall}  # filled as examples are made
-
-    def found() -> Iterator[tuple[RankingExample, Sample]]:
-        for source in mining.memories:
-            search = Neighbours(memories, source, mining.unit, xq, mining.depth, retriever, dataset.names, exclude)
-            by_query = search_blockwise(search, len(xq), processes)
-            recall[source] = recall_at(samples, by_query, mining.depth)
-            for sample, candidates in zip(samples, by_query, strict=True):
-                key = f"{sample.key}-{source}"
-                made = build_examples(key, sample.label, candidates, mining, dataset.names, dataset.synonyms)
-                for example, reason in made:
-                    counts[reason] += 1
-                    if example:
-                        yield example, sample
-
-    kept = _with_likeness(found(), memories.names)
+    searches = {
+        source: Neighbours(memories, source, mining.unit, xq, mining.depth, retriever, dataset.names, exclude)
+        for source in mining.memories
+    }
+    kept = _with_likeness(_examples(dataset, samples, searches, mining, processes, counts, recall), memories.names)
     first = next(kept, None)
     if first is None:
         raise UserError(
@@ -166,6 +156,36 @@ def mine(
         write_shards(place, chain([first], kept), mining.shard_size, facts, mining.images)
     log.info("mining: %s: %s", part, ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())))
     return folder
+
+
+def _find_copies(samples: Sequence[Sample], memory: Memory, xq: np.ndarray, above: float, processes: int) -> Copies:
+    """Searches the memory for pictures of the samples; above 1 no similarity counts, equal bytes alone do."""
+    near: list = [[] for _ in samples]
+    if above <= 1:
+        near = search_blockwise(NearCopies(memory, xq, above), len(xq), processes)
+    return group_copies(samples, memory, near)
+
+
+def _examples(
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    searches: dict[str, Neighbours],
+    mining: MiningArgs,
+    processes: int,
+    counts: Counter,
+    recall: dict[str, dict],
+) -> Iterator[tuple[RankingExample, Sample]]:
+    """Gives the examples that are kept, source by source; counts them and the dropped, and notes the recall."""
+    for source, search in searches.items():
+        by_query = search_blockwise(search, len(samples), processes)
+        recall[source] = recall_at(samples, by_query, mining.depth)
+        for sample, candidates in zip(samples, by_query, strict=True):
+            key = f"{sample.key}-{source}"
+            made = build_examples(key, sample.label, candidates, mining, dataset.names, dataset.synonyms)
+            for example, reason in made:
+                counts[reason] += 1
+                if example:
+                    yield example, sample
 
 
 def _with_likeness(

@@ -132,11 +132,8 @@ def test_mining_a_leak_warns(cache, caplog):
 
 def test_data_sets_are_mixed_by_weight(built, cache):
     """Another armory beside the first: a half of the first's examples by lot, and all of the other's twice."""
-    mixed = [
-        "mining.weight=0.5",
-        "mining.mix=[{weight: 2, data: {seed: 5, "
-        "armory: {tuning_classes: 4, development_classes: 8, tuning_images: 3}}}]",
-    ]
+    other = "{seed: 5, armory: {tuning_classes: 4, development_classes: 8, tuning_images: 3}}"
+    mixed = ["mining.weight=0.5", f"mining.mix=[{{data: {other}, weight: 2}}]"]
     tuning, development = build(recipe_in(cache, *mixed))
     assert development == built[1]
     first = {example.key: example for example, _ in rows(built[0])}

@@ -74,9 +74,12 @@ def test_killed_in_drawing_and_mining_it_makes_the_same_examples(run_command, sm
         *arguments,
         "cache=killed",
     )
+    kill_when(
+        tmp_path, lambda: any(killed.glob(".examples-*.part/*.tar")), "data_prep.build", *arguments, "cache=killed"
+    )
     run_command("data_prep.build", *arguments, "cache=killed")
     shards = [
-        {path.name: path.read_bytes() for path in sorted((tmp_path / cache).glob("examples-tuning-*/*.tar"))}
+        {path.name: path.read_bytes() for path in sorted((tmp_path / cache).glob("examples-*/*"))}
         for cache in ("whole", "killed")
     ]
     assert shards[0] == shards[1] != {}

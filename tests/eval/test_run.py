@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.datasets import read_dataset
 from data_prep.errors import UserError
 from data_prep.files import read_json
 from data_prep.recipe import load_saved_recipe
@@ -205,3 +206,13 @@ def test_another_base_model_than_the_adapters_is_refused_before_anything_is_writ
     with pytest.raises(UserError, match=r"trained on nano-mllm \(llava-1\.5-7b-hf\), but llava-"):
         main(["--ckpt", str(run), *few])
     assert not list((run / "eval").rglob("results.json"))
+
+
+def test_images_that_the_run_was_tuned_on_are_not_evaluated(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    recipe = load_saved_recipe(tmp_path / "run" / "recipe.yaml", [])
+    dataset = read_dataset(recipe.data, Path(recipe.cache), ("test",))
+    with open(tmp_path / "run" / "mined.txt", "a") as file:
+        file.write(f"{dataset.parts['test'][3].digest}\n")
+    with pytest.raises(UserError, match="1 of 16 images of test were mined for its training"):
+        main(["--ckpt", str(tmp_path / "run")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import lightning as L
@@ -9,8 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader, Dataset
 
 from data_prep.errors import UserError
+from data_prep.held_out import read_mined
+from data_prep.prompts import list_answer
+from data_prep.shards import ShardedExamples
 from rar_train.datamodule import DataPosition, EpochSampler, RankingData, optimizer_steps
 
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 6), st.integers(1, 4), st.integers(1, 3))
@@ -88,6 +93,25 @@ def test_epochs_and_seeds_come_in_different_orders_and_the_same_seed_in_the_same
     assert dealt(40, 4, 1, 2, 0) == [one]
 
 
+class _Numbers(Dataset):
+    """The places that a loader asks for."""
+
+    def __getitem__(self, place):
+        return place
+
+
+@pytest.mark.parametrize("examples", [48, 50])
+def test_two_ranks_of_two_workers_see_every_example_once_an_epoch(examples):
+    seen = []
+    for rank in range(2):
+        sampler = EpochSampler(examples, 4, rank, 2, 2, 0, DataPosition())
+        loader = DataLoader(_Numbers(), batch_sampler=sampler, collate_fn=list, num_workers=2)
+        seen += [place for batch in loader for place in batch]
+    assert len(set(seen)) == len(seen)
+    # What does not fill a batch on every process at the end of an epoch is left out.
+    assert len(seen) == 2 * (examples - examples % 8)
+
+
 @pytest.fixture(scope="module")
 def data_of(tiny, nano, tmp_path_factory):
     """Makes a DataModule as a Trainer would see it."""
@@ -128,6 +152,34 @@ def test_the_candidates_order_changes_from_epoch_to_epoch(data_of):
         for example in batch.examples:
             shown.setdefault(example.key, set()).add(example.candidates)
     assert sum(len(orders) > 1 for orders in shown.values()) > len(shown) / 2
+
+
+def test_a_run_keeps_the_list_of_what_was_mined(data_of):
+    data = data_of()
+    assert len(read_mined(Path(data.recipe.out))) == 24  # 8 classes of 3 pictures
+
+
+def test_streaming_draws_from_the_same_examples_and_goes_on_from_a_position(data_of):
+    data = data_of("mining.streaming=true")
+    whole = [[example.key for example in batch.examples] for batch in islice(data.train_dataloader(), 6)]
+    known = {example.key for example in ShardedExamples(data.tuning.folder).examples()}
+    assert {key for batch in whole for key in batch} <= known
+    data.load_state_dict({"batches": 2})
+    rest = [[example.key for example in batch.examples] for batch in islice(data.train_dataloader(), 4)]
+    assert rest == whole[2:]
+
+
+def test_workers_prepare_the_same_batches(data_of):
+    assert keys_of(data_of("trainer.workers=2").train_dataloader()) == keys_of(data_of().train_dataloader())
+
+
+def test_the_list_objective_asks_for_the_recipes_target(data_of, nano):
+    data = data_of("ranker.objectives.list=1", "mining.target=truth_only")
+    batch = next(iter(data.train_dataloader()))
+    for row, example in enumerate(batch.examples):
+        labels = batch.sorting["labels"][row]
+        answer = nano.processor.tokenizer.decode(labels[labels != -100], skip_special_tokens=True).strip()
+        assert answer == list_answer([example.candidates[example.truth].name])
 
 
 def test_only_the_recipes_objectives_are_collated(data_of):
