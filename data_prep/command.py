@@ -11,6 +11,18 @@ from collections.abc import Callable
 from data_prep.errors import UserError
 
 
+def quiet_libraries() -> None:
+    """Leaves out the libraries' notices, unless they warn of something that a user can mend."""
+    for chatty in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+        logging.getLogger(chatty).propagate = False
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Notices between libraries, about calls that this project does not make itself or must make for older releases.
+    libraries = "lightning|torch|faiss|webdataset|peft|transformers"
+    for category in (UserWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=category, module=libraries)
+
+
 def run_command(main: Callable[[list[str]], None], help_text: str) -> int:
     """Runs a command's main on the command line.
 
@@ -29,14 +41,7 @@ def run_command(main: Callable[[list[str]], None], help_text: str) -> int:
     # One line a stage from this project; the libraries' notices only when they warn.
     for package in ("data_prep", "rar_train", "eval", "__main__"):
         logging.getLogger(package).setLevel(logging.INFO)
-    for chatty in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-        logging.getLogger(chatty).propagate = False
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Notices between libraries, about calls that this project does not make itself or must make for older releases.
-    libraries = "lightning|torch|faiss|webdataset|peft|transformers"
-    for category in (UserWarning, FutureWarning):
-        warnings.filterwarnings("ignore", category=category, module=libraries)
+    quiet_libraries()
     try:
         main(arguments)
     except UserError as error:

@@ -64,14 +64,15 @@ class Mllm:
         """Where the model is."""
         return self.model.device
 
-    def render(self, prompt: str, answer: str | None = None) -> str:
-        """One turn about one image by the model's own chat template.
+    def render(self, prompt: str, answer: str | None = None, images: int = 1) -> str:
+        """One turn about images by the model's own chat template.
 
         Args:
             prompt: What the user asks.
             answer: The assistant's turn; without it the text ends where the model would go on.
+            images: How many stand before the prompt.
         """
-        user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
+        user = {"role": "user", "content": [{"type": "image"}] * images + [{"type": "text", "text": prompt}]}
         if answer is None:
             return self.processor.apply_chat_template([user], add_generation_prompt=True, tokenize=False)
         turn = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
@@ -105,14 +106,22 @@ class Mllm:
             raise UserError(f"{self.id}: its tokenizer does not give each letter a token of its own")
         return ids
 
-    def inputs(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> BatchFeature:
-        """Model inputs for one image and prompt a row, padded on the left.
+    def inputs(self, images: Sequence[Image.Image | Sequence[Image.Image]], prompts: Sequence[str]) -> BatchFeature:
+        """Model inputs for one image and prompt a row, or several images and a prompt, padded on the left.
+
+        Raises:
+            UserError: Several images, and the chat template shows one alone.
 
         Returns:
             BatchFeature: ``input_ids`` and ``attention_mask`` of shape ``[n, t]``, pixels, and
             whatever else the family's processor gives.
         """
-        return self._process(images, [self.render(prompt) for prompt in prompts], "left")
+        groups = [[own] if isinstance(own, Image.Image) else list(own) for own in images]
+        texts = [self.render(prompt, images=len(own)) for prompt, own in zip(prompts, groups, strict=True)]
+        most, mark = max(range(len(groups)), key=lambda row: len(groups[row])), self.processor.image_token
+        if len(groups[most]) > 1 and texts[most].count(mark) != len(groups[most]) * self.render("").count(mark):
+            raise UserError(f"{self.id}: its chat template does not take several images; set eval.examples=false")
+        return self._process(groups, texts, "left")
 
     def labelled(self, images: Sequence[Image.Image], prompts: Sequence[str], answers: Sequence[str]) -> BatchFeature:
         """Model inputs with answers, padded on the right, and ``labels`` on the answers' tokens."""
