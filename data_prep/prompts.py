@@ -24,11 +24,19 @@ _LIST = (
     "Please play the role of a classification expert, and sort the provided {k} categories from high to low "
     "according to the top {k} similarity with the input image. Here are the optional categories:{names}."
 )
-# Released; for models that were not tuned to answer with a list.
+# Released for five categories; for models that were not tuned to answer with a list.
 _STRUCTURED = (
-    " Your answer should follow the following format, like:['category A', 'category B', 'category C', "
-    "'category D', 'category E']. Only choose five categories, and no further information."
+    " Your answer should follow the following format, like:{format}. Only choose {count} categories, and no further "
+    "information."
 )
+_COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+_EXAMPLES = "The first picture is the one in question. The other pictures each show a category, in the order listed."
+
+
+def with_examples(prompt: str) -> str:
+    """Says what the pictures are where every candidate is shown by an example too."""
+    return f"{_EXAMPLES}\n{prompt}"
 
 
 def letters_prompt(names: Sequence[str]) -> str:
@@ -51,10 +59,15 @@ def list_prompt(names: Sequence[str], structured: bool = False) -> str:
 
     Args:
         names: Candidate names in the order in which to show them.
-        structured: Adds the reply format that the released code gives untuned models.
+        structured: Adds the reply format that the released code gives untuned models. Its text is for
+            five categories; here it names as many as there are.
     """
-    prompt = _LIST.format(k=len(names), names=list_answer(names))
-    return prompt + _STRUCTURED if structured else prompt
+    count = len(names)
+    prompt = _LIST.format(k=count, names=list_answer(names))
+    if not structured:
+        return prompt
+    wanted = list_answer([f"category {letter}" for letter in LETTERS[:count]])
+    return prompt + _STRUCTURED.format(format=wanted, count=_COUNTS[count] if count < len(_COUNTS) else count)
 
 
 def list_answer(names: Sequence[str]) -> str:

@@ -8,9 +8,11 @@ found and the retriever's order stands.
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Sequence
 
+from data_prep.prompts import LETTERS
 from data_prep.records import Ranking
 
 
@@ -18,56 +20,158 @@ def _folded(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().casefold()
 
 
-# A bracketed list of quoted strings. The alternatives exclude each other, so no reply takes long.
-_STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
-_LIST = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})*\s*,?\s*\]", re.DOTALL)
+# A bracketed list of quoted strings or whole numbers. The alternatives exclude each other, so no reply takes long.
+_ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d+)"""
+_LIST = re.compile(rf"\[\s*{_ITEM}(?:\s*,\s*{_ITEM})*\s*,?\s*\]", re.DOTALL)
+_THINKING = re.compile(r"\A\s*<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(r"\A.*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
+_PREAMBLE = re.compile(r"\A.*\b(?:answer|ranking|order|result)(?:\s+is)?\W{0,3}:[*_]*", re.DOTALL | re.IGNORECASE)
+_SAID = re.compile(r"\banswer(?:\s+is)?\W{0,4}([a-z]|\d+)(?=[.,;)\]*]|\s*$)", re.IGNORECASE | re.MULTILINE)
+_MARKER = re.compile(r"\s*(?:[-*•‣·]|\(?(?:\d+|[A-Za-z])[.):])\s+(?=\S)")
+_BETWEEN = re.compile(r"[\s,;>|/→]+")
+_QUOTES = "\"'`*_“”‘’«»"
 
 
-def _literal_list(reply: str) -> list[str]:
-    """The first bracketed Python-style list of strings in a reply, or none."""
-    match = _LIST.search(reply)
-    try:
-        return ast.literal_eval(match.group()) if match else []
-    except (ValueError, SyntaxError):
-        return []
+class _Reader:
+    """Reads one reply; it holds the candidates' folded names and the labels that the prompt gave them."""
+
+    def __init__(self, names: Sequence[str], shown: Sequence[str]):
+        self.names = dict.fromkeys(_folded(name) for name in names)
+        order = [_folded(name) for name in shown]
+        self.labels = {str(place + 1): name for place, name in enumerate(order)}
+        self.labels |= {letter.casefold(): name for letter, name in zip(LETTERS, order, strict=False)}
+        self.longest_first = sorted(filter(None, self.names), key=len, reverse=True)
+
+    def resolve(self, items: Sequence[str]) -> list[str]:
+        """Folded names by items; an empty one for a stranger. Labels count where no item is a name."""
+        folded = [_folded(item) for item in items]
+        bare = [item if item in self.names else _folded(item.strip(_QUOTES)) for item in folded]
+        if any(item in self.names for item in bare):
+            return [item if item in self.names else "" for item in bare]
+        return [self.labels.get(item.strip("().:"), "") for item in bare]
+
+    def literal(self, text: str) -> list[str]:
+        """The bracketed Python or JSON list that holds most candidates, the first of equals."""
+        best: list[str] = []
+        for match in _LIST.finditer(text):
+            items = self.resolve([str(item) for item in _evaluated(match.group())])
+            if len(set(items) - {""}) > len(set(best) - {""}):
+                best = items
+        return best
+
+    def inline(self, text: str) -> list[str]:
+        """A text that is nothing but candidates, or nothing but labels, with separators between."""
+        text = _folded(text).strip("[]{}. ")
+        names = self._consumed(text, self.longest_first)
+        if names:
+            return names
+        parts = [part.strip("().:" + _QUOTES) for part in _BETWEEN.split(text)]
+        known = [self.labels[part] for part in parts if part in self.labels]
+        return known if known and len(known) == len(parts) else []
+
+    def _consumed(self, text: str, words: Sequence[str]) -> list[str]:
+        found, place = [], 0
+        while place < len(text):
+            fits = (word for word in words if text.startswith(word, place))
+            word = next((w for w in fits if _BETWEEN.match(text[place + len(w) :]) or place + len(w) == len(text)), "")
+            if not word:
+                return []
+            found.append(word)
+            rest = _BETWEEN.match(text, place + len(word))
+            place = rest.end() if rest else len(text)
+        return found
+
+    def lines(self, text: str) -> list[str]:
+        """Lines with bullets, numbers or letters before them; with a remark after the name or not."""
+        items = []
+        for line in text.splitlines():
+            marker = _MARKER.match(line)
+            if marker:
+                items.append(self._beginning(line[marker.end() :]))
+        return items if any(items) else []
+
+    def _beginning(self, text: str) -> str:
+        (exact,) = self.resolve([text])
+        if exact:
+            return exact
+        text = _folded(text).lstrip(_QUOTES + "[(")
+        begins = (name for name in self.longest_first if text.startswith(name))
+        return next((name for name in begins if not text[len(name) : len(name) + 1].isalnum()), "")
+
+    def mentions(self, text: str) -> list[str]:
+        """Candidates in the order in which a free text first mentions them.
+
+        A longer name is found, everywhere, before a shorter one that is part of it.
+        """
+        text = _folded(text)
+        found: list[tuple[int, str]] = []
+        for name in self.longest_first:
+            pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+            match = pattern.search(text)
+            if match:
+                found.append((match.start(), name))
+                text = pattern.sub("\0" * len(name), text)
+        return [name for _, name in sorted(found)]
+
+    def said(self, text: str) -> list[str]:
+        """The label after "the answer is"."""
+        match = _SAID.search(text)
+        name = self.labels.get(match.group(1).casefold(), "") if match else ""
+        return [name] if name else []
 
 
-def _mentions(reply: str, names: Sequence[str]) -> list[int]:
-    """Positions of the candidates in the order in which a free text first mentions them.
-
-    A longer name is found, everywhere, before a shorter one that is part of it.
-    """
-    text = _folded(reply)
-    found: list[tuple[int, int]] = []
-    for position in sorted(range(len(names)), key=lambda i: -len(names[i])):
-        name = _folded(names[position])
-        pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
-        match = pattern.search(text) if name else None
-        if match:
-            found.append((match.start(), position))
-            text = pattern.sub("\0" * len(name), text)
-    return [position for _, position in sorted(found)]
+def _evaluated(text: str) -> list:
+    for read in (json.loads, ast.literal_eval):  # where both can, they agree, but for JSON's own escapes
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    return []
 
 
-def read_list(reply: str, names: Sequence[str]) -> Ranking:
-    """Reads a list of names.
+def _read(reader: _Reader, reply: str) -> tuple[list[str], bool]:
+    """Names in the order read, strangers empty, and whether they stood as a list."""
+    whole = reply.strip()
+    if _LIST.fullmatch(whole):  # before anything within a name could pass for the end of a thought
+        return reader.literal(whole), True
+    text = _THOUGHT.sub("", _THINKING.sub("", whole)).strip()
+    after = _PREAMBLE.sub("", text).strip()
+    parts = list(dict.fromkeys((after, text)))
+    forms = [(reader.literal, part) for part in parts]
+    forms += [(form, part) for part in parts for form in (reader.lines, reader.inline)]
+    for form, part in forms:
+        items = form(part)
+        if any(items):
+            return items, True
+    return reader.mentions(after) or reader.mentions(text) or reader.said(text), False
+
+
+def read_list(reply: str, names: Sequence[str], shown: Sequence[str] | None = None) -> Ranking:
+    """Reads the order of the candidates out of a reply.
+
+    Understood are Python and JSON lists, lists by line with bullets or numbers, names or labels
+    with separators between them, each with a preamble ("Answer:") or a thinking section before it,
+    and last a free text, by the order of mention.
 
     Args:
         reply: What the model wrote.
-        names: The candidates in retriever order; names that differ only in case or white space
-            count as the same and the first is meant.
+        names: The candidates in retriever order. Names that differ only in case or white space count
+            as the same; they stand together, in retriever order.
+        shown: The names in the order of the prompt, which letters (A, B, …) and numbers (1, 2, …)
+            refer to; the order of ``names`` if None.
 
     Returns:
         Ranking: A permutation of ``range(len(names))`` with its outcome.
     """
-    positions: dict[str, int] = {}
-    for position, name in enumerate(names):
-        positions.setdefault(_folded(name), position)
-    items = _literal_list(reply)
-    read = list(dict.fromkeys(positions[_folded(item)] for item in items if _folded(item) in positions))
-    clean = len(read) == len(items) == len(names)
-    if not read:  # no list, or one of strangers alone
-        read = _mentions(reply, names)
-    rest = [position for position in range(len(names)) if position not in read]
-    outcome = "ok" if clean else "repaired" if read else "unreadable"
-    return Ranking(order=(*read, *rest), outcome=outcome, reply=reply)
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(_folded(name), []).append(place)
+    items, listed = _read(_Reader(names, names if shown is None else shown), reply)
+    read = list(dict.fromkeys(item for item in items if item in places))
+    rest = [name for name in places if name not in read]
+    often = any(items.count(name) > len(places[name]) for name in read)
+    clean = listed and read and not rest and not often and all(item in places for item in items)
+    outcome = "ok" if clean or not names else "repaired" if read else "unreadable"
+    order = [place for name in read for place in places[name]]
+    order += [place for place in range(len(names)) if place not in order]
+    return Ranking(order=tuple(order), outcome=outcome, reply=reply)

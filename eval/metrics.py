@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import rankdata
+
+from data_prep.records import Ranking
 
 
 def hits_at(ranked: Sequence[Sequence[int]], truths: Sequence[int], k: int) -> np.ndarray:
@@ -19,6 +23,69 @@ def hits_at(ranked: Sequence[Sequence[int]], truths: Sequence[int], k: int) -> n
         np.ndarray: Booleans of shape ``[n]``.
     """
     return np.array([truth in list(row)[:k] for row, truth in zip(ranked, truths, strict=True)], bool)
+
+
+def staged(candidates: Sequence[Sequence[int]], rankings: Sequence[Ranking], truths: Sequence[int]) -> dict:
+    """What the ranker makes of what the retriever proposes.
+
+    Args:
+        candidates: Labels per image, in retriever order.
+        rankings: Of each image's candidates.
+        truths: True labels.
+
+    Returns:
+        dict: ``top1_given_hit``, top-1 where the truth is among the candidates (None where it never
+        is); ``corrected``, images whose first candidate is wrong by the retriever and right by the
+        ranker, and ``broken``, the other way round; ``outcomes``, images by outcome of reading the reply.
+    """
+    first = np.array([row[0] == truth for row, truth in zip(candidates, truths, strict=True)], bool)
+    right = np.array([c[r.order[0]] == truth for c, r, truth in zip(candidates, rankings, truths, strict=True)], bool)
+    found = np.array([truth in row for row, truth in zip(candidates, truths, strict=True)], bool)
+    return {
+        "top1_given_hit": float(right[found].mean()) if found.any() else None,
+        "corrected": int((right & ~first).sum()),
+        "broken": int((first & ~right).sum()),
+        "outcomes": dict(sorted(Counter(ranking.outcome for ranking in rankings).items())),
+    }
+
+
+def by_place(truths: Sequence[int], chosen: Sequence[int], count: int) -> list[dict]:
+    """Top-1 by the place at which the truth stood; flat where places do not matter.
+
+    Args:
+        truths: The truth's place per image, from 0.
+        chosen: The place of the ranker's first candidate per image.
+        count: Places.
+
+    Returns:
+        list[dict]: Per ``place`` from 1: ``n``, the images whose truth stood there, ``top1`` on them (None
+        without any), and ``chosen``, the share of all images whose first candidate stood there.
+    """
+    truths, chosen = np.array(truths, int), np.array(chosen, int)
+    rows = []
+    for place in range(count):
+        here = truths == place
+        rows.append(
+            {
+                "place": place + 1,
+                "n": int(here.sum()),
+                "top1": float((chosen[here] == place).mean()) if here.any() else None,
+                "chosen": float((chosen == place).mean()) if len(chosen) else None,
+            }
+        )
+    return rows
+
+
+def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """The chance that a positive scores above a negative; ties count half.
+
+    Args:
+        positive: At least one score.
+        negative: At least one score.
+    """
+    ranks = rankdata([*positive, *negative])[: len(positive)]
+    pairs = len(positive) * len(negative)
+    return float((ranks.sum() - len(positive) * (len(positive) + 1) / 2) / pairs)
 
 
 def bootstrap_interval(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 from rich.console import Console
@@ -57,11 +57,24 @@ def _percent(values: list[float]) -> str:
     return f"{100 * np.mean(values):.1f}{spread}"
 
 
+def _given_hit(own: list[dict]) -> str:
+    values = [row["top1_given_hit"] for row in own if row.get("top1_given_hit") is not None]
+    return _percent(values) if values else ""
+
+
+def _moved(own: list[dict]) -> str:
+    """Images that the ranker corrected and broke, the mean over seeds."""
+    if "corrected" not in own[0]:
+        return ""
+    return " / ".join(f"{np.mean([row[key] for row in own]):.0f}" for key in ("corrected", "broken"))
+
+
 def print_table(results: dict) -> None:
-    """Prints one line per task, shots and method, and the gains below."""
+    """Prints one line per task, shots and method, and below it the gains and what else was measured."""
     rows = results["rows"]
     table = Table(title=f"{results['dataset']}, {results['split']}, ranking by {results['mode']}, k = {results['k']}")
-    for column in ("task", "shots", "method", "top-1 %", "top-5 %", "recall@k %", "images", "seeds"):
+    columns = ("task", "shots", "method", "top-1 %", "top-5 %", "recall@k %", "given hit %", "+ / -", "images", "seeds")
+    for column in columns:
         table.add_column(column, justify="left" if column in ("task", "method") else "right")
     lines: dict[tuple, list[dict]] = defaultdict(list)
     for row in rows:
@@ -72,13 +85,63 @@ def print_table(results: dict) -> None:
             table.add_section()
         last = (task, shots)
         figures = [_percent([row[key] for row in own]) for key in ("top1", "top5", "recall_at_k")]
-        table.add_row(task, str(shots), method, *figures, str(own[0]["n"]), str(len(own)))
-    console = Console(width=100)
+        counts = (str(own[0]["n"]), str(len(own)))
+        table.add_row(task, str(shots), method, *figures, _given_hit(own), _moved(own), *counts)
+    console = Console(width=120)
     console.print(table)
+    for line in [*_gains(results), *_outcomes(rows), *_places(results), *_gates(results), *_unknown(results)]:
+        console.print(line)
+
+
+def _gains(results: dict) -> list[str]:
+    lines = []
     for part in results["summary"]:
         for name in ("rar_minus_retriever", "rar_minus_untuned"):
             gain = part[name]
-            console.print(
+            lines.append(
                 f"{part['task']} {part['shots']}: rar - {gain['reference']} = {100 * gain['mean']:+.1f} points "
                 f"(95 % interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
             )
+    return lines
+
+
+def _outcomes(rows: list[dict]) -> list[str]:
+    """How replies were read, where any needed more than reading."""
+    totals: dict[str, Counter] = defaultdict(Counter)
+    for row in rows:
+        totals[row["method"]].update(row.get("outcomes", {}))
+    return [
+        f"{method}: replies {', '.join(f'{name} {count}' for name, count in sorted(total.items()))}"
+        for method, total in totals.items()
+        if set(total) - {"ok"}
+    ]
+
+
+def _places(results: dict) -> list[str]:
+    """Accuracy by the truth's place in the order shown, where there is one."""
+    lines = []
+    for method, places in results.get("by_place", {}).items():
+        shares = [row["top1"] for row in places.get("shown", [])]
+        if shares:
+            figures = ", ".join("-" if share is None else f"{100 * share:.1f}" for share in shares)
+            lines.append(f"{method}: top-1 % by the place at which the truth is shown: {figures}")
+    return lines
+
+
+def _gates(results: dict) -> list[str]:
+    return [
+        f"{kind}: the gate asks about {100 * gate['share_asked']:.0f} % of the images; "
+        "top-1 % with 0, 10, … 100 % ranked: " + ", ".join(f"{100 * point['top1']:.1f}" for point in gate["curve"])
+        for kind, gate in results.get("gate", {}).items()
+    ]
+
+
+def _unknown(results: dict) -> list[str]:
+    found = results.get("unknown")
+    if not found:
+        return []
+    by_signal = ", ".join(f"{name} {value:.3f}" for name, value in found["auroc"].items())
+    return [
+        f"unknown classes: AUROC {by_signal}; by {found['signal']}, {100 * found['known_accepted']:.1f} % of "
+        f"known images are accepted and {100 * found['unknown_refused']:.1f} % of unknown ones refused"
+    ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from data_prep.datasets import Dataset
 from data_prep.encoder import Encoder, embed_images
 from data_prep.memories import memories_of
+from data_prep.memory import Memory
 from data_prep.records import Candidate, Ranking, Sample
 from data_prep.settings import Recipe
 from eval.metrics import hits_at
@@ -24,11 +26,13 @@ class Setting:
     """One memory to recognise with.
 
     Attributes:
-        task: ``few_shot`` or ``zero_shot``.
+        task: ``few_shot`` or ``zero_shot``; or ``unknown``, a memory that lacks some classes.
         shots: Images per class; 0 in zero-shot.
         seed: Of the draw; 0 in zero-shot.
         candidates: The ranker's candidates per image, in retriever order.
         retrieved: Labels per image, best first, by retriever method.
+        examples: An image file for each candidate, per image; empty where none are shown.
+        held_out: Labels that the memory lacks.
     """
 
     task: str
@@ -36,6 +40,13 @@ class Setting:
     seed: int
     candidates: list[tuple[Candidate, ...]]
     retrieved: dict[str, list[list[int]]]
+    examples: list[tuple[str, ...]] = field(default_factory=list)
+    held_out: frozenset[int] = frozenset()
+
+    @property
+    def kind(self) -> str:
+        """What is fitted together: all seeds of a task and number of shots."""
+        return f"{self.task}-{self.shots}"
 
 
 def _labels(found: Sequence[tuple[Candidate, ...]]) -> list[list[int]]:
@@ -49,41 +60,78 @@ def _warn_of_copies(queries: Sequence[Sample], memory: Sequence[Sample]) -> None
         log.warning("%d of %d evaluated images stand in the memory's pool byte for byte", copies, len(queries))
 
 
+def examples_of(memory: Memory, paths: dict[str, str], xq: np.ndarray, found: Sequence[tuple[Candidate, ...]]):
+    """The image of each candidate that is most similar to the query.
+
+    Args:
+        memory: Of images.
+        paths: Image files by content digest.
+        xq: Unit queries of shape ``[nq, d]``.
+        found: Candidates per query.
+
+    Returns:
+        list[tuple[str, ...]]: Image files per query, one a candidate; empty for a query with a candidate that has no
+        image in the memory.
+    """
+    ids: dict[int, list[int]] = defaultdict(list)
+    for number, entry in enumerate(memory.entries):
+        ids[entry.label].append(number)
+
+    def nearest(query: np.ndarray, label: int) -> str:
+        best = int(np.argmax(memory.vectors(ids[label]) @ query))
+        return paths[memory.entries[ids[label][best]].digest]
+
+    return [
+        tuple(nearest(query, c.label) for c in row) if all(c.label in ids for c in row) else ()
+        for query, row in zip(xq, found, strict=True)
+    ]
+
+
+def held_out(labels: Sequence[int], share: float, seed: int) -> frozenset[int]:
+    """A seeded draw of labels to play the unknown: at least one, and not all."""
+    count = min(max(round(share * len(labels)), 1), len(labels) - 1)
+    return frozenset(np.random.default_rng(seed).permutation(labels)[:count].tolist())
+
+
 def settings_of(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> list[Setting]:
     """Retrieves the candidates of every memory that the recipe evaluates with."""
     split, args = recipe.eval.split, recipe.eval
     queries = dataset.parts[split]
     _warn_of_copies(queries, dataset.parts[f"{split}_memory"])
     xq = embed_images(encoder, queries, recipe.retriever, Path(recipe.cache))
-    wide = max(args.k, 5)
-
-    def found(memories, source: str) -> list[tuple[Candidate, ...]]:
-        return memories.candidates(source, xq, wide, recipe.retriever, dataset.names)
-
-    settings = []
-    if args.zero_shot:
-        named = found(memories_of(recipe, encoder, dataset, f"{split}_memory", 0, 0), "name")
-        settings.append(
-            Setting("zero_shot", 0, 0, [row[: args.k] for row in named], {"clip_zero_shot": _labels(named)})
-        )
+    settings = [_setting(recipe, encoder, dataset, xq, "zero_shot", 0, 0)] if args.zero_shot else []
     for shots in args.shots:
-        for seed in args.seeds:
-            memories = memories_of(recipe, encoder, dataset, f"{split}_memory", shots, seed)
-            by_source = {source: found(memories, source) for source in ("image", "name", "fused")}
-            settings.append(
-                Setting(
-                    "few_shot",
-                    shots,
-                    seed,
-                    [row[: args.k] for row in by_source[args.candidates]],
-                    {
-                        "clip_zero_shot": _labels(by_source["name"]),
-                        "clip_knn": _labels(by_source["image"]),
-                        "clip_fused": _labels(by_source["fused"]),
-                    },
-                )
-            )
+        settings += [_setting(recipe, encoder, dataset, xq, "few_shot", shots, seed) for seed in args.seeds]
+    if args.unknown:
+        part = f"{split}_memory"
+        held = held_out(dataset.labels(part), args.unknown, recipe.seed)
+        kept = [sample for sample in dataset.parts[part] if sample.label not in held]
+        lacking = replace(dataset, parts=dataset.parts | {part: kept})
+        shots, seed = (args.shots[0], args.seeds[0]) if args.shots else (0, 0)
+        one = _setting(recipe, encoder, lacking, xq, "few_shot" if shots else "zero_shot", shots, seed)
+        settings.append(replace(one, task="unknown", held_out=held))
     return settings
+
+
+def _setting(
+    recipe: Recipe, encoder: Encoder, dataset: Dataset, xq: np.ndarray, task: str, shots: int, seed: int
+) -> Setting:
+    args, part = recipe.eval, f"{recipe.eval.split}_memory"
+    memories = memories_of(recipe, encoder, dataset, part, shots, seed)
+    sources = {"clip_zero_shot": "name"}
+    if task == "few_shot":
+        sources |= {"clip_knn": "image", "clip_fused": "fused"}
+    wide = max(args.k, 5)
+    found = {
+        source: memories.candidates(source, xq, wide, recipe.retriever, dataset.names) for source in sources.values()
+    }
+    candidates = [row[: args.k] for row in found[args.candidates if task == "few_shot" else "name"]]
+    examples = []
+    if args.examples and memories.images:
+        paths = {sample.digest: sample.path for sample in dataset.parts[part]}
+        examples = examples_of(memories.images, paths, xq, candidates)
+    retrieved = {method: _labels(found[source]) for method, source in sources.items()}
+    return Setting(task, shots, seed, candidates, retrieved, examples)
 
 
 def row_of(

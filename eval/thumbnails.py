@@ -6,15 +6,15 @@ import base64
 import io
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from data_prep.errors import UserError
+from data_prep.images import open_image
 
 
 def thumbnail(path: Path, size: int) -> str | None:
     """A picture within ``size`` pixels as a WebP data URI, or None where the file is gone or does not decode."""
     try:
-        with Image.open(path) as image:
-            small = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        small = open_image(path)
+    except UserError:
         return None
     small.thumbnail((size, size))
     data = io.BytesIO()

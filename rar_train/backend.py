@@ -74,14 +74,15 @@ class Mllm:
         """The id of the token that ends an answer: where generation stops."""
         return self.processor.tokenizer.convert_tokens_to_ids(self.turn_end)
 
-    def render(self, prompt: str, answer: str | None = None) -> str:
-        """One turn about one image by the model's own chat template.
+    def render(self, prompt: str, answer: str | None = None, images: int = 1) -> str:
+        """One turn about images by the model's own chat template.
 
         Args:
             prompt: What the user asks.
             answer: The assistant's turn; without it the text ends where the model would go on.
+            images: How many stand before the prompt.
         """
-        user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
+        user = {"role": "user", "content": [{"type": "image"}] * images + [{"type": "text", "text": prompt}]}
         if answer is None:
             return self.processor.apply_chat_template([user], add_generation_prompt=True, tokenize=False)
         turn = {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]}
@@ -117,24 +118,33 @@ class Mllm:
             raise UserError(f"{self.id}: its tokenizer does not give each letter a token of its own")
         return ids
 
-    def inputs(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> BatchFeature:
-        """Model inputs for one image and prompt a row, padded on the left.
+    def inputs(self, images: Sequence[Image.Image | Sequence[Image.Image]], prompts: Sequence[str]) -> BatchFeature:
+        """Model inputs for one image and prompt a row, or several images and a prompt, padded on the left.
+
+        Raises:
+            UserError: Several images, and the chat template shows one alone.
 
         Returns:
             BatchFeature: ``input_ids`` and ``attention_mask`` of shape ``[n, t]``, pixels, and
             whatever else the family's processor gives.
         """
-        return self._process(images, [self.render(prompt) for prompt in prompts], "left")
+        groups = [[own] if isinstance(own, Image.Image) else list(own) for own in images]
+        texts = [self.render(prompt, images=len(own)) for prompt, own in zip(prompts, groups, strict=True)]
+        most, mark = max(range(len(groups)), key=lambda row: len(groups[row])), self.processor.image_token
+        if len(groups[most]) > 1 and texts[most].count(mark) != len(groups[most]) * self.render("").count(mark):
+            raise UserError(f"{self.id}: its chat template does not take several images; set eval.examples=false")
+        return self._process(groups, texts, "left")
 
     def labelled(
         self, images: Sequence[Image.Image], prompts: Sequence[str], answers: Sequence[str], side: str = "right"
     ) -> BatchFeature:
         """Model inputs with answers, and ``labels`` on the answers' tokens; ``side`` says where padding goes."""
+        groups = [[image] for image in images]
         if self.family.suffix:
-            batch = self._process(images, [self.render(prompt) for prompt in prompts], side, suffix=list(answers))
+            batch = self._process(groups, [self.render(prompt) for prompt in prompts], side, suffix=list(answers))
         else:
             texts = [self.render(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-            batch = self._process(images, texts, side)
+            batch = self._process(groups, texts, side)
         labels = torch.full_like(batch["input_ids"], -100)
         width = labels.shape[1]
         ends = batch["attention_mask"].sum(1).tolist() if side == "right" else [width] * len(answers)
@@ -147,9 +157,9 @@ class Mllm:
         batch["labels"] = labels
         return batch
 
-    def _process(self, images: Sequence[Image.Image], texts: list[str], side: str, **more) -> BatchFeature:
+    def _process(self, groups: list[list[Image.Image]], texts: list[str], side: str, **more) -> BatchFeature:
         inputs = self.processor(
-            images=[[image] for image in images],
+            images=groups,
             text=texts,
             padding=True,
             padding_side=side,

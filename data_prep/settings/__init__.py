@@ -8,7 +8,7 @@ from data_prep.settings.checks import check
 from data_prep.settings.data import ArmoryArgs, DataArgs
 from data_prep.settings.evaluation import EvalArgs
 from data_prep.settings.mining import TARGETS, MiningArgs, MixArgs
-from data_prep.settings.modes import MODES, SOURCES
+from data_prep.settings.modes import MODES, SCORED, SOURCES
 from data_prep.settings.nano import NanoArgs
 from data_prep.settings.ranker import LoraArgs, ObjectiveArgs, RankerArgs
 from data_prep.settings.retriever import HnswArgs, IvfArgs, RegionArgs, RetrieverArgs, TuningArgs
@@ -17,6 +17,7 @@ from data_prep.settings.whole import Recipe
 
 __all__ = [
     "MODES",
+    "SCORED",
     "SOURCES",
     "TARGETS",
     "ArmoryArgs",

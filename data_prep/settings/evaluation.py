@@ -20,11 +20,29 @@ class EvalArgs:
     zero_shot: bool = True
     """Also with a memory of names alone."""
     k: int = 5
-    """Candidates that the ranker sees."""
+    """Candidates that the ranker sees; at most 26 in mode ``letters``."""
     candidates: str = "image"
     """What few-shot candidates come from: ``image`` (the paper's), ``name`` or ``fused``."""
     batch_size: int = 32
     """Images per ranking pass."""
+    permutations: int = 1
+    """Seeded orders in which each image's candidates are shown; the rankings are aggregated."""
+    aggregate: str = "mean"
+    """How several orders become one: ``mean`` (of probabilities), ``borda``, or ``kemeny`` (exact, k up to 12)."""
+    structured: bool = False
+    """Untuned models are told the list's format, as in the released code; for ``constrained`` and ``generate``."""
+    examples: bool = False
+    """Shows a picture of each candidate, the most similar one in the memory, beside the picture in question."""
+    reply_tokens: int = 0
+    """Tokens that a reply may take in ``generate``; 0: as many as a list of the candidates, and 8 more."""
+    fusion: bool = False
+    """Adds the rows ``rar_fused`` and ``rar_gated``, fitted on the development split, and the gate's curve."""
+    gate: str = "margin"
+    """What the gate goes by: the ``margin`` between the retriever's first two candidates, or its ``entropy``."""
+    gate_loss: float = 0.005
+    """Top-1 that the gate may cost on the development split, for asking the ranker about fewer images."""
+    unknown: float = 0.0
+    """Share of the classes held out of a memory to play the unknown ones; 0 leaves it out."""
     alone_images: int = 200
     """Images for the row of the ranker without retriever, which scores every class; 0 leaves it out."""
     alone_classes: int = 256
@@ -35,8 +53,12 @@ class EvalArgs:
     def __post_init__(self) -> None:
         one_of("eval.split", self.split, ("test", "development"))
         one_of("eval.candidates", self.candidates, SOURCES)
-        check(2 <= self.k <= 26, f"eval.k={self.k}: must lie in 2..26, one letter a candidate")
+        one_of("eval.aggregate", self.aggregate, ("mean", "borda", "kemeny"))
+        one_of("eval.gate", self.gate, ("margin", "entropy"))
+        check(self.aggregate != "kemeny" or self.k <= 12, f"eval.aggregate=kemeny: eval.k={self.k}, but at most 12")
         check(min(self.shots, default=1) >= 1, "eval.shots: each must be at least 1")
         check(bool(self.shots) or self.zero_shot, "eval.shots=[]: nothing to evaluate with eval.zero_shot=false")
         check(bool(self.seeds), "eval.seeds=[]: name at least one seed of the draw")
-        bounded("eval", self, {"batch_size": 1, "bootstrap": 1, "alone_images": 0, "alone_classes": 0})
+        counts = {"k": 1, "batch_size": 1, "permutations": 1, "bootstrap": 1}
+        least = dict.fromkeys(("alone_images", "alone_classes", "reply_tokens", "gate_loss", "unknown"), 0)
+        bounded("eval", self, counts | least, {"gate_loss": 1, "unknown": 0.9})

@@ -86,7 +86,7 @@ class RankerArgs:
     lora: LoraArgs = field(default_factory=LoraArgs)
     objectives: ObjectiveArgs = field(default_factory=ObjectiveArgs)
     mode: str = "likelihood"
-    """How ``eval.run`` ranks: ``likelihood``, ``letters`` or ``generate``."""
+    """How ``eval.run`` ranks: ``likelihood``, ``letters``, ``constrained`` or ``generate``."""
 
     def __post_init__(self) -> None:
         one_of("ranker.mode", self.mode, MODES)

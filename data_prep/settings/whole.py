@@ -10,6 +10,7 @@ from data_prep.settings.checks import check, one_of
 from data_prep.settings.data import DataArgs
 from data_prep.settings.evaluation import EvalArgs
 from data_prep.settings.mining import MiningArgs
+from data_prep.settings.modes import SCORED
 from data_prep.settings.nano import NanoArgs
 from data_prep.settings.ranker import RankerArgs
 from data_prep.settings.retriever import RetrieverArgs
@@ -54,3 +55,14 @@ class Recipe:
             not (self.mining.streaming and self.optim.group_by_length),
             "optim.group_by_length: a stream's lengths are not known; set mining.streaming=false",
         )
+        mode, args = self.ranker.mode, self.eval
+        fits = mode != "letters" or args.k <= 26
+        check(fits, f"eval.k={args.k}: mode letters has 26 letters; lower eval.k, or rank by likelihood")
+        shown = not args.examples or mode != "likelihood"
+        check(shown, "eval.examples=true: mode likelihood shows no candidates; rank by another mode")
+        if mode not in SCORED:
+            said = f"ranker.mode={mode} gives no probabilities; rank by {' or '.join(SCORED)}"
+            averaged = args.permutations > 1 and args.aggregate == "mean"
+            check(not averaged, f"eval.aggregate=mean: {said}, or aggregate by borda or kemeny")
+            check(not args.fusion, f"eval.fusion=true: {said}")
+            check(not args.unknown, f"eval.unknown={args.unknown}: {said}")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.prompts import LETTERS, letters_prompt, list_answer, list_prompt
+from data_prep.prompts import LETTERS, letters_prompt, list_answer, list_prompt, with_examples
 from data_prep.replies import read_list
 
 one_line_names = st.text(st.characters(exclude_categories=("C", "Z"), include_characters=" '\",[]{}%\\"), min_size=1)
@@ -32,10 +32,20 @@ def test_list_prompt_is_the_text_of_the_paper():
     )
 
 
-def test_structured_list_prompt_adds_the_released_reply_format():
-    prompt = list_prompt(["cat"], structured=True)
-    assert prompt.startswith(list_prompt(["cat"]))
-    assert "following format, like:['category A', 'category B'" in prompt
+def test_structured_list_prompt_adds_the_released_reply_format_for_as_many_categories_as_there_are():
+    five = list("abcde")
+    assert list_prompt(five, structured=True) == list_prompt(five) + (
+        " Your answer should follow the following format, like:['category A', 'category B', 'category C', "
+        "'category D', 'category E']. Only choose five categories, and no further information."
+    )
+    three = list_prompt(five[:3], structured=True)
+    assert three.endswith(
+        "like:['category A', 'category B', 'category C']. Only choose three categories, and no further information."
+    )
+
+
+def test_examples_are_announced_before_the_prompt():
+    assert with_examples(letters_prompt(["cat"])).endswith("\n" + letters_prompt(["cat"]))
 
 
 @given(st.lists(one_line_names, min_size=1, max_size=8, unique_by=lambda n: " ".join(n.split()).casefold()))

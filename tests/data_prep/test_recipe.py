@@ -139,7 +139,7 @@ def test_a_value_of_the_wrong_type_names_its_key(setting):
         "trainer.strategy=fsdp",
         "tracking.wandb=on",
         "eval.split=train",
-        "eval.k=1",
+        "eval.k=0",
         "eval.shots=[0]",
         "eval.candidates=text",
     ],

@@ -1,5 +1,7 @@
 """Reading replies: always a permutation of the candidates, with an outcome that tells how it was got."""
 
+import json
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -91,3 +93,112 @@ def test_brackets_around_other_text_do_not_hide_the_candidates():
 def test_a_longer_name_said_twice_is_not_taken_for_the_shorter_one():
     ranking = read_list("A bend sinister, yes, a bend sinister; perhaps a cross.", ["bend", "bend sinister", "cross"])
     assert ranking.order == (1, 2, 0)
+
+
+CATS = ["Maine Coon", "Sphynx", "Abyssinian"]
+SHOWN = ["Abyssinian", "Maine Coon", "Sphynx"]  # A, B, C and 1, 2, 3
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "['Sphynx', 'Maine Coon', 'Abyssinian']",
+        '["Sphynx", "Maine Coon", "Abyssinian"]',
+        '```json\n{"ranking": ["Sphynx", "Maine Coon", "Abyssinian"]}\n```',
+        "[Sphynx, Maine Coon, Abyssinian]",
+        "Sphynx, Maine Coon, Abyssinian.",
+        "sphynx > maine coon > abyssinian",
+        "Sphynx\nMaine Coon\nAbyssinian",
+        "1. Sphynx\n2. Maine Coon\n3. Abyssinian",
+        "The order is as follows.\n\n1) **Sphynx** - no fur\n2) **Maine Coon**: large\n3) Abyssinian (5 %)\n",
+        "- Sphynx\n- Maine Coon\n- Abyssinian",
+        "* “Sphynx”\n* “Maine Coon”\n* “Abyssinian”",
+        "C. Sphynx\nB. Maine Coon\nA. Abyssinian",
+        "C, B, A",
+        "C > B > A",
+        "C B A",
+        "(C), (B), (A)",
+        "['C', 'B', 'A']",
+        "[3, 2, 1]",
+        "3, 2, 1",
+        "1. C\n2. B\n3. A",
+        "Answer: C, B, A",
+        "1. Maine Coon\n2. Sphynx\nOn a second look, answer: C, B, A",
+        "Final answer: ['Sphynx', 'Maine Coon', 'Abyssinian']",
+        "It has no fur, so I rule out A.\n**Ranking:** Sphynx, Maine Coon, Abyssinian",
+        "<think>Perhaps ['Abyssinian', 'Sphynx', 'Maine Coon']? No.</think>\n['Sphynx', 'Maine Coon', 'Abyssinian']",
+        "Abyssinian, or rather not.</think>C, B, A",
+    ],
+)
+def test_lists_of_many_forms_are_read_whole(reply):
+    ranking = read_list(reply, CATS, SHOWN)
+    assert ([CATS[place] for place in ranking.order], ranking.outcome) == (["Sphynx", "Maine Coon", "Abyssinian"], "ok")
+
+
+@pytest.mark.parametrize(
+    "reply", ["C", "C.", "(C)", "Answer: C", "The answer is C.", "I'd say the answer is (C)", "Sphynx", "3"]
+)
+def test_one_label_or_name_is_first_and_the_rest_as_retrieved(reply):
+    ranking = read_list(reply, CATS, SHOWN)
+    assert (ranking.order, ranking.outcome) == ((1, 0, 2), "repaired")
+
+
+@pytest.mark.parametrize(
+    "reply", ["The answer is a cat.", "A cat, I think.", "<think>Sphynx, Maine Coon", "D, E", "7", "I see 3 cats", "[]"]
+)
+def test_what_names_no_candidate_is_unreadable(reply):
+    assert read_list(reply, CATS, SHOWN).outcome == "unreadable"
+
+
+def test_names_that_look_like_labels_are_names():
+    digits = ["0", "1", "2", "3"]
+    assert read_list("2, 0, 3, 1", digits, digits[::-1]).order == (2, 0, 3, 1)
+    assert read_list("['B', 'A']", ["A", "B"], ["B", "A"]).order == (1, 0)
+
+
+def test_classes_of_one_name_stand_together_in_retriever_order():
+    names = ["crane", "stork", "crane"]
+    for reply in ("['stork', 'crane']", "['stork', 'crane', 'crane']"):
+        ranking = read_list(reply, names)
+        assert (ranking.order, ranking.outcome) == ((1, 0, 2), "ok")
+    assert read_list("['crane', 'crane', 'crane', 'stork']", names).outcome == "repaired"
+
+
+plain_names = st.lists(
+    st.text(st.sampled_from("abcäß'\",.:()[]&/-3 "), min_size=1, max_size=12).filter(lambda name: name.strip() == name),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda name: " ".join(name.split()).casefold(),
+)
+
+
+@given(plain_names, st.randoms())
+@example(["St. John's", 'the "Rock"', "a, b", "c/d", "[e]", "3"], None)
+@settings(max_examples=100, deadline=None)
+def test_names_of_any_punctuation_read_back_as_json_and_by_number(names, rng):
+    answer = sorted(names) if rng is None else rng.sample(names, len(names))
+    numbered = "\n".join(f"{number}. {name}" for number, name in enumerate(answer, 1))
+    for reply in (json.dumps(answer), json.dumps({"ranking": answer}), numbered):
+        ranking = read_list(reply, names)
+        assert ([names[place] for place in ranking.order], ranking.outcome) == (answer, "ok"), reply
+
+
+@given(st.permutations(range(5)), st.permutations(range(5)))
+@settings(max_examples=60, deadline=None)
+def test_letters_refer_to_the_order_shown(order, shown):
+    reply = ", ".join("ABCDE"[shown.index(place)] for place in order)
+    ranking = read_list(reply, NAMES, [NAMES[place] for place in shown])
+    assert (ranking.order, ranking.outcome) == (tuple(order), "ok")
+
+
+@given(replies, replies)
+@settings(max_examples=60, deadline=None)
+def test_nothing_carries_over_from_one_reply_to_the_next(one, other):
+    before = read_list(other, NAMES)
+    read_list(one, NAMES[::-1])
+    assert read_list(other, NAMES) == before
+
+
+def test_a_hostile_reply_takes_no_time():
+    for reply in ("[" * 5000, "['a'" * 2000, "<think>" * 3000, "answer: " * 3000, "1. " * 3000, "' ," * 3000):
+        assert sorted(read_list(reply, CATS).order) == [0, 1, 2]

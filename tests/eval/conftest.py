@@ -12,7 +12,7 @@ from data_prep.blazon import draw_classes
 from data_prep.recipe import load_recipe
 from data_prep.settings import RankerArgs, Recipe
 from data_prep.shields import render
-from eval.ranking import Question
+from eval.questions import Question
 from rar_train.backend import Mllm, load_mllm
 from rar_train.train import train_ranker
 
@@ -34,6 +34,20 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
         path = folder / f"{number}.png"
         render(blazons[number], 96, np.random.default_rng(number)).save(path)
         asked.append(Question(f"shield-{number}", str(path), tuple(names[(number + i) % 8] for i in range(count))))
+    return asked
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
+    """Sixteen questions of 2 to 6 names, each with near-duplicates."""
+    folder = tmp_path_factory.mktemp("many")
+    blazons = draw_classes("test", 24, 4, 0)
+    asked = []
+    for number in range(16):
+        path = folder / f"{number}.png"
+        render(blazons[number], 96, np.random.default_rng(number)).save(path)
+        names = [blazon.name for blazon in blazons[number : number + 2 + number % 5]]
+        asked.append(Question(f"shield-{number}", str(path), tuple(names)))
     return asked
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.metrics import bootstrap_interval, hits_at
+from data_prep.records import Ranking
+from eval.metrics import auroc, bootstrap_interval, by_place, hits_at, staged
 
 rankings = st.lists(st.tuples(st.permutations(range(6)), st.integers(0, 7)), min_size=1, max_size=20)
 
@@ -54,3 +55,35 @@ def test_the_interval_repeats_with_its_seed():
     differences, groups = np.random.default_rng(0).normal(size=50), np.arange(50) % 10
     assert bootstrap_interval(differences, groups, 100, 1) == bootstrap_interval(differences, groups, 100, 1)
     assert bootstrap_interval(differences, groups, 100, 1) != bootstrap_interval(differences, groups, 100, 2)
+
+
+def test_staged_figures_on_four_images():
+    candidates = [[1, 2], [1, 2], [1, 2], [3, 4]]
+    orders = [(0, 1), (1, 0), (1, 0), (1, 0)]
+    rankings = [Ranking(order, (), outcome) for order, outcome in zip(orders, ["ok", "ok", "repaired", "ok"])]
+    # The truth is kept first, broken, corrected, and not there at all.
+    assert staged(candidates, rankings, [1, 1, 2, 9]) == {
+        "top1_given_hit": pytest.approx(2 / 3),
+        "corrected": 1,
+        "broken": 1,
+        "outcomes": {"ok": 3, "repaired": 1},
+    }
+    assert staged([[1]], [Ranking((0,))], [2])["top1_given_hit"] is None
+
+
+def test_accuracy_by_place_shows_a_ranker_that_always_takes_the_first():
+    rows = by_place([0, 0, 1, 2], [0, 0, 0, 0], 4)
+    assert [row["n"] for row in rows] == [2, 1, 1, 0]
+    assert [row["top1"] for row in rows] == [1.0, 0.0, 0.0, None]
+    assert [row["chosen"] for row in rows] == [1.0, 0.0, 0.0, 0.0]
+    assert [row["place"] for row in rows] == [1, 2, 3, 4]
+
+
+scores = st.lists(st.integers(0, 5), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scores, scores)
+def test_auroc_is_the_share_of_pairs_in_order(positive, negative):
+    pairs = [(a > b) + (a == b) / 2 for a in positive for b in negative]
+    assert auroc(positive, negative) == pytest.approx(np.mean(pairs))

@@ -80,3 +80,27 @@ def test_the_table_shows_every_method_in_per_cent_and_the_gains_in_points(rows, 
     assert all(method in printed for method in (*HITS, "ranker_alone"))
     assert "few_shot 4: rar - clip_zero_shot = +37.5 points" in printed
     assert "few_shot 4: rar - rar_untuned = +50.0 points" in printed
+
+
+def test_the_table_tells_what_the_ranker_moved_and_the_lines_below_what_else_was_measured(rows, hits, capsys):
+    staged = {"top1_given_hit": 0.91, "corrected": 17, "broken": 3, "outcomes": {"ok": 3, "unreadable": 1}}
+    rows = [one | staged if one["method"] == "rar" else one for one in rows]
+    place = {"place": 1, "n": 4, "top1": 0.625, "chosen": 0.5}
+    curve = [{"share": tenth / 10, "top1": 0.5 + tenth / 100} for tenth in range(11)]
+    more = {
+        "by_place": {"rar": {"shown": [place, place | {"top1": None}]}},
+        "gate": {"few_shot-4": {"by": "margin", "share_asked": 0.3, "curve": curve}},
+        "unknown": {"auroc": {"score": 0.812}, "signal": "score", "known_accepted": 0.7, "unknown_refused": 0.8},
+    }
+    head = {"dataset": "armory", "split": "test", "mode": "generate", "k": 5}
+    print_table(head | {"rows": rows, "summary": summarise(rows, hits, CLASSES, 50)} | more)
+    printed = " ".join(capsys.readouterr().out.split())
+    for figure in ("91.0 ± 0.0", "17 / 3", "rar: replies ok 6, unreadable 2", "truth is shown: 62.5, -"):
+        assert figure in printed
+    for figure in (
+        "asks about 30 % of the images",
+        "ranked: 50.0, 51.0",
+        "AUROC score 0.812",
+        "70.0 % of known images",
+    ):
+        assert figure in printed

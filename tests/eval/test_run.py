@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from data_prep.recipe import load_saved_recipe
 from eval.run import evaluate, find_adapter, main
 
 ROW = {"task", "dataset", "shots", "seed", "method", "mode", "k", "n", "top1", "top5", "recall_at_k"}
+STAGED = {"top1_given_hit", "corrected", "broken", "outcomes"}
 PREDICTION = {
     "key",
     "task",
@@ -45,11 +47,12 @@ def predictions_of(folder: Path) -> list[dict]:
 
 def test_results_hold_a_row_for_every_memory_and_method(evaluated):
     results = read_json(evaluated / "results.json")
-    assert set(results) == {"dataset", "split", "mode", "k", "skipped", "rows", "summary", "adapter", "encoder"}
+    head = {"dataset", "split", "mode", "k", "skipped", "rows", "summary", "by_place", "adapter", "encoder"}
+    assert set(results) == head
     mode = evaluated.name.removeprefix("test-")
     assert (results["dataset"], results["split"], results["mode"], results["k"]) == ("armory", "test", mode, 4)
     rows = results["rows"]
-    assert all(set(row) == ROW for row in rows)
+    assert all(set(row) == ROW | (STAGED if row["method"].startswith("rar") else set()) for row in rows)
     assert all(0 <= row["top1"] <= row["recall_at_k"] <= row["top5"] <= 1 for row in rows if row["k"] < 5)
     found = [(row["task"], row["shots"], row["seed"], row["method"]) for row in rows]
     ranked = ["rar_untuned", "rar"]
@@ -73,6 +76,33 @@ def test_the_ranker_cannot_exceed_what_the_retriever_found(evaluated):
             same = ("task", "shots", "seed")
             retriever = next(o for o in rows if o["method"] == source and all(o[key] == row[key] for key in same))
             assert row["recall_at_k"] == retriever["recall_at_k"] >= row["top1"]
+
+
+def test_staged_figures_are_those_of_the_predictions(evaluated):
+    lines = predictions_of(evaluated)
+    for row in read_json(evaluated / "results.json")["rows"]:
+        if not row["method"].startswith("rar"):
+            continue
+        own = [x for x in lines if all(x[key] == row[key] for key in ("task", "shots", "seed", "method"))]
+        first = [line["candidates"][0]["name"] == line["truth"] for line in own]
+        right = [line["ranking"][0] == line["truth"] for line in own]
+        found = [line["truth"] in line["ranking"] for line in own]
+        assert row["corrected"] == sum(r and not f for r, f in zip(right, first, strict=True))
+        assert row["broken"] == sum(f and not r for r, f in zip(right, first, strict=True))
+        assert row["top1_given_hit"] == pytest.approx(sum(right) / sum(found))
+        assert row["outcomes"] == {"ok": 16}
+
+
+def test_accuracy_by_place_counts_every_hit_once(evaluated):
+    results = read_json(evaluated / "results.json")
+    lines = predictions_of(evaluated)
+    for method, places in results["by_place"].items():
+        hits = sum(line["truth"] in line["ranking"] for line in lines if line["method"] == method)
+        assert set(places) == ({"retrieved", "shown"} if results["mode"] == "letters" else {"retrieved"})
+        for rows in places.values():
+            assert [row["place"] for row in rows] == [1, 2, 3, 4]
+            assert sum(row["n"] for row in rows) == hits
+            assert sum(row["chosen"] for row in rows) == pytest.approx(1)
 
 
 def test_summaries_are_those_of_the_rows(evaluated):
@@ -152,17 +182,80 @@ def test_generated_lists_on_the_development_split_from_a_checkpoint(finished, tm
     assert "ranking by generate, k = 2" in capsys.readouterr().out
 
 
-def test_rankings_do_not_depend_on_the_batch_size(finished, tmp_path):
+def test_rankings_depend_neither_on_the_batch_size_nor_on_the_processes(finished, tmp_path):
     few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0", "ranker.mode=letters"]
     found = []
-    for size in (1, 16):
-        run = shutil.copytree(finished, tmp_path / f"run-{size}")
-        recipe = load_saved_recipe(run / "recipe.yaml", [*few, f"eval.batch_size={size}"])
+    for number, setting in enumerate(("eval.batch_size=1", "eval.batch_size=16", "trainer.devices=2")):
+        run = shutil.copytree(finished, tmp_path / f"run-{number}")
+        recipe = load_saved_recipe(run / "recipe.yaml", [*few, setting])
         evaluate(recipe, *find_adapter(run))
-        found.append(predictions_of(run / "eval" / "test-letters"))
-    for one, other in zip(*found, strict=True):
-        assert one["key"] == other["key"]
-        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+        lines = predictions_of(run / "eval" / "test-letters")
+        found.append([(line["key"], line["method"], line["ranking"]) for line in lines])
+    assert found[0] == found[1] == found[2]
+
+
+def test_fusion_gate_and_unknown_classes_are_fitted_on_development_and_shown_on_test(finished, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "run")
+    few = ["eval.shots=[2]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0"]
+    main(["--ckpt", str(run), *few, "eval.fusion=true", "eval.unknown=0.25"])
+    folder = run / "eval" / "test-likelihood"
+    results = read_json(folder / "results.json")
+    methods = ["clip_zero_shot", "clip_knn", "clip_fused", "rar_untuned", "rar", "rar_fused", "rar_gated"]
+    assert [row["method"] for row in results["rows"]] == methods
+    assert set(results["fusion"]) == set(results["gate"]) == {"few_shot-2"}
+    curve = results["gate"]["few_shot-2"]["curve"]
+    by_method = {row["method"]: row["top1"] for row in results["rows"]}
+    assert curve[0]["top1"] == pytest.approx(by_method["clip_fused"])
+    assert curve[-1]["top1"] == pytest.approx(by_method["rar_fused"])
+    unknown = results["unknown"]
+    assert (unknown["known"], unknown["unknown"]) == (12, 4)
+    assert set(unknown["auroc"]) == {"retriever", "probability", "score"}
+    assert len(predictions_of(folder)) == 4 * 16
+    printed = capsys.readouterr().out
+    assert "the gate asks about" in printed and "AUROC" in printed
+    # Nothing of the test split: fitting on development alone gives the same.
+    fits = (run / "eval" / "fits-likelihood.json").read_bytes()
+    (run / "eval" / "fits-likelihood.json").unlink()
+    main(["--ckpt", str(run), "--split", "development", *few, "eval.fusion=true", "eval.unknown=0.25"])
+    assert (run / "eval" / "fits-likelihood.json").read_bytes() == fits
+
+
+def test_several_orders_and_examples_are_asked_and_aggregated(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.alone_images=0", "eval.examples=true"]
+    main(["--ckpt", str(run), "--mode", "letters", *few, "eval.permutations=3", "eval.aggregate=borda"])
+    folder = run / "eval" / "test-letters"
+    (answers,) = folder.glob("answers-*/answers-rar.jsonl")
+    assert len(answers.read_text().splitlines()) == 2 * 16 * 3
+    results = read_json(folder / "results.json")
+    # Every order counts in the figures by place.
+    shown = results["by_place"]["rar"]["shown"]
+    assert sum(row["n"] for row in shown) == 3 * sum(row["n"] for row in results["by_place"]["rar"]["retrieved"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["ranker.mode=letters", "eval.k=27"], "eval.k=27: mode letters has 26 letters"),
+        (["ranker.mode=generate", "eval.permutations=2"], "aggregate by borda or kemeny"),
+        (["ranker.mode=constrained", "eval.fusion=true"], "eval.fusion=true: ranker.mode=constrained gives no probab"),
+        (["eval.examples=true"], "mode likelihood shows no candidates"),
+        (["eval.k=13", "eval.aggregate=kemeny"], "at most 12"),
+        (["eval.k=0"], "eval.k=0: must be at least 1"),
+    ],
+)
+def test_settings_that_do_not_go_together_say_what_to_change(finished, settings, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        load_saved_recipe(finished / "recipe.yaml", settings)
+
+
+def test_more_candidates_than_letters_and_a_single_one_evaluate(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    few = ["eval.shots=[]", "eval.alone_images=0"]
+    for k, names in ((30, 8), (1, 1)):  # there are eight classes
+        main(["--ckpt", str(run), *few, f"eval.k={k}"])
+        lines = predictions_of(run / "eval" / "test-likelihood")
+        assert {len(line["ranking"]) for line in lines} == {names}
 
 
 def test_answers_in_another_precision_are_asked_for_anew(finished, tmp_path):

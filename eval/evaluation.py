@@ -1,0 +1,260 @@
+"""One evaluation of a split: what is asked, and what becomes of the answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.datasets import Dataset
+from data_prep.records import Ranking
+from data_prep.settings import Recipe
+from eval.answers import Job, answer_all
+from eval.fusion import Fusion, fit_fusion, gate_curve
+from eval.metrics import by_place, hits_at, staged
+from eval.questions import Answer, Manner, Question, shuffles
+from eval.ranking import to_one_ranking, to_ranking
+from eval.report import summarise
+from eval.tasks import Setting, ranked_labels, row_of, spread
+from eval.unknown import Refusal, fit_refusal, refusal_figures, signals_of
+
+log = logging.getLogger(__name__)
+
+ALONE_BATCH = 4
+"""Images per pass where every class's name is scored."""
+
+
+class Evaluation:
+    """One evaluation: where it writes and what it asks.
+
+    Args:
+        recipe: Settings.
+        dataset: With the split's queries and memory pool.
+        settings: Candidates by memory.
+        folder: For answers.
+    """
+
+    def __init__(self, recipe: Recipe, dataset: Dataset, settings: list[Setting], folder: Path):
+        self.recipe, self.dataset, self.settings, self.folder = recipe, dataset, settings, folder
+        self.samples = dataset.parts[recipe.eval.split]
+        self.truths = [sample.label for sample in self.samples]
+        self.mode = recipe.ranker.mode
+        self.asked = self._asked()
+        self.ranked: dict[str, list[list[Ranking]]] = {}
+        self.answers: dict[str, dict[str, Answer]] = {}
+
+    def _asked(self) -> list[list[list[Question]]]:
+        """The question of each setting and image, in each order shown."""
+        # A likelihood depends on neither order nor company: one question serves all memories.
+        free = self.mode == "likelihood"
+        count = 1 if free else self.recipe.eval.permutations
+        asked = []
+        for setting in self.settings:
+            asked.append([])
+            for number, sample in enumerate(self.samples):
+                sources = self.settings if free else [setting]
+                names = tuple(sorted({c.name for source in sources for c in source.candidates[number]}))
+                question = Question(sample.key, sample.path, names, examples=self._examples(setting, number, names))
+                asked[-1].append(shuffles(question, count))
+        return asked
+
+    @staticmethod
+    def _examples(setting: Setting, number: int, names: tuple[str, ...]) -> tuple[str, ...]:
+        own = setting.examples[number] if setting.examples else ()
+        by_name = {c.name: path for c, path in zip(setting.candidates[number], own, strict=False)}
+        return tuple(by_name[name] for name in names) if own else ()
+
+    def _alone(self) -> tuple[list[int], list[Question]]:
+        """Images and questions of the ranker without retriever: every class's name, on a spread of images."""
+        args = self.recipe.eval
+        labels = self.dataset.labels(f"{args.split}_memory")
+        chosen = spread(len(self.samples), args.alone_images)
+        if not chosen or len(labels) > args.alone_classes:
+            log.info("ranker_alone: left out (%d classes, eval.alone_images=%d)", len(labels), args.alone_images)
+            return [], []
+        names = tuple(dict.fromkeys(self.dataset.names[label] for label in labels))
+        return chosen, [Question(self.samples[i].key, self.samples[i].path, names) for i in chosen]
+
+    def ask(self, adapter: Path) -> None:
+        """Asks what is not answered yet, and ranks."""
+        args = self.recipe.eval
+        distinct = list({q.id: q for own in self.asked for several in own for q in several}.values())
+        manners = {
+            "rar_untuned": Manner(self.mode, args.structured, args.reply_tokens),
+            "rar": Manner(self.mode, False, args.reply_tokens),
+        }
+        jobs = [Job(name, name == "rar", manner, distinct, args.batch_size) for name, manner in manners.items()]
+        self.alone = self._alone()
+        jobs.append(Job("alone", True, Manner("likelihood"), self.alone[1], ALONE_BATCH))
+        for job in jobs:
+            log.info("%s: ranking by %s, %d questions", job.name, job.manner.mode, len(job.questions))
+        self.answers = answer_all(jobs, self.recipe.ranker, adapter, self.recipe.trainer, self.folder)
+        for name in manners:
+            self.ranked[name] = [
+                [self._ranking(name, setting, n, several) for n, several in enumerate(own)]
+                for setting, own in zip(self.settings, self.asked, strict=True)
+            ]
+
+    def _ranking(self, method: str, setting: Setting, number: int, several: list[Question]) -> Ranking:
+        names = [candidate.name for candidate in setting.candidates[number]]
+        answers = [self.answers[method][question.id] for question in several]
+        return to_one_ranking(self.mode, names, several, answers, self.recipe.eval.aggregate)
+
+    def _scores(self, setting: Setting) -> list[list[float]]:
+        return [[candidate.score for candidate in row] for row in setting.candidates]
+
+    def _positions(self, setting: Setting) -> list[int | None]:
+        """The truth's place among the candidates per image, or None."""
+        labels = [[candidate.label for candidate in row] for row in setting.candidates]
+        return [row.index(truth) if truth in row else None for row, truth in zip(labels, self.truths, strict=True)]
+
+    def _numbers(self, kind: str) -> list[int]:
+        return [number for number, setting in enumerate(self.settings) if setting.kind == kind]
+
+    def _pooled(self, kind: str) -> tuple[list[Ranking], list[list[float]], list[int | None]]:
+        """The tuned ranker's rankings, the retriever's scores and the truths of all seeds of a kind."""
+        numbers = self._numbers(kind)
+        return (
+            [ranking for n in numbers for ranking in self.ranked["rar"][n]],
+            [scores for n in numbers for scores in self._scores(self.settings[n])],
+            [truth for n in numbers for truth in self._positions(self.settings[n])],
+        )
+
+    def _kinds(self) -> list[str]:
+        return list(dict.fromkeys(setting.kind for setting in self.settings if setting.task != "unknown"))
+
+    def fit_fusions(self) -> dict[str, Fusion]:
+        """Fits a fusion for each task and number of shots, on this split."""
+        args = self.recipe.eval
+        return {kind: fit_fusion(*self._pooled(kind), args.gate, args.gate_loss) for kind in self._kinds()}
+
+    def fuse(self, fusions: dict[str, Fusion]) -> dict:
+        """Adds the methods ``rar_fused`` and ``rar_gated``.
+
+        Returns:
+            dict: The gate's curve, and the share of images that it asks about, by kind of setting.
+        """
+        self.ranked["rar_fused"], self.ranked["rar_gated"] = [], []
+        for setting, rankings in zip(self.settings, self.ranked["rar"], strict=True):
+            fusion, scores = fusions.get(setting.kind), self._scores(setting)
+            fused = gated = rankings  # with a memory that lacks classes nothing is fitted
+            if fusion:
+                fused = [fusion.fused(r, own) for r, own in zip(rankings, scores, strict=True)]
+                gated = [f if fusion.asks(own) else fusion.unasked(own) for f, own in zip(fused, scores, strict=True)]
+            self.ranked["rar_fused"].append(fused)
+            self.ranked["rar_gated"].append(gated)
+        return {kind: self._gate(kind, fusion) for kind, fusion in fusions.items()}
+
+    def _gate(self, kind: str, fusion: Fusion) -> dict:
+        rankings, scores, truths = self._pooled(kind)
+        asked = float(np.mean([fusion.asks(own) for own in scores]))
+        return {"by": fusion.gate, "share_asked": asked, "curve": gate_curve(fusion, rankings, scores, truths)}
+
+    def _signals(self) -> tuple[list[dict[str, float]], list[bool]]:
+        """What may tell unknown classes from known ones, and which images' classes are known."""
+        (number,) = self._numbers(next(s.kind for s in self.settings if s.task == "unknown"))
+        setting, signals = self.settings[number], []
+        for image, (several, ranking) in enumerate(zip(self.asked[number], self.ranked["rar"][number], strict=True)):
+            names = {candidate.name for candidate in setting.candidates[image]}
+            best = [
+                max(s for name, s in zip(q.names, self.answers["rar"][q.id].scores, strict=True) if name in names)
+                for q in several
+            ]
+            signals.append(signals_of(setting.candidates[image], ranking, float(np.mean(best))))
+        return signals, [truth not in setting.held_out for truth in self.truths]
+
+    def fit_refusal(self) -> Refusal:
+        """Fits the threshold below which an image is of no known class, on this split."""
+        return fit_refusal(*self._signals())
+
+    def refusal_figures(self, refusal: Refusal) -> dict:
+        """What a threshold does on this split."""
+        return refusal_figures(refusal, *self._signals())
+
+    def alone_row(self) -> list[dict]:
+        """The row of the ranker without retriever, or none."""
+        chosen, questions = self.alone
+        if not chosen:
+            return []
+        args, labels = self.recipe.eval, self.dataset.labels(f"{self.recipe.eval.split}_memory")
+        names = [self.dataset.names[label] for label in labels]
+        orders = [to_ranking("likelihood", names, q, self.answers["alone"][q.id]).order for q in questions]
+        ranked = [[labels[place] for place in order] for order in orders]
+        bare = Setting("zero_shot", 0, 0, [], {})
+        truths = [self.truths[i] for i in chosen]
+        return [row_of(bare, self.dataset.name, "ranker_alone", ranked, truths, args.k, "likelihood")]
+
+    def results(self) -> dict:
+        """Rows, summary and accuracies by place."""
+        rows, hits, args = [], {}, self.recipe.eval
+        for number, setting in enumerate(self.settings):
+            if setting.task == "unknown":
+                continue
+            by_method = [(method, labels, "", {}) for method, labels in setting.retrieved.items()]
+            retrieved = [[candidate.label for candidate in row] for row in setting.candidates]
+            for method, by_setting in self.ranked.items():
+                rankings = by_setting[number]
+                labels = [ranked_labels(c, r) for c, r in zip(setting.candidates, rankings, strict=True)]
+                by_method.append((method, labels, self.mode, staged(retrieved, rankings, self.truths)))
+            for method, labels, mode, more in by_method:
+                rows.append(row_of(setting, self.dataset.name, method, labels, self.truths, args.k, mode) | more)
+                hits[setting.task, setting.shots, setting.seed, method] = hits_at(labels, self.truths, 1).astype(float)
+        rows += self.alone_row()
+        summary = summarise(rows, hits, np.array(self.truths), args.bootstrap)
+        head = {"dataset": self.dataset.name, "split": args.split, "mode": self.mode, "k": args.k}
+        places = {method: self._by_place(method) for method in ("rar_untuned", "rar")}
+        return head | {"skipped": dict(self.dataset.skipped), "rows": rows, "summary": summary, "by_place": places}
+
+    def _by_place(self, method: str) -> dict[str, list[dict]]:
+        """Accuracy by the truth's place, over all settings: as retrieved, and as shown where an order is shown."""
+        retrieved, shown = defaultdict(list), defaultdict(list)
+        for number, setting in enumerate(self.settings):
+            if setting.task == "unknown":
+                continue
+            for image, truth in enumerate(self._positions(setting)):
+                if truth is None:
+                    continue
+                names = [candidate.name for candidate in setting.candidates[image]]
+                retrieved["truths"].append(truth)
+                retrieved["chosen"].append(self.ranked[method][number][image].order[0])
+                for question in [] if self.mode == "likelihood" else self.asked[number][image]:
+                    first = to_ranking(self.mode, names, question, self.answers[method][question.id]).order[0]
+                    shown["truths"].append(question.shown_names.index(names[truth]))
+                    shown["chosen"].append(question.shown_names.index(names[first]))
+        both = {"retrieved": retrieved, "shown": shown}
+        return {what: by_place(own["truths"], own["chosen"], self.recipe.eval.k) for what, own in both.items() if own}
+
+    def pictures(self) -> dict[str, dict[str, str]]:
+        """Image files for a report: of each image by key, and one of each class in the memory by name."""
+        pool = self.dataset.parts[f"{self.recipe.eval.split}_memory"]
+        return {
+            "images": {sample.key: sample.path for sample in self.samples},
+            "classes": {self.dataset.names[sample.label]: sample.path for sample in reversed(pool)},
+        }
+
+    def predictions(self) -> str:
+        """JSON lines, one per image, memory and method."""
+        lines = []
+        for method, by_setting in self.ranked.items():
+            for setting, rankings in zip(self.settings, by_setting, strict=True):
+                if setting.task == "unknown":
+                    continue
+                for sample, candidates, ranking in zip(self.samples, setting.candidates, rankings, strict=True):
+                    line = {
+                        "key": sample.key,
+                        "task": setting.task,
+                        "shots": setting.shots,
+                        "seed": setting.seed,
+                        "method": method,
+                        "truth": self.dataset.names[sample.label],
+                        "candidates": [{"name": c.name, "score": round(c.score, 6)} for c in candidates],
+                        "ranking": [candidates[place].name for place in ranking.order],
+                        "probabilities": [round(p, 6) for p in ranking.probabilities],
+                        "outcome": ranking.outcome,
+                        "reply": ranking.reply,
+                    }
+                    lines.append(json.dumps(line, ensure_ascii=False))
+        return "".join(f"{line}\n" for line in lines)

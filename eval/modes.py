@@ -1,0 +1,144 @@
+"""The ways to ask the MLLM, many images at a time.
+
+``likelihood``: log-likelihood of each candidate's name; the prompt holds no candidates, so neither
+their order nor their company matters and a score serves every memory that proposes the class.
+``letters``: one forward pass over lettered candidates. ``constrained``: the paper's list, of which
+only permutations of the candidates can be written. ``generate``: the paper's, in free text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from transformers import BatchFeature, LogitsProcessor, LogitsProcessorList
+
+from data_prep.errors import UserError
+from data_prep.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt, with_examples
+from eval.constrained import Permutations
+from eval.questions import Answer, Manner, Question
+from rar_train.backend import Mllm
+from rar_train.collate import to_device
+from rar_train.scoring import by_owner, letter_scores, name_scores
+
+DIGITS = 3
+"""Decimals of a score. In float32 the same image scored in another batch differs by less than 1e-4, so that
+rounded scores agree and near ties are ties, which the retriever's order decides."""
+
+
+class RoundedLogits(LogitsProcessor):
+    """Rounds logits as scores are rounded, so that greedy decoding does not depend on the batch."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Rounds scores of shape ``[n, vocabulary]``."""
+        return scores.float().round(decimals=DIGITS)
+
+
+@torch.inference_mode()
+def ask(mllm: Mllm, manner: Manner, questions: Sequence[Question]) -> list[Answer]:
+    """Asks the model a batch of questions.
+
+    Args:
+        mllm: The ranker.
+        manner: How to ask.
+        questions: One batch.
+
+    Raises:
+        UserError: An image is missing or does not decode, there are more candidates than letters in
+            mode ``letters``, or examples are asked of a family that takes one image.
+    """
+    return _ASKED[manner.mode](mllm, manner, questions)
+
+
+def _inputs(mllm: Mllm, questions: Sequence[Question], prompts: Sequence[str]) -> BatchFeature:
+    """Inputs, each question with its own pictures, on the model's device."""
+    told = [with_examples(p) if q.examples else p for p, q in zip(prompts, questions, strict=True)]
+    inputs = mllm.inputs([question.images() for question in questions], told)
+    return to_device(inputs, next(mllm.model.parameters()))
+
+
+def _rounded(scores: Tensor) -> tuple[float, ...]:
+    return tuple(round(score, DIGITS) for score in scores.tolist())
+
+
+def _by_likelihood(mllm: Mllm, manner: Manner, questions: Sequence[Question]) -> list[Answer]:
+    inputs = _inputs(mllm, questions, [NAMING] * len(questions))
+    answers = [mllm.answer_ids(NAMING, name) for question in questions for name in question.names]
+    counts = [len(question.names) for question in questions]
+    owners = [number for number, count in enumerate(counts) for _ in range(count)]
+    table = by_owner(name_scores(mllm, inputs, answers, owners), counts)
+    return [Answer(_rounded(row[:count])) for row, count in zip(table, counts, strict=True)]
+
+
+def _by_letters(mllm: Mllm, manner: Manner, questions: Sequence[Question]) -> list[Answer]:
+    counts = [len(question.names) for question in questions]
+    if max(counts) > len(LETTERS):
+        raise UserError(
+            f"{max(counts)} candidates, but mode letters has {len(LETTERS)} letters; rank fewer, or by likelihood"
+        )
+    prompts = [letters_prompt(question.shown_names) for question in questions]
+    letters = mllm.letter_ids(prompts[counts.index(max(counts))], max(counts))
+    table = letter_scores(mllm, _inputs(mllm, questions, prompts), letters, counts)
+    answers = []
+    for row, question in zip(table, questions, strict=True):
+        by_place = dict(zip(question.shown, _rounded(row), strict=False))
+        answers.append(Answer(tuple(by_place[place] for place in range(len(question.names)))))
+    return answers
+
+
+def _by_constrained(mllm: Mllm, manner: Manner, questions: Sequence[Question]) -> list[Answer]:
+    prompts = [list_prompt(question.shown_names, manner.structured) for question in questions]
+    trees = [
+        Permutations(lambda names, prompt=prompt: mllm.answer_ids(prompt, list_answer(names)), question.shown_names)
+        for prompt, question in zip(prompts, questions, strict=True)
+    ]
+    inputs = _inputs(mllm, questions, prompts)
+    start, end = inputs["input_ids"].shape[1], mllm.turn_end_id
+
+    def allowed(row: int, ids: Tensor) -> list[int]:
+        return trees[row].allowed(ids[start:].tolist()) or [end]
+
+    longest = max(len(tokens) for tree in trees for tokens in tree.open.values())
+    written = _written(mllm, inputs, 2 * longest, allowed)
+    return [Answer(reply=text) for text in _texts(mllm, written)]
+
+
+def _by_list(mllm: Mllm, manner: Manner, questions: Sequence[Question]) -> list[Answer]:
+    prompts = [list_prompt(question.shown_names, manner.structured) for question in questions]
+    # A reply may be as long as its own list and a little more, whatever else is in the batch.
+    budgets = [
+        manner.reply_tokens or len(mllm.answer_ids(prompt, list_answer(question.shown_names))) + 8
+        for prompt, question in zip(prompts, questions, strict=True)
+    ]
+    written = _written(mllm, _inputs(mllm, questions, prompts), max(budgets), None)
+    own = [reply[:budget] for reply, budget in zip(written, budgets, strict=True)]
+    return [Answer(reply=text) for text in _texts(mllm, own)]
+
+
+def _written(mllm: Mllm, inputs: BatchFeature, most: int, allowed: Callable | None) -> Tensor:
+    """Greedy replies, as ids of shape ``[n, longest]``."""
+    tokenizer = mllm.processor.tokenizer
+    written = mllm.model.generate(
+        **inputs,
+        max_new_tokens=most,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=mllm.turn_end_id,
+        logits_processor=LogitsProcessorList([RoundedLogits()]),
+        prefix_allowed_tokens_fn=allowed,
+    )
+    return written[:, inputs["input_ids"].shape[1] :]
+
+
+def _texts(mllm: Mllm, written: Sequence[Tensor]) -> list[str]:
+    texts = mllm.processor.tokenizer.batch_decode(written, skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+_ASKED = {
+    "likelihood": _by_likelihood,
+    "letters": _by_letters,
+    "constrained": _by_constrained,
+    "generate": _by_list,
+}

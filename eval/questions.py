@@ -1,0 +1,105 @@
+"""What the ranker is asked about an image, and what it answers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from data_prep.files import fingerprint
+from data_prep.images import open_image
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How to ask.
+
+    Attributes:
+        mode: One of ``MODES``.
+        structured: Tell the format of a list, for models that were not tuned to write one.
+        reply_tokens: Tokens that a reply may take in ``generate``; 0: as many as its list, and 8 more.
+    """
+
+    mode: str
+    structured: bool = False
+    reply_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Question:
+    """An image and the classes to rank for it.
+
+    Attributes:
+        key: The sample's key; it seeds the order shown.
+        image: The image's file, or the image itself.
+        names: Distinct class names.
+        shuffle: Number of the order in which they are shown.
+        examples: An image file for each name, or none.
+    """
+
+    key: str
+    image: str | Image.Image
+    names: tuple[str, ...]
+    shuffle: int = 0
+    examples: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Identifies it by image, names, order shown and examples, wherever the image lies."""
+        parts = [self.key, self.names]
+        more = [self.shuffle, self.examples] if self.shuffle or self.examples else []
+        return fingerprint(parts + more)
+
+    @property
+    def shown(self) -> list[int]:
+        """Places of the names in the order to show: by hash, so it carries nothing of the retriever's."""
+        start = f"{self.key}/{self.shuffle}" if self.shuffle else self.key
+
+        def rank(place: int) -> bytes:
+            return hashlib.sha256(f"{start}/{self.names[place]}".encode()).digest()
+
+        return sorted(range(len(self.names)), key=rank)
+
+    @property
+    def shown_names(self) -> list[str]:
+        """The names in the order to show."""
+        return [self.names[place] for place in self.shown]
+
+    def images(self) -> list[Image.Image]:
+        """The image, and then the examples in the order shown.
+
+        Raises:
+            UserError: One is missing or does not decode.
+        """
+        files = [self.examples[place] for place in self.shown] if self.examples else []
+        return [opened(image) for image in (self.image, *files)]
+
+
+def shuffles(question: Question, count: int) -> list[Question]:
+    """The same question in several orders."""
+    return [replace(question, shuffle=number) for number in range(count)]
+
+
+def opened(image: str | Image.Image) -> Image.Image:
+    """Decodes an image file; an image in memory is taken as it is.
+
+    Raises:
+        UserError: The file is missing or does not decode.
+    """
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    return open_image(image)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said about the names, in the question's order.
+
+    Attributes:
+        scores: Log-likelihoods or letter logits, rounded so that batches agree; empty where a list is written.
+        reply: The list, where one is written.
+    """
+
+    scores: tuple[float, ...] = ()
+    reply: str = ""
