@@ -206,17 +206,18 @@ def embed_images(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArg
 
 
 def embed_names(encoder: Encoder, names: Sequence[str], args: RetrieverArgs, cache: Path) -> np.ndarray:
-    """Embeds class names: the mean over the templates, normalised again.
+    """Embeds class names: the mean over the templates, normalised again; without templates, the bare names.
 
     Returns:
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the names.
     """
+    templates = list(args.templates) or ["{}"]
 
     def make() -> np.ndarray:
-        texts = [template.format(name) for template in args.templates for name in names]
+        texts = [template.format(name) for template in templates for name in names]
         vectors = _embed(encoder, _Texts(encoder.tokenize(texts)), args, 0)
-        mean = vectors.reshape(len(args.templates), len(names), -1).mean(0)
+        mean = vectors.reshape(len(templates), len(names), -1).mean(0)
         return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
-    key = {"encoder": encoder.id, "templates": list(args.templates), "names": fingerprint(list(names))}
+    key = {"encoder": encoder.id, "templates": templates, "names": fingerprint(list(names))}
     return _cached(cache, key, "names", len(names), make)

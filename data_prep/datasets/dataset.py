@@ -31,12 +31,14 @@ class Dataset:
         names: Class names by label.
         parts: Samples of the parts that were asked for.
         skipped: How many images were left out, by reason.
+        templates: The data set's own prompts around a class name, for a recipe that names none.
     """
 
     name: str
     names: tuple[str, ...]
     parts: dict[str, list[Sample]]
     skipped: Counter = field(default_factory=Counter)
+    templates: tuple[str, ...] = ()
 
     def labels(self, part: str) -> list[int]:
         """The classes that occur in a part, ascending."""
