@@ -44,7 +44,7 @@ class Row:
     split: str
 
 
-def _records(table: Path) -> Iterator[tuple[int, object]]:
+def records_of(table: Path) -> Iterator[tuple[int, object]]:
     """Reads a table's records, each with the number of its line."""
     with open(table, newline="", encoding="utf-8-sig") as file:
         if table.suffix == ".csv":
@@ -64,7 +64,7 @@ def _table_rows(table: Path) -> list[Row]:
     """Reads path, label and optional split from a CSV or JSON-lines file."""
     rows = []
     try:
-        for number, record in _records(table):
+        for number, record in records_of(table):
             for column in ("path", "label"):
                 if not isinstance(record, dict) or record.get(column) in (None, ""):
                     raise UserError(
@@ -167,7 +167,22 @@ def read_folder(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     """
     if not args.root:
         raise UserError("data.name=folder needs data.root=PATH: a folder per class, or a CSV or JSON-lines table")
-    base, rows = list_rows(Path(args.root))
+    return part_rows(*list_rows(Path(args.root)), args, cache, parts)
+
+
+def part_rows(base: Path, rows: list[Row], args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
+    """Opens the listed images and divides them into parts, as ``read_folder`` says.
+
+    Args:
+        base: The folder that paths are relative to.
+        rows: The images.
+        args: Shares, seed and policies.
+        cache: Folder of caches.
+        parts: The parts that are needed.
+
+    Raises:
+        UserError: Missing or unreadable images, a class with too few.
+    """
     repeated = [path for path, count in Counter(row.path for row in rows).items() if count > 1]
     if repeated:
         raise UserError(f"data.root={args.root}: {repeated[0]} is listed twice ({len(repeated)} such paths)")
