@@ -101,10 +101,7 @@ def _records(path: Path) -> list[tuple[int, dict]]:
     """The records of a table, each with its line."""
     if path.suffix not in (".csv", ".jsonl") or not path.is_file():
         raise UserError(f"{path}: should be a .csv or .jsonl file")
-    try:
-        records = list(records_of(path))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not readable as text ({error})") from None
+    records = records_of(path)
     strange = [number for number, record in records if not isinstance(record, dict)]
     if strange or not records:
         raise UserError(f"{path}, line {strange[0]}: not a record" if strange else f"{path}: holds no names")

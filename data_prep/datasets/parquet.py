@@ -21,11 +21,11 @@ def _features(schema: Any) -> dict[str, dict]:
 
 
 def _image_column(schema: Any, features: dict[str, dict], file: Path) -> str:
-    """The column of images: the one noted as such, or else the only one of records that hold ``bytes``."""
+    """The column of records that hold ``bytes``; of several, the one noted as images."""
     import pyarrow
 
-    noted = [name for name, feature in features.items() if feature.get("_type") == "Image"]
     shaped = [f.name for f in schema if pyarrow.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
+    noted = [name for name in shaped if features.get(name, {}).get("_type") == "Image"]
     for found in (noted, shaped):
         if len(found) == 1:
             return found[0]
@@ -33,32 +33,36 @@ def _image_column(schema: Any, features: dict[str, dict], file: Path) -> str:
     raise UserError(f"{file}: needs one column of images (records with bytes), but has {known}")
 
 
-def _pictures(root: Path, files: list[Path], column: str) -> Iterator[Picture]:
-    import pyarrow
+def _of_file(file: Path, split: str, column: str) -> Iterator[Picture]:
     import pyarrow.parquet
 
+    table = pyarrow.parquet.ParquetFile(file)
+    schema = table.schema_arrow
+    features = _features(schema)
+    image = _image_column(schema, features, file)
+    if column not in schema.names:
+        known = ", ".join(schema.names)
+        raise UserError(f"{file}: no column {column} (columns: {known}); set data.label_column to the class's")
+    names = features.get(column, {}).get("names")
+    cells = (row for batch in table.iter_batches(256, columns=[image, column]) for row in batch.to_pylist())
+    for number, row in enumerate(cells):
+        cell, label = row[image], row[column]
+        if names is not None:
+            label = names[label] if isinstance(label, int) and 0 <= label < len(names) else None
+        if not cell or not cell["bytes"] or label in (None, ""):
+            raise UserError(f"{file}, row {number}: no image bytes, or no class that the file names")
+        suffix = Path(cell.get("path") or "").suffix.lower()
+        yield Picture(cell["bytes"], suffix if suffix in IMAGE_SUFFIXES else "", str(label), split)
+
+
+def _pictures(root: Path, files: list[Path], column: str) -> Iterator[Picture]:
+    import pyarrow
+
     for file in files:
-        split = split_of(file, root)
         try:
-            table = pyarrow.parquet.ParquetFile(file)
+            yield from _of_file(file, split_of(file, root), column)
         except (pyarrow.ArrowException, OSError) as error:
             raise UserError(f"{file}: not readable as parquet ({error})") from None
-        schema = table.schema_arrow
-        features = _features(schema)
-        image = _image_column(schema, features, file)
-        if column not in schema.names:
-            known = ", ".join(schema.names)
-            raise UserError(f"{file}: no column {column} (columns: {known}); set data.label_column to the class's")
-        names = features.get(column, {}).get("names")
-        row = 0
-        for batch in table.iter_batches(256, columns=[image, column]):
-            for cell, label in zip(batch.column(image).to_pylist(), batch.column(column).to_pylist(), strict=True):
-                if not cell or not cell["bytes"] or label is None or (names and not 0 <= label < len(names)):
-                    raise UserError(f"{file}, row {row}: no image bytes, or no class that the file names")
-                suffix = Path(cell.get("path") or "").suffix.lower()
-                suffix = suffix if suffix in IMAGE_SUFFIXES else ""
-                yield Picture(cell["bytes"], suffix, names[label] if names else str(label), split)
-                row += 1
 
 
 def read_parquet(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:

@@ -18,8 +18,9 @@ from data_prep.settings import DataArgs
 
 def _label(sample: dict[str, Any], column: str, where: str) -> str:
     """The class in ``cls`` (a number or a name), or in the record ``json``."""
-    if "cls" in sample:
-        return sample["cls"].decode().strip()
+    name = sample.get("cls", b"").decode().strip()
+    if name:
+        return name
     try:
         record = json.loads(sample["json"])
     except (KeyError, ValueError):
