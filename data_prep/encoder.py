@@ -209,13 +209,14 @@ def embed_regions(encoder: Encoder, regions: Sequence[Region], args: RetrieverAr
 
 
 def embed_names(encoder: Encoder, names: Sequence[str], args: RetrieverArgs, cache: Path) -> np.ndarray:
-    """Embeds class names: the mean over the templates, normalised again; cached by token ids.
+    """Embeds class names: the mean over the templates, normalised again; without templates, the bare names.
 
     Returns:
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the names.
     """
-    texts = [template.format(name) for name in names for template in args.templates]
-    ids = encoder.tokenize(texts).unflatten(0, (len(names), len(args.templates)))
+    templates = list(args.templates) or ["{}"]
+    texts = [template.format(name) for name in names for template in templates]
+    ids = encoder.tokenize(texts).unflatten(0, (len(names), len(templates)))
     keys = [hashlib.sha256(repr(rows).encode()).hexdigest() for rows in ids.tolist()]
-    size = max(1, args.batch_size // len(args.templates))
+    size = max(1, args.batch_size // len(templates))
     return _embed(encoder, _Names(ids, keys), keys, size, 0, "names", cache)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from data_prep.memory_index import kind_for
 from data_prep.records import Candidate, Sample
 from data_prep.retrieve import fused_classes, nearest_classes, nearest_entries, to_candidates
 from data_prep.settings import Recipe, RetrieverArgs
-from data_prep.shots import draw_shots
+from data_prep.shots import kept_shots
 
 
 def _cached_memory(
@@ -98,6 +98,11 @@ class Memories:
         return [to_candidates(scores, names) for scores in found]
 
 
+def prompted(args: RetrieverArgs, dataset: Dataset) -> RetrieverArgs:
+    """The settings with the data set's own templates where they name none, or with the bare name."""
+    return replace(args, templates=list(args.templates) or list(dataset.templates) or ["{}"])
+
+
 def memories_of(
     recipe: Recipe, encoder: Encoder, dataset: Dataset, part: str, shots: int | None, seed: int
 ) -> Memories:
@@ -114,7 +119,8 @@ def memories_of(
     cache = Path(recipe.cache)
     samples = dataset.parts[part]
     if shots is not None and shots > 0:
-        samples = draw_shots(samples, shots, seed)
-    names = name_memory(encoder, dataset.labels(part), dataset.names, recipe.retriever, cache)
+        samples = kept_shots(samples, shots, seed, recipe.data.draw, cache)
+    args = prompted(recipe.retriever, dataset)
+    names = name_memory(encoder, dataset.labels(part), dataset.names, args, cache)
     images = None if shots == 0 else image_memory(encoder, samples, recipe.retriever, cache)
     return Memories(images, names)

@@ -15,7 +15,7 @@ from data_prep.datasets.folder import IMAGE_SUFFIXES
 from data_prep.encoder import Encoder, embed_images, embed_names, load_encoder
 from data_prep.errors import UserError
 from data_prep.files import write_text
-from data_prep.memories import image_memory, name_memory
+from data_prep.memories import image_memory, name_memory, prompted
 from data_prep.memory import Entry, Memory
 from data_prep.recipe import load_recipe, load_saved_recipe, recipe_yaml
 from data_prep.records import Sample
@@ -70,6 +70,7 @@ def _build(folder: Path, own: dict[str, str], settings: list[str]) -> None:
     one_of("part", own["part"], PARTS)
     encoder = load_encoder(recipe.retriever, recipe.trainer)
     dataset = read_dataset(recipe.data, Path(recipe.cache), (own["part"],))
+    recipe.retriever = prompted(recipe.retriever, dataset)  # kept in the memory's recipe, for what is added later
     args, cache = recipe.retriever, Path(recipe.cache)
     memories = {
         "images": image_memory(encoder, dataset.parts[own["part"]], args, cache),

@@ -19,7 +19,7 @@ from data_prep.errors import UserError
 from data_prep.examples import build_examples
 from data_prep.files import fingerprint, write_folder, write_text
 from data_prep.held_out import write_mined
-from data_prep.memories import Memories
+from data_prep.memories import Memories, prompted
 from data_prep.memory import Memory
 from data_prep.neighbours import Copies, NearCopies, Neighbours, by_group, group_copies
 from data_prep.records import Candidate, RankingExample, Sample
@@ -79,7 +79,7 @@ def _facts(
         "sources": list(mining.memories),
         "leave_out": leave_out,
         "copies_above": mining.copies_above if leave_out else None,
-        "templates": list(retriever.templates),
+        "templates": prompted(retriever, dataset).templates,
         "pool": retriever.pool,
         "fusion": retriever.fusion,
         "scores": [retriever.aggregate, retriever.top_m, retriever.unit],

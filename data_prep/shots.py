@@ -5,8 +5,19 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
+from data_prep.errors import UserError
+from data_prep.files import fingerprint, read_json, write_json
 from data_prep.records import Sample
+
+
+def _by_class(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """The images of each class; classes in the order of their first image."""
+    found: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        found[sample.label].append(sample)
+    return list(found.values())
 
 
 def draw_shots(samples: Sequence[Sample], shots: int, seed: int) -> list[Sample]:
@@ -21,10 +32,43 @@ def draw_shots(samples: Sequence[Sample], shots: int, seed: int) -> list[Sample]
         seed: 1, 2 and 3 in the protocol.
     """
     rng = random.Random(seed)
-    by_class: dict[int, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        by_class[sample.label].append(sample)
     drawn: list[Sample] = []
-    for items in by_class.values():
+    for items in _by_class(samples):
         drawn += rng.sample(items, shots) if len(items) >= shots else items
+    return drawn
+
+
+def first_shots(samples: Sequence[Sample], shots: int) -> list[Sample]:
+    """The first ``shots`` images of each class, as RAR's released code takes them."""
+    return [sample for items in _by_class(samples) for sample in items[:shots]]
+
+
+def kept_shots(samples: Sequence[Sample], shots: int, seed: int, draw: str, cache: Path) -> list[Sample]:
+    """Draws shots, or reads those drawn before.
+
+    What was drawn is kept as ``split_fewshot-…/shot_{n}-seed_{s}.json``, the name CoOp gives its pickles: a list of
+    keys that others can read and compare. Pickles are not read.
+
+    Args:
+        samples: The training split, in its own order.
+        shots: Images per class.
+        seed: Of the draw; without effect in ``first_n``.
+        draw: ``coop`` or ``first_n``.
+        cache: Folder of caches.
+
+    Raises:
+        UserError: A kept file names images that are not in the training split.
+    """
+    split = fingerprint([[sample.key, sample.label] for sample in samples])
+    folder = cache / f"split_fewshot-{split}"
+    path = folder / (f"shot_{shots}-seed_{seed}.json" if draw == "coop" else f"shot_{shots}-first_n.json")
+    if path.exists():
+        by_key = {sample.key: sample for sample in samples}
+        keys = read_json(path)
+        strange = [key for key in keys if key not in by_key]
+        if strange:
+            raise UserError(f"{path}: {strange[0]} is not in the training split; delete the file to have it made again")
+        return [by_key[key] for key in keys]
+    drawn = draw_shots(samples, shots, seed) if draw == "coop" else first_shots(samples, shots)
+    write_json(path, [sample.key for sample in drawn])
     return drawn

@@ -140,14 +140,14 @@ class Recognizer:
             classes: A folder with a folder of images per class, image files by class name, or names alone.
 
         Raises:
-            UserError: An image is missing or does not decode; with ``data.unreadable=skip`` it is left
+            UserError: An image is missing or does not decode; with ``data.on_error=skip`` it is left
                 out and counted in the log.
         """
         by_name = example_images(classes)
         cache, retriever = Path(self.recipe.cache), self.recipe.retriever
         self.names = tuple(by_name)
         files = [(label, file) for label, own in enumerate(by_name.values()) for file in own]
-        found = digests([file for _, file in files], cache, self.recipe.data.unreadable) if files else []
+        found = digests([file for _, file in files], cache, self.recipe.data.on_error) if files else []
         samples = [
             Sample(key_of(str(file)), str(file), label, digest)
             for (label, file), digest in zip(files, found, strict=True)

@@ -16,6 +16,7 @@ from data_prep.embedding import workers_of
 from data_prep.encoder import Encoder
 from data_prep.errors import UserError
 from data_prep.images import open_image
+from data_prep.memories import prompted
 from data_prep.records import Sample
 from data_prep.settings import Recipe
 from rar_train.datamodule import DataPosition, EpochSampler
@@ -24,9 +25,9 @@ from rar_train.datamodule import DataPosition, EpochSampler
 class _Pairs(Rows):
     """Image and caption by (number, epoch); crop and template follow from seed, epoch and number alone."""
 
-    def __init__(self, recipe: Recipe, encoder: Encoder, samples: Sequence[Sample], names: Sequence[str]):
-        self.samples, self.names, self.seed = samples, names, recipe.seed
-        self.templates, self.tokenize = recipe.retriever.templates, encoder.tokenize
+    def __init__(self, recipe: Recipe, encoder: Encoder, samples: Sequence[Sample], dataset: Dataset):
+        self.samples, self.names, self.seed = samples, dataset.names, recipe.seed
+        self.templates, self.tokenize = prompted(recipe.retriever, dataset).templates, encoder.tokenize
         self.transform = encoder.augment if recipe.retriever.tuning.augment else encoder.preprocess
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
@@ -85,7 +86,7 @@ class RetrieverData(L.LightningDataModule):
 
     def name_ids(self) -> Tensor:
         """Token ids of the development classes' names, shape ``[classes, templates, context]``."""
-        templates = self.recipe.retriever.templates
+        templates = prompted(self.recipe.retriever, self.dataset).templates
         texts = [template.format(self.dataset.names[label]) for label in self.labels for template in templates]
         return self.encoder.tokenize(texts).unflatten(0, (len(self.labels), len(templates)))
 
@@ -96,7 +97,7 @@ class RetrieverData(L.LightningDataModule):
         sampler = EpochSampler(
             len(samples), optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position
         )
-        rows = _Pairs(self.recipe, self.encoder, samples, self.dataset.names)
+        rows = _Pairs(self.recipe, self.encoder, samples, self.dataset)
         workers = workers_of(self.recipe.retriever.workers, self.recipe.trainer.devices, len(sampler))
         return DataLoader(rows, batch_sampler=sampler, num_workers=workers)
 

@@ -10,14 +10,41 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_prep.datasets.armory import read_armory
+from data_prep.datasets.coop import LAYOUTS, read_coop
 from data_prep.datasets.dataset import Dataset
+from data_prep.datasets.fgvc_aircraft import read_fgvc_aircraft
+from data_prep.datasets.fine_grained import read_cars196, read_cub200, read_dogs120, read_flowers102, read_pets37
 from data_prep.datasets.folder import read_folder
+from data_prep.datasets.imagefolder import read_imagefolder
+from data_prep.datasets.imagenet import read_imagenet
+from data_prep.datasets.parquet import read_parquet
+from data_prep.datasets.raf_db import read_raf_db
 from data_prep.datasets.synonyms import read_synonyms
+from data_prep.datasets.webdataset import read_webdataset
 from data_prep.errors import UserError
 from data_prep.names import told_apart
 from data_prep.settings import DataArgs
 
-READERS = {"armory": read_armory, "folder": read_folder}
+FEW_SHOT = {
+    "imagenet": read_imagenet,
+    **dict.fromkeys(LAYOUTS, read_coop),
+    "fgvc_aircraft": read_fgvc_aircraft,
+    "raf_db": read_raf_db,
+}
+FINE_GRAINED = {
+    "cub200": read_cub200,
+    "cars196": read_cars196,
+    "dogs120": read_dogs120,
+    "flowers102": read_flowers102,
+    "pets37": read_pets37,
+}
+OWN = {
+    "folder": read_folder,
+    "imagefolder": read_imagefolder,
+    "webdataset": read_webdataset,
+    "parquet": read_parquet,
+}
+READERS = {"armory": read_armory, **OWN, **FEW_SHOT, **FINE_GRAINED}
 
 
 def read_dataset(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
@@ -38,4 +65,4 @@ def read_dataset(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset
     return replace(dataset, names=told_apart(dataset.names), synonyms=synonyms)
 
 
-__all__ = ["READERS", "Dataset", "read_dataset"]
+__all__ = ["FEW_SHOT", "FINE_GRAINED", "OWN", "READERS", "Dataset", "read_dataset"]

@@ -31,6 +31,7 @@ class Dataset:
         parts: Samples of the parts that were asked for.
         skipped: How many images were left out, by reason.
         synonyms: Other names of a class by label, where the data set has them.
+        templates: The data set's own prompts around a class name, for a recipe that names none.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dataset:
     parts: dict[str, list[Sample]]
     skipped: Counter = field(default_factory=Counter)
     synonyms: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    templates: tuple[str, ...] = ()
 
     def labels(self, part: str) -> list[int]:
         """The classes that occur in a part, ascending."""

@@ -44,8 +44,7 @@ class Row:
     split: str
 
 
-def _records(table: Path) -> Iterator[tuple[int, object]]:
-    """Reads a table's records, each with the number of its line."""
+def _parsed(table: Path) -> Iterator[tuple[int, object]]:
     with open(table, newline="", encoding="utf-8-sig") as file:
         if table.suffix == ".csv":
             reader = csv.DictReader(file)
@@ -60,22 +59,29 @@ def _records(table: Path) -> Iterator[tuple[int, object]]:
                 raise UserError(f"{table}, line {number}: not readable as JSON ({error.msg})") from None
 
 
+def records_of(table: Path) -> list[tuple[int, object]]:
+    """Reads a CSV or JSON-lines table's records, each with the number of its line.
+
+    Raises:
+        UserError: The table is not readable as what its suffix says.
+    """
+    try:
+        return list(_parsed(table))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{table}: not readable ({error})") from None
+
+
 def _table_rows(table: Path) -> list[Row]:
     """Reads path, label and optional split from a CSV or JSON-lines file."""
     rows = []
-    try:
-        for number, record in _records(table):
-            for column in ("path", "label"):
-                if not isinstance(record, dict) or record.get(column) in (None, ""):
-                    raise UserError(
-                        f"{table}, line {number}: no {column}; columns are path, label and optionally split"
-                    )
-            split = str(record.get("split") or "")
-            if split and split.casefold() not in SPLIT_WORDS:
-                raise UserError(f"{table}, line {number}: split {split!r}; use train, val or test")
-            rows.append(Row(str(record["path"]), str(record["label"]), SPLIT_WORDS.get(split.casefold(), "")))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{table}: not readable ({error})") from None
+    for number, record in records_of(table):
+        for column in ("path", "label"):
+            if not isinstance(record, dict) or record.get(column) in (None, ""):
+                raise UserError(f"{table}, line {number}: no {column}; columns are path, label and optionally split")
+        split = str(record.get("split") or "")
+        if split and split.casefold() not in SPLIT_WORDS:
+            raise UserError(f"{table}, line {number}: split {split!r}; use train, val or test")
+        rows.append(Row(str(record["path"]), str(record["label"]), SPLIT_WORDS.get(split.casefold(), "")))
     if not rows:
         raise UserError(f"{table}: lists no images; it needs lines of path, label and optionally split")
     if {row.split for row in rows} > {""} and any(not row.split for row in rows):
@@ -167,7 +173,22 @@ def read_folder(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     """
     if not args.root:
         raise UserError("data.name=folder needs data.root=PATH: a folder per class, or a CSV or JSON-lines table")
-    base, rows = list_rows(Path(args.root))
+    return part_rows(*list_rows(Path(args.root)), args, cache, parts)
+
+
+def part_rows(base: Path, rows: list[Row], args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
+    """Opens the listed images and divides them into parts, as ``read_folder`` says.
+
+    Args:
+        base: The folder that paths are relative to.
+        rows: The images.
+        args: Shares, seed and policies.
+        cache: Folder of caches.
+        parts: The parts that are needed.
+
+    Raises:
+        UserError: Missing or unreadable images, a class with too few.
+    """
     repeated = [path for path, count in Counter(row.path for row in rows).items() if count > 1]
     if repeated:
         raise UserError(f"data.root={args.root}: {repeated[0]} is listed twice ({len(repeated)} such paths)")

@@ -43,9 +43,15 @@ class DataArgs:
     """Where labelled images come from."""
 
     name: str = "armory"
-    """``armory`` (procedural) or ``folder`` (yours)."""
+    """``armory`` (procedural); ``folder``, ``imagefolder``, ``webdataset`` or ``parquet`` (yours); or a benchmark, such
+    as ``caltech101``. docs/datasets.md lists them all, with their layouts."""
     root: str | None = None
-    """With ``folder``: a folder per class, or a folder that holds samples.csv or samples.jsonl, or such a file."""
+    """With ``folder``: a folder per class, or a folder that holds samples.csv or samples.jsonl, or such a file. With a
+    benchmark: its folder, or the folder that holds the folders of several."""
+    label_column: str = "label"
+    """What names the class in metadata of ``imagefolder``, in records of ``webdataset``, in columns of ``parquet``."""
+    draw: str = "coop"
+    """How shots are drawn: ``coop`` (seeded), or ``first_n`` of each class, as the paper's code does."""
     seed: int = 0
     """Draws armory's classes and pictures; splits a folder that names no splits."""
     shares: list[float] = field(default_factory=lambda: [0.6, 0.2, 0.2])
@@ -59,6 +65,7 @@ class DataArgs:
 
     def __post_init__(self) -> None:
         bounded("data", self, {"seed": 0})
+        one_of("data.draw", self.draw, ("coop", "first_n"))
         one_of("data.small_classes", self.small_classes, ("error", "skip"))
         one_of("data.on_error", self.on_error, ("skip", "raise"))
         check(

@@ -85,8 +85,8 @@ class RetrieverArgs:
     """open_clip tag or path of weights; not needed with nano-clip, ``local-dir:`` and ``hf-hub:``."""
     dtype: str = "float32"
     """What the encoder computes in: ``float32`` or ``bfloat16``. Embeddings are float32 either way."""
-    templates: list[str] = field(default_factory=lambda: ["{}"])
-    """Prompts around a class name, averaged."""
+    templates: list[str] = field(default_factory=list)
+    """Prompts around a class name, averaged, such as ``{} texture.``; none: the data set's own, or the bare name."""
     batch_size: int = 128
     """Images or texts per forward pass."""
     workers: int = -1
@@ -119,7 +119,6 @@ class RetrieverArgs:
         one_of("retriever.unit", self.unit, ("class", "image"))
         check(0 <= self.fusion <= 1, f"retriever.fusion={self.fusion}: must lie in 0..1")
         bounded("retriever", self, {"batch_size": 1, "workers": -1, "pool": 1, "top_m": 1})
-        check(len(self.templates) > 0, "retriever.templates: give at least one, such as {}")
         for template in self.templates:
             check(
                 template.count("{}") == 1 and not set(template.replace("{}", "")) & set("{}"),

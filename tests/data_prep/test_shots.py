@@ -1,12 +1,15 @@
 """Shots are CoOp's draw, image for image."""
 
+import json
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.errors import UserError
 from data_prep.records import Sample
-from data_prep.shots import draw_shots
+from data_prep.shots import draw_shots, first_shots, kept_shots
 
 
 def coop_draw(samples: list[Sample], shots: int, seed: int) -> list[Sample]:
@@ -35,3 +38,33 @@ def test_drawing_leaves_the_global_generator_alone():
     random.seed(7)
     draw_shots(samples, 4, 1)
     assert random.random() == expected
+
+
+def made(count: int) -> list[Sample]:
+    return [Sample(f"k{i}", f"{i}.png", i % 3, "") for i in range(count)]
+
+
+def test_the_first_of_each_class_in_parity_with_the_released_code():
+    assert [s.key for s in first_shots(made(12), 2)] == ["k0", "k3", "k1", "k4", "k2", "k5"]
+    assert [s.key for s in first_shots(made(4), 2)] == ["k0", "k3", "k1", "k2"]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_draw_is_kept_as_keys_and_read_again(tmp_path, seed):
+    drawn = kept_shots(made(30), 4, seed, "coop", tmp_path)
+    assert drawn == draw_shots(made(30), 4, seed)
+    (kept,) = tmp_path.glob(f"split_fewshot-*/shot_4-seed_{seed}.json")
+    assert json.loads(kept.read_text()) == [s.key for s in drawn]
+    # Another's draw for this split is taken as it stands.
+    kept.write_text(json.dumps(["k29", "k0"]))
+    assert [s.key for s in kept_shots(made(30), 4, seed, "coop", tmp_path)] == ["k29", "k0"]
+    kept.write_text(json.dumps(["k30"]))
+    with pytest.raises(UserError, match="k30 is not in the training split"):
+        kept_shots(made(30), 4, seed, "coop", tmp_path)
+
+
+def test_draws_of_other_splits_or_ways_are_kept_apart(tmp_path):
+    for count, draw in ((30, "coop"), (27, "coop"), (30, "first_n")):
+        kept_shots(made(count), 2, 1, draw, tmp_path)
+    assert len(list(tmp_path.glob("split_fewshot-*/*.json"))) == 3
+    assert kept_shots(made(30), 2, 1, "first_n", tmp_path) == first_shots(made(30), 2)

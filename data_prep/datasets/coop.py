@@ -1,0 +1,115 @@
+"""The few-shot benchmarks in the layout that CoOp documents, with its ``split_zhou_*.json`` files.
+
+Source: CoOp's DATASETS.md (https://github.com/KaiyangZhou/CoOp); the prompts are those of its zero-shot CLIP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.datasets.dataset import Dataset
+from data_prep.datasets.listing import Items, Listing, find_base, plain, to_dataset
+from data_prep.errors import UserError
+from data_prep.files import read_json
+from data_prep.settings import DataArgs
+
+GUIDE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a benchmark's files lie.
+
+    Attributes:
+        folders: The data set's folder in ``data.root``: CoOp's name, then torchvision's where its images lie alike.
+        images: The folder in it that the split file's paths start from.
+        split: The split file, in the data set's folder or in ``data.root``.
+        template: The prompt.
+        holds: What tells the data set's folder, where ``images`` does not.
+    """
+
+    folders: tuple[str, ...]
+    images: str
+    split: str
+    template: str = "a photo of a {}."
+    holds: str = ""
+
+
+LAYOUTS = {
+    "caltech101": Layout(("caltech-101", "caltech101"), "101_ObjectCategories", "split_zhou_Caltech101.json"),
+    "oxford_pets": Layout(
+        ("oxford_pets", "oxford-iiit-pet"),
+        "images",
+        "split_zhou_OxfordPets.json",
+        "a photo of a {}, a type of pet.",
+    ),
+    "stanford_cars": Layout(("stanford_cars",), "", "split_zhou_StanfordCars.json", holds="cars_train"),
+    "oxford_flowers": Layout(
+        ("oxford_flowers", "flowers-102"),
+        "jpg",
+        "split_zhou_OxfordFlowers.json",
+        "a photo of a {}, a type of flower.",
+    ),
+    "food101": Layout(("food-101",), "images", "split_zhou_Food101.json", "a photo of {}, a type of food."),
+    "sun397": Layout(("sun397",), "SUN397", "split_zhou_SUN397.json"),
+    "dtd": Layout(("dtd", "dtd/dtd"), "images", "split_zhou_DescribableTextures.json", "{} texture."),
+    "eurosat": Layout(("eurosat",), "2750", "split_zhou_EuroSAT.json", "a centered satellite photo of {}."),
+    "ucf101": Layout(("ucf101",), "UCF-101-midframes", "split_zhou_UCF101.json", "a photo of a person doing {}."),
+}
+
+
+def _find_split(args: DataArgs, base: Path, layout: Layout) -> Path:
+    for path in (base / layout.split, Path(args.root) / layout.split):
+        if path.is_file():
+            return path
+    raise UserError(f"{base / layout.split}: no such file; {args.name}'s split is had from {GUIDE}")
+
+
+def _item(entry: object, where: str) -> tuple[str, int, str]:
+    if not isinstance(entry, list) or [type(field) for field in entry] != [str, int, str]:
+        raise UserError(f"{where}: {entry!r} should be [path, label, class name]; the split is had from {GUIDE}")
+    return entry[0], entry[1], plain(entry[2])
+
+
+def read_split(path: Path) -> tuple[tuple[str, ...], dict[str, Items]]:
+    """Reads a ``split_zhou_*.json`` file.
+
+    Returns:
+        tuple: Class names by label, and the images by split in the file's order.
+
+    Raises:
+        UserError: It is no such file, or a label stands for two names, or labels have gaps.
+    """
+    try:
+        content = read_json(path)
+    except UserError:
+        raise UserError(f"{path}: not readable as JSON; it is had from {GUIDE}") from None
+    if not isinstance(content, dict) or not all(isinstance(content.get(split), list) for split in SPLITS):
+        raise UserError(f"{path}: needs the lists train, val and test; it is had from {GUIDE}")
+    names: dict[int, str] = {}
+    splits: dict[str, Items] = {}
+    for split in SPLITS:
+        splits[split] = []
+        for number, entry in enumerate(content[split]):
+            image, label, name = _item(entry, f"{path}, {split}[{number}]")
+            if names.setdefault(label, name) != name:
+                raise UserError(f"{path}, {split}[{number}]: label {label} is both {name!r} and {names[label]!r}")
+            splits[split].append((image, label))
+    missing = sorted(set(range(len(names))) - names.keys())
+    if missing:
+        raise UserError(f"{path}: labels should count from 0, but none is {missing[0]}; it is had from {GUIDE}")
+    return tuple(names[label] for label in range(len(names))), splits
+
+
+def read_coop(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
+    """Reads one of ``LAYOUTS``; ``data.root`` is the folder of all data sets, or this one's.
+
+    Raises:
+        UserError: Images or split file are missing or wrong.
+    """
+    layout = LAYOUTS[args.name]
+    base = find_base(args, layout.folders, layout.holds or layout.images, GUIDE)
+    names, splits = read_split(_find_split(args, base, layout))
+    return to_dataset(Listing(base / layout.images, names, splits, GUIDE, (layout.template,)), args, cache, parts)

@@ -1,0 +1,37 @@
+"""FGVC-Aircraft by variant: its own lists, in CoOp's folder, torchvision's, or the archive's.
+
+CoOp uses the official lists in their order, so there is no split file of its making.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_prep.datasets.dataset import Dataset
+from data_prep.datasets.listing import Listing, find_base, read_lines, read_pairs, to_dataset
+from data_prep.errors import UserError
+from data_prep.settings import DataArgs
+
+SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/"
+FOLDERS = ("fgvc_aircraft", "fgvc-aircraft-2013b/data")
+
+
+def read_fgvc_aircraft(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
+    """Reads ``variants.txt``, ``images_variant_{train,val,test}.txt`` and ``images/``.
+
+    Raises:
+        UserError: A list is missing or names an unknown variant, or images are missing or unreadable.
+    """
+    base = find_base(args, FOLDERS, "variants.txt", SOURCE)
+    names = read_lines(base / "variants.txt", SOURCE)
+    label_of = {name: label for label, name in enumerate(names)}
+    splits = {}
+    for split in ("train", "val", "test"):
+        listed = base / f"images_variant_{split}.txt"
+        pairs = read_pairs(listed, SOURCE)
+        strange = [name for _, name in pairs if name not in label_of]
+        if strange:
+            raise UserError(f"{listed}: {strange[0]!r} is not in variants.txt; the data set is had from {SOURCE}")
+        splits[split] = [(f"images/{image}.jpg", label_of[name]) for image, name in pairs]
+    templates = ("a photo of a {}, a type of aircraft.",)
+    return to_dataset(Listing(base, tuple(names), splits, SOURCE, templates), args, cache, parts)

@@ -1,0 +1,91 @@
+"""Hugging Face's imagefolder: metadata names the classes, folders the splits."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "pets"
+
+
+@pytest.fixture
+def make(root, draw_picture):
+    """Draws ``{"train": 4}`` images per class in each split's folder, named by number; gives rows by split."""
+
+    def made(counts, column="label"):
+        rows = {}
+        for place, (split, count) in enumerate(counts.items()):
+            names = [f"{place}{n}.png" for n in range(2 * count)]
+            for n, name in enumerate(names):
+                draw_picture(root / split / name, 100 * place + n)
+            rows[split] = [{"file_name": name, column: ("cat", "big dog")[n % 2]} for n, name in enumerate(names)]
+        return rows
+
+    return made
+
+
+def write(path, rows):
+    if path.suffix == ".csv":
+        text = "\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)])
+    else:
+        text = "\n".join(json.dumps(row) for row in rows)
+    path.write_text(text + "\n")
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_metadata_in_each_splits_folder(make, read_named, root, name):
+    for split, rows in make({"train": 3, "validation": 1, "test": 2}, "breed").items():
+        write(root / split / name, rows)
+    dataset = read_named("imagefolder", root, label_column="breed")
+    assert dataset.name == "pets"
+    assert dataset.names == ("big dog", "cat")
+    assert {p: len(dataset.parts[p]) for p in ("tuning", "development", "test")} == {
+        "tuning": 6,
+        "development": 2,
+        "test": 4,
+    }
+    for part, split in (("tuning", "train"), ("development", "validation"), ("test", "test")):
+        for sample in dataset.parts[part]:
+            assert f"/{split}/" in sample.path
+            assert dataset.names[sample.label] == ("cat", "big dog")[int(sample.path[-5]) % 2]
+
+
+def test_one_metadata_file_at_the_top(make, read_named, root):
+    rows = make({"train": 3, "test": 1})
+    flat = [row | {"file_name": f"{split}/{row['file_name']}"} for split, own in rows.items() for row in own]
+    write(root / "metadata.csv", flat)
+    dataset = read_named("imagefolder", root)
+    assert [len(dataset.parts[part]) for part in ("test_memory", "test")] == [4, 2]
+
+
+def test_metadata_without_splits_are_divided_by_shares(make, read_named, root):
+    write(root / "metadata.jsonl", make({"": 5})[""])
+    dataset = read_named("imagefolder", root)
+    assert [len(dataset.parts[part]) for part in ("tuning", "development", "test")] == [6, 2, 2]
+
+
+def test_without_metadata_folders_are_classes(root, draw_picture, read_named):
+    for n in range(8):
+        draw_picture(root / ("cat", "dog")[n % 2] / f"{n}.png", n)
+    assert read_named("imagefolder", root) == read_named("folder", root)
+
+
+def test_images_that_no_metadata_lists_are_counted(make, read_named, root, caplog):
+    rows = make({"": 5})[""]
+    write(root / "metadata.csv", rows[:-1])
+    assert read_named("imagefolder", root).skipped["unlisted"] == 1
+    assert f"1 images are in no metadata file and left out, such as {rows[-1]['file_name']}" in caplog.text
+
+
+def test_what_is_wrong_is_named(make, refusal, root, tmp_path):
+    assert f"data.root={tmp_path / 'gone'}" in refusal("imagefolder", tmp_path / "gone")
+    rows = make({"": 5})[""]
+    write(root / "metadata.csv", rows)
+    message = refusal("imagefolder", root, label_column="species")
+    assert "metadata.csv, line 2: no species (columns: file_name, label); data.label_column says" in message
+    write(root / "metadata.csv", [{"file_name": "99.png", "label": "cat"}, *rows])
+    assert "99.png: no such image (1 of 11" in refusal("imagefolder", root)
+    write(root / "metadata.csv", [{"file_name": "../x.png", "label": "cat"}, *rows])
+    assert "metadata.csv, line 2: ../x.png lies outside" in refusal("imagefolder", root)

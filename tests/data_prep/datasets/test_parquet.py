@@ -1,0 +1,67 @@
+"""Parquet files as the Hugging Face Hub holds them: encoded images, and classes numbered by a ClassLabel."""
+
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from data_prep.files import file_hash
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "pets"
+
+
+@pytest.fixture
+def make(root, tmp_path, draw_picture):
+    """Writes ``{"data/train-00000-of-00001.parquet": 3}``: three images of each of two classes."""
+
+    def made(counts, labels=(0, 1), names=("cat", "big dog"), column="label", image="image"):
+        hashes = set()
+        for place, (name, count) in enumerate(counts.items()):
+            files = [draw_picture(tmp_path / "drawn" / f"{place}-{n}.png", 100 * place + n) for n in range(2 * count)]
+            hashes |= {file_hash(file) for file in files}
+            cells = [{"bytes": file.read_bytes(), "path": file.name if place else None} for file in files]
+            table = pyarrow.table({image: cells, column: [labels[n % 2] for n in range(2 * count)]})
+            if names:
+                features = {image: {"_type": "Image"}, column: {"names": list(names), "_type": "ClassLabel"}}
+                notes = json.dumps({"info": {"features": features}})
+                table = table.replace_schema_metadata({"huggingface": notes})
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            pyarrow.parquet.write_table(table, root / name)
+        return hashes
+
+    return made
+
+
+SPLITS = {"data/train-00000-of-00001.parquet": 4, "data/test-00000-of-00001.parquet": 2}
+
+
+def test_class_labels_and_splits_are_read(make, read_named, root):
+    hashes = make(SPLITS)
+    dataset = read_named("parquet", root)
+    assert dataset.name == "pets"
+    assert dataset.names == ("big dog", "cat")
+    assert [len(dataset.parts[part]) for part in ("test_memory", "development", "test")] == [6, 2, 4]
+    assert {s.digest for part in ("tuning", "development", "test") for s in dataset.parts[part]} == hashes
+
+
+def test_another_column_of_names_and_no_notes(make, read_named, root):
+    make({"all.parquet": 5}, ("un écu", "7"), None, "fine_label", "picture")
+    dataset = read_named("parquet", root, label_column="fine_label")
+    assert dataset.names == ("7", "un écu")
+    assert [len(dataset.parts[part]) for part in ("tuning", "development", "test")] == [6, 2, 2]
+
+
+def test_what_is_wrong_is_named(make, refusal, root):
+    assert "needs a folder that holds .parquet files" in refusal("parquet", root)
+    make({"all.parquet": 5}, column="species")
+    assert "no column label (columns: image, species); set data.label_column" in refusal("parquet", root)
+    make({"all.parquet": 5}, labels=(0, 2))
+    assert "all.parquet, row 1: no image bytes, or no class that the file names" in refusal("parquet", root)
+    pyarrow.parquet.write_table(pyarrow.table({"url": ["a"], "label": [0]}), root / "all.parquet")
+    assert "needs one column of images (records with bytes), but has url, label" in refusal("parquet", root)
+    (root / "all.parquet").write_bytes(b"PAR1 damaged PAR1")
+    assert "all.parquet: not readable as parquet" in refusal("parquet", root)

@@ -1,0 +1,88 @@
+"""WebDataset shards: classes by number or name, splits by the shards' names, pictures byte for byte."""
+
+import json
+import logging
+
+import pytest
+from webdataset import TarWriter
+
+from data_prep.files import file_hash
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "shields"
+
+
+@pytest.fixture
+def make(root, tmp_path, draw_picture):
+    """Writes shards ``{"train/0.tar": 3}``: three images of each of two classes, with what ``label`` gives for one."""
+
+    def made(counts, label=lambda number: {"cls": number}):
+        hashes = set()
+        for place, (shard, count) in enumerate(counts.items()):
+            (root / shard).parent.mkdir(parents=True, exist_ok=True)
+            with TarWriter(str(root / shard)) as writer:
+                for n in range(2 * count):
+                    picture = draw_picture(tmp_path / "drawn" / f"{place}-{n}.png", 100 * place + n)
+                    hashes.add(file_hash(picture))
+                    writer.write({"__key__": f"s{n:04d}", "png": picture.read_bytes(), **label(n % 2)})
+        return hashes
+
+    return made
+
+
+def test_the_layout_of_clip_benchmark(make, read_named, root):
+    hashes = make({"train/0.tar": 3, "train/1.tar": 2, "test/0.tar": 2})
+    (root / "classnames.txt").write_text("or, a bend\nazure, a fess\n")
+    (root / "zeroshot_classification_templates.txt").write_text("a shield of {c}.\n{c}\n")
+    dataset = read_named("webdataset", root)
+    assert dataset.name == "shields"
+    assert dataset.names == ("azure, a fess", "or, a bend")
+    assert dataset.templates == ("a shield of {}.", "{}")
+    assert [len(dataset.parts[part]) for part in ("test_memory", "test")] == [8, 4]
+    found = {s.digest for part in ("tuning", "development", "test") for s in dataset.parts[part]}
+    assert found == hashes
+
+
+def test_splits_in_shard_names_and_classes_in_json(make, read_named, root):
+    counts = {"train-000.tar": 3, "val-000.tar": 1, "test-000.tar": 1}
+    make(counts, lambda n: {"json": json.dumps({"breed": ("cat", "dog")[n]}).encode()})
+    dataset = read_named("webdataset", root, label_column="breed")
+    assert dataset.names == ("cat", "dog")
+    assert [len(dataset.parts[part]) for part in ("tuning", "development", "test")] == [6, 2, 2]
+
+
+def test_shards_are_unpacked_once_and_again_after_a_change(make, read_named, root, caplog):
+    caplog.set_level(logging.INFO, "data_prep")
+    make({"0.tar": 5})
+    first = read_named("webdataset", root)
+    assert first.names == ("0", "1")
+    assert [len(first.parts[part]) for part in ("tuning", "development", "test")] == [6, 2, 2]
+    assert read_named("webdataset", root) == first
+    assert caplog.text.count("unpacking 1 archives") == 1
+    make({"0.tar": 6})
+    assert len(read_named("webdataset", root).parts["tuning"]) == 8
+
+
+def test_what_is_wrong_is_named(make, refusal, root):
+    assert "needs a folder that holds .tar shards" in refusal("webdataset", root)
+    make({"0.tar": 4}, lambda n: {})
+    assert "0.tar, s0000: no class; it needs .cls, or .json with label" in refusal("webdataset", root)
+    make({"0.tar": 4}, lambda n: {"json": b"{}", "jpg": b"two"})
+    assert "0.tar, s0000: should hold one image, but has" in refusal("webdataset", root)
+    make({"0.tar": 4}, lambda n: {"cls": 2 + n})
+    (root / "classnames.txt").write_text("a\nb\n")
+    assert "class 2 is neither in classnames.txt nor a number below 2" in refusal("webdataset", root)
+    make({"0.tar": 4})
+    whole = (root / "0.tar").read_bytes()
+    (root / "0.tar").write_bytes(whole[: len(whole) // 3 + 100])
+    assert "0.tar: not readable as a shard" in refusal("webdataset", root)
+    (root / "0.tar").write_bytes(b"no shard" * 200)
+    assert "0.tar: not readable as a shard" in refusal("webdataset", root)
+
+
+def test_an_unreadable_image_is_named(make, refusal, root):
+    make({"0.tar": 5})
+    make({"1.tar": 1}, lambda n: {"cls": n, "png": b"no picture"})
+    assert "not readable as an image (2 of 12)" in refusal("webdataset", root)

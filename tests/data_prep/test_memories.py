@@ -1,0 +1,48 @@
+"""Memories are asked with the prompts of the data set, and drawn as the recipe says."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data_prep.encoder import embed_names
+from data_prep.memories import memories_of
+from data_prep.settings import Recipe, RetrieverArgs
+from data_prep.shots import draw_shots, first_shots
+
+OWN = ("a shield: {}.", "{}, painted")
+
+
+@pytest.fixture
+def recipe(small_armory_args, tmp_path):
+    return Recipe("ranker", "run", str(tmp_path / "cache"), data=small_armory_args)
+
+
+def name_vectors(recipe, encoder, dataset) -> np.ndarray:
+    names = memories_of(recipe, encoder, dataset, "test_memory", 0, 0).names
+    return names.vectors(range(len(names.entries)))
+
+
+def expected(encoder, dataset, templates, cache) -> np.ndarray:
+    names = [dataset.names[label] for label in dataset.labels("test_memory")]
+    return embed_names(encoder, names, RetrieverArgs(templates=list(templates)), cache)
+
+
+def test_names_stand_in_the_data_sets_prompts_unless_the_recipe_has_its_own(recipe, encoder, armory, tmp_path):
+    prompted = replace(armory, templates=OWN)
+    bare, own, other = (expected(encoder, armory, t, tmp_path) for t in (("{}",), OWN, ("a {}",)))
+    assert np.abs(bare - own).max() > 1e-3
+    np.testing.assert_allclose(name_vectors(recipe, encoder, armory), bare, atol=1e-6)
+    np.testing.assert_allclose(name_vectors(recipe, encoder, prompted), own, atol=1e-6)
+    chosen = replace(recipe, retriever=RetrieverArgs(templates=["a {}"]))
+    np.testing.assert_allclose(name_vectors(chosen, encoder, prompted), other, atol=1e-6)
+
+
+@pytest.mark.parametrize("draw", ["coop", "first_n"])
+def test_shots_are_drawn_as_the_recipe_says(recipe, encoder, armory, draw):
+    recipe = replace(recipe, data=replace(recipe.data, draw=draw))
+    pool = armory.parts["test_memory"]
+    held = memories_of(recipe, encoder, armory, "test_memory", 2, 3).images
+    drawn = draw_shots(pool, 2, 3) if draw == "coop" else first_shots(pool, 2)
+    assert draw_shots(pool, 2, 3) != first_shots(pool, 2)
+    assert [entry.key for entry in held.entries] == [sample.key for sample in drawn]
