@@ -34,16 +34,27 @@ def run_command(main: Callable[[list[str]], None], help_text: str) -> int:
         help_text: Printed for ``--help``.
 
     Returns:
-        int: Exit status: 0, or 2 after a ``UserError``, whose text goes to standard error.
+        int: Exit status: 0; 2 after a ``UserError``, 1 after any other, 130 after Ctrl-C. What it was goes to standard
+        error in a line; with ``--debug`` the traceback comes instead.
     """
-    arguments = sys.argv[1:]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if {"-h", "--help"} & set(arguments):
         print(help_text.strip())
         return 0
     quiet_libraries()
+    if "--debug" in sys.argv[1:]:
+        main(arguments)
+        return 0
     try:
         main(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what is done", file=sys.stderr)
+        return 130
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        print(f"unexpected error: {said}\nRun it again with --debug to see where.", file=sys.stderr)
+        return 1
     return 0

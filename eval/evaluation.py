@@ -17,7 +17,7 @@ from eval.fusion import Fusion, fit_fusion, gate_curve
 from eval.metrics import by_place, hits_at, staged
 from eval.questions import Answer, Manner, Question, shuffles
 from eval.ranking import to_one_ranking, to_ranking
-from eval.report import summarise
+from eval.summary import summarise
 from eval.tasks import Setting, ranked_labels, row_of, spread
 from eval.unknown import Refusal, fit_refusal, refusal_figures, signals_of
 

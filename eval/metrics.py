@@ -112,3 +112,9 @@ def bootstrap_interval(
     means = sums[drawn].sum(1) / sizes[drawn].sum(1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(differences.mean()), float(low), float(high)
+
+
+def percent(shares: Sequence[float]) -> str:
+    """The mean of shares in per cent, with the standard deviation where there are several."""
+    spread = f" ± {100 * np.std(shares, ddof=1):.1f}" if len(shares) > 1 else ""
+    return f"{100 * np.mean(shares):.1f}{spread}"

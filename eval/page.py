@@ -11,17 +11,14 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from data_prep.files import write_text
 from eval.diagnostics import STATUSES, Case, most_confused
 from eval.evaluated import Evaluated, read_evaluations
+from eval.metrics import percent
 from eval.page_curves import curves_of
+from eval.summary import gain_lines
 from eval.thumbnails import thumbnail
 
 MOST_CASES = 5000
 """Predictions that a page shows; with thumbnails they take less than 20 MB."""
 _QUERY_PIXELS, _CLASS_PIXELS = 72, 48
-
-
-def _percent(values: list[float]) -> str:
-    spread = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{100 * np.mean(values):.1f}{spread}"
 
 
 def _table(evaluations: list[Evaluated]) -> list[dict]:
@@ -32,7 +29,7 @@ def _table(evaluations: list[Evaluated]) -> list[dict]:
         for row in evaluated.results["rows"]:
             groups[row["task"], row["shots"], row["method"]].append(row)
         for (task, shots, method), rows in groups.items():
-            figures = [_percent([row[key] for row in rows]) for key in ("top1", "top5", "recall_at_k")]
+            figures = [percent([row[key] for row in rows]) for key in ("top1", "top5", "recall_at_k")]
             staged = [row["top1_given_hit"] for row in rows if row.get("top1_given_hit") is not None]
             counts = [f"{np.mean([row[key] for row in rows]):.0f}" if staged else "" for key in ("corrected", "broken")]
             lines.append(
@@ -41,7 +38,7 @@ def _table(evaluations: list[Evaluated]) -> list[dict]:
                     "task": task.replace("_", " "),
                     "shots": shots,
                     "method": method,
-                    "figures": [*figures, _percent(staged) if staged else "", *counts],
+                    "figures": [*figures, percent(staged) if staged else "", *counts],
                     "images": rows[0]["n"],
                     "seeds": len(rows),
                 }
@@ -50,17 +47,7 @@ def _table(evaluations: list[Evaluated]) -> list[dict]:
 
 
 def _gains(evaluations: list[Evaluated]) -> list[str]:
-    said = []
-    for evaluated in evaluations:
-        for part in evaluated.results["summary"]:
-            for key in ("rar_minus_retriever", "rar_minus_untuned"):
-                gain = part[key]
-                said.append(
-                    f"{evaluated.name}, {part['task'].replace('_', ' ')} {part['shots']}: rar minus "
-                    f"{gain['reference']} {100 * gain['mean']:+.1f} points, 95 % interval "
-                    f"{100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}"
-                )
-    return said
+    return [f"{evaluated.name}, {line}" for evaluated in evaluations for line in gain_lines(evaluated.results)]
 
 
 def _outcomes(evaluations: list[Evaluated]) -> list[dict]:

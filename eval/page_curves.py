@@ -48,6 +48,9 @@ def _by_share(evaluations: list[Evaluated]) -> str:
         shares, accuracies = accuracy_by_share_ranked(evaluated.shown)
         label = _prefixed(evaluations, evaluated, "retriever and ranker")
         lines.append((label, [100 * s for s in shares], [100 * a for a in accuracies]))
+        for kind, gate in evaluated.results.get("gate", {}).items():
+            points = [(100 * point["share"], 100 * point["top1"]) for point in gate["curve"]]
+            lines.append((_prefixed(evaluations, evaluated, f"fused, {kind}"), *zip(*points, strict=True)))
     title = "Top-1 where only images that the retriever is unsure of are ranked"
     return line_plot(title, lines, "images ranked %", "top-1 %")
 

@@ -26,8 +26,8 @@ from eval.evaluation import Evaluation
 from eval.fits import fits_path, save_fits
 from eval.fusion import Fusion
 from eval.page import write_page
-from eval.report import print_table
 from eval.retriever import evaluate_retriever, print_retriever
+from eval.summary import print_table
 from eval.tasks import settings_of
 from eval.unknown import Refusal
 from rar_train.adapter import find_adapter

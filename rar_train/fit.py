@@ -1,11 +1,19 @@
-"""``python -m rar_train.fit recipe=NAME [key.sub=value …]``: makes what is missing and trains."""
+"""``python -m rar_train.fit recipe=NAME [key.sub=value …]``: makes what is missing and trains.
+
+    python -m rar_train.fit recipe=ranker_lora
+    python -m rar_train.fit recipe=ranker_lora data.name=folder data.root=photographs out=runs/mine
+    python -m rar_train.fit recipe=ranker_lora ranker.lora.rank=8 --print
+
+NAME is a recipe of the package or the path of a YAML file. Killed and called again, it goes on from
+what is done. --print shows the resolved recipe and does nothing; --debug shows tracebacks.
+"""
 
 from __future__ import annotations
 
 import sys
 
 from data_prep.command import run_command
-from data_prep.recipe import load_recipe
+from data_prep.recipe import load_recipe, recipe_yaml
 from data_prep.settings import Recipe
 
 
@@ -41,7 +49,11 @@ def _nano_mllm(recipe: Recipe) -> None:
 
 def main(arguments: list[str]) -> None:
     """Reads the command line and runs the recipe."""
-    fit(load_recipe(arguments))
+    recipe = load_recipe([argument for argument in arguments if argument != "--print"])
+    if "--print" in arguments:
+        print(recipe_yaml(recipe), end="")
+    else:
+        fit(recipe)
 
 
 if __name__ == "__main__":

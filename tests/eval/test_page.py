@@ -73,7 +73,7 @@ def test_the_page_tells_accuracies_gains_and_outcomes(evaluation):
     page = Page(write_page(evaluation).read_text(encoding="utf-8"))
     text = re.sub(r"\s+", " ", " ".join(page.texts))
     assert "51.5 ± 0.7" in text  # mean and deviation of 51 and 52
-    assert "rar minus rar_untuned +10.0 points, 95 % interval -5.0 to +25.0" in text
+    assert "rar - rar_untuned = +10.0 points (95 % interval -5.0 to +25.0)" in text
     assert "unreadable 5 16.7" in text
     for caption in ("Accuracy against shots", "Recall", "share of images ranked", "Position bias", "Reliability"):
         assert caption in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.report import print_table, summarise
+from eval.summary import print_table, summarise
 
 CLASSES = np.array([0, 0, 1, 1])
 # Top-1 hits of four images by seed.
