@@ -63,7 +63,7 @@ def test_images_are_recognised_far_better_than_by_chance(finished, own):
     # New classes without training; names alone; never more candidates than classes.
     recognizer.remember(NAMES[:3])
     assert {len(one.names) for one in recognizer.predict(queries)} == {3}
-    recognizer.remember({NAMES[0]: [queries[0]], "a class known by name": []})
+    recognizer.remember({NAMES[0]: [queries[0]], NAMES[7]: []})
     assert recognizer.predict(queries[:1])[0].name == NAMES[0]
     assert recognizer.predict([]) == []
 
