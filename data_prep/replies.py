@@ -12,13 +12,9 @@ import json
 import re
 from collections.abc import Sequence
 
+from data_prep.names import folded
 from data_prep.prompts import LETTERS
 from data_prep.records import Ranking
-
-
-def _folded(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip().casefold()
-
 
 # A bracketed list of quoted strings or whole numbers. The alternatives exclude each other, so no reply takes long.
 _ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d+)"""
@@ -36,16 +32,16 @@ class _Reader:
     """Reads one reply; it holds the candidates' folded names and the labels that the prompt gave them."""
 
     def __init__(self, names: Sequence[str], shown: Sequence[str]):
-        self.names = dict.fromkeys(_folded(name) for name in names)
-        order = [_folded(name) for name in shown]
+        self.names = dict.fromkeys(folded(name) for name in names)
+        order = [folded(name) for name in shown]
         self.labels = {str(place + 1): name for place, name in enumerate(order)}
         self.labels |= {letter.casefold(): name for letter, name in zip(LETTERS, order, strict=False)}
         self.longest_first = sorted(filter(None, self.names), key=len, reverse=True)
 
     def resolve(self, items: Sequence[str]) -> list[str]:
         """Folded names by items; an empty one for a stranger. Labels count where no item is a name."""
-        folded = [_folded(item) for item in items]
-        bare = [item if item in self.names else _folded(item.strip(_QUOTES)) for item in folded]
+        plain = [folded(item) for item in items]
+        bare = [item if item in self.names else folded(item.strip(_QUOTES)) for item in plain]
         if any(item in self.names for item in bare):
             return [item if item in self.names else "" for item in bare]
         return [self.labels.get(item.strip("().:"), "") for item in bare]
@@ -61,7 +57,7 @@ class _Reader:
 
     def inline(self, text: str) -> list[str]:
         """A text that is nothing but candidates, or nothing but labels, with separators between."""
-        text = _folded(text).strip("[]{}. ")
+        text = folded(text).strip("[]{}. ")
         names = self._consumed(text, self.longest_first)
         if names:
             return names
@@ -94,7 +90,7 @@ class _Reader:
         (exact,) = self.resolve([text])
         if exact:
             return exact
-        text = _folded(text).lstrip(_QUOTES + "[(")
+        text = folded(text).lstrip(_QUOTES + "[(")
         begins = (name for name in self.longest_first if text.startswith(name))
         return next((name for name in begins if not text[len(name) : len(name) + 1].isalnum()), "")
 
@@ -103,7 +99,7 @@ class _Reader:
 
         A longer name is found, everywhere, before a shorter one that is part of it.
         """
-        text = _folded(text)
+        text = folded(text)
         found: list[tuple[int, str]] = []
         for name in self.longest_first:
             pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
@@ -165,7 +161,7 @@ def read_list(reply: str, names: Sequence[str], shown: Sequence[str] | None = No
     """
     places: dict[str, list[int]] = {}
     for place, name in enumerate(names):
-        places.setdefault(_folded(name), []).append(place)
+        places.setdefault(folded(name), []).append(place)
     items, listed = _read(_Reader(names, names if shown is None else shown), reply)
     read = list(dict.fromkeys(item for item in items if item in places))
     rest = [name for name in places if name not in read]
