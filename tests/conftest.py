@@ -47,7 +47,7 @@ def run_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
     def run(module: str, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess:
         done = subprocess.run(
-            command_line(module, *arguments),
+            command_line(module, *arguments, *(() if fails else ("--debug",))),
             cwd=tmp_path,
             env=environment(),
             capture_output=True,

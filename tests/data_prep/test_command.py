@@ -22,10 +22,24 @@ def test_a_users_error_is_one_line_without_traceback():
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "error: mining.k=1: too small\n")
 
 
-def test_any_other_error_keeps_its_traceback():
+def test_any_other_error_is_told_in_two_lines_and_where_only_when_asked():
     ended = run("raise KeyError('bug')")
     assert ended.returncode == 1
-    assert "Traceback" in ended.stderr
+    assert ended.stderr == "unexpected error: KeyError: 'bug'\nRun it again with --debug to see where.\n"
+    for body in ("raise KeyError('bug')", "raise UserError('bug')"):
+        traced = run(body, "recipe=x", "--debug")
+        assert traced.returncode == 1
+        assert "Traceback" in traced.stderr and "bug" in traced.stderr
+
+
+def test_debug_is_not_passed_on():
+    assert run("print(arguments)", "--debug", "recipe=x").stdout == "['recipe=x']\n"
+
+
+def test_ctrl_c_says_how_to_go_on():
+    ended = run("raise KeyboardInterrupt")
+    assert ended.returncode == 130
+    assert "goes on" in ended.stderr and "Traceback" not in ended.stderr
 
 
 def test_help_is_shown_without_running():

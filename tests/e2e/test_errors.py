@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 FIT = ("recipe=ranker_lora", "out=run", "cache=cache")
@@ -33,6 +34,13 @@ def test_a_mistake_is_named(module: str, arguments: tuple[str, ...], said: tuple
     assert "Traceback" not in done.stderr
     for words in said:
         assert words in done.stderr
+
+
+def test_a_recipe_is_printed_resolved_and_nothing_is_done(run_command, tmp_path):
+    done = run_command("rar_train.fit", *FIT, "ranker.lora.rank=7", "--print")
+    printed = OmegaConf.create(done.stdout)
+    assert printed.ranker.lora.rank == 7 and printed.task == "ranker" and printed.optim.epochs == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_hub_models_reach_the_real_loaders_and_say_how_to_use_a_copy(run_command):

@@ -48,6 +48,7 @@ def test_fit_then_eval_gives_rows_intervals_and_predictions(fitted, run_command,
         assert len(set(names)) == len(names) == 5
         assert sum(line["probabilities"]) == pytest.approx(1, abs=1e-3)
         assert line["outcome"] == "ok"
+    assert 'id="data"' in (run / "eval" / "test-likelihood" / "report.html").read_text()
     # The table is the predictions, counted.
     rar = [line for line in lines if line["method"] == "rar" and line["task"] == "zero_shot"]
     counted = sum(line["ranking"][0] == line["truth"] for line in rar) / len(rar)
@@ -66,6 +67,11 @@ def test_the_other_ranking_modes_and_a_checkpoint_evaluate_too(fitted, run_comma
     assert {line["outcome"] for line in lines} <= {"ok", "repaired", "unreadable"}
     assert all(sorted(line["ranking"]) == sorted(c["name"] for c in line["candidates"]) for line in lines)
     assert all("reply" in line for line in lines)
+
+    pages = ("run/eval/test-generate", "run/eval/development-letters")
+    run_command("eval.report", *pages, "--to", "both.html")
+    both = (tmp_path / "both.html").read_text()
+    assert "run test-generate" in both and "run development-letters" in both
 
     checkpoint = sorted((run / "checkpoints").glob("step-*.ckpt"))[0]
     run_command("eval.run", "--ckpt", str(checkpoint), *quick)
