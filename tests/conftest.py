@@ -22,6 +22,7 @@ SMALL = (
     "optim.max_steps=6",
     "trainer.checkpoint_every=2",
     "trainer.validation_images=8",
+    "trainer.validation_text=2",
     "eval.shots=[2]",
     "eval.seeds=[1,2]",
     "eval.alone_images=6",

@@ -7,7 +7,7 @@ import pytest
 from data_prep.recipe import RECIPES, load_recipe, recipe_names
 from rar_train.families import FAMILIES
 
-# Names on the hub, by family; checked against the hub's configurations on a machine with a network.
+# Names on the hub, and the family of each.
 HUB = {
     "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2_5_vl",
     "Qwen/Qwen2.5-VL-32B-Instruct": "qwen2_5_vl",

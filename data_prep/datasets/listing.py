@@ -190,4 +190,4 @@ def to_dataset(listing: Listing, args: DataArgs, cache: Path, parts: tuple[str, 
         kept, held = _held_out(whole["train"], args.shares[1] / (args.shares[0] + args.shares[1]), args.seed)
         own = {"tuning": kept, "development_memory": kept, "development": held}
         lists |= {part: own[part] for part in parts if part in own}
-    return Dataset(args.name, listing.names, lists, skipped, listing.templates)
+    return Dataset(args.name, listing.names, lists, skipped, templates=listing.templates)

@@ -205,3 +205,16 @@ def test_a_template_with_two_places_is_refused():
 )
 def test_a_value_that_no_stage_can_work_with_names_its_key(setting):
     assert setting.split("=")[0] in message_of([RANKER, setting])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("mining.target=truth_only", "ranker.objectives.listwise=1"),
+        ("mining.streaming=true", "optim.group_by_length=true"),
+        ("mining.ground_truth=keep_without",),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings):
+    with pytest.raises(UserError, match=settings[0].split("=")[0].split(".")[0]):
+        load_recipe(["recipe=ranker_lora", *settings])

@@ -27,12 +27,14 @@ def resume_from_step_4(run_command, folder: Path, arguments: tuple[str, ...]) ->
 @pytest.mark.parametrize(
     ("strategy", "devices", "offload"),
     [
-        ("deepspeed_stage_1", 2, "none"),
-        ("deepspeed_stage_2", 1, "none"),
-        ("deepspeed_stage_2", 2, "optimizer"),
+        ("deepspeed_stage_2", 2, "none"),
         ("deepspeed_stage_3", 2, "none"),
-        pytest.param("deepspeed_stage_3", 2, "all", marks=pytest.mark.slow),
         ("ddp", 2, "none"),
+        # The same code by other settings, half a minute a command.
+        pytest.param("deepspeed_stage_1", 2, "none", marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_2", 1, "none", marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_2", 2, "optimizer", marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_3", 2, "all", marks=pytest.mark.slow),
     ],
 )
 def test_trains_resumes_and_evaluates(
@@ -61,7 +63,8 @@ def test_trains_resumes_and_evaluates(
     again = adapter(tmp_path / "resumed")
     for name, value in trained.items():
         torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-6)
-    run_command("eval.run", "--ckpt", "run", "eval.seeds=[1]", "eval.alone_images=0", "eval.zero_shot=false")
+    if strategy == "deepspeed_stage_2":  # an adapter is the same kind of file after any
+        run_command("eval.run", "--ckpt", "run", "eval.seeds=[1]", "eval.alone_images=0", "eval.zero_shot=false")
 
 
 def test_resuming_with_another_number_of_processes_is_refused(run_command, small, shared_cache, tmp_path: Path):
@@ -69,8 +72,8 @@ def test_resuming_with_another_number_of_processes_is_refused(run_command, small
         "recipe=ranker_lora", f"cache={shared_cache}", *small, "tracking.wandb=disabled", "trainer.accelerator=cpu",
         "trainer.strategy=deepspeed_stage_2", "optim.batch_size=2",
     )  # fmt: skip
-    run_command("rar_train.fit", *arguments, "out=run")
+    run_command("rar_train.fit", *arguments, "out=run", "optim.max_steps=2")
     shutil.rmtree(tmp_path / "run" / "adapter")
-    refused = run_command("rar_train.fit", *arguments, "out=run", "trainer.devices=2", fails=True)
+    refused = run_command("rar_train.fit", *arguments, "out=run", "optim.max_steps=2", "trainer.devices=2", fails=True)
     assert "trainer.devices" in refused.stderr
     assert "trainer.resume=false" in refused.stderr

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from data_prep.errors import UserError
+from data_prep.records import Sample
 from data_prep.settings.ranker import OBJECTIVES
 from data_prep.shards import ShardedExamples, write_shards
-from rar_train.budget import Tokens, byte_lengths, conversations, fitting
+from rar_train.budget import Tokens, byte_lengths, check_fits, conversations, fitting
+from rar_train.collate import collate
 from tests.rar_train.tiny_families import save_tiny
 
 
@@ -20,7 +22,8 @@ def examples(pairs, tmp_path_factory) -> ShardedExamples:
     folder, pictures = tmp_path_factory.mktemp("shards"), tmp_path_factory.mktemp("pictures")
     for example, picture in pairs:
         picture.save(pictures / f"{example.key}.png")
-    write_shards(folder, [(example, pictures / f"{example.key}.png") for example, _ in pairs], 10, {})
+    samples = [Sample(e.key, str(pictures / f"{e.key}.png"), e.label, e.key) for e, _ in pairs]
+    write_shards(folder, [(e, sample) for (e, _), sample in zip(pairs, samples, strict=True)], 10, {})
     return ShardedExamples(folder)
 
 
@@ -61,3 +64,14 @@ def test_what_does_not_fit_is_left_out_named_and_counted(nano, examples, tiny, t
     assert "1 of 3 examples are longer than" in caplog.text and examples.example(0).key in caplog.text
     with pytest.raises(UserError, match=r"no ranking example fits 3 tokens; raise ranker\.max_tokens"):
         kept(3)
+
+
+def test_a_streamed_batch_that_does_not_fit_is_refused_with_what_to_do(nano, pairs):
+    batch = collate(nano, pairs, ["letters", "likelihood", "list"], 0, [0] * len(pairs))
+    longest = batch.sorting["input_ids"].shape[1]
+    check_fits(batch, longest)
+    with pytest.raises(UserError, match=rf"takes {longest} tokens, and {longest - 1} fit; lower mining.k"):
+        check_fits(batch, longest - 1)
+    named = collate(nano, pairs, ["likelihood"], 0, [0] * len(pairs))
+    with pytest.raises(UserError, match="tokens"):  # the names stand behind the prompt
+        check_fits(named, named.naming["input_ids"].shape[1])

@@ -19,6 +19,7 @@ from data_prep.recipe import load_recipe
 from data_prep.replies import read_list
 from data_prep.settings import NanoArgs, RankerArgs, Recipe
 from rar_train.backend import NANO_MLLM, Mllm, load_mllm
+from rar_train.families import FAMILIES
 from rar_train.nano_architecture import PIXELS, TOKENS, nano_config, nano_processor
 from rar_train.nano_conversations import Conversations, tempting_wrong
 from rar_train.nano_mllm import LanguageModule, train_nano_mllm
@@ -135,7 +136,7 @@ def test_sorting_asks_for_all_candidates_with_the_truth_first(corpus, conversati
 
 
 def test_training_texts_are_those_of_the_chat_template_and_prompts(conversations):
-    mllm = Mllm(torch.nn.Module(), nano_processor(), None, "unused")
+    mllm = Mllm(torch.nn.Module(), nano_processor(), FAMILIES["llava"], "unused")
     batch = conversations.naming(ROWS[:3])
     names = [conversations.corpus.blazons[row].name for row in ROWS[:3]]
     pictures = [Image.fromarray(conversations.corpus.images[row]) for row in ROWS[:3]]

@@ -22,7 +22,7 @@ rankings = st.lists(st.floats(-5, 5, allow_nan=False), min_size=2, max_size=8).m
 
 
 def batch_of(mllm: Mllm, pairs, *objectives: str, cached: bool = True) -> RankingBatch:
-    return collate(mllm, pairs, objectives, 0, [0] * len(pairs), cached)
+    return collate(mllm, pairs, objectives, 0, [0] * len(pairs), cached=cached)
 
 
 def loss_of(mllm: Mllm, batch: RankingBatch, objective: str, kind: str = "ranknet") -> Tensor:

@@ -20,7 +20,8 @@ from rar_train.ranker import RankerModule
 @pytest.fixture
 def module(tiny, tmp_path) -> RankerModule:
     changes = ("ranker.lora.dropout=0.1", "optim.lr=0.02", "ranker.objectives.list=0.5")
-    return RankerModule(tiny(tmp_path, *changes), load_mllm(RankerArgs()), 4)
+    scope = "ranker.lora.scope=language+projector"
+    return RankerModule(tiny(tmp_path, *changes, scope), load_mllm(RankerArgs()), 4)
 
 
 @pytest.fixture
