@@ -78,7 +78,7 @@ def _by_letters(mllm: Mllm, manner: Manner, questions: Sequence[Question]) -> li
             f"{max(counts)} candidates, but mode letters has {len(LETTERS)} letters; rank fewer, or by likelihood"
         )
     prompts = [letters_prompt(question.shown_names) for question in questions]
-    letters = mllm.letter_ids(prompts[counts.index(max(counts))], max(counts))
+    letters = mllm.letter_ids(max(counts))
     table = letter_scores(mllm, _inputs(mllm, questions, prompts), letters, counts)
     answers = []
     for row, question in zip(table, questions, strict=True):

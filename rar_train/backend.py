@@ -27,7 +27,7 @@ import rar_train.timm_tower  # noqa: F401  (registers nano-mllm's tower)
 from data_prep.errors import UserError
 from data_prep.files import file_hash, fingerprint
 from data_prep.hub import settle_hub
-from data_prep.prompts import LETTERS
+from data_prep.prompts import LETTERS, letters_prompt
 from data_prep.settings import RankerArgs
 from rar_train.families import FAMILIES, Family
 
@@ -107,12 +107,13 @@ class Mllm:
         """The token ids of an answer and the turn's end, as they follow the prompt."""
         return self._answers(prompt, answer)
 
-    def letter_ids(self, prompt: str, count: int) -> list[int]:
-        """The first ``count`` letters' token ids as answers to a prompt.
+    def letter_ids(self, count: int) -> list[int]:
+        """The first ``count`` letters' token ids as answers; what is listed before does not change them.
 
         Raises:
             UserError: Two letters share their first token, so one logit can't stand for each.
         """
+        prompt = letters_prompt(["-"])  # always the same, so that its answers are tokenised once
         ids = [self.answer_ids(prompt, letter)[0] for letter in LETTERS[:count]]
         if len(set(ids)) < count:
             raise UserError(f"{self.id}: its tokenizer does not give each letter a token of its own")

@@ -57,8 +57,7 @@ class RankingBatch:
 def letter_inputs(mllm: Mllm, images: Sequence[Image.Image], names: Sequence[Sequence[str]]):
     """Inputs of the letters prompts, and the letters' token ids."""
     prompts = [letters_prompt(row) for row in names]
-    most = max(range(len(names)), key=lambda i: len(names[i]))
-    return mllm.inputs(images, prompts), mllm.letter_ids(prompts[most], len(names[most]))
+    return mllm.inputs(images, prompts), mllm.letter_ids(max(map(len, names)))
 
 
 def naming_inputs(mllm: Mllm, images: Sequence[Image.Image], names: Sequence[Sequence[str]]):

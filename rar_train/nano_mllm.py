@@ -5,7 +5,7 @@ projector, started from those classifiers, and the language model learn on the f
 features to name a shield, to choose a candidate by letter and to sort candidates as a list. To
 choose is learned in steps that two probes ask for, which are dropped afterwards: on a middle layer,
 whether the picture shows the detail that a word tells; on a later one, at a candidate's end, whether
-it is the true one. Asked for the letter alone, the same model bound it for 36 % instead.
+it is the true one. What it reaches is in ``recipes/nano_mllm.yaml``.
 """
 
 from __future__ import annotations

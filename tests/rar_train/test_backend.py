@@ -74,9 +74,10 @@ def test_every_image_token_is_kept_for_each_image(either: Mllm, pictures):
 
 
 def test_each_of_26_letters_is_one_token_of_its_own(either: Mllm):
-    prompt = letters_prompt([f"class {i}" for i in range(26)])
-    ids = either.letter_ids(prompt, 26)
+    ids = either.letter_ids(26)
     assert len(set(ids)) == 26
+    listed = letters_prompt([f"class {i}" for i in range(26)])
+    assert ids == [either.answer_ids(listed, letter)[0] for letter in LETTERS]  # whatever is listed before
     assert [either.processor.tokenizer.decode([i]).strip() for i in ids] == list(LETTERS)
 
 
@@ -86,7 +87,7 @@ def test_a_tokenizer_whose_letters_share_a_token_is_refused(llava: Mllm):
         vocab=processor.tokenizer.get_vocab(), merges=[]
     )
     with pytest.raises(UserError, match="each letter a token of its own"):
-        Mllm(llava.model, processor, llava.family, "spelling-model").letter_ids(letters_prompt(NAMES), 3)
+        Mllm(llava.model, processor, llava.family, "spelling-model").letter_ids(3)
 
 
 def test_a_template_whose_prompt_is_no_prefix_is_refused(pictures):

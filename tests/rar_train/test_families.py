@@ -82,7 +82,7 @@ def test_labelled_tokens_decode_to_the_answer_and_the_turns_end_exactly(mllm, ki
     ):
         assert ids[mask.bool()].tolist() == whole[: int((labels != -100).nonzero()[0])].tolist()
     assert mllm.processor.tokenizer.convert_ids_to_tokens(mllm.turn_end_id) == turn_end(kind)
-    letters = mllm.letter_ids(letters_prompt(NAMES), 26)
+    letters = mllm.letter_ids(26)
     assert [mllm.processor.tokenizer.decode([letter]).strip() for letter in letters] == list(LETTERS)
 
 
