@@ -74,7 +74,7 @@ def line_plot(
         if ticks:
             axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
         else:
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         if diagonal:
             axes.plot([0, 100], [0, 100], color=_INK, linewidth=0.8, linestyle=":")
         axes.set_xlabel(x)
