@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from data_prep.blazon import draw_classes
-from data_prep.recipe import load_recipe
 from data_prep.settings import RankerArgs, Recipe
 from data_prep.shields import render
 from eval.questions import Question
 from rar_train.backend import Mllm, load_mllm
 from rar_train.train import train_ranker
+from tests.tiny_recipes import tiny_recipes
 
 
 @pytest.fixture(scope="session")
@@ -54,19 +54,12 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
     """Makes recipes of one step on a small armory; all share a cache."""
-    root = tmp_path_factory.mktemp("tiny")
+    cache = tmp_path_factory.mktemp("tiny") / "cache"
     settings = (
-        "recipe=ranker_lora data.armory.tuning_classes=8 data.armory.development_classes=8 data.armory.test_classes=8 "
-        "data.armory.tuning_images=3 data.armory.memory_images=4 data.armory.query_images=2 optim.max_steps=1 "
-        "optim.lr=0.05 optim.batch_size=4 trainer.accelerator=cpu trainer.checkpoint_every=1 "
-        "trainer.validation_images=4 tracking.wandb=disabled eval.shots=[1,2] eval.seeds=[1,2] eval.bootstrap=50 "
-        f"eval.alone_images=3 eval.k=4 cache={root / 'cache'}"
-    ).split()
-
-    def make(out: Path, *changes: str) -> Recipe:
-        return load_recipe([*settings, f"out={out}", *changes])
-
-    return make
+        "optim.max_steps=1 optim.lr=0.05 trainer.checkpoint_every=1 trainer.validation_images=4 eval.shots=[1,2] "
+        "eval.seeds=[1,2] eval.bootstrap=50 eval.alone_images=3 eval.k=4"
+    )
+    return tiny_recipes(cache, settings)
 
 
 @pytest.fixture(scope="session")

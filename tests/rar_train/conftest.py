@@ -23,12 +23,12 @@ from transformers import (
 
 from data_prep.blazon import draw_classes
 from data_prep.prompts import LETTERS, NAMING, letters_prompt, list_prompt
-from data_prep.recipe import load_recipe
 from data_prep.records import Candidate, RankingExample
 from data_prep.settings import RankerArgs, Recipe
 from data_prep.shields import render
 from rar_train.backend import Mllm, load_mllm
 from rar_train.train import train_ranker
+from tests.tiny_recipes import tiny_recipes
 
 CLASSES = draw_classes("tuning", 8, 4, 0)
 NAMES = [blazon.name for blazon in CLASSES]
@@ -160,18 +160,9 @@ def pairs(pictures: list[Image.Image]) -> list[tuple[RankingExample, Image.Image
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
     """Makes recipes of four short steps on a small armory; all share a cache."""
-    root = tmp_path_factory.mktemp("tiny")
-    settings = (
-        "recipe=ranker_lora data.armory.tuning_classes=8 data.armory.development_classes=8 data.armory.test_classes=8 "
-        "data.armory.tuning_images=3 data.armory.memory_images=4 data.armory.query_images=2 optim.max_steps=4 "
-        "optim.batch_size=4 trainer.accelerator=cpu trainer.checkpoint_every=2 trainer.validation_images=8 "
-        f"trainer.log_every=1 tracking.wandb=disabled cache={root / 'cache'}"
-    ).split()
-
-    def make(out: Path, *changes: str) -> Recipe:
-        return load_recipe([*settings, f"out={out}", *changes])
-
-    return make
+    cache = tmp_path_factory.mktemp("tiny") / "cache"
+    settings = "optim.max_steps=4 trainer.checkpoint_every=2 trainer.validation_images=8 trainer.log_every=1"
+    return tiny_recipes(cache, settings)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,37 @@
+"""Recipes of a few steps on an armory of a few classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from data_prep.recipe import load_recipe
+from data_prep.settings import Recipe
+
+_SETTINGS = [
+    "recipe=ranker_lora",
+    "data.armory.tuning_classes=8",
+    "data.armory.development_classes=8",
+    "data.armory.test_classes=8",
+    "data.armory.tuning_images=3",
+    "data.armory.memory_images=4",
+    "data.armory.query_images=2",
+    "optim.batch_size=4",
+    "trainer.accelerator=cpu",
+    "trainer.validation_text=2",
+    "tracking.wandb=disabled",
+]
+
+
+def tiny_recipes(cache: Path, settings: str) -> Callable[..., Recipe]:
+    """Gives a function from a run's folder and changes to a recipe; all its recipes share a cache.
+
+    Args:
+        cache: The cache.
+        settings: Of all its recipes, beside the sizes.
+    """
+
+    def make(out: Path, *changes: str) -> Recipe:
+        return load_recipe([*_SETTINGS, *settings.split(), f"cache={cache}", f"out={out}", *changes])
+
+    return make
