@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 KINDS = ("flat", "hnsw", "ivf")
 
-FLAT_MOST = 200_000
-"""Entries up to which ``auto`` takes the exact index; above, the graph."""
+FLAT_MOST = 500_000
+"""Entries up to which ``auto`` takes the exact index; above, lists (``benchmarks/memory_scale.py``)."""
 
 _HIDDEN_SHARE = 0.2
 _GROWTH = 4
@@ -40,7 +40,7 @@ def kind_for(setting: str, entries: int) -> str:
     """The kind of index for ``retriever.index`` and a number of entries."""
     if setting != "auto":
         return setting
-    return "flat" if entries <= FLAT_MOST else "hnsw"
+    return "flat" if entries <= FLAT_MOST else "ivf"
 
 
 def unit_block(vectors: np.ndarray) -> np.ndarray:
