@@ -11,8 +11,8 @@ The last line is one JSON object: images per second of each, ``ratio_to_encoder`
 takes nano-clip instead, to try the script; its encoder is so fast that decoding dominates.
 
 On 2026-11-25, two x86_64 cores, ``python benchmarks/memory_build.py``: build 3.18 images/s, encoder alone 3.26,
-released way 3.50; ``ratio_to_encoder`` 0.97, ``ratio_to_released`` 0.91. On these cores a batch is no faster than single images,
-so the released way loses nothing there; what it loses on a GPU was not measured.
+released way 3.50; ``ratio_to_encoder`` 0.97, ``ratio_to_released`` 0.91. On these cores a batch is no faster than
+single images, so the released way loses nothing there; what it loses on a GPU was not measured.
 """
 
 from __future__ import annotations
