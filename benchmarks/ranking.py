@@ -12,6 +12,10 @@ that of RUN, or one that is tuned first for a few steps. Measured are, in images
 The modes run in turn, in several rounds, and each keeps its best time. On a CUDA GPU a LLaVA of 7B with random weights
 in bfloat16 is measured too, where the released loop writes a reply of a fixed length, as no random model ends its
 turn. The last line is one JSON object; ``ratio_to_released`` and ``ratio_to_prefill`` are of mode ``letters``.
+
+On 2026-11-25, two x86_64 cores, ``python benchmarks/ranking.py --ckpt runs/ranker_lora`` in images/s: letters 134,
+likelihood 138, constrained 21, generate 21; bare prefill 142, released loop 2.1; ``ratio_to_released`` 64,
+``ratio_to_prefill`` 0.94.
 """
 
 from __future__ import annotations
