@@ -7,8 +7,8 @@ The same random LLaVA, pictures, prompts, batch, precision and adapter, by turns
 a CPU about 100 million parameters in float32; on a GPU the shape of LLaVA-1.5 7B in bfloat16 with gradient
 checkpointing. The objective is the one that both have: the language-model loss on the sorted list.
 
-On 2026-11-25, two x86_64 cores, ``python benchmarks/train_step.py``: ours 290 tokens/s and 4.6 GB at most, TRL's 233 and
-5.6 GB; ``ratio_to_trl`` 1.24. No GPU was there to run the 7B shape.
+On 2026-11-25, two x86_64 cores, ``python benchmarks/train_step.py``: ours 290 tokens/s and 4.6 GB at most, TRL's 233
+and 5.6 GB; ``ratio_to_trl`` 1.24. No GPU was there to run the 7B shape.
 """
 
 from __future__ import annotations
