@@ -46,10 +46,19 @@ class _Reader:
             return [item if item in self.names else "" for item in bare]
         return [self.labels.get(item.strip("().:"), "") for item in bare]
 
+    def is_in_a_name(self, text: str) -> bool:
+        """Whether a candidate's name holds the text."""
+        return any(folded(text) in name for name in self.names)
+
     def literal(self, text: str) -> list[str]:
-        """The bracketed Python or JSON list that holds most candidates, the first of equals."""
+        """The bracketed Python or JSON list that holds most candidates, the first of equals.
+
+        Brackets that belong to a candidate's own name, as in ``row [3]``, are no list.
+        """
         best: list[str] = []
         for match in _LIST.finditer(text):
+            if self.is_in_a_name(match.group()):
+                continue
             items = self.resolve([str(item) for item in _evaluated(match.group())])
             if len(set(items) - {""}) > len(set(best) - {""}):
                 best = items
@@ -128,7 +137,8 @@ def _evaluated(text: str) -> list:
 def _read(reader: _Reader, reply: str) -> tuple[list[str], bool]:
     """Names in the order read, strangers empty, and whether they stood as a list."""
     whole = reply.strip()
-    if _LIST.fullmatch(whole):  # before anything within a name could pass for the end of a thought
+    # First, before anything within a name could pass for the end of a thought.
+    if _LIST.fullmatch(whole) and not reader.is_in_a_name(whole):
         return reader.literal(whole), True
     text = _THOUGHT.sub("", _THINKING.sub("", whole)).strip()
     after = _PREAMBLE.sub("", text).strip()
