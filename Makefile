@@ -17,9 +17,9 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m rar_train.fit recipe=ranker_lora out=$(RUN)
 	$(BIN)/python -m eval.run --ckpt $(RUN)
 
-# Two processes of one thread each: most tests wait for a subprocess.
+# Two processes of one thread each: most tests wait for a subprocess. In the files' order, or the longest would come last.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

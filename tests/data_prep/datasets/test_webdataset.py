@@ -85,4 +85,4 @@ def test_what_is_wrong_is_named(make, refusal, root):
 def test_an_unreadable_image_is_named(make, refusal, root):
     make({"0.tar": 5})
     make({"1.tar": 1}, lambda n: {"cls": n, "png": b"no picture"})
-    assert "not readable as an image (2 of 12)" in refusal("webdataset", root)
+    assert "(2 of 12 are not)" in refusal("webdataset", root)
