@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.commands import command_line, environment
+from tests.commands import call
 
 # Small enough for seconds, large enough that every stage has something to do.
 SMALL = (
@@ -44,19 +45,5 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs a command in an empty folder; a failure that is not expected shows what it printed."""
-
-    def run(module: str, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess:
-        done = subprocess.run(
-            command_line(module, *arguments, *(() if fails else ("--debug",))),
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        if (done.returncode != 0) != fails:
-            raise AssertionError(f"exit {done.returncode} of {module} {arguments}\n{done.stdout}\n{done.stderr}")
-        return done
-
-    return run
+    """Runs a command in the test's own folder."""
+    return partial(call, tmp_path)

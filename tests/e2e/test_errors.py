@@ -56,25 +56,8 @@ def test_hub_models_reach_the_real_loaders_and_say_how_to_use_a_copy(run_command
         assert "Traceback" not in done.stderr
 
 
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory, small, shared_cache):
-    """One small run for the tests that damage a copy of it."""
-    import subprocess
-
-    from tests.commands import command_line, environment
-
-    folder = tmp_path_factory.mktemp("fitted")
-    arguments = (*FIT[:2], f"cache={shared_cache}", *small, "tracking.wandb=disabled")
-    done = subprocess.run(
-        command_line("rar_train.fit", *arguments), cwd=folder, env=environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return folder / "run"
-
-
-def test_a_half_matching_adapter_is_refused(fitted: Path, run_command, tmp_path: Path):
-    shutil.copytree(fitted, tmp_path / "run")
-    weights = tmp_path / "run" / "adapter" / "adapter_model.safetensors"
+def test_a_half_matching_adapter_is_refused(fitted: Path, run_command):
+    weights = fitted / "adapter" / "adapter_model.safetensors"
     kept = load_file(weights)
     dropped = sorted(kept)[0]
     kept.pop(dropped)
@@ -85,29 +68,27 @@ def test_a_half_matching_adapter_is_refused(fitted: Path, run_command, tmp_path:
     assert "nothing was loaded" in done.stderr
 
 
-def test_an_adapter_of_another_base_is_refused(fitted: Path, run_command, tmp_path: Path):
-    shutil.copytree(fitted, tmp_path / "run")
-    manifest = tmp_path / "run" / "adapter" / "manifest.json"
+def test_an_adapter_of_another_base_is_refused(fitted: Path, run_command):
+    manifest = fitted / "adapter" / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"base_model": "llava-1.5-7b-hf-0123"}))
     done = run_command("eval.run", "--ckpt", "run", fails=True)
     assert done.returncode == 2
     assert "llava-1.5-7b-hf-0123" in done.stderr
 
 
-def test_a_corrupt_shard_is_named(fitted: Path, run_command, small, shared_cache, tmp_path: Path):
-    shutil.copytree(shared_cache, tmp_path / "cache")
+def test_a_corrupt_shard_is_named(fitted: Path, run_command, small, tmp_path: Path):
     for shard in (tmp_path / "cache").glob("examples-tuning-*/*.tar"):
         data = bytearray(shard.read_bytes())
         data[len(data) // 2] ^= 0xFF
         shard.write_bytes(data)
+    shutil.rmtree(fitted)
     done = run_command("rar_train.fit", *FIT, *small, "tracking.wandb=disabled", fails=True)
     assert done.returncode == 2
     assert "examples-000000.tar" in done.stderr
     assert "delete" in done.stderr
 
 
-def test_a_damaged_memory_is_named(fitted: Path, run_command, small, shared_cache, tmp_path: Path):
-    shutil.copytree(shared_cache, tmp_path / "cache")
+def test_a_damaged_memory_is_named(fitted: Path, run_command, small, tmp_path: Path):
     for index in (tmp_path / "cache").glob("memory-*/index-*.faiss"):
         index.write_bytes(index.read_bytes()[:-8])
     for examples in (tmp_path / "cache").glob("examples-*"):

@@ -41,7 +41,7 @@ def settings(small, shared_cache) -> tuple[str, ...]:
 
 def test_killed_in_training_it_resumes_to_the_same_adapter(run_command, settings, tmp_path: Path):
     # Long enough that the kill comes before the end, with dropout so that random state matters.
-    arguments = ("recipe=ranker_lora", *settings, "optim.max_steps=24", "optim.epochs=4", "ranker.lora.dropout=0.1")
+    arguments = ("recipe=ranker_lora", *settings, "optim.max_steps=12", "optim.epochs=2", "ranker.lora.dropout=0.1")
     run_command("rar_train.fit", *arguments, "out=whole")
     checkpoints = tmp_path / "killed" / "checkpoints"
     kill_when(
@@ -85,10 +85,9 @@ def test_killed_in_drawing_and_mining_it_makes_the_same_examples(run_command, sm
     assert shards[0] == shards[1] != {}
 
 
-def test_killed_in_evaluation_it_goes_on_to_the_same_results(run_command, settings, tmp_path: Path):
-    run_command("rar_train.fit", "recipe=ranker_lora", *settings, "out=run")
-    arguments = ("--ckpt", "run", "--mode", "generate", "eval.batch_size=2", "eval.alone_images=0")
-    results = tmp_path / "run" / "eval" / "test-generate"
+def test_killed_in_evaluation_it_goes_on_to_the_same_results(fitted: Path, run_command, tmp_path: Path):
+    arguments = ("--ckpt", "run", "--mode", "generate", "eval.batch_size=2", "eval.alone_images=0", "eval.seeds=[1]")
+    results = fitted / "eval" / "test-generate"
 
     def answered() -> int:
         return sum(len(path.read_bytes().splitlines()) for path in results.glob("answers-*/*.jsonl"))

@@ -81,12 +81,14 @@ def test_the_gate_asks_for_as_few_as_its_loss_allows(gate):
     ]
     whole = [fusion.fused(r, s).order[0] == t for r, s, t in zip(rankings, scores, truths, strict=True)]
     assert np.mean(gated) >= np.mean(whole) - 0.01 - 1e-9
-    assert np.mean([fit_fusion(rankings, scores, truths, gate, 0.1).asks(own) for own in scores]) < np.mean(asked)
+    cheaper = fit_fusion(rankings, scores, truths, gate, 0.1)
+    assert np.mean([cheaper.asks(own) for own in scores]) < np.mean(asked)
 
 
 def test_a_gate_that_may_lose_everything_asks_about_nothing():
     rankings, scores, truths = drawn(3.0, 1.0, n=50)
-    assert not any(fit_fusion(rankings, scores, truths, "margin", 1.0).asks(own) for own in scores)
+    fusion = fit_fusion(rankings, scores, truths, "margin", 1.0)
+    assert not any(fusion.asks(own) for own in scores)
 
 
 def test_the_curve_runs_from_the_retriever_to_the_ranker_by_counting():
