@@ -252,8 +252,13 @@ def _joined(lines: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-if __name__ == "__main__":
-    from data_prep.command import run_command
+def _main(arguments: list[str]) -> None:
     from data_prep.memory_command import main
 
-    sys.exit(run_command(main, __doc__))
+    main(arguments)
+
+
+if __name__ == "__main__":
+    from data_prep.command import run_command
+
+    sys.exit(run_command(_main, __doc__))

@@ -23,7 +23,6 @@ from data_prep.command import run_command
 from data_prep.datasets.folder import records_of
 from data_prep.errors import UserError
 from data_prep.files import write_json
-from eval.sentences import SentenceEncoder
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 
@@ -176,7 +175,11 @@ def main(arguments: list[str]) -> None:
     args = parser.parse_args(arguments)
     truths = read_truths(args.truths) if args.truths else None
     files = [read_names(path, truths) for path in args.names]  # all, before a model is loaded
-    embed = None if args.model == "none" else SentenceEncoder(args.model).embed
+    embed = None
+    if args.model != "none":
+        from eval.sentences import SentenceEncoder
+
+        embed = SentenceEncoder(args.model).embed
     runs = [score_names(predicted, true, embed) for predicted, true in files]
     results = {"model": args.model, "runs": runs, "summary": summarise_runs(runs)}
     if args.out:

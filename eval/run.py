@@ -30,7 +30,7 @@ from eval.retriever import evaluate_retriever, print_retriever
 from eval.summary import print_table
 from eval.tasks import settings_of
 from eval.unknown import Refusal
-from rar_train.adapter import find_adapter
+from rar_train.run_folder import find_adapter
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data_prep.build import build
 from data_prep.errors import UserError
 from data_prep.files import read_json, write_json
 from data_prep.held_out import read_mined, write_mined
 from data_prep.settings import Recipe
 from data_prep.shards import ShardedExamples
+from data_prep.stages import build
 from rar_train.backend import Mllm
 from rar_train.budget import byte_lengths, check_fits, fitting, token_limit
 from rar_train.collate import RankingBatch, collate

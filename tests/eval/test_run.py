@@ -14,7 +14,8 @@ from data_prep.datasets import read_dataset
 from data_prep.errors import UserError
 from data_prep.files import read_json
 from data_prep.recipe import load_saved_recipe
-from eval.run import evaluate, find_adapter, main
+from eval.run import evaluate, main
+from rar_train.run_folder import find_adapter
 
 ROW = {"task", "dataset", "shots", "seed", "method", "mode", "k", "n", "top1", "top5", "recall_at_k"}
 STAGED = {"top1_given_hit", "corrected", "broken", "outcomes"}

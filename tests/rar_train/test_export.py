@@ -16,7 +16,8 @@ from data_prep.recipe import recipe_yaml
 from data_prep.settings import LoraArgs, RankerArgs
 from rar_train.adapter import add_lora, load_adapter, save_adapter
 from rar_train.backend import load_mllm
-from rar_train.export import check_same, log_probabilities, main
+from rar_train.export import main
+from rar_train.merging import check_same, log_probabilities
 from tests.commands import environment
 
 

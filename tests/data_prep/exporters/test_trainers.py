@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from data_prep.export import export
+from data_prep.exporters.export import export
 from tests.data_prep.exporters.conftest import HARD
 
 pytestmark = pytest.mark.slow

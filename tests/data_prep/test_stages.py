@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_prep.build import build
 from data_prep.datasets import read_dataset
 from data_prep.errors import UserError
 from data_prep.memories import memories_of
@@ -14,6 +13,7 @@ from data_prep.neighbours import halves
 from data_prep.recipe import load_recipe
 from data_prep.shards import ShardedExamples
 from data_prep.shots import draw_shots
+from data_prep.stages import build
 
 SETTINGS = [
     "recipe=ranker_lora",

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from data_prep.errors import UserError
-from data_prep.export import export
+from data_prep.exporters.export import export
+from data_prep.exporters.rar_import import import_rar
 from data_prep.held_out import read_mined
-from data_prep.import_rar import import_rar
 from data_prep.records import Candidate, RankingExample, Sample
 from data_prep.shards import ShardedExamples, write_shards
 from data_prep.targets import target_names

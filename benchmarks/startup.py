@@ -1,0 +1,68 @@
+"""How long a command takes to say how it is called, and what the libraries take to import.
+
+``python benchmarks/startup.py`` times ``python -m COMMAND --help`` of every command, and in processes of their own the
+imports of the libraries and of the modules that do the commands' work: the median of three each, files cached. What
+they are measured against in the same run: an interpreter that does nothing, and ``import torch``. The last line is
+one JSON object: ``help_s`` by command, ``import_s`` by module, ``slowest_help_s``, and ``ratio_to_torch``, the
+slowest help against the import of torch.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+LIBRARIES = ("torch", "transformers", "peft", "lightning", "open_clip", "faiss", "wandb", "deepspeed")
+WORK = ("data_prep.stages", "rar_train.train", "eval.ranker")
+TIMES = 3
+
+
+def commands() -> list[str]:
+    """Every module of the packages that is run by ``python -m``."""
+    root = Path(__file__).parents[1]
+    files = [file for package in ("data_prep", "rar_train", "eval") for file in sorted((root / package).glob("*.py"))]
+    runnable = [file for file in files if "sys.exit(run_command(" in file.read_text(encoding="utf-8")]
+    return [f"{file.parent.name}.{file.stem}" for file in runnable]
+
+
+def seconds(*arguments: str) -> float:
+    """The median time of a Python process; the first, which fills the disk's cache, does not count."""
+    taken = []
+    for _ in range(TIMES + 1):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[1:])
+
+
+def main() -> None:
+    nothing = seconds("-c", "")
+    print(f"{'nothing':28} {nothing:6.2f} s")
+    help_s = {}
+    for command in commands():
+        help_s[command] = seconds("-m", command, "--help")
+        print(f"{command + ' --help':28} {help_s[command]:6.2f} s")
+    import_s = {}
+    for module in (*LIBRARIES, *WORK):
+        import_s[module] = seconds("-c", f"import {module}") - nothing
+        print(f"{'import ' + module:28} {import_s[module]:6.2f} s")
+    slowest = max(help_s.values())
+    figures = {
+        "help_s": help_s,
+        "import_s": import_s,
+        "nothing_s": nothing,
+        "slowest_help_s": slowest,
+        "ratio_to_torch": slowest / import_s["torch"],
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
