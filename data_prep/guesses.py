@@ -53,8 +53,8 @@ def _bare(text: str) -> str:
     """A name without quotes, mark-up, article and full stop; empty where it is none."""
     name = re.sub(r"\s+", " ", text).strip().strip(_QUOTES).strip()
     name = _ARTICLE.sub("", name.rstrip(".;,").strip(_QUOTES).strip())
-    is_name = any(c.isalnum() for c in name) and len(name.split()) <= MOST_WORDS and not _SENTENCES.search(name)
-    return name if is_name and folded(name) not in _NOTHING else ""
+    says = any(c.isalnum() for c in name) and not name.isdigit() and folded(name) not in _NOTHING
+    return name if says and len(name.split()) <= MOST_WORDS and not _SENTENCES.search(name) else ""
 
 
 def _beginning(line: str) -> str:
