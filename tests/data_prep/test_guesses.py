@@ -109,7 +109,9 @@ def test_names_are_counted_by_image_under_their_most_frequent_spelling():
     assert counted([("b",), ("B",)]) == {"B": 2}  # of equals the first in the alphabet
 
 
-@given(st.lists(st.lists(st.sampled_from("abcde"), max_size=4, unique=True), min_size=1, max_size=12), st.integers(1, 3))
+@given(
+    st.lists(st.lists(st.sampled_from("abcde"), max_size=4, unique=True), min_size=1, max_size=12), st.integers(1, 3)
+)
 def test_what_enough_images_chose_is_kept(orders, least):
     votes, own = elected(orders, least)
     firsts = [order[0] for order in orders if order]

@@ -7,13 +7,17 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from data_prep.blazon import draw_classes
 from data_prep.errors import UserError
 from data_prep.files import read_json
 from data_prep.prompts import NAMING
+from data_prep.shields import render
 from eval.clustering import score_names
 from eval.naming import Naming
+from eval.naming_table import print_names
 
 FEW = ["eval.seeds=[1,2]", "discover.guesses=1", "discover.images=2", "discover.sentences=none", "eval.bootstrap=20"]
 
@@ -128,7 +132,9 @@ def test_replies_without_names_and_names_without_votes_say_what_to_change(run, t
     for path in copy.rglob("answers-names.jsonl"):
         answers = [json.loads(line) | {"reply": "I cannot say."} for line in path.read_text().splitlines()]
         path.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
-    with pytest.raises(UserError, match=r"no name in any of \d+ replies, such as 'I cannot say\.'; change discover\.pr"):
+    with pytest.raises(
+        UserError, match=r"no name in any of \d+ replies, such as 'I cannot say\.'; change discover\.pr"
+    ):
         Naming.of_run(copy, FEW).evaluate()
 
 
@@ -169,3 +175,33 @@ def test_two_processes_find_the_same(run, named):
         shutil.rmtree(path)
     Naming.of_run(run, [*FEW, "trainer.devices=2"]).evaluate()
     assert {path.name: path.read_bytes() for path in named.glob("*.jsonl")} == before
+
+
+def cub(folder: Path) -> Path:
+    """CUB's layout with two classes of eight shields each."""
+    base, lists = folder / "CUB_200_2011", {name: [] for name in ("images", "image_class_labels", "train_test_split")}
+    for label, blazon in enumerate(draw_classes("test", 2, 1, 5)):
+        for number in range(8):
+            place, path = 8 * label + number + 1, f"{label + 1:03d}.Bird_{label}/{number}.png"
+            (base / "images" / path).parent.mkdir(parents=True, exist_ok=True)
+            render(blazon, 96, np.random.default_rng([label, number])).save(base / "images" / path)
+            for name, value in zip(lists, (path, label + 1, int(number < 5)), strict=True):
+                lists[name].append(f"{place} {value}\n")
+    for name, lines in lists.items():
+        (base / f"{name}.txt").write_text("".join(lines))
+    (base / "classes.txt").write_text("1 001.Bird_0\n2 002.Bird_1\n")
+    return folder
+
+
+def test_a_benchmark_is_asked_for_by_its_subject_and_stands_beside_the_published_figures(run, tmp_path, capsys):
+    settings = ["data.name=cub200", f"data.root={cub(tmp_path)}", "eval.seeds=[1]", "discover.sentences=none"]
+    naming = Naming.of_run(run, [*settings, "eval.bootstrap=20"])
+    results = naming.evaluate()
+    assert naming.out.name == "cub200-test-likelihood"
+    assert results["prompt"].startswith("What bird species does the picture show? List three possible names")
+    assert [row["n"] for row in results["rows"]] == [6] * 4
+    (beside,) = results["published"]
+    assert (beside["method"], beside["figure"], beside["published"]) == ("RAR", "cacc", 51.6)
+    print_names(results)
+    printed = capsys.readouterr().out
+    assert "FineR, as published" in printed and "RAR as published 51.6: " in printed
