@@ -54,6 +54,7 @@ def _bare(text: str) -> str:
     name = re.sub(r"\s+", " ", text).strip().strip(_QUOTES).strip()
     name = _ARTICLE.sub("", name.rstrip(".;,").strip(_QUOTES).strip())
     says = any(c.isalnum() for c in name) and not name.isdigit() and folded(name) not in _NOTHING
+    says = says and not name.endswith(":")  # it announces names
     return name if says and len(name.split()) <= MOST_WORDS and not _SENTENCES.search(name) else ""
 
 
@@ -63,8 +64,9 @@ def _beginning(line: str) -> str:
 
 
 def _pieces(line: str) -> list[str]:
-    """The names of a line that enumerates them."""
-    parts = re.split(r"\s*[,;/|]\s*(?:and\s+|or\s+)?|\s+or\s+", line.strip().strip("[](){}"))
+    """The names of a line that enumerates them, without what announces them."""
+    listed = line.rpartition(": ")[2].strip().strip("[](){}")
+    parts = re.split(r"\s*[,;/|]\s*(?:and\s+|or\s+)?|\s+or\s+", listed)
     return [part for part in parts if part]
 
 

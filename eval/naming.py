@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
-import numpy as np
 
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import Encoder, embed_images, load_encoder
@@ -20,7 +18,7 @@ from data_prep.guesses import Guess, counted
 from data_prep.held_out import check_not_mined, read_mined
 from data_prep.memories import Memories, name_memory, prompted
 from data_prep.recipe import load_saved_recipe
-from data_prep.records import Candidate, Ranking, Sample
+from data_prep.records import Sample
 from data_prep.settings import Recipe, check
 from data_prep.unlabelled import draw_unlabelled
 from eval.choices import Task, rank_tasks
@@ -34,18 +32,17 @@ from eval.discovery import (
 )
 from eval.name_figures import scored
 from eval.name_files import names_lines, read_vocabulary
+from eval.naming_lines import RETRIEVERS, alone_lines, guess_lines, ranked_lines, told_lines
 from eval.sentences import SentenceEncoder, find_sentence_model
 from rar_train.adapter import find_adapter
 
 log = logging.getLogger(__name__)
 
-RETRIEVERS = {"name": "clip_zero_shot", "image": "clip_knn", "fused": "clip_fused"}
-"""The retriever's row by ``discover.memory``, as ``eval.run`` names it."""
-
 METHODS = {"rar_untuned": False, "rar": True}
+"""Rankers by name, and whether each is the tuned one."""
 
 
-def _jsonl(records: Sequence[dict]) -> str:
+def _jsonl(records: Iterable[dict]) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
@@ -122,6 +119,11 @@ class Naming:
         args = self.recipe.eval
         return self._answers(self.recipe.ranker.mode, args.structured, args.reply_tokens)
 
+    @property
+    def _naming_answers(self) -> Path:
+        discover = self.recipe.discover
+        return self._answers(discover.tuned, prompt_of(self.recipe), discover.reply_tokens)
+
     def _drawn(self) -> dict[int, list[Sample]]:
         """Unlabelled images by seed."""
         pool, args = self.dataset.parts[f"{self.recipe.eval.split}_memory"], self.recipe.eval
@@ -131,7 +133,7 @@ class Naming:
         """What the MLLM guesses, by the image's digest; nothing where names are given."""
         if self.given is not None:
             return {}
-        discover, distinct = self.recipe.discover, {s.digest: s for own in drawn.values() for s in own}
+        distinct = {sample.digest: sample for own in drawn.values() for sample in own}
         mined = read_mined(self.run) & distinct.keys()
         if mined:
             log.warning(
@@ -140,8 +142,11 @@ class Naming:
                 len(mined),
                 len(distinct),
             )
-        folder = self._answers(discover.tuned, prompt_of(self.recipe), discover.reply_tokens)
-        return guess_names(self.recipe, list(distinct.values()), self.adapter, folder)
+        found = guess_names(self.recipe, list(distinct.values()), self.adapter, self._naming_answers)
+        if not any(guess.names for guess in found.values()):
+            said = f"no name in any of {len(found)} replies, such as {next(iter(found.values())).reply!r}"
+            raise UserError(f"{said}; change discover.prompt or discover.guesses")
+        return found
 
     def vocabularies(self, encoder: Encoder) -> tuple[list[Vocabulary], dict[str, Guess]]:
         """A vocabulary for each seed, and the guesses that they come from; or the one that was given.
@@ -172,11 +177,7 @@ class Naming:
         queries = self.dataset.parts[split]
         encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
         vocabularies, guesses = self.vocabularies(encoder)
-        args = prompted(recipe.retriever, self.dataset)
-        xq = embed_images(encoder, queries, args, Path(recipe.cache))
-        tasks = [Task(queries, recognised(recipe, encoder, args, own, queries, xq)) for own in vocabularies]
-        rankings = rank_tasks(recipe, tasks, METHODS, self.adapter, self._ranking_answers)
-        lines = list(self._lines(vocabularies, tasks, rankings, self._by_true_name(encoder, queries, xq)))
+        lines = list(self._predictions(encoder, queries, vocabularies))
         head = {
             "dataset": self.dataset.name,
             "split": split,
@@ -192,60 +193,29 @@ class Naming:
         }
         records = [line for own in vocabularies for line in names_lines(own.votes, own.guessed, own.seed)]
         write_text(self.out / "names.jsonl", _jsonl(records))
-        write_text(self.out / "guesses.jsonl", self._guess_lines(guesses))
+        pool = self.dataset.parts.get(f"{split}_memory", [])
+        write_text(self.out / "guesses.jsonl", _jsonl(guess_lines(pool, self.dataset.names, guesses)))
         write_text(self.out / "predictions.jsonl", _jsonl(lines))
         return self._scored(head, lines)
 
-    def _by_true_name(self, encoder: Encoder, queries: Sequence[Sample], xq: np.ndarray) -> list[tuple[Candidate, ...]]:
-        """What the retriever says to whom the true names are told: what its encoder is good for here."""
-        names, args = self.dataset.names, prompted(self.recipe.retriever, self.dataset)
-        memory = name_memory(encoder, self.dataset.labels(self.recipe.eval.split), names, args, Path(self.recipe.cache))
-        return Memories(None, memory).candidates("name", xq, 1, args, names)
-
-    def _lines(
-        self,
-        vocabularies: Sequence[Vocabulary],
-        tasks: Sequence[Task],
-        rankings: dict[str, list[list[Ranking]]],
-        told: Sequence[tuple[Candidate, ...]],
+    def _predictions(
+        self, encoder: Encoder, queries: Sequence[Sample], vocabularies: Sequence[Vocabulary]
     ) -> Iterator[dict]:
-        """A prediction per image, method and seed."""
-        names = self.dataset.names
-        for sample, row in zip(tasks[0].samples, told, strict=True):
-            head = {"key": sample.key, "seed": 0, "method": "clip_true_names", "true": names[sample.label]}
-            yield head | {"predicted": row[0].name}
-        for number, (vocabulary, task) in enumerate(zip(vocabularies, tasks, strict=True)):
-            for method in (RETRIEVERS[self.recipe.discover.memory], *METHODS):
-                own = rankings[method][number] if method in METHODS else None
-                for place, (sample, row) in enumerate(zip(task.samples, task.candidates, strict=True)):
-                    head = {"key": sample.key, "seed": vocabulary.seed, "method": method, "true": names[sample.label]}
-                    ranking = own[place] if own else Ranking(tuple(range(len(row))))
-                    line = {
-                        "predicted": row[ranking.order[0]].name,
-                        "candidates": [{"name": c.name, "score": round(c.score, 6)} for c in row],
-                    }
-                    if own:
-                        line["ranking"] = [row[at].name for at in ranking.order]
-                        line["probabilities"] = [round(p, 6) for p in ranking.probabilities]
-                        line |= {"outcome": ranking.outcome, "reply": ranking.reply}
-                    yield head | line
-
-    def _guess_lines(self, guesses: dict[str, Guess]) -> str:
-        """The replies, with the true names beside: for a reader alone."""
-        pool = self.dataset.parts.get(f"{self.recipe.eval.split}_memory", [])
-        return _jsonl(
-            [
-                {
-                    "key": sample.key,
-                    "true": self.dataset.names[sample.label],
-                    "guesses": list(guesses[sample.digest].names),
-                    "outcome": guesses[sample.digest].outcome,
-                    "reply": guesses[sample.digest].reply,
-                }
-                for sample in pool
-                if sample.digest in guesses
-            ]
-        )
+        """A prediction per method, seed and image."""
+        recipe, names, cache = self.recipe, self.dataset.names, Path(self.recipe.cache)
+        args = prompted(recipe.retriever, self.dataset)
+        xq = embed_images(encoder, queries, args, cache)
+        true = name_memory(encoder, self.dataset.labels(recipe.eval.split), names, args, cache)
+        yield from told_lines(queries, names, Memories(None, true).candidates("name", xq, 1, args, names))
+        if self.given is None and recipe.discover.alone:
+            alone = guess_names(recipe, queries, self.adapter, self._naming_answers, "alone")
+            yield from alone_lines(queries, names, alone)
+        tasks = [Task(queries, recognised(recipe, encoder, args, own, queries, xq)) for own in vocabularies]
+        rankings = rank_tasks(recipe, tasks, METHODS, self.adapter, self._ranking_answers)
+        retriever = RETRIEVERS[recipe.discover.memory]
+        for number, (task, vocabulary) in enumerate(zip(tasks, vocabularies, strict=True)):
+            own = {method: rankings[method][number] for method in METHODS}
+            yield from ranked_lines(task, vocabulary.seed, names, retriever, own)
 
     def _scored(self, head: dict, lines: Sequence[dict]) -> dict:
         model = self.recipe.discover.sentences

@@ -39,6 +39,8 @@ class DiscoverArgs:
     memory: str = "name"
     """What test images are compared with: the ``name`` of each class, the ``image``s that chose it, or both,
     ``fused``."""
+    alone: bool = True
+    """Adds the row ``mllm_alone``: the test images' own first guesses, without memory and ranking."""
     sentences: str = "minilm"
     """Sentence model of sACC: ``minilm``, a folder, a Hugging Face name (the protocol's:
     ``sentence-transformers/all-mpnet-base-v2``), or ``none``, which leaves sACC out."""

@@ -28,7 +28,7 @@ def test_the_table_has_every_method_and_what_became_of_the_guesses(finished, tmp
     few = ["eval.seeds=[3]", "discover.guesses=1", "discover.images=1", "discover.sentences=none", "eval.bootstrap=20"]
     main(["--ckpt", str(run), "--split", "development", "--mode", "letters", *few])
     printed = capsys.readouterr().out
-    for method in ("clip_true_names", "clip_zero_shot", "rar_untuned", "rar "):
+    for method in ("clip_true_names", "mllm_alone", "clip_zero_shot", "rar_untuned", "rar "):
         assert f"│ {method}" in printed
     assert "cacc of rar - clip_zero_shot = " in printed
     assert "replies: ok 8" in printed and "seed 3: 8 images" in printed

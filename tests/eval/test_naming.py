@@ -56,12 +56,14 @@ def test_each_image_chooses_among_guesses_and_test_images_get_chosen_names(named
             assert line["predicted"] == line.get("ranking", candidates)[0]
     told = [line for line in lines if line["method"] == "clip_true_names"]
     assert {line["predicted"] for line in told} <= {line["true"] for line in told}
-    assert len(lines) == 16 * (1 + 2 * 3)
+    alone = [line for line in lines if line["method"] == "mllm_alone"]
+    assert all(line["predicted"] == line["reply"].strip() and line["outcome"] == "ok" for line in alone)
+    assert len(lines) == 16 * (2 + 2 * 3)
 
 
 def test_figures_are_those_of_the_predictions_and_far_above_chance(named):
     lines, results = lines_of(named, "predictions.jsonl"), read_json(named / "results.json")
-    assert list(results["summary"]) == ["clip_true_names", "clip_zero_shot", "rar_untuned", "rar"]
+    assert list(results["summary"]) == ["clip_true_names", "mllm_alone", "clip_zero_shot", "rar_untuned", "rar"]
     for row in results["rows"]:
         own = [line for line in lines if (line["method"], line["seed"]) == (row["method"], row["seed"])]
         plain = score_names([line["predicted"] for line in own], [line["true"] for line in own])
@@ -93,18 +95,18 @@ def test_the_retriever_may_choose_and_images_may_stand_for_their_names(run):
     found = {}
     for settings in (
         ["discover.vote=retriever", "discover.memory=fused"],
-        ["discover.vote=none", "ranker.mode=generate"],
-        ["discover.least_votes=2", "discover.memory=image", "discover.draw=zipf", "ranker.mode=letters"],
+        ["discover.vote=none", "ranker.mode=letters"],
+        ["discover.least_votes=2", "discover.memory=image", "discover.draw=zipf", "discover.alone=false"],
     ):
         naming = Naming.of_run(run, [*FEW, "eval.seeds=[2]", "eval.split=development", *settings])
         found[settings[0]] = naming.evaluate(), lines_of(naming.out, "names.jsonl")
     results, names = found["discover.vote=retriever"]
-    assert list(results["summary"])[1] == "clip_fused"
+    assert list(results["summary"]) == ["clip_true_names", "mllm_alone", "clip_fused", "rar_untuned", "rar"]
     results, names = found["discover.vote=none"]
     assert all(own["names"] == own["guesses"] for own in results["vocabularies"])
     assert {record["votes"] for record in names} == {0} and "outcomes" in results["rows"][-1]
     results, names = found["discover.least_votes=2"]
-    assert list(results["summary"])[1] == "clip_knn"
+    assert list(results["summary"])[1] == "clip_knn"  # mllm_alone is left out
     assert min(record["votes"] for record in names) >= 2
 
 
@@ -199,7 +201,7 @@ def test_a_benchmark_is_asked_for_by_its_subject_and_stands_beside_the_published
     results = naming.evaluate()
     assert naming.out.name == "cub200-test-likelihood"
     assert results["prompt"].startswith("What bird species does the picture show? List three possible names")
-    assert [row["n"] for row in results["rows"]] == [6] * 4
+    assert [row["n"] for row in results["rows"]] == [6] * 5
     (beside,) = results["published"]
     assert (beside["method"], beside["figure"], beside["published"]) == ("RAR", "cacc", 51.6)
     print_names(results)
