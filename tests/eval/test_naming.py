@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_prep.blazon import draw_classes
+from data_prep.encoder import load_encoder
 from data_prep.errors import UserError
 from data_prep.files import read_json
 from data_prep.prompts import NAMING
@@ -89,6 +91,19 @@ def test_rescoring_needs_the_predictions_alone(run, named, tmp_path):
     assert (named / "results.json").read_bytes() == before
     with pytest.raises(UserError, match=r"results\.json: no such file"):
         Naming.of_run(run, [*FEW, "eval.split=development"]).rescore()
+
+
+def test_after_the_draw_no_label_decides_anything(run):
+    found = []
+    for shift in (0, 3):
+        naming = Naming.of_run(run, [*FEW, "discover.draw=uniform"])
+        parts = naming.dataset.parts
+        pool = [replace(sample, label=(sample.label + shift) % 8) for sample in parts["test_memory"]]
+        turned = replace(naming.dataset, parts=parts | {"test_memory": pool})
+        naming.__dict__["dataset"] = turned
+        vocabularies, _ = naming.vocabularies(load_encoder(naming.recipe.retriever))
+        found.append([(own.votes, own.guessed, own.images) for own in vocabularies])
+    assert found[0] == found[1]
 
 
 def test_the_retriever_may_choose_and_images_may_stand_for_their_names(run):
