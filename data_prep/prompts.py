@@ -31,6 +31,12 @@ _STRUCTURED = (
 )
 _COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
+# Neither the paper nor its code gives the prompt of the discovery; FineR's protocol asks for three names.
+_GUESSES = (
+    "What {subject} does the picture show? List {count} possible names, the most likely first, as a Python list such "
+    "as {format}, and nothing else."
+)
+
 _EXAMPLES = "The first picture is the one in question. The other pictures each show a category, in the order listed."
 
 
@@ -68,6 +74,20 @@ def list_prompt(names: Sequence[str], structured: bool = False) -> str:
         return prompt
     wanted = list_answer([f"category {letter}" for letter in LETTERS[:count]])
     return prompt + _STRUCTURED.format(format=wanted, count=_COUNTS[count] if count < len(_COUNTS) else count)
+
+
+def guesses_prompt(count: int, subject: str = "") -> str:
+    """Asks for names without proposing any.
+
+    Args:
+        count: How many; for one of anything it is ``NAMING``, which rankers are tuned on.
+        subject: What is to be named, such as ``bird species``.
+    """
+    if count == 1:
+        return f"What {subject} does the picture show? Answer with its name alone." if subject else NAMING
+    wanted = list_answer([f"name {letter}" for letter in LETTERS[: min(count, 3)]])
+    number = _COUNTS[count] if count < len(_COUNTS) else count
+    return _GUESSES.format(subject=subject or "object", count=number, format=wanted)
 
 
 def list_answer(names: Sequence[str]) -> str:

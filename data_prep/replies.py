@@ -88,11 +88,7 @@ class _Reader:
 
     def lines(self, text: str) -> list[str]:
         """Lines with bullets, numbers or letters before them; with a remark after the name or not."""
-        items = []
-        for line in text.splitlines():
-            marker = _MARKER.match(line)
-            if marker:
-                items.append(self._beginning(line[marker.end() :]))
+        items = [self._beginning(line) for line in lines_in(text)]
         return items if any(items) else []
 
     def _beginning(self, text: str) -> str:
@@ -134,13 +130,29 @@ def _evaluated(text: str) -> list:
     return []
 
 
+def without_thought(reply: str) -> str:
+    """A reply without the section in which a model thinks before it answers."""
+    return _THOUGHT.sub("", _THINKING.sub("", reply)).strip()
+
+
+def lists_in(text: str) -> list[list[str]]:
+    """The bracketed Python or JSON lists of strings and whole numbers in a text, in order."""
+    return [[str(item) for item in _evaluated(match.group())] for match in _LIST.finditer(text)]
+
+
+def lines_in(text: str) -> list[str]:
+    """The lines that begin with a bullet, a number or a letter, without it."""
+    found = ((line, _MARKER.match(line)) for line in text.splitlines())
+    return [line[marker.end() :].strip() for line, marker in found if marker]
+
+
 def _read(reader: _Reader, reply: str) -> tuple[list[str], bool]:
     """Names in the order read, strangers empty, and whether they stood as a list."""
     whole = reply.strip()
     # First, before anything within a name could pass for the end of a thought.
     if _LIST.fullmatch(whole) and not reader.is_in_a_name(whole):
         return reader.literal(whole), True
-    text = _THOUGHT.sub("", _THINKING.sub("", whole)).strip()
+    text = without_thought(whole)
     after = _PREAMBLE.sub("", text).strip()
     parts = list(dict.fromkeys((after, text)))
     forms = [(reader.literal, part) for part in parts]

@@ -12,7 +12,7 @@ from data_prep.files import fingerprint, read_json, write_json
 from data_prep.records import Sample
 
 
-def _by_class(samples: Sequence[Sample]) -> list[list[Sample]]:
+def by_class(samples: Sequence[Sample]) -> list[list[Sample]]:
     """The images of each class; classes in the order of their first image."""
     found: dict[int, list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -33,14 +33,14 @@ def draw_shots(samples: Sequence[Sample], shots: int, seed: int) -> list[Sample]
     """
     rng = random.Random(seed)
     drawn: list[Sample] = []
-    for items in _by_class(samples):
+    for items in by_class(samples):
         drawn += rng.sample(items, shots) if len(items) >= shots else items
     return drawn
 
 
 def first_shots(samples: Sequence[Sample], shots: int) -> list[Sample]:
     """The first ``shots`` images of each class, as RAR's released code takes them."""
-    return [sample for items in _by_class(samples) for sample in items[:shots]]
+    return [sample for items in by_class(samples) for sample in items[:shots]]
 
 
 def kept_shots(samples: Sequence[Sample], shots: int, seed: int, draw: str, cache: Path) -> list[Sample]:

@@ -4,6 +4,7 @@
 their order nor their company matters and a score serves every memory that proposes the class.
 ``letters``: one forward pass over lettered candidates. ``constrained``: the paper's list, of which
 only permutations of the candidates can be written. ``generate``: the paper's, in free text.
+``name`` is no way to rank: it asks for names, in free text, where nothing is known yet.
 """
 
 from __future__ import annotations
@@ -116,6 +117,11 @@ def _by_list(mllm: Mllm, manner: Manner, questions: Sequence[Question]) -> list[
     return [Answer(reply=text) for text in _texts(mllm, own)]
 
 
+def _by_name(mllm: Mllm, manner: Manner, questions: Sequence[Question]) -> list[Answer]:
+    inputs = _inputs(mllm, questions, [manner.prompt] * len(questions))
+    return [Answer(reply=text) for text in _texts(mllm, _written(mllm, inputs, manner.reply_tokens, None))]
+
+
 def _written(mllm: Mllm, inputs: BatchFeature, most: int, allowed: Callable | None) -> Tensor:
     """Greedy replies, as ids of shape ``[n, longest]``."""
     tokenizer = mllm.processor.tokenizer
@@ -141,4 +147,5 @@ _ASKED = {
     "letters": _by_letters,
     "constrained": _by_constrained,
     "generate": _by_list,
+    "name": _by_name,
 }

@@ -16,14 +16,17 @@ class Manner:
     """How to ask.
 
     Attributes:
-        mode: One of ``MODES``.
+        mode: One of ``MODES``, or ``name``, which asks for names in place of a ranking.
         structured: Tell the format of a list, for models that were not tuned to write one.
-        reply_tokens: Tokens that a reply may take in ``generate``; 0: as many as its list, and 8 more.
+        reply_tokens: Tokens that a reply may take in ``generate``; 0: as many as its list, and 8 more; also in
+            ``name``.
+        prompt: What ``name`` asks.
     """
 
     mode: str
     structured: bool = False
     reply_tokens: int = 0
+    prompt: str = ""
 
 
 @dataclass(frozen=True)

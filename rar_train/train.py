@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 # What a resumed run may change without becoming another run.
 _FREE = (
-    "out", "cache", "eval", "tracking", "trainer.resume", "trainer.log_every", "trainer.checkpoint_every",
+    "out", "cache", "eval", "discover", "tracking", "trainer.resume", "trainer.log_every", "trainer.checkpoint_every",
     "trainer.progress",
 )  # fmt: skip
 

@@ -22,6 +22,15 @@ FLOWERS = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 FLOWER_NAMES = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md (cat_to_name.json)"
 PETS = "https://www.robots.ox.ac.uk/~vgg/data/pets/"
 
+SUBJECTS = {
+    "cub200": "bird species",
+    "cars196": "car model",
+    "dogs120": "dog breed",
+    "flowers102": "flower species",
+    "pets37": "breed of cat or dog",
+}
+"""What a benchmark's classes are, which vocabulary-free recognition may know (FineR's protocol)."""
+
 
 def _label(number: object, names: tuple[str, ...], where: Path, source: str) -> int:
     """A label that counts from 0, from one that counts from 1."""

@@ -6,6 +6,7 @@ must refuse a misspelt key, whichever section it is in.
 
 from data_prep.settings.checks import check
 from data_prep.settings.data import ArmoryArgs, DataArgs
+from data_prep.settings.discover import DiscoverArgs
 from data_prep.settings.evaluation import EvalArgs
 from data_prep.settings.mining import TARGETS, MiningArgs, MixArgs
 from data_prep.settings.modes import MODES, SCORED, SOURCES
@@ -22,6 +23,7 @@ __all__ = [
     "TARGETS",
     "ArmoryArgs",
     "DataArgs",
+    "DiscoverArgs",
     "EvalArgs",
     "HnswArgs",
     "IvfArgs",

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.prompts import LETTERS, letters_prompt, list_answer, list_prompt, with_examples
+from data_prep.prompts import (
+    LETTERS,
+    NAMING,
+    guesses_prompt,
+    letters_prompt,
+    list_answer,
+    list_prompt,
+    with_examples,
+)
 from data_prep.replies import read_list
 
 one_line_names = st.text(st.characters(exclude_categories=("C", "Z"), include_characters=" '\",[]{}%\\"), min_size=1)
@@ -42,6 +50,15 @@ def test_structured_list_prompt_adds_the_released_reply_format_for_as_many_categ
     assert three.endswith(
         "like:['category A', 'category B', 'category C']. Only choose three categories, and no further information."
     )
+
+
+def test_names_are_asked_for_by_their_number_and_subject():
+    assert guesses_prompt(1) == NAMING
+    assert guesses_prompt(1, "bird species") == "What bird species does the picture show? Answer with its name alone."
+    asked = guesses_prompt(2, "bird species")
+    assert asked.startswith("What bird species does the picture show? List two possible names, the most likely first")
+    assert "such as ['name A', 'name B']" in asked
+    assert "What object does" in guesses_prompt(40) and "List 40 possible" in guesses_prompt(40)
 
 
 def test_examples_are_announced_before_the_prompt():

@@ -28,6 +28,12 @@ def questions() -> list[Question]:
     return [Question("a", pictures[0], ("cat", "dog's")), Question("b", pictures[1], ("cat", "dog's", "elk, red"))]
 
 
+def test_every_family_is_asked_for_names_alike_alone_and_in_a_batch(mllm, questions):
+    manner = Manner("name", reply_tokens=6, prompt="What does the picture show?")
+    together = ask(mllm, manner, questions)
+    assert together == [answer for question in questions for answer in ask(mllm, manner, [question])]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_ranks_with_every_family_alike_alone_and_in_a_batch(mllm, questions, mode):
     manner = Manner(mode, reply_tokens=12)

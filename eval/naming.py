@@ -1,0 +1,238 @@
+"""One vocabulary-free evaluation: draws images, finds names, recognises with them, scores, and writes its files."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from data_prep.datasets import Dataset, read_dataset
+from data_prep.encoder import Encoder, embed_images, load_encoder
+from data_prep.errors import UserError
+from data_prep.files import fingerprint, read_json, write_json, write_text
+from data_prep.guesses import Guess, counted
+from data_prep.held_out import check_not_mined, read_mined
+from data_prep.memories import Memories, name_memory, prompted
+from data_prep.recipe import load_saved_recipe
+from data_prep.records import Sample
+from data_prep.settings import Recipe, check
+from data_prep.unlabelled import draw_unlabelled
+from eval.choices import Task, rank_tasks
+from eval.discovery import (
+    Vocabulary,
+    choose_names,
+    given_vocabulary,
+    guess_names,
+    prompt_of,
+    recognised,
+)
+from eval.name_figures import scored
+from eval.name_files import names_lines, read_vocabulary
+from eval.naming_lines import RETRIEVERS, alone_lines, guess_lines, ranked_lines, told_lines
+from eval.sentences import SentenceEncoder, find_sentence_model
+from rar_train.adapter import find_adapter
+
+log = logging.getLogger(__name__)
+
+METHODS = {"rar_untuned": False, "rar": True}
+"""Rankers by name, and whether each is the tuned one."""
+
+
+def _jsonl(records: Iterable[dict]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """An evaluation of a run.
+
+    Attributes:
+        recipe: The run's, with the command's settings.
+        adapter: The tuned model's.
+        run: The run's folder.
+        given: Names from a file, by how often they stand there; None to have them guessed.
+        choose: Whether unlabelled images choose among the given names.
+        out: Where the files go.
+    """
+
+    recipe: Recipe
+    adapter: Path
+    run: Path
+    given: dict[str, int] | None
+    choose: bool
+    out: Path
+
+    @classmethod
+    def of_run(cls, ckpt: Path, settings: list[str], names: Path | None = None, choose: bool = False) -> Naming:
+        """Reads the recipe of a run, and checks what can be checked before models are loaded.
+
+        Args:
+            ckpt: A run's folder or one of its checkpoints.
+            settings: ``key.sub=value``.
+            names: Others' names.
+            choose: Whether unlabelled images choose among them.
+
+        Raises:
+            UserError: There is no run, no sentence model, no names, or settings that do not go together.
+        """
+        adapter, run = find_adapter(ckpt)
+        recipe = load_saved_recipe(run / "recipe.yaml", settings)
+        discover = recipe.discover
+        check(names is not None or not choose, "--choose: it is for names from a file; add --names FILE")
+        alone = names is not None and not choose
+        said = f"discover.memory={discover.memory}: --names alone has no images that chose them; add --choose"
+        check(not alone or discover.memory == "name", said)
+        check(not recipe.eval.examples, "eval.examples=true: names from no labelled images have no examples")
+        if discover.sentences != "none":
+            find_sentence_model(discover.sentences)
+        folder = f"{recipe.data.name}-{recipe.eval.split}-{recipe.ranker.mode}"
+        folder += f"-{names.stem}{'-chosen' if choose else ''}" if names else ""
+        given = read_vocabulary(names) if names else None
+        return cls(recipe, adapter, run, given, choose, run / "discover" / folder)
+
+    @property
+    def asks(self) -> bool:
+        """Whether unlabelled images take part."""
+        return self.given is None or self.choose
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The evaluated split, and its training split where images are drawn from it."""
+        split = self.recipe.eval.split
+        parts = (f"{split}_memory", split) if self.asks else (split,)
+        dataset = read_dataset(self.recipe.data, Path(self.recipe.cache), parts)
+        check_not_mined(self.run, dataset.parts[split], split)
+        return dataset
+
+    def _answers(self, *depends: object) -> Path:
+        """A folder for answers that depend on the models and on more."""
+        manifest, ranker = read_json(self.adapter / "manifest.json"), self.recipe.ranker
+        models = [manifest["adapter"], manifest["base_model"], ranker.model, ranker.dtype, ranker.quantize]
+        return self.out / f"answers-{fingerprint([*models, ranker.max_pixels, self.recipe.eval.batch_size, *depends])}"
+
+    @property
+    def _ranking_answers(self) -> Path:
+        args = self.recipe.eval
+        return self._answers(self.recipe.ranker.mode, args.structured, args.reply_tokens)
+
+    @property
+    def _naming_answers(self) -> Path:
+        discover = self.recipe.discover
+        return self._answers(discover.tuned, prompt_of(self.recipe), discover.reply_tokens)
+
+    def _drawn(self) -> dict[int, list[Sample]]:
+        """Unlabelled images by seed."""
+        pool, args = self.dataset.parts[f"{self.recipe.eval.split}_memory"], self.recipe.eval
+        return {seed: draw_unlabelled(pool, self.recipe.discover, seed) for seed in args.seeds}
+
+    def _guessed(self, drawn: dict[int, list[Sample]]) -> dict[str, Guess]:
+        """What the MLLM guesses, by the image's digest; nothing where names are given."""
+        if self.given is not None:
+            return {}
+        distinct = {sample.digest: sample for own in drawn.values() for sample in own}
+        mined = read_mined(self.run) & distinct.keys()
+        if mined:
+            log.warning(
+                "the ranker was tuned with the labels of %d of the %d unlabelled images: what follows is not "
+                "vocabulary-free; take a run that was tuned on other data",
+                len(mined),
+                len(distinct),
+            )
+        found = guess_names(self.recipe, list(distinct.values()), self.adapter, self._naming_answers)
+        if not any(guess.names for guess in found.values()):
+            said = f"no name in any of {len(found)} replies, such as {next(iter(found.values())).reply!r}"
+            raise UserError(f"{said}; change discover.prompt or discover.guesses")
+        return found
+
+    def vocabularies(self, encoder: Encoder) -> tuple[list[Vocabulary], dict[str, Guess]]:
+        """A vocabulary for each seed, and the guesses that they come from; or the one that was given.
+
+        Raises:
+            UserError: No reply holds a name, or no name has votes enough.
+        """
+        if not self.asks:
+            return [given_vocabulary(self.given)], {}
+        drawn = self._drawn()
+        guesses = self._guessed(drawn)
+        counts = {
+            seed: self.given or counted(guesses[sample.digest].names for sample in own) for seed, own in drawn.items()
+        }
+        empty = [seed for seed, own in counts.items() if not own]
+        if empty:
+            raise UserError(f"eval.seeds: no reply about the images of seed {empty[0]} holds a name; draw more images")
+        args = prompted(self.recipe.retriever, self.dataset)
+        return choose_names(self.recipe, encoder, args, drawn, counts, self.adapter, self._ranking_answers), guesses
+
+    def evaluate(self) -> dict:
+        """Runs the whole evaluation and writes its files.
+
+        Returns:
+            dict: What ``results.json`` holds.
+        """
+        recipe, split = self.recipe, self.recipe.eval.split
+        queries = self.dataset.parts[split]
+        encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
+        vocabularies, guesses = self.vocabularies(encoder)
+        lines = list(self._predictions(encoder, queries, vocabularies))
+        head = {
+            "dataset": self.dataset.name,
+            "split": split,
+            "mode": recipe.ranker.mode,
+            "k": recipe.eval.k,
+            "memory": recipe.discover.memory,
+            "prompt": prompt_of(recipe) if self.given is None else None,
+            "vocabularies": [{"seed": own.seed} | own.facts for own in vocabularies],
+            "replies": dict(sorted(Counter(guess.outcome for guess in guesses.values()).items())),
+            "skipped": dict(self.dataset.skipped),
+            "adapter": read_json(self.adapter / "manifest.json")["adapter"],
+            "encoder": encoder.id,
+        }
+        records = [line for own in vocabularies for line in names_lines(own.votes, own.guessed, own.seed)]
+        write_text(self.out / "names.jsonl", _jsonl(records))
+        pool = self.dataset.parts.get(f"{split}_memory", [])
+        write_text(self.out / "guesses.jsonl", _jsonl(guess_lines(pool, self.dataset.names, guesses)))
+        write_text(self.out / "predictions.jsonl", _jsonl(lines))
+        return self._scored(head, lines)
+
+    def _predictions(
+        self, encoder: Encoder, queries: Sequence[Sample], vocabularies: Sequence[Vocabulary]
+    ) -> Iterator[dict]:
+        """A prediction per method, seed and image."""
+        recipe, names, cache = self.recipe, self.dataset.names, Path(self.recipe.cache)
+        args = prompted(recipe.retriever, self.dataset)
+        xq = embed_images(encoder, queries, args, cache)
+        true = name_memory(encoder, self.dataset.labels(recipe.eval.split), names, args, cache)
+        yield from told_lines(queries, names, Memories(None, true).candidates("name", xq, 1, args, names))
+        if self.given is None and recipe.discover.alone:
+            alone = guess_names(recipe, queries, self.adapter, self._naming_answers, "alone")
+            yield from alone_lines(queries, names, alone)
+        tasks = [Task(queries, recognised(recipe, encoder, args, own, queries, xq)) for own in vocabularies]
+        rankings = rank_tasks(recipe, tasks, METHODS, self.adapter, self._ranking_answers)
+        retriever = RETRIEVERS[recipe.discover.memory]
+        for number, (task, vocabulary) in enumerate(zip(tasks, vocabularies, strict=True)):
+            own = {method: rankings[method][number] for method in METHODS}
+            yield from ranked_lines(task, vocabulary.seed, names, retriever, own)
+
+    def _scored(self, head: dict, lines: Sequence[dict]) -> dict:
+        model = self.recipe.discover.sentences
+        embed = None if model == "none" else SentenceEncoder(model).embed
+        found = scored(lines, head["dataset"], embed, self.recipe.eval.bootstrap)
+        results = head | {"sentences": model} | found
+        write_json(self.out / "results.json", results)
+        log.info("wrote %s, predictions.jsonl, names.jsonl and guesses.jsonl", self.out / "results.json")
+        return results
+
+    def rescore(self) -> dict:
+        """Computes every figure anew from the predictions, and writes ``results.json``.
+
+        Raises:
+            UserError: There are no predictions.
+        """
+        head, predictions = read_json(self.out / "results.json"), self.out / "predictions.jsonl"
+        if not predictions.is_file():
+            raise UserError(f"{predictions}: no such file; run the command without --rescore first")
+        return self._scored(head, [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()])
