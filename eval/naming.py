@@ -34,7 +34,7 @@ from eval.name_figures import scored
 from eval.name_files import names_lines, read_vocabulary
 from eval.naming_lines import RETRIEVERS, alone_lines, guess_lines, ranked_lines, told_lines
 from eval.sentences import SentenceEncoder, find_sentence_model
-from rar_train.adapter import find_adapter
+from rar_train.run_folder import find_adapter
 
 log = logging.getLogger(__name__)
 
