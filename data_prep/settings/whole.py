@@ -8,6 +8,7 @@ from omegaconf import MISSING
 
 from data_prep.settings.checks import check, one_of
 from data_prep.settings.data import DataArgs
+from data_prep.settings.detection import DetectionArgs
 from data_prep.settings.evaluation import EvalArgs
 from data_prep.settings.mining import MiningArgs
 from data_prep.settings.modes import SCORED
@@ -36,6 +37,7 @@ class Recipe:
     trainer: TrainerArgs = field(default_factory=TrainerArgs)
     tracking: TrackingArgs = field(default_factory=TrackingArgs)
     eval: EvalArgs = field(default_factory=EvalArgs)
+    detection: DetectionArgs = field(default_factory=DetectionArgs)
     nano: NanoArgs = field(default_factory=NanoArgs)
 
     def __post_init__(self) -> None:
