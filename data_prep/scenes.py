@@ -42,7 +42,7 @@ def _place(
 ) -> tuple[int, int, int, int]:
     """The first of some places by lot that shares little with the boxes there, or the one that shares least."""
     corners = rng.integers(0, [args.size - width + 1, args.size - height + 1], (_TRIES, 2))
-    boxes = np.concatenate([corners, corners + [width, height]], 1)
+    boxes = np.concatenate([corners, corners + np.array([width, height])], 1)
     shared = _shared(boxes, np.array(taken).reshape(-1, 4))
     fit = np.flatnonzero(shared <= args.overlap)
     return tuple(boxes[fit[0] if len(fit) else shared.argmin()].tolist())

@@ -9,6 +9,7 @@ precision joined before it averages. A class's precision depends on no other cla
 from __future__ import annotations
 
 from collections import defaultdict
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,18 +52,27 @@ def _by_class(records: list[dict], keys: tuple[str, ...]) -> dict[int, list[dict
     return found
 
 
-def _evaluator(truth: dict, detections: list[dict], rules: str) -> COCOeval_faster:
+def scorer() -> ModuleType:
+    """The package that counts.
+
+    Raises:
+        UserError: It is not installed.
+    """
     try:
-        from faster_coco_eval import COCO, COCOeval_faster
+        import faster_coco_eval
     except ImportError:
         raise UserError("scoring of detections needs faster-coco-eval: pip install 'rar-train[detection]'") from None
+    return faster_coco_eval
 
+
+def _evaluator(truth: dict, detections: list[dict], rules: str) -> COCOeval_faster:
     def quiet(*_) -> None:
         pass
 
-    whole = COCO(truth, print_function=quiet)
+    package = scorer()
+    whole = package.COCO(truth, print_function=quiet)
     found = whole.loadRes(detections)
-    evaluator = COCOeval_faster(whole, found, "bbox", lvis_style=rules == "lvis", print_function=quiet)
+    evaluator = package.COCOeval_faster(whole, found, "bbox", lvis_style=rules == "lvis", print_function=quiet)
     evaluator.params.maxDets = list(MOST_DETECTIONS[rules])
     return evaluator
 

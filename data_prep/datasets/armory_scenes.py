@@ -77,7 +77,7 @@ def draw_scenes(data: DataArgs, args: SceneArgs, split: str, cache: Path) -> Pat
     frequencies = _frequencies(classes, rng)
     counts = [asdict(args)[_FREQUENCIES[letter]] for letter in frequencies]
     scenes = _dealt(counts, *args.shields, rng)
-    log.info("armory scenes: drawing %d shields of %d %s classes in %d scenes", sum(counts), classes, split, len(scenes))
+    log.info("armory scenes: drawing %d scenes of %d %s classes", len(scenes), classes, split)
     with write_folder(folder) as part:
         (part / "images").mkdir()
         with ProcessPoolExecutor(_PROCESSES) as pool:
