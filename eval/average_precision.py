@@ -81,14 +81,13 @@ def _tables(truth: dict, detections: list[dict], rules: str, block: int) -> dict
     """Precision and recall by class, joined over blocks of classes."""
     truths, found = _by_class(truth["annotations"], _TRUTH), _by_class(detections, _DETECTION)
     parts = defaultdict(list)
-    categories = _sorted_categories(truth)
+    categories, images = _sorted_categories(truth), {image["id"]: image for image in truth["images"]}
     for start in range(0, len(categories), block):
         chosen = categories[start : start + block]
         own = [record for category in chosen for record in truths[category["id"]]]
         guessed = [record for category in chosen for record in found[category["id"]]]
-        shown = {record["image_id"] for record in (*own, *guessed)}
-        images = [image for image in truth["images"] if image["id"] in shown]
-        evaluator = _evaluator({"images": images, "categories": chosen, "annotations": own}, guessed, rules)
+        shown = [images[number] for number in sorted({record["image_id"] for record in (*own, *guessed)})]
+        evaluator = _evaluator({"images": shown, "categories": chosen, "annotations": own}, guessed, rules)
         evaluator.evaluate()
         evaluator.accumulate()
         for key in _CLASS_AXIS:
@@ -100,7 +99,7 @@ def _sorted_categories(truth: dict) -> list[dict]:
     return sorted(truth["categories"], key=lambda record: record["id"])
 
 
-def average_precision(truth: dict, detections: list[dict], rules: str, block: int = 256) -> dict[str, float | None]:
+def average_precision(truth: dict, detections: list[dict], rules: str, block: int = 8) -> dict[str, float | None]:
     """Scores detections.
 
     Args:

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
     for option in _SHORT:
         parser.add_argument(f"--{option}", choices=_CHOICES.get(option))
     parser.add_argument("settings", nargs="*")
-    args = vars(parser.parse_args(arguments))
+    args = vars(parser.parse_intermixed_args(arguments))
     settings = [f"{key}={args[option]}" for option, key in _SHORT.items() if args[option] is not None]
 
     from eval.detection_run import evaluate_detection, print_detection

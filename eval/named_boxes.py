@@ -75,7 +75,7 @@ class NamedBoxes:
             templates: Prompts around a class name.
         """
         recipe, named = self.recipe, self.annotations
-        args, cache = replace(recipe.retriever, templates=templates, unit="class"), Path(recipe.cache)
+        args, cache = replace(recipe.retriever, templates=templates, unit="class", aggregate="best"), Path(recipe.cache)
         synonyms = named.synonyms if recipe.detection.synonyms else None
         labels = range(len(named.names))
         memory = name_memory(encoder, labels, named.names, args, cache, synonyms)

@@ -19,7 +19,7 @@ from tests.commands import environment
 
 SIZES = ("detection.scenes.size=160", "detection.scenes.sides=[32,64]", "eval.bootstrap=50")
 METHODS = ["clip_zero_shot", "rar_untuned", "rar"]
-OUT = "detection/armory-scenes-test-likelihood-product"
+OUT = "detection/armory-scenes-test-likelihood-ranker_probability"
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def no_models(monkeypatch):
 def test_results_hold_a_row_for_retriever_untuned_and_tuned(results, truth):
     assert [row["method"] for row in results["rows"]] == METHODS
     assert results["boxes_named"] == len(truth["annotations"]) and results["classes"] == 8
-    assert results["rules"] == "lvis" and results["settings"]["policy"] == "product"
+    assert results["rules"] == "lvis" and results["settings"]["policy"] == "ranker_probability"
     for row in results["rows"]:
         assert 0 <= row["top1"] <= row["recall_at_k"] <= 1
         assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"} < row.keys()
@@ -75,7 +75,7 @@ def test_result_files_are_in_the_data_sets_format_and_have_the_rows_figures(meth
 
 
 def test_another_policy_asks_no_model_and_top_1_is_the_share_of_boxes_named_rightly(run, results, truth, no_models):
-    main(["--ckpt", str(run), "--policy", "detector_score", "detection.nms=1", *SIZES])
+    main(["detection.nms=1", "--ckpt", str(run), "--policy", "detector_score", *SIZES])
     out = run / "detection/armory-scenes-test-likelihood-detector_score"
     first = {(d["image_id"], *d["bbox"]): d["category_id"] for d in read_json(out / "detections-rar.json")}
     right = np.mean([first[a["image_id"], *a["bbox"]] == a["category_id"] for a in truth["annotations"]])
@@ -130,7 +130,7 @@ def detector(run, truth, results, tmp_path_factory) -> list[str]:
 
 def test_a_detectors_boxes_are_named_anew(run, detector):
     main(["--ckpt", str(run), *detector, "--format", "coco", *SIZES, "retriever.templates=['{}']"])
-    results = read_json(run / "detection/scenes-detector-likelihood-product/results.json")
+    results = read_json(run / "detection/scenes-detector-likelihood-ranker_probability/results.json")
     rows = {row["method"]: row for row in results["rows"]}
     assert list(rows) == ["detector", *METHODS]
     assert rows["detector"]["AP"] == 0 and rows["rar"]["AP"] > 0.1
@@ -153,7 +153,7 @@ def test_images_that_were_mined_are_refused(run, results, truth, tmp_path):
         (["--annotations", "a.json"], r"detection\.annotations needs detection\.images"),
         (["--images", "folder"], r"need detection\.annotations"),
         (["--annotations", "a.json", "--images", "x"], r"a\.json: no such annotation file; COCO is had from"),
-        (["--mode", "generate"], r"detection\.policy=product: ranker\.mode=generate gives no probabilities"),
+        (["--mode", "generate"], r"detection\.policy=ranker_probability: ranker\.mode=generate gives no probabilities"),
         (["data.name=folder", "data.root=x"], r"data\.name=folder has no scenes; give --annotations"),
         (["detection.scenes.sides=[50,20]"], r"detection\.scenes\.sides=\[50, 20\]: give the least"),
         (["detection.scenes.rare=3"], r"rare=3, common=3, frequent=9 must rise"),
@@ -175,3 +175,14 @@ def test_help_needs_no_torch():
     said = "import sys; from eval import detection; print('torch' in sys.modules, '--annotations' in detection.__doc__)"
     done = subprocess.run([sys.executable, "-c", said], env=environment(), capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_results(run, tmp_path, run_command):
+    again = tmp_path / "again"
+    shutil.copytree(run, again)
+    for answered in again.glob("detection/answers-*"):
+        shutil.rmtree(answered)
+    run_command("eval.detection", "--ckpt", str(again), "trainer.devices=2", *SIZES)
+    for name in ("results.json", "detections-rar.json", "detections-rar_untuned.json"):
+        assert (again / OUT / name).read_bytes() == (run / OUT / name).read_bytes()
