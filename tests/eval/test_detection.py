@@ -16,6 +16,7 @@ from eval import answers
 from eval.average_precision import average_precision
 from eval.detection import main
 from tests.commands import environment
+from tests.data_prep.detection_files import write_v3det
 
 SIZES = ("detection.scenes.size=160", "detection.scenes.sides=[32,64]", "eval.bootstrap=50")
 METHODS = ["clip_zero_shot", "rar_untuned", "rar"]
@@ -136,6 +137,15 @@ def test_a_detectors_boxes_are_named_anew(run, detector):
     assert rows["detector"]["AP"] == 0 and rows["rar"]["AP"] > 0.1
     assert rows["rar"]["AP75"] <= rows["rar"]["AP50"]
     assert not any("top1" in row or "APr" in row for row in results["rows"]) and not results["gains"]
+
+
+def test_v3det_is_evaluated_as_it_is_laid_out(run, tmp_path):
+    options = ["--annotations", str(write_v3det(tmp_path)), "--images", str(tmp_path), "--format", "v3det"]
+    main(["--ckpt", str(run), *options, "--policy", "detector_score"])
+    results = read_json(run / "detection/v3det_2023_v1_val-likelihood-detector_score/results.json")
+    assert results["rules"] == "v3det" and results["classes"] == 2
+    for row in results["rows"][1:]:  # one box: right or wrong
+        assert row["AP"] == pytest.approx(row["top1"]) and row["recall_at_k"] == 1
 
 
 def test_images_that_were_mined_are_refused(run, results, truth, tmp_path):
