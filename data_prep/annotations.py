@@ -22,7 +22,6 @@ FREQUENCIES = ("r", "c", "f")
 """Rare, common and frequent classes of LVIS."""
 
 _LISTS = ("images", "annotations", "categories")
-_NUMBER = "a number"
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_score(value: object) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
 def _is_size(value: object) -> bool:
     return _is_number(value) and value >= 1
 
@@ -98,12 +101,12 @@ _ANNOTATION: dict[str, _Need] = {
     "image_id": (_is_id, "a whole number"),
     "category_id": (_is_id, "a whole number"),
     "bbox": (_is_box, "left, top, width and height in pixels"),
-    "area": (_is_number, _NUMBER),
+    "area": (_is_number, "a number"),
 }
 _DETECTION: dict[str, _Need] = {
     "image_id": (_is_id, "a whole number"),
     "bbox": (_is_box, "left, top, width and height in pixels"),
-    "score": (_is_number, _NUMBER),
+    "score": (_is_score, "a number from 0 to 1"),
 }
 _LVIS_IMAGE: dict[str, _Need] = {
     "neg_category_ids": (_is_ids, "a list of category ids"),

@@ -26,6 +26,9 @@ from eval.tasks import ranked_labels
 
 log = logging.getLogger(__name__)
 
+ALONE = "clip_zero_shot"
+"""The retriever without a ranker."""
+
 _BLOCK = 1024  # regions that are compared with all names at once
 
 
@@ -83,6 +86,7 @@ class NamedBoxes:
         xq = embed_regions(encoder, regions, args, cache)
         self.candidates = Memories(None, memory).candidates("name", xq, recipe.eval.k, args, named.names)
         self.probabilities = class_probabilities(memory, xq, self.candidates, recipe.detection.temperature)
+        self.rankings[ALONE] = [Ranking(tuple(range(len(own)))) for own in self.candidates]
 
     def rank(self, adapter: Path, folder: Path) -> None:
         """Asks the untuned and the tuned ranker what is not answered yet.
@@ -115,15 +119,13 @@ class NamedBoxes:
     def detections(self) -> dict[str, list[dict]]:
         """Detections by method; the retriever's are scored by its probabilities, whatever the policy."""
         args, categories = self.recipe.detection, self.annotations.categories
-        alone = [Ranking(tuple(range(len(own)))) for own in self.candidates]
-        rankings = {"clip_zero_shot": alone} | self.rankings
         found = {}
-        for method, own in rankings.items():
+        for method, own in self.rankings.items():
             ranked = [
                 Ranked(proposal.score, probabilities, ranking)
                 for proposal, probabilities, ranking in zip(self.proposals.found, self.probabilities, own, strict=True)
             ]
-            policy = "retriever" if method == "clip_zero_shot" else args.policy
+            policy = "retriever" if method == ALONE else args.policy
             found[method] = detections_of(self.proposals.found, self.candidates, ranked, policy, categories, args)
         return found
 
@@ -134,8 +136,7 @@ class NamedBoxes:
             dict: Shares, 0 to 1, and counts; see ``eval.tasks.row_of`` and ``eval.metrics.staged``.
         """
         labels = [[candidate.label for candidate in own] for own in self.candidates]
-        rankings = self.rankings.get(method)
-        more = staged(labels, rankings, self.truths) if rankings else {}
+        more = {} if method == ALONE else staged(labels, self.rankings[method], self.truths)
         return {
             "top1": float(self.hits(method).mean()),
             "recall_at_k": float(hits_at(labels, self.truths, self.recipe.eval.k).mean()),
@@ -143,16 +144,14 @@ class NamedBoxes:
 
     def hits(self, method: str) -> np.ndarray:
         """Whether the first name of each box is right, 0 or 1, shape ``[n]``."""
-        alone = [Ranking(tuple(range(len(own)))) for own in self.candidates]
-        rankings = self.rankings.get(method, alone)
-        ranked = [ranked_labels(own, ranking) for own, ranking in zip(self.candidates, rankings, strict=True)]
+        ranked = [ranked_labels(own, r) for own, r in zip(self.candidates, self.rankings[method], strict=True)]
         return hits_at(ranked, self.truths, 1).astype(float)
 
     def gains(self) -> list[dict]:
         """What the tuned ranker gains in top-1 on annotated boxes, with 95 % intervals over classes."""
         classes, tuned = np.array(self.truths), self.hits("rar")
         found = []
-        for reference in ("clip_zero_shot", "rar_untuned"):
+        for reference in (ALONE, "rar_untuned"):
             difference = tuned - self.hits(reference)
             mean, low, high = bootstrap_interval(difference, classes, self.recipe.eval.bootstrap)
             found.append({"reference": reference, "mean": mean, "low": low, "high": high})

@@ -95,6 +95,7 @@ def test_coco_read_as_lvis_is_refused(tmp_path):
     [
         ({}, "not a list"),
         ([{"image_id": 139, "bbox": [0, 0, 5, 5]}], r"\[0\]: score is missing"),
+        ([{"image_id": 139, "bbox": [0, 0, 5, 5], "score": 7.1}], r"\[0\]: score is 7\.1, but must be a number from 0"),
         (
             [{"image_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}],
             r"\[0\]: image_id 1 is not an image of .*val2017",
