@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from data_prep.files import fingerprint
 from data_prep.hub import settle_hub
 from data_prep.images import VERSION, open_image
 from data_prep.records import Sample
-from data_prep.regions import Region, open_region
+from data_prep.regions import Region, open_region, region_key
 from data_prep.settings import RegionArgs, RetrieverArgs, TrainerArgs
 
 log = logging.getLogger(__name__)
@@ -202,8 +201,7 @@ def embed_regions(encoder: Encoder, regions: Sequence[Region], args: RetrieverAr
     Returns:
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the regions.
     """
-    cut = [VERSION, asdict(args.regions)]
-    keys = [hashlib.sha256(json.dumps([region.digest, *region.box, cut]).encode()).hexdigest() for region in regions]
+    keys = [region_key(region, args.regions) for region in regions]
     rows = _Regions(regions, keys, args.regions, encoder.preprocess)
     return _embed(encoder, rows, keys, args.batch_size, args.workers, "regions", cache)
 

@@ -11,7 +11,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from data_prep.errors import UserError
 
@@ -108,3 +108,17 @@ def open_image(source: Path | str | bytes, name: str = "") -> Image.Image:
         raise UserError(f"{label}: no such image") from None
     except Exception as error:  # decoders of damaged files raise errors of many kinds
         raise ImageError(label, _reason(error)) from None
+
+
+def shown_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image as a viewer shows it, by its header alone.
+
+    Raises:
+        ImageError: It has none that can be read.
+    """
+    try:
+        with Image.open(path) as image:
+            sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return (image.height, image.width) if sideways else (image.width, image.height)
+    except Exception as error:  # decoders of damaged files raise errors of many kinds
+        raise ImageError(str(path), _reason(error)) from None

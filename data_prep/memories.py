@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,11 +44,17 @@ def image_memory(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArg
 
 
 def name_memory(
-    encoder: Encoder, labels: Sequence[int], names: Sequence[str], args: RetrieverArgs, cache: Path
+    encoder: Encoder,
+    labels: Sequence[int],
+    names: Sequence[str],
+    args: RetrieverArgs,
+    cache: Path,
+    synonyms: Mapping[int, Sequence[str]] | None = None,
 ) -> Memory:
-    """A memory of class names, built or found in the cache."""
-    texts = [names[label] for label in labels]
-    entries = [Entry(label, "name", text) for label, text in zip(labels, texts, strict=True)]
+    """A memory of class names, and of their synonyms where some are given, built or found in the cache."""
+    told = [(label, text) for label in labels for text in (names[label], *(synonyms or {}).get(label, ()))]
+    texts = [text for _, text in told]
+    entries = [Entry(label, "name", text) for label, text in told]
     return _cached_memory(
         cache, encoder, entries, args.templates, lambda: embed_names(encoder, texts, args, cache), args
     )

@@ -6,22 +6,18 @@ resized, and what is not the object is blurred, so that it gives context without
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 from data_prep.errors import UserError
-from data_prep.files import file_hash, read_json
-from data_prep.images import open_image
+from data_prep.images import VERSION, open_image
 from data_prep.settings import RegionArgs
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,35 +25,16 @@ class Region:
     """An object in an image.
 
     Attributes:
-        key: Unique in its file.
         path: The image file.
         digest: SHA-256 of the image file.
         box: Left, top, right and bottom in pixels of the image as a viewer shows it; inside the image.
         label: Index into the class names; -1 where the class is not known.
     """
 
-    key: str
     path: str
     digest: str
     box: tuple[float, float, float, float]
     label: int = -1
-
-
-@dataclass(frozen=True)
-class Regions:
-    """What a file of boxes gave.
-
-    Attributes:
-        regions: The objects.
-        names: Class names by label.
-        categories: The file's category id by label.
-        skipped: How many annotations were left out, by reason.
-    """
-
-    regions: list[Region]
-    names: tuple[str, ...]
-    categories: tuple[int, ...]
-    skipped: Counter = field(default_factory=Counter)
 
 
 def clamp_boxes(boxes: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
@@ -148,94 +125,45 @@ def cut_regions(image: Image.Image, boxes: np.ndarray, args: RegionArgs) -> np.n
     return cut
 
 
+def region_key(region: Region, args: RegionArgs) -> str:
+    """Identifies what is seen of a region: by its image's content, its box, and how it is cut."""
+    cut = [VERSION, asdict(args)]
+    return hashlib.sha256(json.dumps([region.digest, *region.box, cut]).encode()).hexdigest()
+
+
+@lru_cache(maxsize=2)
+def _opened(path: str, digest: str) -> Image.Image:
+    """An image's regions mostly follow one another, so it is decoded once for all."""
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise UserError(f"{path}: has changed since its boxes were read; run the command again")
+    return open_image(data, path)
+
+
 def open_region(region: Region, args: RegionArgs) -> Image.Image:
-    """Opens a region's image and cuts the region out."""
-    return Image.fromarray(cut_regions(open_image(region.path), np.array([region.box]), args)[0])
-
-
-def _image_path(record: dict, root: Path) -> Path:
-    """COCO names a file; LVIS only an address, whose last two parts are split and file."""
-    name = record.get("file_name") or "/".join(str(record.get("coco_url", "")).split("/")[-2:])
-    return root / name
-
-
-def _listed(value: dict, key: str, path: Path) -> list[dict]:
-    if not isinstance(value, dict) or not isinstance(value.get(key), list):
-        raise UserError(
-            f"{path}: has no list of {key}; it must be COCO-style JSON with images, annotations, categories"
-        )
-    return value[key]
-
-
-def read_regions(path: Path, root: Path) -> Regions:
-    """Reads boxes from COCO- or LVIS-style JSON, whose boxes are ``[left, top, width, height]``.
-
-    Args:
-        path: The JSON file.
-        root: Folder that the images' names are relative to.
-
-    Returns:
-        Regions: Sorted as in the file; what is left out is counted by reason and logged: boxes of
-        which no pixel lies in the image, crowds, images that are missing or cannot be shown.
+    """Opens a region's image and cuts the region out.
 
     Raises:
-        UserError: The file is missing or has another structure.
+        UserError: The image is missing, does not decode, or is not what it was when the boxes were read.
     """
-    value = read_json(path)
-    categories = sorted(_listed(value, "categories", path), key=lambda record: record["id"])
-    label_of = {record["id"]: label for label, record in enumerate(categories)}
-    images = {record["id"]: record for record in _listed(value, "images", path)}
-    skipped: Counter = Counter()
-    by_image: dict[int, list[dict]] = {}
-    for annotation in _listed(value, "annotations", path):
-        reason = _unfit(annotation, images, label_of)
-        if reason:
-            skipped[reason] += 1
-        else:
-            by_image.setdefault(annotation["image_id"], []).append(annotation)
-    found: list[Region] = []
-    places = [_image_path(images[image_id], root) for image_id in by_image]
-    with ThreadPoolExecutor() as pool:
-        looks = list(pool.map(_look, places))
-    for own, place, look in zip(by_image.values(), places, looks, strict=True):
-        if look is None:
-            skipped["image missing or not readable"] += len(own)
-            continue
-        size, digest = look
-        boxes = np.array([annotation["bbox"] for annotation in own], np.float64)
-        boxes[:, 2:] += boxes[:, :2]
-        clamped, fit = clamp_boxes(boxes, *size)
-        skipped["degenerate box"] += int((~fit).sum())
-        found += [
-            Region(str(a["id"]), str(place), digest, tuple(box), label_of[a["category_id"]])
-            for a, box, kept in zip(own, clamped.tolist(), fit, strict=True)
-            if kept
-        ]
-    if +skipped:
-        counts = ", ".join(f"{count} {reason}" for reason, count in (+skipped).most_common())
-        log.warning("regions: left out %d of %d annotations: %s", skipped.total(), skipped.total() + len(found), counts)
-    names = tuple(str(record["name"]) for record in categories)
-    return Regions(found, names, tuple(record["id"] for record in categories), +skipped)
+    return Image.fromarray(cut_regions(_opened(region.path, region.digest), np.array([region.box]), args)[0])
 
 
-def _look(path: Path) -> tuple[tuple[int, int], str] | None:
-    """Width, height and digest of an image, or None where it cannot be shown."""
-    try:
-        return open_image(path).size, file_hash(path)
-    except UserError as error:
-        log.warning("regions: %s", error)
-        return None
+@dataclass(frozen=True)
+class Cut:
+    """A region as a picture that is made where it is looked at.
 
+    Attributes:
+        region: The region.
+        args: How it is cut out.
+    """
 
-def _unfit(annotation: dict, images: dict, label_of: dict) -> str | None:
-    """Why an annotation gives no region, as far as its record tells."""
-    box = annotation.get("bbox")
-    if annotation.get("image_id") not in images:
-        return "unknown image"
-    if annotation.get("category_id") not in label_of:
-        return "unknown category"
-    if annotation.get("iscrowd"):
-        return "crowd"
-    if not isinstance(box, Sequence) or len(box) != 4 or not all(isinstance(x, int | float) for x in box):
-        return "degenerate box"
-    return None
+    region: Region
+    args: RegionArgs
+
+    def open(self) -> Image.Image:
+        """Cuts it out; see ``open_region``."""
+        return open_region(self.region, self.args)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from data_prep.files import fingerprint
 from data_prep.images import open_image
+from data_prep.regions import Cut
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Question:
 
     Attributes:
         key: The sample's key; it seeds the order shown.
-        image: The image's file, or the image itself.
+        image: The image's file, the image itself, or an object to be cut out of one.
         names: Distinct class names.
         shuffle: Number of the order in which they are shown.
         examples: An image file for each name, or none.
     """
 
     key: str
-    image: str | Image.Image
+    image: str | Image.Image | Cut
     names: tuple[str, ...]
     shuffle: int = 0
     examples: tuple[str, ...] = ()
@@ -84,14 +85,16 @@ def shuffles(question: Question, count: int) -> list[Question]:
     return [replace(question, shuffle=number) for number in range(count)]
 
 
-def opened(image: str | Image.Image) -> Image.Image:
-    """Decodes an image file; an image in memory is taken as it is.
+def opened(image: str | Image.Image | Cut) -> Image.Image:
+    """Decodes an image file; an image in memory is taken as it is, an object is cut out.
 
     Raises:
         UserError: The file is missing or does not decode.
     """
     if isinstance(image, Image.Image):
         return image.convert("RGB")
+    if isinstance(image, Cut):
+        return image.open()
     return open_image(image)
 
 

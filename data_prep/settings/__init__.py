@@ -6,6 +6,7 @@ must refuse a misspelt key, whichever section it is in.
 
 from data_prep.settings.checks import check
 from data_prep.settings.data import ArmoryArgs, DataArgs
+from data_prep.settings.detection import FORMATS, POLICIES, DetectionArgs, SceneArgs
 from data_prep.settings.discover import DiscoverArgs
 from data_prep.settings.evaluation import EvalArgs
 from data_prep.settings.mining import TARGETS, MiningArgs, MixArgs
@@ -17,12 +18,15 @@ from data_prep.settings.training import OptimArgs, TrackingArgs, TrainerArgs
 from data_prep.settings.whole import Recipe
 
 __all__ = [
+    "FORMATS",
     "MODES",
+    "POLICIES",
     "SCORED",
     "SOURCES",
     "TARGETS",
     "ArmoryArgs",
     "DataArgs",
+    "DetectionArgs",
     "DiscoverArgs",
     "EvalArgs",
     "HnswArgs",
@@ -37,6 +41,7 @@ __all__ = [
     "Recipe",
     "RegionArgs",
     "RetrieverArgs",
+    "SceneArgs",
     "TrackingArgs",
     "TrainerArgs",
     "TuningArgs",

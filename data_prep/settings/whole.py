@@ -8,6 +8,7 @@ from omegaconf import MISSING
 
 from data_prep.settings.checks import check, one_of
 from data_prep.settings.data import DataArgs
+from data_prep.settings.detection import DetectionArgs
 from data_prep.settings.discover import DiscoverArgs
 from data_prep.settings.evaluation import EvalArgs
 from data_prep.settings.mining import MiningArgs
@@ -38,6 +39,7 @@ class Recipe:
     tracking: TrackingArgs = field(default_factory=TrackingArgs)
     eval: EvalArgs = field(default_factory=EvalArgs)
     discover: DiscoverArgs = field(default_factory=DiscoverArgs)
+    detection: DetectionArgs = field(default_factory=DetectionArgs)
     nano: NanoArgs = field(default_factory=NanoArgs)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_prep.encoder import embed_names
-from data_prep.memories import memories_of
+from data_prep.memories import Memories, memories_of, name_memory
 from data_prep.settings import Recipe, RetrieverArgs
 from data_prep.shots import draw_shots, first_shots
 
@@ -46,3 +46,18 @@ def test_shots_are_drawn_as_the_recipe_says(recipe, encoder, armory, draw):
     drawn = draw_shots(pool, 2, 3) if draw == "coop" else first_shots(pool, 2)
     assert draw_shots(pool, 2, 3) != first_shots(pool, 2)
     assert [entry.key for entry in held.entries] == [sample.key for sample in drawn]
+
+
+def test_a_class_is_found_by_its_synonyms_too(encoder, tmp_path):
+    names, args = ("azure, a bend or", "gules"), RetrieverArgs(templates=["{}"])
+    memory = name_memory(encoder, [0, 1], names, args, tmp_path, {1: ("sable", "vert, a fess argent")})
+    assert [(entry.label, entry.key) for entry in memory.entries] == [
+        (0, "azure, a bend or"),
+        (1, "gules"),
+        (1, "sable"),
+        (1, "vert, a fess argent"),
+    ]
+    xq = embed_names(encoder, ["vert, a fess argent"], args, tmp_path)
+    (found,) = Memories(None, memory).candidates("name", xq, 2, args, names)
+    assert [candidate.name for candidate in found] == ["gules", "azure, a bend or"]
+    assert found[0].score == pytest.approx(1, abs=1e-5)

@@ -1,6 +1,6 @@
-"""Regions: windows by hand-made numbers, pixels of a picture one can reason about, and files with broken boxes."""
+"""Regions: windows by hand-made numbers, and pixels of a picture one can reason about."""
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +10,17 @@ from PIL import Image
 
 from data_prep.encoder import embed_regions
 from data_prep.errors import UserError
-from data_prep.regions import clamp_boxes, crop_scales, crop_windows, cut_regions, open_region, read_regions
+from data_prep.files import file_hash
+from data_prep.regions import (
+    Cut,
+    Region,
+    clamp_boxes,
+    crop_scales,
+    crop_windows,
+    cut_regions,
+    open_region,
+    region_key,
+)
 from data_prep.settings import RegionArgs, RetrieverArgs
 
 PLAIN = RegionArgs(size=32, blur=0)
@@ -85,50 +95,13 @@ def test_a_region_shows_its_box_and_not_another():
 
 
 @pytest.fixture
-def coco(tmp_path):
-    """Three images, one of them broken, and boxes of every kind."""
-    (tmp_path / "val2017").mkdir()
-    Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(tmp_path / "val2017" / "a.png")
-    Image.fromarray(np.full((50, 50, 3), 30, np.uint8)).save(tmp_path / "val2017" / "b.png")
-    (tmp_path / "val2017" / "bad.png").write_bytes(b"no image")
-    boxes = [(1, 7, [10, 10, 20, 30]), (1, 9, [0, 0, 0, 5]), (2, 9, [40, 40, 50, 50]), (3, 7, [1, 1, 5, 5])]
-    boxes += [(4, 7, [1, 1, 5, 5]), (1, 8, [1, 1, 5, 5]), (1, 7, [1, 1, "x", 5]), (2, 7, [500, 1, 5, 5])]
-    annotations = [{"id": n, "image_id": i, "category_id": c, "bbox": b} for n, (i, c, b) in enumerate(boxes)]
-    annotations.append({"id": 99, "image_id": 1, "category_id": 7, "bbox": [1, 1, 5, 5], "iscrowd": 1})
-    value = {
-        "images": [
-            {"id": 1, "file_name": "val2017/a.png"},
-            {"id": 2, "coco_url": "http://images.example.org/val2017/b.png"},
-            {"id": 3, "file_name": "val2017/bad.png"},
-        ],
-        "categories": [{"id": 9, "name": "dog"}, {"id": 7, "name": "cat"}],
-        "annotations": annotations,
-    }
-    path = tmp_path / "boxes.json"
-    path.write_text(json.dumps(value))
-    return path
+def regions(tmp_path) -> list[Region]:
+    path = tmp_path / "a.png"
+    stripes().save(path)
+    return [Region(str(path), file_hash(path), box) for box in ((10, 10, 30, 40), (40, 40, 90, 90))]
 
 
-def test_boxes_are_read_from_coco_and_lvis_and_what_is_left_out_is_counted(coco, caplog):
-    found = read_regions(coco, coco.parent)
-    assert found.names == ("cat", "dog")
-    assert found.categories == (7, 9)
-    assert [(r.key, r.label, r.box) for r in found.regions] == [("0", 0, (10, 10, 30, 40)), ("2", 1, (40, 40, 50, 50))]
-    assert found.skipped == {
-        "degenerate box": 3, "image missing or not readable": 1, "unknown image": 1, "unknown category": 1, "crowd": 1,
-    }  # fmt: skip
-    assert "left out 7 of 9 annotations" in caplog.text
-    assert "bad.png: not readable as an image" in caplog.text
-
-
-def test_another_structure_is_refused(tmp_path):
-    (tmp_path / "boxes.json").write_text("[1]")
-    with pytest.raises(UserError, match="COCO-style JSON"):
-        read_regions(tmp_path / "boxes.json", tmp_path)
-
-
-def test_regions_are_embedded_by_box_and_settings(coco, encoder, tmp_path, caplog):
-    regions = read_regions(coco, coco.parent).regions
+def test_regions_are_embedded_by_box_and_settings(regions, encoder, tmp_path, caplog):
     args = RetrieverArgs(regions=PLAIN)
     vectors = embed_regions(encoder, regions, args, tmp_path)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1], abs=1e-5)
@@ -138,3 +111,20 @@ def test_regions_are_embedded_by_box_and_settings(coco, encoder, tmp_path, caplo
     assert "reusing 2 regions" in caplog.text
     embed_regions(encoder, regions, RetrieverArgs(), tmp_path)
     assert "computing 2 of 2 regions" in caplog.text
+
+
+def test_an_image_that_changed_or_went_is_not_cut(regions, tmp_path):
+    Image.new("RGB", (96, 96)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: has changed since its boxes were read"):
+        Cut(regions[0], PLAIN).open()
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=r"a\.png: no such image"):
+        Cut(regions[0], PLAIN).open()
+
+
+def test_a_region_is_known_by_content_box_and_settings_wherever_it_lies(regions):
+    first, second = regions
+    moved = replace(first, path="elsewhere.png", label=3)
+    assert region_key(first, PLAIN) == region_key(moved, PLAIN)
+    others = [region_key(second, PLAIN), region_key(replace(first, digest="0"), PLAIN), region_key(first, RegionArgs())]
+    assert len({region_key(first, PLAIN), *others}) == 4
