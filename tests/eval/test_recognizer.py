@@ -94,7 +94,8 @@ def test_mistakes_are_named(finished, own, tmp_path):
     (tmp_path / "bad.png").write_text("no image")
     with pytest.raises(UserError, match=r"bad\.png: not readable as an image"):
         recognizer.predict([queries[0], tmp_path / "bad.png"])
+    strict = Recognizer.from_pretrained(finished, folder, "data.on_error=raise")
     with pytest.raises(UserError, match=r"bad\.png: not readable as an image"):
-        recognizer.remember({"one": [tmp_path / "bad.png"]})
+        strict.remember({"one": [tmp_path / "bad.png"]})
     with pytest.raises(UserError, match=r"gone\.png: no such image"):
         recognizer.predict([tmp_path / "gone.png"])
