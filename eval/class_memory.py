@@ -9,14 +9,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from data_prep.datasets import read_dataset
 from data_prep.datasets.dataset import digests, key_of
 from data_prep.datasets.folder import IMAGE_SUFFIXES
 from data_prep.encoder import Encoder, embed_names
 from data_prep.errors import UserError
-from data_prep.memories import Memories, image_memory, name_memory
+from data_prep.memories import Memories, image_memory, name_memory, prompted
 from data_prep.memory import Entry, Memory
 from data_prep.records import Candidate, Sample
-from data_prep.settings import Recipe, check
+from data_prep.settings import Recipe, RetrieverArgs, check
+from data_prep.shots import kept_shots
 from eval.questions import opened
 from eval.ranker import Picture
 from eval.tasks import nearest_example
@@ -50,6 +52,23 @@ def example_images(classes: Classes) -> dict[str, list[Path]]:
     if not found:
         raise UserError(f"{classes}: no classes; give names, or a folder with a folder of images per class")
     return found
+
+
+def own_classes(recipe: Recipe) -> tuple[RetrieverArgs, dict[str, list[str]]]:
+    """The classes of a recipe's own test split, with the images that its evaluation draws first.
+
+    Returns:
+        tuple[RetrieverArgs, dict[str, list[str]]]: The retriever's settings with the data set's templates, and image
+        files by class name; none where the evaluation has names alone.
+    """
+    dataset = read_dataset(recipe.data, Path(recipe.cache), ("test_memory",))
+    found: dict[str, list[str]] = {dataset.names[label]: [] for label in dataset.labels("test_memory")}
+    args = recipe.eval
+    if args.shots:
+        pool, draw = dataset.parts["test_memory"], recipe.data.draw
+        for sample in kept_shots(pool, args.shots[0], args.seeds[0], draw, Path(recipe.cache)):
+            found[dataset.names[sample.label]].append(sample.path)
+    return prompted(recipe.retriever, dataset), found
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from data_prep.encoder import Encoder, load_encoder
 from data_prep.errors import UserError
 from data_prep.files import read_json
 from data_prep.records import Candidate, Ranking
-from eval.class_memory import Classes, ClassMemory, embed_pictures
+from eval.class_memory import Classes, ClassMemory, embed_pictures, own_classes
 from eval.fits import fits_path, load_fits
 from eval.fusion import Fusion
 from eval.ranker import Picture, Ranker
@@ -71,7 +71,7 @@ class Recognizer:
         self.remember(classes)
 
     @classmethod
-    def from_pretrained(cls, run: str | Path, classes: Classes, *settings: str) -> Recognizer:
+    def from_pretrained(cls, run: str | Path, classes: Classes | None = None, *settings: str) -> Recognizer:
         """Loads a run's retriever and ranker, and remembers classes.
 
         What ``eval.run`` fitted on the run's development split is used: the threshold for unknown
@@ -79,7 +79,7 @@ class Recognizer:
 
         Args:
             run: A folder that ``rar_train.fit`` wrote, or one of its checkpoints.
-            classes: See ``remember``.
+            classes: See ``remember``; None for those of the run's own test split.
             *settings: As on the command line, such as ``eval.k=10``.
 
         Raises:
@@ -95,7 +95,10 @@ class Recognizer:
                 f"{path}: nothing fitted yet; first run "
                 f"python -m eval.run --ckpt {run} --split development --mode {recipe.ranker.mode} eval.fusion=true"
             )
-        return cls(ranker, load_encoder(recipe.retriever), classes, fusions if recipe.eval.fusion else {}, refusal)
+        encoder = load_encoder(recipe.retriever)
+        if classes is None:
+            recipe.retriever, classes = own_classes(recipe)
+        return cls(ranker, encoder, classes, fusions if recipe.eval.fusion else {}, refusal)
 
     def remember(self, classes: Classes) -> None:
         """Replaces the memory; nothing is trained. ``memory.add`` and ``memory.remove`` change it by a class.
