@@ -21,6 +21,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MOST_PICTURES = 100
 """Pictures that a class takes at a time."""
 
+LONGEST_NAME = 200
+"""Characters of a class's name, which the ranker has to read."""
+
 _OUTCOMES = {
     "ok": "",
     "repaired": "Its reply was not a permutation of the candidates and was repaired.",
@@ -135,6 +138,7 @@ class Demo:
         """
         files = files or []
         check(bool(name and name.strip()), "give the class a name")
+        check(len(name) <= LONGEST_NAME, f"the name has {len(name)} characters: at most {LONGEST_NAME}")
         check(len(files) <= MOST_PICTURES, f"{len(files)} pictures: at most {MOST_PICTURES} at a time")
         paths = [checked(file, self.most_bytes) for file in files]
         name = name.strip()

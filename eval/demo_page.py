@@ -73,7 +73,8 @@ def _recognise_tab(demo: Demo) -> None:
                 label=f"Picture (at most {demo.most_bytes / 1e6:g} MB)", type="filepath", image_mode=None,
                 sources=["upload", "clipboard"], height=320, buttons=[],
             )  # fmt: skip
-            k = gr.Slider(1, len(LETTERS), demo.recognizer.recipe.eval.k, step=1, label="Candidates")
+            asked = min(demo.recognizer.recipe.eval.k, len(LETTERS))
+            k = gr.Slider(1, len(LETTERS), asked, step=1, label="Candidates")
             button = gr.Button("Recognise", variant="primary")
         with gr.Column(scale=3, min_width=280):
             shown = gr.HTML(_rendered("Drop a picture.", []))

@@ -84,30 +84,32 @@ def check_letters(recipe: Recipe, mllm: Mllm, listed: Listed) -> list[Finding]:
     return [Finding("letters", "ok", f"{LETTERS[0]} to {LETTERS[count - 1]} are single tokens, {ids[0]} to {ids[-1]}")]
 
 
-def _longest(recipe: Recipe, listed: Listed) -> RankingExample:
-    """An example of the classes with the longest names, as many as candidates."""
+def _example(recipe: Recipe, listed: Listed, longest: bool = True) -> RankingExample:
+    """An example of the classes with the longest names, or the shortest, as many as candidates."""
     mining = recipe.mining
     count = (mining.k_max or mining.k) + mining.none_of_these
-    names = sorted(set(listed.names), key=lambda name: -len(name.encode()))[:count]
+    names = sorted(set(listed.names), key=lambda name: len(name.encode()), reverse=longest)[:count]
     names = [names[number % len(names)] for number in range(count)]
-    return RankingExample("longest", 0, tuple(Candidate(n, name, 0.0) for n, name in enumerate(names)))
+    return RankingExample("example", 0, tuple(Candidate(n, name, 0.0) for n, name in enumerate(names)))
 
 
 def check_prompt(recipe: Recipe, mllm: Mllm, listed: Listed) -> list[Finding]:
     """Whether the prompt with the longest names fits the model and the recipe's budget."""
     if not listed.names:
         return [Finding("prompt", "not checked", "the class names are not known", _READ)]
-    example, tokens, limit = _longest(recipe, listed), Tokens(mllm), token_limit(mllm, recipe)
-    made_of = conversations(example, recipe.ranker.objectives.weights)
-    most = max(tokens.of(*one, _PICTURE) for one in made_of)
+    example, tokens, limit = _example(recipe, listed), Tokens(mllm), token_limit(mllm, recipe)
+    objectives = recipe.ranker.objectives.weights
+    most = max(tokens.of(*one, _PICTURE) for one in conversations(example, objectives))
     image = tokens.of_image(_PICTURE)
     said = (
         f"{most} of {limit} tokens with the {len(example.candidates)} longest names, {image} of them a picture of "
         f"{_PICTURE[0]} x {_PICTURE[1]}"
     )
     if most > limit:
+        shortest = conversations(_example(recipe, listed, longest=False), objectives)
+        some = max(tokens.of(*one, _PICTURE) for one in shortest) <= limit
         advice = "lower mining.k or ranker.max_pixels, or raise ranker.max_tokens; longer examples are left out"
-        return [Finding("prompt", "failure", said, advice)]
+        return [Finding("prompt", "warning" if some else "failure", said, advice)]
     return [Finding("prompt", "ok", said)]
 
 
@@ -117,7 +119,7 @@ def check_memory(recipe: Recipe, mllm: Mllm, listed: Listed) -> list[Finding]:
     if not listed.names:
         return [Finding("memory", "not checked", "prompt lengths are not known", _READ)]
     tokens = Tokens(mllm)
-    made_of = conversations(_longest(recipe, listed), recipe.ranker.objectives.weights)
+    made_of = conversations(_example(recipe, listed), recipe.ranker.objectives.weights)
     length = sum(tokens.of(*one, _PICTURE) for one in made_of)
     trainable, total = parameter_table(add_lora(mllm, recipe.ranker.lora))[-1][1:]
     needed = estimate(recipe, trainable, total, text.hidden_size, text.num_hidden_layers, length)

@@ -225,6 +225,9 @@ def test_a_prompt_that_does_not_fit_is_a_failure():
     tight = recipe_of("ranker.max_tokens=30")
     finding = check_prompt(tight, nano(tight), LISTED)[0]
     assert finding.status == "failure" and "of 30 tokens" in finding.found and "mining.k" in finding.advice
+    # Where shorter names fit, the longer examples alone are left out.
+    uneven = Listed([f"a bend {number} " * 200 for number in range(5)] + list("abcdef"), 300)
+    assert check_prompt(recipe, nano(recipe), uneven)[0].status == "warning"
     assert check_prompt(recipe, nano(recipe), Listed())[0].status == "not checked"
 
 
