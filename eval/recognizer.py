@@ -6,27 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-
-from data_prep.datasets.dataset import digests, key_of
-from data_prep.datasets.folder import IMAGE_SUFFIXES
 from data_prep.encoder import Encoder, load_encoder
 from data_prep.errors import UserError
 from data_prep.files import read_json
-from data_prep.memories import Memories, image_memory, name_memory
-from data_prep.records import Candidate, Ranking, Sample
+from data_prep.records import Candidate, Ranking
+from eval.class_memory import Classes, ClassMemory, embed_pictures, own_classes
 from eval.fits import fits_path, load_fits
 from eval.fusion import Fusion
-from eval.questions import opened
 from eval.ranker import Picture, Ranker
-from eval.tasks import examples_of
 from eval.unknown import Refusal, signals_of
 from rar_train.run_folder import find_adapter
-from rar_train.strategies import accelerator_of
-
-Classes = str | Path | Sequence[str] | Mapping[str, Sequence[str | Path]]
 
 
 @dataclass(frozen=True)
@@ -41,6 +30,7 @@ class Recognition:
         known: Whether it shows one of the classes at all; None where no threshold was fitted, or where it goes by
             the ranker and the gate kept the image back.
         outcome: Of reading the ranker's reply.
+        examples: The most similar remembered image of each of ``candidates``; None for a class without images.
     """
 
     names: tuple[str, ...]
@@ -49,38 +39,12 @@ class Recognition:
     ranked: bool
     known: bool | None
     outcome: str
+    examples: tuple[str | None, ...]
 
     @property
     def name(self) -> str:
         """The best candidate."""
         return self.names[0]
-
-
-def example_images(classes: Classes) -> dict[str, list[Path]]:
-    """Image files by class name.
-
-    Args:
-        classes: A folder with a folder of images per class; names alone; or files by name.
-
-    Raises:
-        UserError: There is no folder, or it holds no classes.
-    """
-    if isinstance(classes, Mapping):
-        found = {name: [Path(file) for file in files] for name, files in classes.items()}
-    elif isinstance(classes, str | Path):
-        root = Path(classes)
-        if not root.is_dir():
-            raise UserError(f"{root}: no such folder; give one with a folder of images per class")
-        folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-        found = {
-            folder.name: sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-            for folder in folders
-        }
-    else:
-        found = {name: [] for name in classes}
-    if not found:
-        raise UserError(f"{classes}: no classes; give names, or a folder with a folder of images per class")
-    return found
 
 
 class Recognizer:
@@ -107,7 +71,7 @@ class Recognizer:
         self.remember(classes)
 
     @classmethod
-    def from_pretrained(cls, run: str | Path, classes: Classes, *settings: str) -> Recognizer:
+    def from_pretrained(cls, run: str | Path, classes: Classes | None = None, *settings: str) -> Recognizer:
         """Loads a run's retriever and ranker, and remembers classes.
 
         What ``eval.run`` fitted on the run's development split is used: the threshold for unknown
@@ -115,7 +79,7 @@ class Recognizer:
 
         Args:
             run: A folder that ``rar_train.fit`` wrote, or one of its checkpoints.
-            classes: See ``remember``.
+            classes: See ``remember``; None for those of the run's own test split.
             *settings: As on the command line, such as ``eval.k=10``.
 
         Raises:
@@ -131,10 +95,13 @@ class Recognizer:
                 f"{path}: nothing fitted yet; first run "
                 f"python -m eval.run --ckpt {run} --split development --mode {recipe.ranker.mode} eval.fusion=true"
             )
-        return cls(ranker, load_encoder(recipe.retriever), classes, fusions if recipe.eval.fusion else {}, refusal)
+        encoder = load_encoder(recipe.retriever)
+        if classes is None:
+            recipe.retriever, classes = own_classes(recipe)
+        return cls(ranker, encoder, classes, fusions if recipe.eval.fusion else {}, refusal)
 
     def remember(self, classes: Classes) -> None:
-        """Replaces the memory; nothing is trained.
+        """Replaces the memory; nothing is trained. ``memory.add`` and ``memory.remove`` change it by a class.
 
         Args:
             classes: A folder with a folder of images per class, image files by class name, or names alone.
@@ -143,45 +110,17 @@ class Recognizer:
             UserError: An image is missing or does not decode; with ``data.on_error=skip`` it is left
                 out and counted in the log.
         """
-        by_name = example_images(classes)
-        cache, retriever = Path(self.recipe.cache), self.recipe.retriever
-        self.names = tuple(by_name)
-        files = [(label, file) for label, own in enumerate(by_name.values()) for file in own]
-        found = digests([file for _, file in files], cache, self.recipe.data.on_error) if files else []
-        samples = [
-            Sample(key_of(str(file)), str(file), label, digest)
-            for (label, file), digest in zip(files, found, strict=True)
-            if digest
-        ]
-        names = name_memory(self.encoder, range(len(self.names)), self.names, retriever, cache)
-        images = image_memory(self.encoder, samples, retriever, cache) if samples else None
-        self.memories = Memories(images, names)
-        self.paths = {sample.digest: sample.path for sample in samples}
-        source = self.recipe.eval.candidates if samples else "name"
-        covered = len({sample.label for sample in samples}) == len(self.names)
-        # A class without images can be found by its name alone.
-        self.source = "fused" if source == "image" and not covered else source
-        self.fusion = self._nearest_fusion(len(samples) / len(self.names))
+        self.memory = ClassMemory(self.encoder, self.recipe, classes)
 
-    def _nearest_fusion(self, shots: float) -> Fusion | None:
+    @property
+    def fusion(self) -> Fusion | None:
         """The fusion that was fitted with the nearest number of images a class; names alone have their own."""
+        shots = self.memory.shots
         kinds = [kind.split("-") for kind in self.fusions]
         fits = [
             (abs(int(number) - shots), f"{task}-{number}") for task, number in kinds if (number == "0") == (not shots)
         ]
         return self.fusions[min(fits)[1]] if fits else None
-
-    @torch.inference_mode()
-    def _embed(self, images: Sequence[Picture]) -> np.ndarray:
-        device = torch.device(accelerator_of(self.recipe.trainer))
-        model = self.encoder.model.to(device)
-        parts = []
-        for start in range(0, len(images), self.recipe.retriever.batch_size):
-            some = images[start : start + self.recipe.retriever.batch_size]
-            pixels = [self.encoder.preprocess(opened(image)) for image in some]
-            vectors = model.encode_image(torch.stack(pixels).to(device, self.encoder.dtype))
-            parts.append(F.normalize(vectors.float(), dim=-1).cpu())
-        return torch.cat(parts).numpy()
 
     def predict(self, images: Sequence[Picture], k: int | None = None) -> list[Recognition]:
         """Recognises images.
@@ -195,27 +134,33 @@ class Recognizer:
         """
         if not images:
             return []
-        xq, count = self._embed(images), min(k or self.recipe.eval.k, len(self.names))
-        found = self.memories.candidates(self.source, xq, count, self.recipe.retriever, self.names)
+        xq = embed_pictures(self.encoder, images, self.recipe)
+        found = self.memory.candidates(xq, k or self.recipe.eval.k)
         scores = [[candidate.score for candidate in row] for row in found]
-        gate = self.fusion
-        asked = [number for number, own in enumerate(scores) if gate is None or gate.asks(own)]
+        fusion = self.fusion
+        asked = [number for number, own in enumerate(scores) if fusion is None or fusion.asks(own)]
+        examples = [self.memory.examples(query, row) for query, row in zip(xq, found, strict=True)]
         shown = None
-        if self.recipe.eval.examples and self.memories.images:
-            shown = examples_of(self.memories.images, self.paths, xq[asked], [found[n] for n in asked])
+        if self.recipe.eval.examples:
+            shown = [examples[n] if all(examples[n]) else () for n in asked]
         names = [[candidate.name for candidate in found[n]] for n in asked]
         ranked = dict(zip(asked, self.ranker.rank_with_scores([images[n] for n in asked], names, shown), strict=True))
-        return [self._recognition(found[n], scores[n], ranked.get(n)) for n in range(len(images))]
+        return [self._recognition(found[n], examples[n], ranked.get(n), fusion) for n in range(len(images))]
 
     def _recognition(
-        self, candidates: tuple[Candidate, ...], scores: list[float], ranked: tuple[Ranking, float] | None
+        self,
+        candidates: tuple[Candidate, ...],
+        examples: tuple[str | None, ...],
+        ranked: tuple[Ranking, float] | None,
+        fusion: Fusion | None,
     ) -> Recognition:
+        scores = [candidate.score for candidate in candidates]
         ranking, score = ranked or (None, 0.0)
         refused = self.refusal.refuses(signals_of(candidates, ranking, score)) if self.refusal else None
         if ranking is None:
-            ranking = self.fusion.unasked(scores)
-        elif self.fusion and ranking.probabilities:
-            ranking = self.fusion.fused(ranking, scores)
+            ranking = fusion.unasked(scores)
+        elif fusion and ranking.probabilities:
+            ranking = fusion.fused(ranking, scores)
         return Recognition(
             tuple(candidates[place].name for place in ranking.order),
             tuple(ranking.probabilities[place] for place in ranking.order if ranking.probabilities),
@@ -223,4 +168,5 @@ class Recognizer:
             ranked is not None,
             None if refused is None else not refused,
             ranking.outcome,
+            examples,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,6 +59,22 @@ def _warn_of_copies(queries: Sequence[Sample], memory: Sequence[Sample]) -> None
         log.warning("%d of %d evaluated images stand in the memory's pool byte for byte", copies, len(queries))
 
 
+def nearest_example(memory: Memory, paths: dict[str, str], query: np.ndarray, label: int) -> str | None:
+    """The image of a class that is most similar to a query, or None for a class without images.
+
+    Args:
+        memory: Of images.
+        paths: Image files by content digest.
+        query: Unit vector of shape ``[d]``.
+        label: The class.
+    """
+    ids = memory.ids_of(label)
+    if not len(ids):
+        return None
+    best = ids[np.argmax(memory.vectors(ids) @ query)]
+    return paths[memory.entries[memory.rows(best)].digest]
+
+
 def examples_of(memory: Memory, paths: dict[str, str], xq: np.ndarray, found: Sequence[tuple[Candidate, ...]]):
     """The image of each candidate that is most similar to the query.
 
@@ -73,18 +88,11 @@ def examples_of(memory: Memory, paths: dict[str, str], xq: np.ndarray, found: Se
         list[tuple[str, ...]]: Image files per query, one a candidate; empty for a query with a candidate that has no
         image in the memory.
     """
-    ids: dict[int, list[int]] = defaultdict(list)
-    for number, entry in enumerate(memory.entries):
-        ids[entry.label].append(number)
-
-    def nearest(query: np.ndarray, label: int) -> str:
-        best = int(np.argmax(memory.vectors(ids[label]) @ query))
-        return paths[memory.entries[ids[label][best]].digest]
-
-    return [
-        tuple(nearest(query, c.label) for c in row) if all(c.label in ids for c in row) else ()
+    shown = [
+        tuple(nearest_example(memory, paths, query, candidate.label) for candidate in row)
         for query, row in zip(xq, found, strict=True)
     ]
+    return [row if all(row) else () for row in shown]
 
 
 def held_out(labels: Sequence[int], share: float, seed: int) -> frozenset[int]:

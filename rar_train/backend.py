@@ -212,6 +212,33 @@ def _four_bits(dtype: str) -> BitsAndBytesConfig:
     )
 
 
+def made_ready(args: RankerArgs, kind: str, processor: ProcessorMixin, model: nn.Module) -> Family:
+    """Gives processor and model what their family lacks and what the settings ask for.
+
+    Returns:
+        Family: The facts of the family ``kind``.
+
+    Raises:
+        UserError: There is no chat template or end of sequence, or images have a fixed size and a budget is asked for.
+    """
+    family = FAMILIES[kind]
+    if processor.chat_template is None:
+        processor.chat_template = family.template
+    if processor.chat_template is None:
+        raise UserError(
+            f"ranker.model={args.model}: its files hold no chat template (chat_template.jinja); add its own"
+        )
+    if args.max_pixels is not None:
+        if family.budget is None:
+            raise UserError(f"ranker.max_pixels={args.max_pixels}: images of the family {kind} have a fixed size")
+        family.budget(processor, model, args.max_pixels)
+    if processor.tokenizer.eos_token is None:
+        raise UserError(f"ranker.model={args.model}: its tokenizer_config.json is missing or names no eos_token")
+    if processor.tokenizer.pad_token is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    return family
+
+
 def load_mllm(args: RankerArgs) -> Mllm:
     """Loads an MLLM and its processor; never with random weights.
 
@@ -243,23 +270,9 @@ def load_mllm(args: RankerArgs) -> Mllm:
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"ranker.model={args.model}: its files lack {len(missing)} weights, such as {missing[0]}")
-    family = FAMILIES[kind]
-    if processor.chat_template is None:
-        processor.chat_template = family.template
-    if processor.chat_template is None:
-        raise UserError(
-            f"ranker.model={args.model}: its files hold no chat template (chat_template.jinja); add its own"
-        )
-    if args.max_pixels is not None:
-        if family.budget is None:
-            raise UserError(f"ranker.max_pixels={args.max_pixels}: images of the family {kind} have a fixed size")
-        family.budget(processor, model, args.max_pixels)
-    if processor.tokenizer.eos_token is None:
-        raise UserError(f"ranker.model={args.model}: its tokenizer_config.json is missing or names no eos_token")
+    family = made_ready(args, kind, processor, model)
     if args.quantize == "4bit":  # norms and embeddings in float32, as QLoRA trains
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    if processor.tokenizer.pad_token is None:
-        processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return Mllm(model.eval(), processor, family, f"{kind}-{weights_hash(folder)}")
 
 

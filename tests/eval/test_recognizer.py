@@ -96,7 +96,7 @@ def test_mistakes_are_named(finished, own, tmp_path):
         recognizer.predict([queries[0], tmp_path / "bad.png"])
     # A class whose only picture is skipped is still known by its name; data.on_error=raise refuses it.
     recognizer.remember({"one": [tmp_path / "bad.png"], "two": []})
-    assert recognizer.memories.images is None and set(recognizer.predict(queries[:1])[0].names) == {"one", "two"}
+    assert recognizer.memory.memories.images is None and set(recognizer.predict(queries[:1])[0].names) == {"one", "two"}
     strict = Recognizer.from_pretrained(finished, folder, "data.on_error=raise")
     with pytest.raises(UserError, match=r"bad\.png: not readable as an image"):
         strict.remember({"one": [tmp_path / "bad.png"]})
