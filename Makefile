@@ -3,14 +3,18 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/ranker_lora
+# Python compiles what it imports when it does, which is less than pip would.
+PIP := --quiet --no-compile --constraint constraints.txt
 
 .PHONY: demo test lint bench clean
 
 # torch and torchvision come as the registry's ordinary builds, together: they must match.
+# lvis, with which average precision is compared, would bring OpenCV for pictures that nobody draws here.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch torchvision
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,demo]"
+	$(BIN)/python -m pip install $(PIP) torch torchvision
+	$(BIN)/python -m pip install $(PIP) --editable ".[dev,demo]"
+	$(BIN)/python -m pip install $(PIP) --no-deps lvis
 	touch $@
 
 demo: $(VENV)/.installed
