@@ -16,8 +16,7 @@ from data_prep.settings import Recipe
 from eval.modes import ask
 from eval.questions import Answer, Manner, Question, shuffles
 from eval.ranking import to_one_ranking
-from eval.run import find_adapter
-from rar_train.adapter import load_adapter
+from rar_train.adapter import find_adapter, load_adapter
 from rar_train.backend import Mllm, load_mllm
 from rar_train.strategies import accelerator_of
 

@@ -21,9 +21,9 @@ from eval.fits import fits_path, load_fits
 from eval.fusion import Fusion
 from eval.questions import opened
 from eval.ranker import Picture, Ranker
-from eval.run import find_adapter
 from eval.tasks import examples_of
 from eval.unknown import Refusal, signals_of
+from rar_train.adapter import find_adapter
 from rar_train.strategies import accelerator_of
 
 Classes = str | Path | Sequence[str] | Mapping[str, Sequence[str | Path]]
