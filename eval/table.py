@@ -66,10 +66,18 @@ def _by_method(results: dict) -> Table:
 
 
 def by_setting(rows: list[dict]) -> dict[tuple[str, int], dict[str, dict[str, list[dict]]]]:
-    """Rows by task and shots, then by data set, then by method; an entry a seed."""
+    """Rows by task and shots, then by data set, then by method; an entry a seed.
+
+    The ranker alone has no memory, so its row stands with each.
+    """
     found: dict[tuple, dict[str, dict[str, list[dict]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in rows:
-        found[row["task"], row["shots"]][row["dataset"]][row["method"]].append(row)
+        if row["method"] != ALONE:
+            found[row["task"], row["shots"]][row["dataset"]][row["method"]].append(row)
+    for row in rows:
+        if row["method"] == ALONE:
+            for by_set in found.values():
+                by_set[row["dataset"]][ALONE].append(row)
     return found
 
 
