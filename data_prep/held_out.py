@@ -82,5 +82,6 @@ def check_not_mined(run: Path, samples: Sequence[Sample], split: str) -> None:
     if leaked:
         raise UserError(
             f"{run}: {len(leaked)} of {len(samples)} images of {split} were mined for its training; the first is "
-            f"{leaked[0].path}. Train anew without them (mining.evaluated_copies=skip), or evaluate on other images"
+            f"{leaked[0].path}. Train anew without them (mining.evaluated_copies=skip), evaluate on other images, or "
+            "set eval.leaks=allow to have them counted"
         )

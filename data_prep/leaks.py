@@ -21,14 +21,24 @@ class Copy:
         key: Key of the other picture.
         part: Where the other picture stands.
         similarity: Cosine of their embeddings; 1 for a byte-identical copy.
-        same_class: Whether both have the same label; where not, one of the labels is wrong.
+        same_class: Whether both have the same label; where not, one of the labels is wrong. None where the other's
+            class is not known.
     """
 
     query: str
     key: str
     part: str
     similarity: float
-    same_class: bool
+    same_class: bool | None
+
+
+UNLABELLED = -1
+"""Label of a picture of which only the content is known."""
+
+
+def _copy(query: Sample, other: Sample, part: str, similarity: float) -> Copy:
+    same = None if other.label == UNLABELLED else query.label == other.label
+    return Copy(query.key, other.key, part, similarity, same)
 
 
 def exact_copies(queries: Sequence[Sample], others: Sequence[Sample], part: str) -> list[Copy]:
@@ -42,11 +52,7 @@ def exact_copies(queries: Sequence[Sample], others: Sequence[Sample], part: str)
     by_digest: dict[str, list[Sample]] = defaultdict(list)
     for other in others:
         by_digest[other.digest].append(other)
-    return [
-        Copy(query.key, other.key, part, 1.0, query.label == other.label)
-        for query in queries
-        for other in by_digest.get(query.digest, ())
-    ]
+    return [_copy(query, other, part, 1.0) for query in queries for other in by_digest.get(query.digest, ())]
 
 
 def near_copies(
@@ -81,7 +87,7 @@ def near_copies(
                 crowded.append(row)
             elif scores[distinct[0]] >= least:
                 other, score = others[ids[distinct[0]]], float(min(scores[distinct[0]], 1.0))
-                found.append(Copy(queries[row].key, other.key, part, score, queries[row].label == other.label))
+                found.append(_copy(queries[row], other, part, score))
         if fetch == len(others):
             break
         rows, fetch = np.array(crowded, int), min(4 * fetch, len(others))
@@ -94,7 +100,7 @@ def _of_part(images: int, exact: list[Copy], near: list[Copy], shown: int) -> di
         "images": images,
         "exact": len(copied),
         "near": len({copy.query for copy in near} - copied),
-        "other_class": len({copy.query for copy in [*exact, *near] if not copy.same_class}),
+        "other_class": len({copy.query for copy in [*exact, *near] if copy.same_class is False}),
         "pairs": [
             {"query": c.query, "key": c.key, "similarity": round(c.similarity, 4), "same_class": c.same_class}
             for c in [*exact[:shown], *near[:shown]]
@@ -102,10 +108,14 @@ def _of_part(images: int, exact: list[Copy], near: list[Copy], shown: int) -> di
     }
 
 
+Embedded = tuple[Sequence[Sample], np.ndarray]
+"""Pictures and their unit embeddings, shape ``[n, d]``."""
+
+
 def leak_report(
     queries: Sequence[Sample],
     others: dict[str, Sequence[Sample]],
-    vectors: dict[str, np.ndarray] | None = None,
+    embedded: dict[str, Embedded] | None = None,
     least: float = 0.98,
     shown: int = 20,
 ) -> dict:
@@ -114,21 +124,28 @@ def leak_report(
     Args:
         queries: The evaluated pictures.
         others: By part, what they must not be in.
-        vectors: Unit embeddings by part, and of the queries under ``queries``; without, only exact copies are sought.
+        embedded: Among which pictures near copies are sought, by part, and of the queries under ``queries``: all, or
+            those that there are embeddings of. Without, only exact copies are sought.
         least: Cosine from which two pictures count as near-duplicates. What is near depends on the encoder: look at
             the pairs.
         shown: Pairs to list of each kind and part.
 
     Returns:
         dict: ``queries``, ``clean`` (no exact copy in any part), ``near_from`` (``least``, or None where near copies
-        were not sought), and ``parts``: each with its ``images``; the queries that have an ``exact`` copy there, else a
+        were not sought), ``near_queries`` (of how many queries they were sought) and ``parts``: each with its
+        ``images`` and how many of them were ``embedded``; the queries that have an ``exact`` copy there, else a
         ``near`` one; those with a copy of another class (``other_class``); and some ``pairs``.
     """
+    embedded = embedded or {}
+    asked, xq = embedded.get("queries", ((), np.empty((0, 1))))
     parts = {}
     for part, samples in others.items():
-        exact, near = exact_copies(queries, samples, part), []
-        if vectors is not None:
-            near = near_copies(queries, vectors["queries"], samples, vectors[part], part, least)
-        parts[part] = _of_part(len(samples), exact, near, shown)
+        exact = exact_copies(queries, samples, part)
+        own, xb = embedded.get(part, ((), np.empty((0, 1))))
+        near = near_copies(asked, xq, own, xb, part, least)
+        found = _of_part(len(samples), exact, near, shown)
+        parts[part] = {"images": found.pop("images"), "embedded": len(own)} | found
     clean = not any(found["exact"] for found in parts.values())
-    return {"queries": len(queries), "clean": clean, "near_from": least if vectors else None, "parts": parts}
+    near_from = least if embedded else None
+    head = {"queries": len(queries), "clean": clean, "near_from": near_from, "near_queries": len(asked)}
+    return head | {"parts": parts}

@@ -38,6 +38,8 @@ def _read_cases(path: Path) -> dict[tuple[str, int, int], list[Case]]:
     by_setting: dict[tuple, dict[str, dict[str, dict]]] = defaultdict(lambda: defaultdict(dict))
     with open(path, encoding="utf-8") as lines:
         for line in map(json.loads, lines):
+            if line["method"] not in ("rar", "rar_untuned") or line["task"] == "unknown":
+                continue
             by_setting[line["task"], line["shots"], line["seed"]][line["key"]][line["method"]] = line
     return {setting: [_case(by_method) for by_method in own.values()] for setting, own in by_setting.items()}
 
@@ -57,16 +59,24 @@ def _case(by_method: dict[str, dict]) -> Case:
     )
 
 
+def _results(folder: Path) -> dict:
+    path = folder / "results.json"
+    return read_json(path) if path.is_file() else {}
+
+
 def read_evaluations(run: Path) -> list[tuple[Path, Evaluated]]:
     """Reads the evaluations of a run, or the one in a folder of its own.
 
     Args:
-        run: A run's folder, or one of the folders in its ``eval``.
+        run: A run's folder, or one of the folders in its ``eval``; one of several data sets holds theirs.
 
     Raises:
         UserError: There is none.
     """
-    folders = [run] if (run / "results.json").is_file() else sorted(p.parent for p in run.glob("eval/*/results.json"))
+    # The evaluation's own folder, that of several data sets, or the run's.
+    patterns = (("",), ("*/",), ("eval/*/", "eval/*/*/"))
+    files = [[path for start in own for path in sorted(run.glob(f"{start}predictions.jsonl"))] for own in patterns]
+    folders = [path.parent for path in next(filter(None, files), []) if "by_place" in _results(path.parent)]
     if not folders:
         raise UserError(f"{run}: no evaluation there (no results.json); run python -m eval.run --ckpt {run} first")
     found = []

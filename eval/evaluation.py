@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from data_prep.datasets import Dataset
-from data_prep.records import Ranking
+from data_prep.records import Ranking, Sample
 from data_prep.settings import Recipe
 from eval.answers import Job, answer_all
-from eval.fusion import Fusion, fit_fusion, gate_curve
-from eval.metrics import by_place, hits_at, staged
+from eval.fusion import Fusion, fit_fusion
 from eval.questions import Answer, Manner, Question, shuffles
 from eval.ranking import to_one_ranking, to_ranking
-from eval.summary import summarise
-from eval.tasks import Setting, ranked_labels, row_of, spread
-from eval.unknown import Refusal, fit_refusal, refusal_figures, signals_of
+from eval.summary import ALONE
+from eval.tasks import Setting, spread
+from eval.unknown import Refusal, fit_refusal, signals_of
 
 log = logging.getLogger(__name__)
 
@@ -131,12 +129,8 @@ class Evaluation:
         args = self.recipe.eval
         return {kind: fit_fusion(*self._pooled(kind), args.gate, args.gate_loss) for kind in self._kinds()}
 
-    def fuse(self, fusions: dict[str, Fusion]) -> dict:
-        """Adds the methods ``rar_fused`` and ``rar_gated``.
-
-        Returns:
-            dict: The gate's curve, and the share of images that it asks about, by kind of setting.
-        """
+    def fuse(self, fusions: dict[str, Fusion]) -> None:
+        """Adds the methods ``rar_fused`` and ``rar_gated``."""
         self.ranked["rar_fused"], self.ranked["rar_gated"] = [], []
         for setting, rankings in zip(self.settings, self.ranked["rar"], strict=True):
             fusion, scores = fusions.get(setting.kind), self._scores(setting)
@@ -146,12 +140,6 @@ class Evaluation:
                 gated = [f if fusion.asks(own) else fusion.unasked(own) for f, own in zip(fused, scores, strict=True)]
             self.ranked["rar_fused"].append(fused)
             self.ranked["rar_gated"].append(gated)
-        return {kind: self._gate(kind, fusion) for kind, fusion in fusions.items()}
-
-    def _gate(self, kind: str, fusion: Fusion) -> dict:
-        rankings, scores, truths = self._pooled(kind)
-        asked = float(np.mean([fusion.asks(own) for own in scores]))
-        return {"by": fusion.gate, "share_asked": asked, "curve": gate_curve(fusion, rankings, scores, truths)}
 
     def _signals(self) -> tuple[list[dict[str, float]], list[bool]]:
         """What may tell unknown classes from known ones, and which images' classes are known."""
@@ -170,63 +158,6 @@ class Evaluation:
         """Fits the threshold below which an image is of no known class, on this split."""
         return fit_refusal(*self._signals())
 
-    def refusal_figures(self, refusal: Refusal) -> dict:
-        """What a threshold does on this split."""
-        return refusal_figures(refusal, *self._signals())
-
-    def alone_row(self) -> list[dict]:
-        """The row of the ranker without retriever, or none."""
-        chosen, questions = self.alone
-        if not chosen:
-            return []
-        args, labels = self.recipe.eval, self.dataset.labels(f"{self.recipe.eval.split}_memory")
-        names = [self.dataset.names[label] for label in labels]
-        orders = [to_ranking("likelihood", names, q, self.answers["alone"][q.id]).order for q in questions]
-        ranked = [[labels[place] for place in order] for order in orders]
-        bare = Setting("zero_shot", 0, 0, [], {})
-        truths = [self.truths[i] for i in chosen]
-        return [row_of(bare, self.dataset.name, "ranker_alone", ranked, truths, args.k, "likelihood")]
-
-    def results(self) -> dict:
-        """Rows, summary and accuracies by place."""
-        rows, hits, args = [], {}, self.recipe.eval
-        for number, setting in enumerate(self.settings):
-            if setting.task == "unknown":
-                continue
-            by_method = [(method, labels, "", {}) for method, labels in setting.retrieved.items()]
-            retrieved = [[candidate.label for candidate in row] for row in setting.candidates]
-            for method, by_setting in self.ranked.items():
-                rankings = by_setting[number]
-                labels = [ranked_labels(c, r) for c, r in zip(setting.candidates, rankings, strict=True)]
-                by_method.append((method, labels, self.mode, staged(retrieved, rankings, self.truths)))
-            for method, labels, mode, more in by_method:
-                rows.append(row_of(setting, self.dataset.name, method, labels, self.truths, args.k, mode) | more)
-                hits[setting.task, setting.shots, setting.seed, method] = hits_at(labels, self.truths, 1).astype(float)
-        rows += self.alone_row()
-        summary = summarise(rows, hits, np.array(self.truths), args.bootstrap)
-        head = {"dataset": self.dataset.name, "split": args.split, "mode": self.mode, "k": args.k}
-        places = {method: self._by_place(method) for method in ("rar_untuned", "rar")}
-        return head | {"skipped": dict(self.dataset.skipped), "rows": rows, "summary": summary, "by_place": places}
-
-    def _by_place(self, method: str) -> dict[str, list[dict]]:
-        """Accuracy by the truth's place, over all settings: as retrieved, and as shown where an order is shown."""
-        retrieved, shown = defaultdict(list), defaultdict(list)
-        for number, setting in enumerate(self.settings):
-            if setting.task == "unknown":
-                continue
-            for image, truth in enumerate(self._positions(setting)):
-                if truth is None:
-                    continue
-                names = [candidate.name for candidate in setting.candidates[image]]
-                retrieved["truths"].append(truth)
-                retrieved["chosen"].append(self.ranked[method][number][image].order[0])
-                for question in [] if self.mode == "likelihood" else self.asked[number][image]:
-                    first = to_ranking(self.mode, names, question, self.answers[method][question.id]).order[0]
-                    shown["truths"].append(question.shown_names.index(names[truth]))
-                    shown["chosen"].append(question.shown_names.index(names[first]))
-        both = {"retrieved": retrieved, "shown": shown}
-        return {what: by_place(own["truths"], own["chosen"], self.recipe.eval.k) for what, own in both.items() if own}
-
     def pictures(self) -> dict[str, dict[str, str]]:
         """Image files for a report: of each image by key, and one of each class in the memory by name."""
         pool = self.dataset.parts[f"{self.recipe.eval.split}_memory"]
@@ -235,26 +166,58 @@ class Evaluation:
             "classes": {self.dataset.names[sample.label]: sample.path for sample in reversed(pool)},
         }
 
-    def predictions(self) -> str:
-        """JSON lines, one per image, memory and method."""
-        lines = []
-        for method, by_setting in self.ranked.items():
-            for setting, rankings in zip(self.settings, by_setting, strict=True):
-                if setting.task == "unknown":
-                    continue
-                for sample, candidates, ranking in zip(self.samples, setting.candidates, rankings, strict=True):
-                    line = {
-                        "key": sample.key,
-                        "task": setting.task,
-                        "shots": setting.shots,
-                        "seed": setting.seed,
-                        "method": method,
-                        "truth": self.dataset.names[sample.label],
-                        "candidates": [{"name": c.name, "score": round(c.score, 6)} for c in candidates],
-                        "ranking": [candidates[place].name for place in ranking.order],
-                        "probabilities": [round(p, 6) for p in ranking.probabilities],
-                        "outcome": ranking.outcome,
-                        "reply": ranking.reply,
-                    }
-                    lines.append(json.dumps(line, ensure_ascii=False))
-        return "".join(f"{line}\n" for line in lines)
+    def predictions(self) -> Iterator[dict]:
+        """One record per image, memory and method: all that ``eval.figures`` needs."""
+        for number, setting in enumerate(self.settings):
+            if setting.task == "unknown":
+                yield from self._unknown_lines(number)
+                continue
+            for method, found in setting.retrieved.items():
+                for sample, labels in zip(self.samples, found, strict=True):
+                    yield self._head(setting, method, sample) | {"ranking": [self.dataset.names[i] for i in labels]}
+            for method in self.ranked:
+                for image in range(len(self.samples)):
+                    yield self._ranked_line(method, number, image)
+        yield from self._alone_lines()
+
+    def _head(self, setting: Setting, method: str, sample: Sample) -> dict:
+        head = {"key": sample.key, "task": setting.task, "shots": setting.shots, "seed": setting.seed}
+        return head | {"method": method, "truth": self.dataset.names[sample.label]}
+
+    def _ranked_line(self, method: str, number: int, image: int) -> dict:
+        """A ranker's record. Numbers are written whole, so that figures come out of it as they went in."""
+        setting, ranking = self.settings[number], self.ranked[method][number][image]
+        candidates = setting.candidates[image]
+        line = self._head(setting, method, self.samples[image]) | {
+            "candidates": [{"name": c.name, "score": c.score} for c in candidates],
+            "ranking": [candidates[place].name for place in ranking.order],
+            "probabilities": list(ranking.probabilities),
+            "outcome": ranking.outcome,
+            "reply": ranking.reply,
+        }
+        orders = method in self.answers and self.mode != "likelihood"
+        return line | ({"asked": self._orders(method, number, image)} if orders else {})
+
+    def _orders(self, method: str, number: int, image: int) -> list[dict]:
+        """Each order in which the candidates were shown, as places in the retriever's, and what came first of it."""
+        names = [candidate.name for candidate in self.settings[number].candidates[image]]
+        orders = []
+        for question in self.asked[number][image]:
+            first = to_ranking(self.mode, names, question, self.answers[method][question.id]).order[0]
+            shown = [names.index(name) for name in question.shown_names]
+            orders.append({"shown": shown, "first": names.index(names[first])})
+        return orders
+
+    def _unknown_lines(self, number: int) -> Iterator[dict]:
+        """The tuned ranker's records with a memory that lacks classes."""
+        for image, (signals, known) in enumerate(zip(*self._signals(), strict=True)):
+            yield self._ranked_line("rar", number, image) | {"known": known, "signals": signals}
+
+    def _alone_lines(self) -> Iterator[dict]:
+        """Records of the ranker without retriever; of all classes, as many as a figure looks at."""
+        names = [self.dataset.names[label] for label in self.dataset.labels(f"{self.recipe.eval.split}_memory")]
+        bare = Setting("zero_shot", 0, 0, [], {})
+        for image, question in zip(*self.alone, strict=True):
+            order = to_ranking("likelihood", names, question, self.answers["alone"][question.id]).order
+            best = [names[place] for place in order[: max(self.recipe.eval.k, 5)]]
+            yield self._head(bare, ALONE, self.samples[image]) | {"ranking": best}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.stats import rankdata
-
-from data_prep.records import Ranking
 
 
 def hits_at(ranked: Sequence[Sequence[int]], truths: Sequence[int], k: int) -> np.ndarray:
@@ -25,27 +22,26 @@ def hits_at(ranked: Sequence[Sequence[int]], truths: Sequence[int], k: int) -> n
     return np.array([truth in list(row)[:k] for row, truth in zip(ranked, truths, strict=True)], bool)
 
 
-def staged(candidates: Sequence[Sequence[int]], rankings: Sequence[Ranking], truths: Sequence[int]) -> dict:
+def staged(first: Sequence[bool], right: Sequence[bool], found: Sequence[bool], outcomes: Mapping[str, int]) -> dict:
     """What the ranker makes of what the retriever proposes.
 
     Args:
-        candidates: Labels per image, in retriever order.
-        rankings: Of each image's candidates.
-        truths: True labels.
+        first: Per image, whether the retriever's first candidate is the truth.
+        right: Whether the ranker's is.
+        found: Whether the truth is among the candidates.
+        outcomes: Images by outcome of reading the reply.
 
     Returns:
         dict: ``top1_given_hit``, top-1 where the truth is among the candidates (None where it never
         is); ``corrected``, images whose first candidate is wrong by the retriever and right by the
-        ranker, and ``broken``, the other way round; ``outcomes``, images by outcome of reading the reply.
+        ranker, and ``broken``, the other way round; and ``outcomes``.
     """
-    first = np.array([row[0] == truth for row, truth in zip(candidates, truths, strict=True)], bool)
-    right = np.array([c[r.order[0]] == truth for c, r, truth in zip(candidates, rankings, truths, strict=True)], bool)
-    found = np.array([truth in row for row, truth in zip(candidates, truths, strict=True)], bool)
+    first, right, found = (np.array(column, bool) for column in (first, right, found))
     return {
         "top1_given_hit": float(right[found].mean()) if found.any() else None,
         "corrected": int((right & ~first).sum()),
         "broken": int((first & ~right).sum()),
-        "outcomes": dict(sorted(Counter(ranking.outcome for ranking in rankings).items())),
+        "outcomes": dict(sorted(outcomes.items())),
     }
 
 
@@ -88,16 +84,48 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
     return float((ranks.sum() - len(positive) * (len(positive) + 1) / 2) / pairs)
 
 
+def resampled_means(values: np.ndarray, groups: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
+    """Means of bootstrap resamples, by drawing whole groups, and seeds where there are several.
+
+    Images of one class succeed and fail together, so classes are drawn, with all their images;
+    drawing single images would make the spread too narrow. Another memory would have been drawn by
+    another seed, so seeds are drawn too, for all classes of a resample alike.
+
+    Args:
+        values: Per seed and image, shape ``[s, n]``.
+        groups: The class of each image, shape ``[n]``.
+        resamples: How many.
+        seed: Of the resampling.
+
+    Returns:
+        np.ndarray: Shape ``[resamples]``.
+    """
+    _, members = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(members)
+    sums = np.stack([np.bincount(members, weights=row) for row in values])
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(sizes), (resamples, len(sizes)))
+    totals = sizes[drawn].sum(1)
+    if len(sums) == 1:
+        return sums[0][drawn].sum(1) / totals
+    times = rng.multinomial(len(sums), [1 / len(sums)] * len(sums), resamples)
+    by_seed = np.stack([row[drawn].sum(1) for row in sums], 1)
+    return (by_seed * times).sum(1) / (len(sums) * totals)
+
+
+def interval(means: np.ndarray) -> tuple[float, float]:
+    """The 95 % percentile interval of resampled means."""
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def bootstrap_interval(
     differences: np.ndarray, groups: np.ndarray, resamples: int, seed: int = 0
 ) -> tuple[float, float, float]:
-    """A mean difference with its 95 % percentile interval, by resampling whole groups.
-
-    Images of one class succeed and fail together, so classes are drawn, with all their images;
-    drawing single images would make the interval too narrow.
+    """A mean difference with its 95 % percentile interval, as ``resampled_means`` draws.
 
     Args:
-        differences: Paired differences per image, shape ``[n]``.
+        differences: Paired differences per image, shape ``[n]``; or per seed and image, ``[s, n]``.
         groups: The class of each image, shape ``[n]``.
         resamples: How many.
         seed: Of the resampling.
@@ -105,13 +133,8 @@ def bootstrap_interval(
     Returns:
         tuple: Mean, lower and upper end.
     """
-    _, members = np.unique(groups, return_inverse=True)
-    sums = np.bincount(members, weights=differences)
-    sizes = np.bincount(members)
-    drawn = np.random.default_rng(seed).integers(0, len(sums), (resamples, len(sums)))
-    means = sums[drawn].sum(1) / sizes[drawn].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(differences.mean()), float(low), float(high)
+    means = resampled_means(np.atleast_2d(differences), groups, resamples, seed)
+    return float(differences.mean()), *interval(means)
 
 
 def percent(shares: Sequence[float]) -> str:

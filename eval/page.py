@@ -13,7 +13,7 @@ from eval.diagnostics import STATUSES, Case, most_confused
 from eval.evaluated import Evaluated, read_evaluations
 from eval.metrics import percent
 from eval.page_curves import curves_of
-from eval.summary import gain_lines
+from eval.table import METHODS, bounds, by_setting, gain_lines, leak_lines, published_lines, told
 from eval.thumbnails import thumbnail
 
 MOST_CASES = 5000
@@ -28,8 +28,10 @@ def _table(evaluations: list[Evaluated]) -> list[dict]:
         groups: dict[tuple, list[dict]] = defaultdict(list)
         for row in evaluated.results["rows"]:
             groups[row["task"], row["shots"], row["method"]].append(row)
+        intervals = bounds(evaluated.results)
         for (task, shots, method), rows in groups.items():
-            figures = [percent([row[key] for row in rows]) for key in ("top1", "top5", "recall_at_k")]
+            top1, *others = (percent([row[key] for row in rows]) for key in ("top1", "top5", "recall_at_k"))
+            figures = [top1, intervals.get((task, shots, method), ""), *others]
             staged = [row["top1_given_hit"] for row in rows if row.get("top1_given_hit") is not None]
             counts = [f"{np.mean([row[key] for row in rows]):.0f}" if staged else "" for key in ("corrected", "broken")]
             lines.append(
@@ -44,6 +46,20 @@ def _table(evaluations: list[Evaluated]) -> list[dict]:
                 }
             )
     return lines
+
+
+def _by_dataset(results: dict) -> list[dict]:
+    """Top-1 by data set and method, their average last; a table per task and number of shots."""
+    tables = []
+    for (task, shots), by_set in by_setting(results["rows"]).items():
+        methods = [method for method in METHODS if any(method in own for own in by_set.values())]
+        lines = {
+            name: [percent([row["top1"] for row in own[m]]) if m in own else "" for m in methods]
+            + [percent([row["recall_at_k"] for row in own["rar"]])]
+            for name, own in by_set.items()
+        }
+        tables.append({"caption": told(task, shots), "columns": [*methods, f"recall@{results['k']}"], "lines": lines})
+    return tables
 
 
 def _gains(evaluations: list[Evaluated]) -> list[str]:
@@ -113,16 +129,25 @@ def browsed(evaluated: Evaluated, most: int = MOST_CASES) -> dict:
     }
 
 
-def render_page(evaluations: list[Evaluated]) -> str:
-    """The page's HTML: of one evaluation with a browser of its predictions, of several beside each other without."""
-    single = evaluations[0] if len(evaluations) == 1 else None
+def render_page(evaluations: list[Evaluated], combined: dict | None = None) -> str:
+    """The page's HTML: of one evaluation with a browser of its predictions, of several beside each other without.
+
+    Args:
+        evaluations: One or several.
+        combined: Their common ``results.json`` where they are one table of several data sets.
+    """
+    single = evaluations[0] if len(evaluations) == 1 and not combined else None
+    told_of = [combined] if combined else [evaluated.results for evaluated in evaluations]
     environment = Environment(loader=PackageLoader("eval"), autoescape=select_autoescape(default=True))
     return environment.get_template("page.html.j2").render(
         title=f"Retrieve and rank: {', '.join(evaluated.name for evaluated in evaluations)}",
-        results=evaluations[0].results,
+        results=told_of[0],
+        by_dataset=_by_dataset(combined) if combined else [],
+        published=[line for results in told_of for line in published_lines(results)],
+        leaks=[line for results in told_of for line in leak_lines(results)],
         single=single,
         table=_table(evaluations),
-        gains=_gains(evaluations),
+        gains=gain_lines(combined) if combined else _gains(evaluations),
         plots=curves_of(evaluations),
         outcomes=_outcomes(evaluations),
         confused=most_confused(single.shown, 20) if single else [],

@@ -17,7 +17,8 @@ def _by_shots(evaluations: list[Evaluated]) -> str | None:
     """Accuracy against shots; None where only one number of shots was evaluated."""
     lines, errors, ticks = [], [], set()
     for evaluated in evaluations:
-        parts = sorted(evaluated.results["summary"], key=lambda part: part["shots"])
+        drawn = [part for part in evaluated.results["summary"] if part["task"] != "whole_set"]
+        parts = sorted(drawn, key=lambda part: part["shots"])
         ticks |= {part["shots"] for part in parts}
         for method in _METHODS if len(evaluations) == 1 else ("rar",):
             own = [part for part in parts if method in part["methods"]]

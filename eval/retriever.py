@@ -50,7 +50,7 @@ def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
     Returns:
         dict: ``rows``, one per method, shots, seed and encoder (``before``, ``after``) with ``top1`` and
         ``recall_at_k`` as shares; and ``summary`` with the gain in recall@k over seeds and its 95 % interval over
-        classes. It is also written to ``RUN/eval/SPLIT-retriever/results.json``.
+        classes and seeds. It is also written to ``RUN/eval/SPLIT-retriever/results.json``.
 
     Raises:
         UserError: The run holds no model.
@@ -73,7 +73,7 @@ def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
             rows.append(row | {"top1": top1, "recall_at_k": float(own.mean())})
     summary = []
     for method, shots in dict.fromkeys(key[:2] for key in hits):
-        before, after = (np.mean(hits[method, shots, which], axis=0) for which in ("before", "after"))
+        before, after = (np.stack(hits[method, shots, which]) for which in ("before", "after"))
         mean, low, high = bootstrap_interval(after - before, np.array(truths), recipe.eval.bootstrap)
         figures = {"before": float(before.mean()), "after": float(after.mean())}
         summary.append({"method": method, "shots": shots, **figures, "gain": {"mean": mean, "low": low, "high": high}})

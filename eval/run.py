@@ -5,133 +5,125 @@ its checkpoints. Settings come from the recipe saved beside the adapter; key=val
 such as eval.shots=[1,2,4], or trainer.devices=2 to rank on two processes. Killed and called again,
 it goes on from the answers that are there. Writes results.json, predictions.jsonl and report.html into
 RUN/eval/SPLIT-MODE. Of a run that tuned the retriever it compares recall@k before and after.
+
+    python -m eval.run --ckpt RUN --task fewshot --datasets caltech101 dtd \\
+        --shots 1 2 4 8 16 --seeds 1 2 3 data.root=DATA
+    python -m eval.run --ckpt RUN --task zeroshot --datasets caltech101 dtd data.root=DATA
+
+evaluates data sets in data.root one after the other, each with its own prompts, into
+RUN/eval/TASK-SPLIT-MODE/DATASET; beside them results.json and report.html have all of them with their
+average, and the paper's figures. Data sets that are complete are reused. A number of shots may be all:
+the whole training set is the memory. Without --datasets it is the run's own data set.
+
+    python -m eval.run --rescore RUN/eval/test-likelihood
+    python -m eval.run --ckpt RUN --rescore
+
+computes every figure anew from predictions.jsonl, without a model: of one evaluation, or of all of a run.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
 
 from data_prep.command import run_command
-from data_prep.datasets import read_dataset
-from data_prep.encoder import load_encoder
-from data_prep.files import fingerprint, read_json, write_json, write_text
-from data_prep.held_out import check_not_mined
+from data_prep.errors import UserError
 from data_prep.recipe import load_saved_recipe
 from data_prep.settings import MODES, Recipe
-from eval.evaluation import Evaluation
-from eval.fits import fits_path, save_fits
-from eval.fusion import Fusion
-from eval.page import write_page
-from eval.retriever import evaluate_retriever, print_retriever
-from eval.summary import print_table
-from eval.tasks import settings_of
-from eval.unknown import Refusal
 from rar_train.run_folder import find_adapter
 
-log = logging.getLogger(__name__)
+# What a task evaluates with, as settings.
+TASKS = {"fewshot": ["eval.zero_shot=false"], "zeroshot": ["eval.shots=[]", "eval.zero_shot=true"]}
 
 
-# Settings that change what becomes of answers, or how many there are, but not an answer.
-_AFTER = ("aggregate", "fusion", "gate", "gate_loss", "bootstrap", "alone_images", "alone_classes")
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    """Reads the command line; key=value may stand anywhere, also after an option that takes a list."""
+    parser = argparse.ArgumentParser(prog="python -m eval.run")
+    parser.add_argument("--ckpt", type=Path)
+    parser.add_argument("--rescore", nargs="?", type=Path, const=Path())
+    parser.add_argument("--split", choices=("test", "development"))
+    parser.add_argument("--mode", choices=MODES)
+    parser.add_argument("--task", choices=tuple(TASKS))
+    for words in ("--datasets", "--shots", "--seeds"):
+        parser.add_argument(words, nargs="+", default=[])
+    parser.add_argument("settings", nargs="*")
+    args = parser.parse_args(arguments)
+    for words in (args.datasets, args.shots, args.seeds):
+        args.settings += [word for word in words if "=" in word]
+        words[:] = [word for word in words if "=" not in word]
+    if args.ckpt is None and args.rescore in (None, Path()):
+        parser.error("give --ckpt RUN, or --rescore FOLDER")
+    if (args.datasets or args.shots or args.seeds) and not args.task:
+        parser.error("--datasets, --shots and --seeds belong to --task; without it, give eval.shots=[…]")
+    return args
 
 
-def prepared(recipe: Recipe, adapter: Path, run: Path) -> tuple[Evaluation, str]:
-    """Retrieves the candidates of a recipe's split.
+def settings_from(args: argparse.Namespace) -> list[str]:
+    """The options as settings; what is written as key=value comes last and decides.
 
-    Returns:
-        tuple[Evaluation, str]: The evaluation, and the encoder's id.
+    Raises:
+        UserError: Shots are given to a task that draws none, or are no numbers.
     """
-    split = recipe.eval.split
-    dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
-    check_not_mined(run, dataset.parts[split], split)
-    encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
-    settings = settings_of(recipe, encoder, dataset)
-    manifest = read_json(adapter / "manifest.json")
-    models = [manifest["adapter"], manifest["base_model"], recipe.ranker.model, recipe.ranker.dtype, encoder.id]
-    asked = {key: value for key, value in asdict(recipe.eval).items() if key not in _AFTER}
-    depends = [*models, asdict(recipe.data), asdict(recipe.retriever), asked]
-    folder = out_of(recipe, run) / f"answers-{fingerprint(depends)}"
-    return Evaluation(recipe, dataset, settings, folder), encoder.id
+    settings = list(TASKS.get(args.task, ()))
+    settings += [f"eval.split={args.split}"] if args.split else []
+    settings += [f"ranker.mode={args.mode}"] if args.mode else []
+    for word, values in (("shots", [shots for shots in args.shots if shots != "all"]), ("seeds", args.seeds)):
+        strange = [value for value in values if not value.isdigit()]
+        if strange:
+            raise UserError(f"--{word} {strange[0]}: give whole numbers" + (", or all" if word == "shots" else ""))
+        settings += [f"eval.{word}=[{','.join(values)}]"] if getattr(args, word) else []
+    if args.task == "zeroshot" and args.shots:
+        raise UserError("--task zeroshot draws no shots; give --task fewshot for a memory of images")
+    settings += ["eval.whole_set=true"] if "all" in args.shots else []
+    return settings + args.settings
 
 
-def out_of(recipe: Recipe, run: Path) -> Path:
-    """The folder of an evaluation's results."""
-    return run / "eval" / f"{recipe.eval.split}-{recipe.ranker.mode}"
+def _rescore(folder: Path) -> None:
+    from eval.rescore import evaluations_of, rescore
+    from eval.table import print_results
+
+    for found in evaluations_of(folder):
+        print_results(rescore(found))
 
 
-def fitted(
-    recipe: Recipe, adapter: Path, run: Path, evaluation: Evaluation
-) -> tuple[dict[str, Fusion], Refusal | None]:
-    """Fits fusion and refusal on the development split, whatever split is evaluated; and notes them in the run.
+def _evaluate_retriever(recipe: Recipe, run: Path) -> None:
+    from eval.retriever import evaluate_retriever, print_retriever
 
-    Args:
-        recipe: Of the evaluation.
-        adapter: The tuned model's.
-        run: The run's folder.
-        evaluation: Answered; it is the one to fit on where it is of the development split.
-    """
-    args = recipe.eval
-    if not args.fusion and not args.unknown:
-        return {}, None
-    if args.split != "development":
-        log.info("fusion, gate and threshold: fitting on the development split")
-        recipe = replace(recipe, eval=replace(args, split="development", alone_images=0))
-        evaluation, _ = prepared(recipe, adapter, run)
-        evaluation.ask(adapter)
-    fusions = evaluation.fit_fusions() if args.fusion else {}
-    refusal = evaluation.fit_refusal() if args.unknown else None
-    save_fits(fits_path(run, recipe.ranker.mode), read_json(adapter / "manifest.json")["adapter"], fusions, refusal)
-    return fusions, refusal
+    print_retriever(evaluate_retriever(recipe, run))
 
 
-def evaluate(recipe: Recipe, adapter: Path, run: Path) -> dict:
-    """Runs the whole evaluation and writes its files.
+def _evaluate(args: argparse.Namespace) -> None:
+    settings = settings_from(args)
+    if (args.ckpt / "recipe.yaml").is_file():
+        recipe = load_saved_recipe(args.ckpt / "recipe.yaml", settings)
+        if recipe.task == "retriever":
+            _evaluate_retriever(recipe, args.ckpt)
+            return
+    adapter, folder = find_adapter(args.ckpt)
+    recipe = load_saved_recipe(folder / "recipe.yaml", settings)
 
-    Returns:
-        dict: What ``results.json`` holds.
-    """
-    evaluation, encoder = prepared(recipe, adapter, run)
-    evaluation.ask(adapter)
-    fusions, refusal = fitted(recipe, adapter, run, evaluation)
-    more = {}
-    if fusions:
-        more["gate"] = evaluation.fuse(fusions)
-        more["fusion"] = {kind: asdict(fusion) for kind, fusion in fusions.items()}
-    if refusal:
-        more["unknown"] = evaluation.refusal_figures(refusal)
-    manifest = read_json(adapter / "manifest.json")
-    results = evaluation.results() | more | {"adapter": manifest["adapter"], "encoder": encoder}
-    out = out_of(recipe, run)
-    write_text(out / "predictions.jsonl", evaluation.predictions())
-    write_json(out / "results.json", results)
-    write_json(out / "pictures.json", evaluation.pictures())
-    log.info("wrote %s, predictions.jsonl and %s", out / "results.json", write_page(out).name)
-    return results
+    from eval.benchmarks import evaluate_several, recipes_of
+    from eval.evaluate import Run, encoder_of, evaluate, out_of, read_checked
+    from eval.table import print_results
+
+    run = Run(folder, adapter)
+    if args.task:
+        own_templates = bool(args.datasets) and not any(s.startswith("retriever.templates=") for s in args.settings)
+        recipes = recipes_of(recipe, args.datasets or [recipe.data.name], own_templates)
+        print_results(evaluate_several(recipes, run, args.task))
+    else:
+        dataset = read_checked(recipe, folder)
+        print_results(evaluate(recipe, run, dataset, encoder_of(recipe), out_of(recipe, folder)))
 
 
 def main(arguments: list[str]) -> None:
-    """Reads the command line, evaluates and prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m eval.run")
-    parser.add_argument("--ckpt", required=True)
-    parser.add_argument("--split", choices=("test", "development"))
-    parser.add_argument("--mode", choices=MODES)
-    parser.add_argument("settings", nargs="*")
-    args = parser.parse_args(arguments)
-    settings = list(args.settings)
-    settings += [f"eval.split={args.split}"] if args.split else []
-    settings += [f"ranker.mode={args.mode}"] if args.mode else []
-    if (Path(args.ckpt) / "recipe.yaml").is_file():
-        recipe = load_saved_recipe(Path(args.ckpt) / "recipe.yaml", settings)
-        if recipe.task == "retriever":
-            print_retriever(evaluate_retriever(recipe, Path(args.ckpt)))
-            return
-    adapter, run = find_adapter(Path(args.ckpt))
-    recipe = load_saved_recipe(run / "recipe.yaml", settings)
-    print_table(evaluate(recipe, adapter, run))
+    """Reads the command line, evaluates or rescores, and prints the table."""
+    args = _parsed(arguments)
+    if args.rescore is None:
+        _evaluate(args)
+    else:
+        _rescore(args.ckpt if args.rescore == Path() else args.rescore)
 
 
 if __name__ == "__main__":

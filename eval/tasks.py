@@ -1,8 +1,7 @@
-"""Few-shot and zero-shot recognition: what the retriever proposes, and the rows of the table."""
+"""Few-shot and zero-shot recognition: what the retriever proposes for each memory."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,11 +12,8 @@ from data_prep.datasets import Dataset
 from data_prep.encoder import Encoder, embed_images
 from data_prep.memories import memories_of
 from data_prep.memory import Memory
-from data_prep.records import Candidate, Ranking, Sample
+from data_prep.records import Candidate
 from data_prep.settings import Recipe
-from eval.metrics import hits_at
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,9 +21,10 @@ class Setting:
     """One memory to recognise with.
 
     Attributes:
-        task: ``few_shot`` or ``zero_shot``; or ``unknown``, a memory that lacks some classes.
-        shots: Images per class; 0 in zero-shot.
-        seed: Of the draw; 0 in zero-shot.
+        task: ``few_shot``; ``zero_shot``, names alone; ``whole_set``, every image; or ``unknown``, a memory that lacks
+            some classes.
+        shots: Images per class; 0 where they are not drawn.
+        seed: Of the draw; 0 where there is none.
         candidates: The ranker's candidates per image, in retriever order.
         retrieved: Labels per image, best first, by retriever method.
         examples: An image file for each candidate, per image; empty where none are shown.
@@ -50,13 +47,6 @@ class Setting:
 
 def _labels(found: Sequence[tuple[Candidate, ...]]) -> list[list[int]]:
     return [[candidate.label for candidate in row] for row in found]
-
-
-def _warn_of_copies(queries: Sequence[Sample], memory: Sequence[Sample]) -> None:
-    held = {sample.digest for sample in memory}
-    copies = sum(sample.digest in held for sample in queries)
-    if copies:
-        log.warning("%d of %d evaluated images stand in the memory's pool byte for byte", copies, len(queries))
 
 
 def nearest_example(memory: Memory, paths: dict[str, str], query: np.ndarray, label: int) -> str | None:
@@ -105,11 +95,12 @@ def settings_of(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> list[Sett
     """Retrieves the candidates of every memory that the recipe evaluates with."""
     split, args = recipe.eval.split, recipe.eval
     queries = dataset.parts[split]
-    _warn_of_copies(queries, dataset.parts[f"{split}_memory"])
     xq = embed_images(encoder, queries, recipe.retriever, Path(recipe.cache))
     settings = [_setting(recipe, encoder, dataset, xq, "zero_shot", 0, 0)] if args.zero_shot else []
     for shots in args.shots:
         settings += [_setting(recipe, encoder, dataset, xq, "few_shot", shots, seed) for seed in args.seeds]
+    if args.whole_set:
+        settings.append(_setting(recipe, encoder, dataset, xq, "whole_set", 0, 0))
     if args.unknown:
         part = f"{split}_memory"
         held = held_out(dataset.labels(part), args.unknown, recipe.seed)
@@ -125,64 +116,21 @@ def _setting(
     recipe: Recipe, encoder: Encoder, dataset: Dataset, xq: np.ndarray, task: str, shots: int, seed: int
 ) -> Setting:
     args, part = recipe.eval, f"{recipe.eval.split}_memory"
-    memories = memories_of(recipe, encoder, dataset, part, shots, seed)
+    memories = memories_of(recipe, encoder, dataset, part, None if task == "whole_set" else shots, seed)
     sources = {"clip_zero_shot": "name"}
-    if task == "few_shot":
+    if memories.images:
         sources |= {"clip_knn": "image", "clip_fused": "fused"}
     wide = max(args.k, 5)
     found = {
         source: memories.candidates(source, xq, wide, recipe.retriever, dataset.names) for source in sources.values()
     }
-    candidates = [row[: args.k] for row in found[args.candidates if task == "few_shot" else "name"]]
+    candidates = [row[: args.k] for row in found[args.candidates if memories.images else "name"]]
     examples = []
     if args.examples and memories.images:
         paths = {sample.digest: sample.path for sample in dataset.parts[part]}
         examples = examples_of(memories.images, paths, xq, candidates)
     retrieved = {method: _labels(found[source]) for method, source in sources.items()}
     return Setting(task, shots, seed, candidates, retrieved, examples)
-
-
-def row_of(
-    setting: Setting,
-    dataset: str,
-    method: str,
-    ranked: Sequence[Sequence[int]],
-    truths: Sequence[int],
-    k: int,
-    mode: str,
-) -> dict:
-    """One row of ``results.json``.
-
-    Args:
-        setting: Task, shots and seed.
-        dataset: Its name.
-        method: A method's name.
-        ranked: Labels per image, best first.
-        truths: True labels.
-        k: Candidates.
-        mode: The ranking mode; empty for a retriever's row.
-
-    Returns:
-        dict: Accuracies as shares, 0 to 1.
-    """
-    return {
-        "task": setting.task,
-        "dataset": dataset,
-        "shots": setting.shots,
-        "seed": setting.seed,
-        "method": method,
-        "mode": mode,
-        "k": k,
-        "n": len(truths),
-        "top1": float(hits_at(ranked, truths, 1).mean()),
-        "top5": float(hits_at(ranked, truths, 5).mean()),
-        "recall_at_k": float(hits_at(ranked, truths, k).mean()),
-    }
-
-
-def ranked_labels(candidates: Sequence[Candidate], ranking: Ranking) -> list[int]:
-    """The candidates' labels in the ranker's order."""
-    return [candidates[place].label for place in ranking.order]
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -19,6 +19,8 @@ class EvalArgs:
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     zero_shot: bool = True
     """Also with a memory of names alone."""
+    whole_set: bool = False
+    """Also with every image of the training set in the memory, without a draw."""
     k: int = 5
     """Candidates that the ranker sees; at most 26 in mode ``letters``."""
     candidates: str = "image"
@@ -48,7 +50,13 @@ class EvalArgs:
     alone_classes: int = 256
     """The row is left out where there are more classes than this."""
     bootstrap: int = 2000
-    """Resamples of the images for the interval."""
+    """Resamples of classes and seeds for the interval."""
+    leaks: str = "error"
+    """An evaluated image that stands in the memory's pool or was mined for training, byte for byte: ``error``, or
+    ``allow``, which counts and reports it."""
+    copies_above: float = 0.99
+    """Cosine similarity from which an image of a memory or of training is reported as a near-duplicate of an evaluated
+    one; above 1: none is sought."""
 
     def __post_init__(self) -> None:
         one_of("eval.split", self.split, ("test", "development"))
@@ -57,8 +65,10 @@ class EvalArgs:
         one_of("eval.gate", self.gate, ("margin", "entropy"))
         check(self.aggregate != "kemeny" or self.k <= 12, f"eval.aggregate=kemeny: eval.k={self.k}, but at most 12")
         check(min(self.shots, default=1) >= 1, "eval.shots: each must be at least 1")
-        check(bool(self.shots) or self.zero_shot, "eval.shots=[]: nothing to evaluate with eval.zero_shot=false")
+        something = bool(self.shots) or self.zero_shot or self.whole_set
+        check(something, "eval.shots=[]: nothing to evaluate with eval.zero_shot=false")
+        one_of("eval.leaks", self.leaks, ("error", "allow"))
         check(bool(self.seeds), "eval.seeds=[]: name at least one seed of the draw")
         counts = {"k": 1, "batch_size": 1, "permutations": 1, "bootstrap": 1}
         least = dict.fromkeys(("alone_images", "alone_classes", "reply_tokens", "gate_loss", "unknown"), 0)
-        bounded("eval", self, counts | least, {"gate_loss": 1, "unknown": 0.9})
+        bounded("eval", self, counts | least | {"copies_above": 0.5}, {"gate_loss": 1, "unknown": 0.9})

@@ -8,7 +8,7 @@ from PIL import Image
 
 from data_prep.encoder import embed_images
 from data_prep.files import file_hash
-from data_prep.leaks import exact_copies, leak_report, near_copies
+from data_prep.leaks import UNLABELLED, exact_copies, leak_report, near_copies
 from data_prep.records import Sample
 from data_prep.settings import RetrieverArgs
 
@@ -69,15 +69,16 @@ def pictures(armory, tmp_path):
 def test_a_report_counts_copies_by_part(pictures, armory, encoder, tmp_path):
     queries, memory = pictures
     others = {"test_memory": memory, "tuning": armory.parts["tuning"]}
-    vectors = {
-        part: embed_images(encoder, samples, RetrieverArgs(), Path(tmp_path))
+    embedded = {
+        part: (samples, embed_images(encoder, samples, RetrieverArgs(), Path(tmp_path)))
         for part, samples in {"queries": queries, **others}.items()
     }
-    similarity = float(vectors["queries"][5] @ vectors["test_memory"][1])
-    report = leak_report(queries, others, vectors, least=similarity - 0.005)
+    similarity = float(embedded["queries"][1][5] @ embedded["test_memory"][1][1])
+    report = leak_report(queries, others, embedded, least=similarity - 0.005)
     assert not report["clean"]
     found = report["parts"]["test_memory"]
-    assert (found["images"], found["exact"]) == (8, 1)
+    assert (found["images"], found["embedded"], found["exact"]) == (8, 8, 1)
+    assert (report["queries"], report["near_queries"]) == (8, 8)
     assert found["near"] >= 1
     assert found["other_class"] >= 1
     pairs = {(pair["query"], pair["key"]): pair for pair in found["pairs"]}
@@ -85,6 +86,14 @@ def test_a_report_counts_copies_by_part(pictures, armory, encoder, tmp_path):
     assert pairs[queries[5].key, "anew"]["similarity"] == pytest.approx(similarity, abs=1e-3)
     assert not pairs[queries[5].key, "anew"]["same_class"]
     assert report["parts"]["tuning"]["exact"] == 0
+
+
+def test_of_pictures_known_by_content_alone_no_class_is_told(pictures, armory):
+    queries, _ = pictures
+    mined = [Sample(s.digest[:16], "", UNLABELLED, s.digest) for s in armory.parts["test"][1:3]]
+    found = leak_report(queries, {"training": mined})["parts"]["training"]
+    assert (found["exact"], found["other_class"]) == (2, 0)
+    assert [pair["same_class"] for pair in found["pairs"]] == [None, None]
 
 
 def test_without_embeddings_only_exact_copies_are_sought(pictures, armory):

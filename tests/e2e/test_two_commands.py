@@ -32,11 +32,13 @@ def test_fit_then_eval_gives_rows_intervals_and_predictions(evaluated: Path):
     for part in results["summary"]:
         gain = part["rar_minus_retriever"]
         assert gain["low"] <= gain["mean"] <= gain["high"]
-        assert part["methods"]["rar"].keys() == {"mean", "sd"}
+        assert part["methods"]["rar"].keys() == {"mean", "sd", "low", "high"}
 
     lines = [json.loads(line) for line in (run / "eval" / "test-likelihood" / "predictions.jsonl").open()]
-    assert len(lines) == 24 * 3 * 2  # images, memories (names, two draws), methods
-    for line in lines:
+    ranked = [line for line in lines if line["method"].startswith("rar")]
+    assert len(ranked) == 24 * 3 * 2  # images, memories (names, two draws), methods
+    assert len(lines) - len(ranked) == 24 * (1 + 2 * 3) + 6  # the retriever's methods by memory, and the ranker alone
+    for line in ranked:
         names = [candidate["name"] for candidate in line["candidates"]]
         assert sorted(line["ranking"]) == sorted(names)
         assert len(set(names)) == len(names) == 5
@@ -58,6 +60,7 @@ def test_the_other_ranking_modes_and_a_checkpoint_evaluate_too(fitted: Path, run
     assert letters["mode"] == "letters"
     run_command("eval.run", "--ckpt", "run", "--mode", "generate", *quick)
     lines = [json.loads(line) for line in (run / "eval" / "test-generate" / "predictions.jsonl").open()]
+    lines = [line for line in lines if line["method"].startswith("rar")]
     assert {line["outcome"] for line in lines} <= {"ok", "repaired", "unreadable"}
     assert all(sorted(line["ranking"]) == sorted(c["name"] for c in line["candidates"]) for line in lines)
     assert all("reply" in line for line in lines)

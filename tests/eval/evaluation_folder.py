@@ -33,7 +33,7 @@ def line_of(number: int, method: str, task: str, shots: int, seed: int) -> dict:
 def row_of(task: str, shots: int, seed: int, method: str) -> dict:
     shares = {"top1": 0.5 + 0.01 * seed, "top5": 1.0, "recall_at_k": 1.0}
     staged = {"top1_given_hit": 0.5, "corrected": 3, "broken": 1} if method.startswith("rar") else {}
-    return {"task": task, "shots": shots, "seed": seed, "method": method, "n": 6} | shares | staged
+    return {"dataset": "armory", "task": task, "shots": shots, "seed": seed, "method": method, "n": 6} | shares | staged
 
 
 def write_evaluation(place: Path) -> Path:
@@ -49,7 +49,7 @@ def write_evaluation(place: Path) -> Path:
         {
             "task": task,
             "shots": shots,
-            "methods": {m: {"mean": 0.5, "sd": 0.01} for m in ("clip_knn", *methods)},
+            "methods": {m: {"mean": 0.5, "sd": 0.01, "low": 0.4, "high": 0.6} for m in ("clip_knn", *methods)},
             "rar_minus_retriever": gain | {"reference": "clip_knn"},
             "rar_minus_untuned": gain | {"reference": "rar_untuned"},
         }

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.records import Ranking
-from eval.metrics import auroc, bootstrap_interval, by_place, hits_at, staged
+from eval.metrics import auroc, bootstrap_interval, by_place, hits_at, resampled_means, staged
 
 rankings = st.lists(st.tuples(st.permutations(range(6)), st.integers(0, 7)), min_size=1, max_size=20)
 
@@ -58,17 +57,29 @@ def test_the_interval_repeats_with_its_seed():
 
 
 def test_staged_figures_on_four_images():
-    candidates = [[1, 2], [1, 2], [1, 2], [3, 4]]
-    orders = [(0, 1), (1, 0), (1, 0), (1, 0)]
-    rankings = [Ranking(order, (), outcome) for order, outcome in zip(orders, ["ok", "ok", "repaired", "ok"])]
     # The truth is kept first, broken, corrected, and not there at all.
-    assert staged(candidates, rankings, [1, 1, 2, 9]) == {
+    first, right, found = [True, True, False, False], [True, False, True, False], [True, True, True, False]
+    assert staged(first, right, found, {"repaired": 1, "ok": 3}) == {
         "top1_given_hit": pytest.approx(2 / 3),
         "corrected": 1,
         "broken": 1,
         "outcomes": {"ok": 3, "repaired": 1},
     }
-    assert staged([[1]], [Ranking((0,))], [2])["top1_given_hit"] is None
+    assert staged([False], [False], [False], {"ok": 1})["top1_given_hit"] is None
+
+
+def test_seeds_are_drawn_beside_classes():
+    """Classes that agree leave the seeds alone to vary, and one seed leaves the classes alone."""
+    groups = np.arange(40)
+    values = np.repeat([[0.0], [1.0]], 40, axis=1)
+    mean, low, high = bootstrap_interval(values, groups, 2000)
+    assert (mean, low, high) == (0.5, 0.0, 1.0)
+    drawn = resampled_means(values, groups, 4000)
+    assert [np.mean(drawn == share) for share in (0, 0.5, 1)] == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+    one = np.random.default_rng(0).normal(size=40)
+    assert bootstrap_interval(one, groups, 500) == bootstrap_interval(one[None], groups, 500)
+    # The same values by every seed are as one seed's: seeds that agree add no doubt.
+    assert bootstrap_interval(np.stack([one] * 3), groups, 500) == pytest.approx(bootstrap_interval(one, groups, 500))
 
 
 def test_accuracy_by_place_shows_a_ranker_that_always_takes_the_first():

@@ -14,7 +14,7 @@ from data_prep.datasets import read_dataset
 from data_prep.errors import UserError
 from data_prep.files import read_json
 from data_prep.recipe import load_saved_recipe
-from eval.run import evaluate, main
+from eval.run import main
 from rar_train.run_folder import find_adapter
 
 ROW = {"task", "dataset", "shots", "seed", "method", "mode", "k", "n", "top1", "top5", "recall_at_k"}
@@ -42,14 +42,25 @@ def evaluated(request: pytest.FixtureRequest, finished: Path, tmp_path_factory) 
     return run / "eval" / f"test-{request.param}"
 
 
-def predictions_of(folder: Path) -> list[dict]:
+def every_line_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def predictions_of(folder: Path) -> list[dict]:
+    """The rankers' predictions, without the retriever's."""
+    return [line for line in every_line_of(folder) if line["method"].startswith("rar") and line["task"] != "unknown"]
 
 
 def test_results_hold_a_row_for_every_memory_and_method(evaluated):
     results = read_json(evaluated / "results.json")
-    head = {"dataset", "split", "mode", "k", "skipped", "rows", "summary", "by_place", "adapter", "encoder"}
-    assert set(results) == head
+    facts = {"dataset", "split", "mode", "k", "skipped", "bootstrap", "adapter", "encoder", "settings", "leaks"}
+    assert set(results) == facts | {"rows", "summary", "by_place", "published"}
+    assert results["leaks"]["clean"] and results["leaks"]["queries"] == results["leaks"]["near_queries"] == 16
+    assert {part: own["images"] for part, own in results["leaks"]["parts"].items()} == {
+        "test_memory": 32,
+        "training": 24,
+    }
+    assert results["published"] == []
     mode = evaluated.name.removeprefix("test-")
     assert (results["dataset"], results["split"], results["mode"], results["k"]) == ("armory", "test", mode, 4)
     rows = results["rows"]
@@ -131,7 +142,8 @@ def test_predictions_hold_a_valid_ranking_for_every_image_memory_and_method(eval
     assert len(lines) == 2 * 5 * 16
     assert len({(line["key"], line["task"], line["shots"], line["seed"], line["method"]) for line in lines}) == 160
     for line in lines:
-        assert set(line) == PREDICTION
+        assert set(line) - {"asked"} == PREDICTION
+        assert ("asked" in line) == (evaluated.name == "test-letters")
         names = [candidate["name"] for candidate in line["candidates"]]
         assert len(names) == 4 and sorted(line["ranking"]) == sorted(names)
         assert sum(line["probabilities"]) == pytest.approx(1, abs=1e-5)
@@ -188,8 +200,7 @@ def test_rankings_depend_neither_on_the_batch_size_nor_on_the_processes(finished
     found = []
     for number, setting in enumerate(("eval.batch_size=1", "eval.batch_size=16", "trainer.devices=2")):
         run = shutil.copytree(finished, tmp_path / f"run-{number}")
-        recipe = load_saved_recipe(run / "recipe.yaml", [*few, setting])
-        evaluate(recipe, *find_adapter(run))
+        main(["--ckpt", str(run), *few, setting])
         lines = predictions_of(run / "eval" / "test-letters")
         found.append([(line["key"], line["method"], line["ranking"]) for line in lines])
     assert found[0] == found[1] == found[2]
@@ -212,6 +223,10 @@ def test_fusion_gate_and_unknown_classes_are_fitted_on_development_and_shown_on_
     assert (unknown["known"], unknown["unknown"]) == (12, 4)
     assert set(unknown["auroc"]) == {"retriever", "probability", "score"}
     assert len(predictions_of(folder)) == 4 * 16
+    assert sum(line["task"] == "unknown" for line in every_line_of(folder)) == 16
+    before = (folder / "results.json").read_bytes()
+    main(["--rescore", str(folder)])  # the gate's curve and the unknown classes too
+    assert (folder / "results.json").read_bytes() == before
     printed = capsys.readouterr().out
     assert "the gate asks about" in printed and "AUROC" in printed
     # Nothing of the test split: fitting on development alone gives the same.
@@ -263,7 +278,7 @@ def test_answers_in_another_precision_are_asked_for_anew(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0"]
     for dtype in ("float32", "bfloat16"):
-        evaluate(load_saved_recipe(run / "recipe.yaml", [*few, f"ranker.dtype={dtype}"]), *find_adapter(run))
+        main(["--ckpt", str(run), *few, f"ranker.dtype={dtype}"])
     assert len(list((run / "eval" / "test-likelihood").glob("answers-*"))) == 2
 
 
@@ -302,7 +317,7 @@ def test_another_base_model_than_the_adapters_is_refused_before_anything_is_writ
     assert not list((run / "eval").rglob("results.json"))
 
 
-def test_images_that_the_run_was_tuned_on_are_not_evaluated(finished, tmp_path):
+def test_images_that_the_run_was_tuned_on_are_not_evaluated_or_counted(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     recipe = load_saved_recipe(tmp_path / "run" / "recipe.yaml", [])
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("test",))
@@ -310,3 +325,8 @@ def test_images_that_the_run_was_tuned_on_are_not_evaluated(finished, tmp_path):
         file.write(f"{dataset.parts['test'][3].digest}\n")
     with pytest.raises(UserError, match="1 of 16 images of test were mined for its training"):
         main(["--ckpt", str(tmp_path / "run")])
+    few = ["eval.shots=[]", "eval.alone_images=0", "eval.leaks=allow"]
+    main(["--ckpt", str(tmp_path / "run"), *few])
+    results = read_json(tmp_path / "run" / "eval" / "test-likelihood" / "results.json")
+    assert not results["leaks"]["clean"] and results["leaks"]["parts"]["training"]["exact"] == 1
+    assert "1 of 16 evaluated images stand in training byte for byte" in capsys.readouterr().out

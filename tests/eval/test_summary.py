@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.summary import print_table, summarise
+from eval.summary import average_rows, summarise
 
 CLASSES = np.array([0, 0, 1, 1])
 # Top-1 hits of four images by seed.
@@ -36,71 +36,59 @@ def hits() -> dict:
     }
 
 
-def test_methods_have_mean_and_sample_deviation_over_seeds(rows, hits):
-    (part,) = summarise(rows, hits, CLASSES, 200)
+def test_methods_have_mean_and_sample_deviation_over_seeds(hits):
+    (part,) = summarise([(hits, CLASSES)], 200)
     assert (part["task"], part["shots"], part["seeds"]) == ("few_shot", 4, 2)
-    assert part["methods"]["rar"] == {"mean": pytest.approx(0.875), "sd": pytest.approx(0.25 / 2**0.5)}
-    assert part["methods"]["clip_zero_shot"] == {"mean": 0.5, "sd": 0.0}
+    rar = part["methods"]["rar"]
+    assert (rar["mean"], rar["sd"]) == (pytest.approx(0.875), pytest.approx(0.25 / 2**0.5))
+    # At worst class 1 by seed 2 alone, at best seed 1 alone.
+    assert (rar["low"], rar["high"]) == (0.5, 1.0)
+    zero = part["methods"]["clip_zero_shot"]
+    assert (zero["mean"], zero["sd"], zero["low"], zero["high"]) == (0.5, 0, 0, 1)
     assert set(part["methods"]) == set(HITS)
 
 
-def test_gains_are_against_the_best_retriever_and_the_untuned_ranker_seeds_averaged_first(rows, hits):
-    (part,) = summarise(rows, hits, CLASSES, 200)
+def test_gains_are_against_the_best_retriever_and_the_untuned_ranker(hits):
+    (part,) = summarise([(hits, CLASSES)], 200)
     gain = part["rar_minus_retriever"]
     assert (gain["reference"], gain["mean"]) == ("clip_zero_shot", pytest.approx(0.375))
-    # Class 0 gains nothing, class 1 gains 0.75: no draw of classes leaves that range.
-    assert (gain["low"], gain["high"]) == (pytest.approx(0), pytest.approx(0.75))
+    # Class 0 gains nothing, class 1 gains 1 by seed 1 and 0.5 by seed 2: no draw leaves that range.
+    assert (gain["low"], gain["high"]) == (pytest.approx(0), pytest.approx(1))
     untuned = part["rar_minus_untuned"]
     assert (untuned["reference"], untuned["mean"]) == ("rar_untuned", pytest.approx(0.5))
 
 
-def test_one_seed_has_no_deviation_and_the_ranker_alone_stays_out_of_the_summary(rows, hits):
-    rows = [one for one in rows if one["seed"] == 1] + [row("ranker_alone", 1, 0.25)]
-    hits = {key: value for key, value in hits.items() if key[2] == 1}
-    (part,) = summarise(rows, hits, CLASSES, 50)
+def test_one_seed_has_no_deviation(hits):
+    (part,) = summarise([({key: value for key, value in hits.items() if key[2] == 1}, CLASSES)], 50)
     assert part["seeds"] == 1 and {figures["sd"] for figures in part["methods"].values()} == {0.0}
-    assert "ranker_alone" not in part["methods"]
 
 
-def test_tasks_and_shots_are_summarised_apart(rows, hits):
-    more = [one | {"shots": 8} for one in rows]
-    more_hits = {(task, 8, seed, method): value for (task, _, seed, method), value in hits.items()}
-    found = summarise(rows + more, hits | more_hits, CLASSES, 50)
+def test_tasks_and_shots_are_summarised_apart(hits):
+    more = {(task, 8, seed, method): value for (task, _, seed, method), value in hits.items()}
+    found = summarise([(hits | more, CLASSES)], 50)
     assert [(part["task"], part["shots"]) for part in found] == [("few_shot", 4), ("few_shot", 8)]
 
 
-def test_the_table_shows_every_method_in_per_cent_and_the_gains_in_points(rows, hits, capsys):
-    rows.append(row("ranker_alone", 1, 0.25))
-    summary = summarise(rows, hits, CLASSES, 200)
-    head = {"dataset": "armory", "split": "test", "mode": "letters", "k": 5}
-    print_table(head | {"rows": rows, "summary": summary})
-    printed = capsys.readouterr().out
-    line = next(text for text in printed.splitlines() if " rar " in text)
-    assert "87.5 ± 17.7" in line and "100.0 ± 0.0" in line
-    assert all(method in printed for method in (*HITS, "ranker_alone"))
-    assert "few_shot 4: rar - clip_zero_shot = +37.5 points" in printed
-    assert "few_shot 4: rar - rar_untuned = +50.0 points" in printed
+def test_over_data_sets_each_counts_alike_whatever_its_size(hits):
+    """A second data set of 40 images on which every method is right, and one method that the first lacks."""
+    perfect = {key: np.ones(40) for key in hits} | {("few_shot", 4, 1, "rar_fused"): np.ones(40)}
+    (part,) = summarise([(hits, CLASSES), (perfect, np.arange(40))], 400)
+    assert set(part["methods"]) == set(HITS)
+    assert part["methods"]["rar"]["mean"] == pytest.approx((0.875 + 1) / 2)
+    # By seed 1 and 1, by seed 2 0.75 and 1, averaged over data sets: 1 and 0.875.
+    assert part["methods"]["rar"]["sd"] == pytest.approx(0.125 / 2**0.5)
+    gain = part["rar_minus_untuned"]
+    assert gain["mean"] == pytest.approx(0.25)
+    assert gain["low"] >= 0 and gain["high"] <= 0.5  # the second data set gains nothing, so half the first's range
 
 
-def test_the_table_tells_what_the_ranker_moved_and_the_lines_below_what_else_was_measured(rows, hits, capsys):
-    staged = {"top1_given_hit": 0.91, "corrected": 17, "broken": 3, "outcomes": {"ok": 3, "unreadable": 1}}
-    rows = [one | staged if one["method"] == "rar" else one for one in rows]
-    place = {"place": 1, "n": 4, "top1": 0.625, "chosen": 0.5}
-    curve = [{"share": tenth / 10, "top1": 0.5 + tenth / 100} for tenth in range(11)]
-    more = {
-        "by_place": {"rar": {"shown": [place, place | {"top1": None}]}},
-        "gate": {"few_shot-4": {"by": "margin", "share_asked": 0.3, "curve": curve}},
-        "unknown": {"auroc": {"score": 0.812}, "signal": "score", "known_accepted": 0.7, "unknown_refused": 0.8},
-    }
-    head = {"dataset": "armory", "split": "test", "mode": "generate", "k": 5}
-    print_table(head | {"rows": rows, "summary": summarise(rows, hits, CLASSES, 50)} | more)
-    printed = " ".join(capsys.readouterr().out.split())
-    for figure in ("91.0 ± 0.0", "17 / 3", "rar: replies ok 6, unreadable 2", "truth is shown: 62.5, -"):
-        assert figure in printed
-    for figure in (
-        "asks about 30 % of the images",
-        "ranked: 50.0, 51.0",
-        "AUROC score 0.812",
-        "70.0 % of known images",
-    ):
-        assert figure in printed
+def test_average_rows_are_means_of_shares_and_sums_of_counts(rows):
+    staged = {"top1_given_hit": 0.5, "corrected": 3, "broken": 1, "outcomes": {"ok": 4}}
+    one = [row | staged if row["method"] == "rar" else row for row in rows]
+    other = [row | {"dataset": "dtd", "n": 10, "top1": 0.0} for row in one if row["method"] != "clip_knn"]
+    found = {(row["method"], row["seed"]): row for row in average_rows([one, other])}
+    assert {row["dataset"] for row in found.values()} == {"average"}
+    assert {method for method, _ in found} == set(HITS) - {"clip_knn"}
+    tuned = found["rar", 2]
+    assert (tuned["top1"], tuned["n"], tuned["corrected"], tuned["broken"]) == (pytest.approx(0.375), 14, 6, 2)
+    assert (tuned["top1_given_hit"], tuned["outcomes"]) == (0.5, {"ok": 8})

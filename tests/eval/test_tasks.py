@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from data_prep.datasets import read_dataset
 from data_prep.encoder import load_encoder
-from data_prep.records import Candidate, Ranking
-from eval.tasks import Setting, ranked_labels, row_of, settings_of, spread
+from eval.tasks import settings_of, spread
 
 
 @settings(max_examples=100, deadline=None)
@@ -74,36 +73,11 @@ def test_candidates_may_come_from_names_or_fused(tiny, made, tmp_path):
         assert own == [labels[: recipe.eval.k] for labels in setting.retrieved[method]]
 
 
-def test_evaluated_images_in_the_memorys_pool_are_warned_of(tiny, made, tmp_path, caplog):
-    recipe, dataset, _ = made
-    dataset.parts["test_memory"].append(dataset.parts["test"][0])
-    try:
-        with caplog.at_level("WARNING", logger="eval.tasks"):
-            settings_of(tiny(tmp_path, "eval.shots=[]"), load_encoder(recipe.retriever), dataset)
-    finally:
-        dataset.parts["test_memory"].pop()
-    assert "1 of 16 evaluated images stand in the memory's pool" in caplog.text
-
-
-def test_a_row_holds_shares_at_1_5_and_k():
-    setting = Setting("few_shot", 4, 2, [], {})
-    ranked = [[1, 2, 3, 4, 5, 6], [2, 1, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1], [9, 8]]
-    row = row_of(setting, "armory", "rar", ranked, [1, 1, 1, 1], 2, "letters")
-    assert row == {
-        "task": "few_shot",
-        "dataset": "armory",
-        "shots": 4,
-        "seed": 2,
-        "method": "rar",
-        "mode": "letters",
-        "k": 2,
-        "n": 4,
-        "top1": 0.25,
-        "top5": 0.5,
-        "recall_at_k": 0.5,
-    }
-
-
-def test_labels_follow_the_ranking():
-    candidates = tuple(Candidate(label, str(label), 0.0) for label in (7, 5, 3))
-    assert ranked_labels(candidates, Ranking((2, 0, 1))) == [3, 7, 5]
+def test_the_whole_training_set_is_a_memory_without_a_draw(tiny, made, tmp_path):
+    _, dataset, _ = made
+    recipe = tiny(tmp_path, "eval.whole_set=true", "eval.zero_shot=false", "eval.shots=[4]", "eval.seeds=[1]")
+    four, whole = settings_of(recipe, load_encoder(recipe.retriever), dataset)
+    assert (whole.task, whole.shots, whole.seed) == ("whole_set", 0, 0)
+    assert set(whole.retrieved) == {"clip_zero_shot", "clip_knn", "clip_fused"}
+    # There are four images a class: four shots are the whole set, by another draw.
+    assert whole.retrieved == four.retrieved

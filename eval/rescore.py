@@ -1,0 +1,54 @@
+"""Figures anew from the predictions of evaluations: no model is loaded, and torch is not imported."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from data_prep.errors import UserError
+from data_prep.files import read_json, write_json
+from eval.combined import combine
+from eval.figures import FIGURES, read_figures
+from eval.page import write_page
+
+log = logging.getLogger(__name__)
+
+
+def rescore(folder: Path) -> dict:
+    """Computes every figure of an evaluation anew, and writes ``results.json`` and the page.
+
+    Args:
+        folder: With ``predictions.jsonl``, and with ``results.json`` for what is no figure (data set, models, settings,
+            leaks); or the folder of several data sets' evaluations.
+
+    Raises:
+        UserError: A file is missing or damaged.
+    """
+    old = read_json(folder / "results.json")
+    if "datasets" in old:
+        for name in old["datasets"]:
+            rescore(folder / name)
+        results = combine(folder, old["datasets"])
+    else:
+        facts = {key: value for key, value in old.items() if key not in FIGURES}
+        results = read_figures(folder, facts).results()
+        write_json(folder / "results.json", results)
+        write_page(folder)
+    changed = sorted(key for key in results if results[key] != old.get(key))
+    log.info("%s: %s", folder, f"changed: {', '.join(changed)}" if changed else "the same figures as before")
+    return results
+
+
+def evaluations_of(run: Path) -> list[Path]:
+    """The folders of a run's evaluations that have predictions, or the one that is given.
+
+    Raises:
+        UserError: There is none.
+    """
+    if (run / "results.json").is_file():
+        return [run]
+    found = {path.parent: read_json(path) for path in sorted(run.glob("eval/*/results.json"))}
+    kept = [folder for folder, results in found.items() if "by_place" in results or "datasets" in results]
+    if not kept:
+        raise UserError(f"{run}: no evaluation there with predictions; run python -m eval.run --ckpt {run} first")
+    return kept
