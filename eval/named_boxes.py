@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from eval.metrics import bootstrap_interval, hits_at, staged
 from eval.questions import Manner, Question, shuffles
 from eval.ranking import to_one_ranking
 from eval.score_policies import Ranked
-from eval.tasks import ranked_labels
 
 log = logging.getLogger(__name__)
 
@@ -133,18 +133,22 @@ class NamedBoxes:
         """Figures of annotated boxes: how often the first name is right, and what the ranker makes of the candidates.
 
         Returns:
-            dict: Shares, 0 to 1, and counts; see ``eval.tasks.row_of`` and ``eval.metrics.staged``.
+            dict: Shares, 0 to 1, and counts; see ``eval.metrics.staged``.
         """
         labels = [[candidate.label for candidate in own] for own in self.candidates]
-        more = {} if method == ALONE else staged(labels, self.rankings[method], self.truths)
-        return {
-            "top1": float(self.hits(method).mean()),
-            "recall_at_k": float(hits_at(labels, self.truths, self.recipe.eval.k).mean()),
-        } | more
+        found = hits_at(labels, self.truths, self.recipe.eval.k)
+        figures = {"top1": float(self.hits(method).mean()), "recall_at_k": float(found.mean())}
+        if method == ALONE:
+            return figures
+        outcomes = Counter(ranking.outcome for ranking in self.rankings[method])
+        return figures | staged(hits_at(labels, self.truths, 1), self.hits(method), found, outcomes)
 
     def hits(self, method: str) -> np.ndarray:
         """Whether the first name of each box is right, 0 or 1, shape ``[n]``."""
-        ranked = [ranked_labels(own, r) for own, r in zip(self.candidates, self.rankings[method], strict=True)]
+        ranked = [
+            [own[place].label for place in ranking.order]
+            for own, ranking in zip(self.candidates, self.rankings[method], strict=True)
+        ]
         return hits_at(ranked, self.truths, 1).astype(float)
 
     def gains(self) -> list[dict]:
