@@ -22,6 +22,7 @@ from data_prep.files import fingerprint, read_json, write_json, write_text
 from data_prep.held_out import check_not_mined
 from data_prep.recipe import load_saved_recipe
 from data_prep.settings import MODES, Recipe
+from eval.evaluated import Evaluated, cases_of
 from eval.evaluation import Evaluation
 from eval.fits import fits_path, save_fits
 from eval.fusion import Fusion
@@ -29,6 +30,7 @@ from eval.page import write_page
 from eval.retriever import evaluate_retriever, print_retriever
 from eval.summary import print_table
 from eval.tasks import settings_of
+from eval.tracking import track_evaluation
 from eval.unknown import Refusal
 from rar_train.adapter import find_adapter
 
@@ -106,10 +108,13 @@ def evaluate(recipe: Recipe, adapter: Path, run: Path) -> dict:
     manifest = read_json(adapter / "manifest.json")
     results = evaluation.results() | more | {"adapter": manifest["adapter"], "encoder": encoder}
     out = out_of(recipe, run)
-    write_text(out / "predictions.jsonl", evaluation.predictions())
+    predictions, pictures = evaluation.predictions(), evaluation.pictures()
+    write_text(out / "predictions.jsonl", predictions)
     write_json(out / "results.json", results)
-    write_json(out / "pictures.json", evaluation.pictures())
+    write_json(out / "pictures.json", pictures)
     log.info("wrote %s, predictions.jsonl and %s", out / "results.json", write_page(out).name)
+    if recipe.tracking.wandb != "disabled":
+        track_evaluation(recipe, run, Evaluated(out.name, results, cases_of(predictions.splitlines()), pictures))
     return results
 
 

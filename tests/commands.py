@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+from argparse import ArgumentParser, Namespace
+from unittest import mock
 
 
 def command_line(module: str, *arguments: str) -> list[str]:
@@ -15,3 +18,28 @@ def environment() -> dict[str, str]:
     """A user's environment: no network for models, and not the test runner's processes."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "WANDB", "COV"))}
     return kept | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "120"}
+
+
+class _Parsed(Exception):
+    """Leaves a command where its arguments are read."""
+
+
+def parsed(module: str, *arguments: str) -> Namespace:
+    """What a command reads from its command line; nothing is done.
+
+    Raises:
+        SystemExit: It knows no such option.
+    """
+
+    def stop(parser: ArgumentParser, own: list[str], read: str) -> None:
+        raise _Parsed(originals[read](parser, own))
+
+    names = ("parse_args", "parse_intermixed_args")
+    originals = {name: getattr(ArgumentParser, name) for name in names}
+    hooks = {name: lambda parser, own, read=name: stop(parser, own, read) for name in names}
+    with mock.patch.multiple(ArgumentParser, **hooks):
+        try:
+            importlib.import_module(module).main(list(arguments))
+        except _Parsed as found:
+            return found.args[0]
+    raise AssertionError(f"{module} reads no options")
