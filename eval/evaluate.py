@@ -10,6 +10,7 @@ from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import Encoder, load_encoder
 from data_prep.files import fingerprint, read_json, write_json, write_text
 from data_prep.settings import Recipe
+from eval.evaluated import Evaluated, cases_of
 from eval.evaluation import Evaluation
 from eval.figures import Figures
 from eval.fits import fits_path, save_fits
@@ -17,6 +18,7 @@ from eval.fusion import Fusion
 from eval.leak_check import leaks_of, refuse_copies
 from eval.page import write_page
 from eval.tasks import settings_of
+from eval.tracking import track_evaluation
 from eval.unknown import Refusal
 
 log = logging.getLogger(__name__)
@@ -132,9 +134,14 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
     figures = Figures(facts)
     write_text(out / "predictions.jsonl", (figures.line(record) for record in evaluation.predictions()))
     results = figures.results()
-    write_json(out / "pictures.json", evaluation.pictures())
+    pictures = evaluation.pictures()
+    write_json(out / "pictures.json", pictures)
     write_json(out / "results.json", results)
     log.info("wrote %s, predictions.jsonl and %s", out / "results.json", write_page(out).name)
+    if recipe.tracking.wandb != "disabled":
+        with open(out / "predictions.jsonl", encoding="utf-8") as lines:
+            evaluated = Evaluated(out.name, results, cases_of(lines), pictures)
+        track_evaluation(recipe, run.folder, evaluated)
     return results
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,13 +35,13 @@ class Evaluated:
         return [case for cases in self.cases.values() for case in cases]
 
 
-def _read_cases(path: Path) -> dict[tuple[str, int, int], list[Case]]:
+def cases_of(predictions: Iterable[str]) -> dict[tuple[str, int, int], list[Case]]:
+    """Takes the lines of ``predictions.jsonl`` together by setting and image."""
     by_setting: dict[tuple, dict[str, dict[str, dict]]] = defaultdict(lambda: defaultdict(dict))
-    with open(path, encoding="utf-8") as lines:
-        for line in map(json.loads, lines):
-            if line["method"] not in ("rar", "rar_untuned") or line["task"] == "unknown":
-                continue
-            by_setting[line["task"], line["shots"], line["seed"]][line["key"]][line["method"]] = line
+    for line in map(json.loads, predictions):
+        if line["method"] not in ("rar", "rar_untuned") or line["task"] == "unknown":
+            continue
+        by_setting[line["task"], line["shots"], line["seed"]][line["key"]][line["method"]] = line
     return {setting: [_case(by_method) for by_method in own.values()] for setting, own in by_setting.items()}
 
 
@@ -83,7 +84,8 @@ def read_evaluations(run: Path) -> list[tuple[Path, Evaluated]]:
     for folder in folders:
         pictures = folder / "pictures.json"
         name = f"{folder.parent.parent.name} {folder.name}" if folder.parent.name == "eval" else folder.name
-        cases = _read_cases(folder / "predictions.jsonl")
+        with open(folder / "predictions.jsonl", encoding="utf-8") as lines:
+            cases = cases_of(lines)
         shown = read_json(pictures) if pictures.exists() else {"images": {}, "classes": {}}
         found.append((folder, Evaluated(name, read_json(folder / "results.json"), cases, shown)))
     return found

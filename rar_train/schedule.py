@@ -16,7 +16,7 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, warmup_share: float, steps: 
         steps: Optimiser steps in the whole run.
 
     Returns:
-        dict: What ``configure_optimizers`` returns, with the schedule advanced every step.
+        dict: What ``configure_optimizers`` returns, with the schedule advanced every step and logged as ``optim/lr``.
     """
     warmup = max(1, round(warmup_share * steps))
 
@@ -27,4 +27,4 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, warmup_share: float, steps: 
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "optim/lr"}}

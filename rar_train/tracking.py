@@ -1,11 +1,18 @@
-"""Where a run's figures go: CSV always, Weights & Biases and TensorBoard by setting."""
+"""Where a run's figures go: CSV always, Weights & Biases and TensorBoard by setting.
+
+In Weights & Biases a fit is one run, however often it is resumed, and the head of a group; each evaluation of it is a
+run of its own in that group (``eval/tracking.py``).
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
@@ -14,6 +21,14 @@ from data_prep.files import write_text
 from data_prep.settings import Recipe
 from rar_train.validation import Ranked
 
+if TYPE_CHECKING:
+    import wandb
+
+log = logging.getLogger(__name__)
+
+# Where the user wants what wandb keeps for uploading; by default it lies beside the offline run that needs it.
+_DATA_DIR = os.environ.get("WANDB_DATA_DIR")
+
 
 def run_id(folder: Path) -> str:
     """The tracker's run id, made once and kept in the run's folder, so that a resumed run goes on."""
@@ -21,6 +36,33 @@ def run_id(folder: Path) -> str:
     if not kept.exists():
         write_text(kept, secrets.token_hex(4))
     return kept.read_text().strip()
+
+
+def wandb_settings(recipe: Recipe, folder: Path, job: str) -> dict:
+    """What every run in Weights & Biases is begun with; also keeps wandb's own notices off the console.
+
+    Args:
+        recipe: Names tracker, project and entity.
+        folder: The fit's folder, whose ``wandb`` holds all runs of its group.
+        job: ``fit`` or ``evaluation``.
+
+    Returns:
+        dict: Arguments of ``wandb.init``, beside ``dir``.
+    """
+    import wandb  # slow
+
+    args = recipe.tracking
+    os.environ["WANDB_DATA_DIR"] = _DATA_DIR or str((folder / "wandb" / "data").resolve())
+    wandb.setup(wandb.Settings(quiet=True, show_info=False, show_warnings=args.wandb == "online"))
+    about = {"project": args.project, "entity": args.entity, "mode": args.wandb}
+    return about | {"group": run_id(folder), "job_type": job}
+
+
+def close_run(run: wandb.Run) -> None:
+    """Ends a run, and says where it is."""
+    where = run.url or f"kept offline; to upload it: wandb sync {run.settings.sync_dir}"
+    run.finish()
+    log.info("tracking: %s", where)
 
 
 def loggers_of(recipe: Recipe, start_step: int, facts: dict | None = None) -> list[Logger]:
@@ -41,12 +83,9 @@ def loggers_of(recipe: Recipe, start_step: int, facts: dict | None = None) -> li
             WandbLogger(
                 name=out.name,
                 save_dir=out,
-                project=recipe.tracking.project,
-                entity=recipe.tracking.entity,
-                offline=recipe.tracking.wandb == "offline",
                 id=run_id(out),
-                resume="allow",
                 config=asdict(recipe) | (facts or {}),
+                **wandb_settings(recipe, out, "fit"),
             )
         )
     return loggers
@@ -81,12 +120,13 @@ def show_rankings(loggers: Sequence[Logger], ranked: Sequence[Ranked], step: int
                 logger.experiment.add_text(tag, f"truth: {truth}  \nranked: {'; '.join(one.names)}", step)
 
 
-def upload_adapter(loggers: Sequence[Logger], folder: Path) -> None:
-    """Puts the adapter, and it alone, into Weights & Biases as an artifact."""
+def finish_tracking(loggers: Sequence[Logger], folder: Path) -> None:
+    """Puts the adapter, and it alone, into Weights & Biases as an artifact, and ends the run there."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             import wandb
 
             artifact = wandb.Artifact(f"adapter-{logger.version}", type="model")
-            artifact.add_dir(str(folder))
+            artifact.add_dir(str(folder), policy="immutable")  # uploaded from where it lies, not from a copy
             logger.experiment.log_artifact(artifact)
+            close_run(logger.experiment)

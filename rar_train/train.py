@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 from omegaconf import OmegaConf
@@ -24,7 +24,7 @@ from rar_train.features import cache_features
 from rar_train.monitor import Monitor, progress_bar, table_lines
 from rar_train.ranker import RankerModule
 from rar_train.strategies import accelerator_of, gathered, is_first_process, strategy_of
-from rar_train.tracking import loggers_of, upload_adapter
+from rar_train.tracking import finish_tracking, loggers_of
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def _trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=recipe.trainer.log_every,
         logger=loggers,
-        callbacks=[*callbacks, *bar],
+        callbacks=[*callbacks, LearningRateMonitor("step"), *bar],
         enable_checkpointing=False,
         enable_progress_bar=bool(bar),
         enable_model_summary=False,
@@ -161,8 +161,8 @@ def _finish(recipe: Recipe, trainer: L.Trainer, module: RankerModule, facts: dic
             with write_folder(folder) as part:
                 shutil.copytree(best.with_suffix(".adapter"), part, dirs_exist_ok=True)
     if trainer.is_global_zero:
-        upload_adapter(trainer.loggers, folder)
         log.info("training: done, %s; adapter%s in %s", figures, f" of {best.stem}" if best else "", folder)
+        finish_tracking(trainer.loggers, folder)
     trainer.strategy.barrier()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from unittest import mock
 
 
 def command_line(module: str, *arguments: str) -> list[str]:
@@ -32,3 +35,28 @@ def call(folder: Path, module: str, *arguments: str, fails: bool = False) -> sub
     if (done.returncode != 0) != fails:
         raise AssertionError(f"exit {done.returncode} of {module} {arguments}\n{done.stdout}\n{done.stderr}")
     return done
+
+
+class _Parsed(Exception):
+    """Leaves a command where its arguments are read."""
+
+
+def parsed(module: str, *arguments: str) -> Namespace:
+    """What a command reads from its command line; nothing is done.
+
+    Raises:
+        SystemExit: It knows no such option.
+    """
+
+    def stop(parser: ArgumentParser, own: list[str], read: str) -> None:
+        raise _Parsed(originals[read](parser, own))
+
+    names = ("parse_args", "parse_intermixed_args")
+    originals = {name: getattr(ArgumentParser, name) for name in names}
+    hooks = {name: lambda parser, own, read=name: stop(parser, own, read) for name in names}
+    with mock.patch.multiple(ArgumentParser, **hooks):
+        try:
+            importlib.import_module(module).main(list(arguments))
+        except _Parsed as found:
+            return found.args[0]
+    raise AssertionError(f"{module} reads no options")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from rar_train.monitor import table_lines
-from rar_train.tracking import loggers_of, run_id, show_rankings, upload_adapter
+from rar_train.tracking import finish_tracking, loggers_of, run_id, show_rankings
+from rar_train.train import train_ranker
 from rar_train.validation import Ranked
+from tests.wandb_records import OfflineRun
 
 
 def test_csv_is_the_only_logger_where_tracking_is_disabled(tiny, tmp_path):
@@ -59,18 +62,42 @@ def ranked_of(pairs) -> list[Ranked]:
     ]
 
 
-def test_rankings_are_shown_with_pictures_and_the_adapter_alone_is_uploaded(tiny, pairs, finished, tmp_path):
+def test_rankings_are_shown_with_pictures_in_both_trackers(tiny, pairs, finished, tmp_path):
     recipe = tiny(tmp_path, "tracking.wandb=offline", "tracking.tensorboard=true")
     loggers = loggers_of(recipe, 0, {"parameters": {"whole": {"trainable": 1, "all": 2}}})
     assert [type(logger).__name__ for logger in loggers] == ["CSVLogger", "TensorBoardLogger", "WandbLogger"]
     show_rankings(loggers, ranked_of(pairs), 7)
-    upload_adapter(loggers, finished / "adapter")
-    assert loggers[2].experiment.config["parameters"]["whole"]["all"] == 2
-    loggers[2].experiment.finish()
+    finish_tracking(loggers, finished / "adapter")
     loggers[1].finalize("success")
-    (table,) = {path.read_text() for path in (tmp_path / "wandb").rglob("*.table.json")}
-    assert '"Image"' in table and pairs[0][0].candidates[2].name in table
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    run = OfflineRun(folder)
+    assert run.config["parameters"]["whole"]["all"] == 2
+    first = run.table("val/rankings")[0]
+    assert first["ranked"].startswith(pairs[0][0].candidates[2].name)
+    assert first["picture"].read_bytes().startswith(b"\x89PNG")
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_an_offline_fit_holds_recipe_curves_rankings_with_pictures_and_the_adapter(tiny, tmp_path, caplog):
+    caplog.set_level("INFO", "rar_train")
+    recipe = tiny(tmp_path / "run", "tracking.wandb=offline")
+    train_ranker(recipe)
+    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    assert f"wandb sync {folder}" in caplog.text
+    run = OfflineRun(folder)
+    assert (run.run.run_id, run.run.run_group, run.run.job_type) == (*[run_id(tmp_path / "run")] * 2, "fit")
+    resolved = asdict(recipe)
+    assert {key: run.config[key] for key in resolved} == resolved
+    curves = {name for step in run.history for name in step}
+    assert curves >= {"train/loss", "val/loss", "val/letters", "val/likelihood", "perf/images_per_s", "optim/lr"}
+
+    for row in run.table("val/rankings"):
+        assert row["picture"].is_relative_to(folder.parent), "an offline run is whole in its own folder"
+        assert row["picture"].read_bytes().startswith(b"\x89PNG") and row["truth"] in row["ranked"].split("; ")
+
+    files = run.files(f"adapter-{run.run.run_id}")
+    assert files.keys() == {"adapter_model.safetensors", "adapter_config.json", "manifest.json"}
+    assert files["adapter_model.safetensors"].samefile(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
 
 
 def test_a_ranking_says_its_names_in_order_and_whether_the_truth_is_first(pairs):
