@@ -164,11 +164,13 @@ def _check(folder: Path, own: dict[str, str], settings: list[str]) -> None:
         )
 
 
+COMMANDS = {"build": _build, "add": _add, "remove": _remove, "check": _check}
+
+
 def main(arguments: list[str]) -> None:
     """Reads the command line and does what it says."""
-    commands = {"build": _build, "add": _add, "remove": _remove, "check": _check}
     check(
-        len(arguments) >= 2 and arguments[0] in commands, "give build, add, remove or check, and a FOLDER; see --help"
+        len(arguments) >= 2 and arguments[0] in COMMANDS, "give build, add, remove or check, and a FOLDER; see --help"
     )
     own = dict(_OWN_KEYS[arguments[0]])
     rest = []
@@ -178,4 +180,4 @@ def main(arguments: list[str]) -> None:
             own[key] = value
         else:
             rest.append(argument)
-    commands[arguments[0]](Path(arguments[1]), own, rest)
+    COMMANDS[arguments[0]](Path(arguments[1]), own, rest)

@@ -52,7 +52,9 @@ def clamp_boxes(boxes: np.ndarray, width: int, height: int) -> tuple[np.ndarray,
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     finite = np.isfinite(boxes).all(1)
     clamped = np.clip(np.where(finite[:, None], boxes, 0), 0, [width, height, width, height])
-    return clamped, finite & (clamped[:, 2] - clamped[:, 0] >= 1) & (clamped[:, 3] - clamped[:, 1] >= 1)
+    pixel = 1 - 1e-9 * max(width, height)  # a right edge that was added up to may have been rounded down
+    sides = clamped[:, 2:] - clamped[:, :2]
+    return clamped, finite & (sides >= pixel).all(1)
 
 
 def crop_scales(boxes: np.ndarray, args: RegionArgs) -> np.ndarray:

@@ -1,0 +1,63 @@
+"""Every command that the documents show can be called, and every file is named in the README."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from data_prep.memory_command import COMMANDS
+from data_prep.recipe import load_recipe
+from tests.commands import parsed
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# What the reader puts in.
+PUT_IN = {"FORMAT": "llava", "NAME": "product"}
+OF_A_RECIPE = ("rar_train.fit", "data_prep.build", "rar_train.doctor")
+
+
+def shown(page: Path) -> list[list[str]]:
+    """The arguments of each ``python -m`` of ours in a page's shell blocks, the module first."""
+    blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    found = []
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if "-m" in words and re.fullmatch(r"(data_prep|rar_train|eval)\.\w+", words[words.index("-m") + 1]):
+            found.append([PUT_IN.get(word, word) for word in words[words.index("-m") + 1 :]])
+    return found
+
+
+COMMANDS_SHOWN = [pytest.param(words, id=f"{page.name}: {' '.join(words)}") for page in PAGES for words in shown(page)]
+
+
+def test_the_pages_show_commands():
+    assert {words.values[0][0] for words in COMMANDS_SHOWN} > {"rar_train.fit", "eval.run", "data_prep.memory"}
+
+
+@pytest.mark.parametrize("words", COMMANDS_SHOWN)
+def test_a_command_of_the_pages_is_understood(words: list[str]):
+    module, *arguments = words
+    if module in OF_A_RECIPE:
+        settings = [word for word in arguments if not word.startswith("--")]
+        assert load_recipe(settings or ["recipe=ranker_lora"]).task
+    elif module == "data_prep.memory":
+        assert arguments[0] in COMMANDS
+    else:
+        args = parsed(module, *arguments)
+        settings = [word for words in vars(args).values() if isinstance(words, list) for word in words]
+        own = [word for word in settings if "=" in word and not word.startswith("recipe=")]
+        assert load_recipe(["recipe=ranker_lora", *own]).task
+
+
+def test_the_readme_names_every_file_and_no_other():
+    tree = re.search(r"^## Files\n+```\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)[1]
+    named = set(re.findall(r"\b(\w+)\.py\b", tree))
+    there = {file.stem for package in ("data_prep", "rar_train", "eval") for file in (ROOT / package).glob("*.py")}
+    there -= {stem for stem in there if stem.startswith(("__", "nano_"))}
+    assert there <= named, f"not in the README's tree: {sorted(there - named)}"
+    inside = {file.stem for package in ("data_prep", "rar_train", "eval") for file in (ROOT / package).rglob("*.py")}
+    assert named <= inside, f"in the README's tree alone: {sorted(named - inside)}"
