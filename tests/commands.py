@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+import shlex
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
@@ -60,3 +62,20 @@ def parsed(module: str, *arguments: str) -> Namespace:
         except _Parsed as found:
             return found.args[0]
     raise AssertionError(f"{module} reads no options")
+
+
+def shown(page: Path, put_in: dict[str, str]) -> list[list[str]]:
+    """The arguments of each ``python -m`` of ours in a page's shell blocks, the module first.
+
+    Args:
+        page: Markdown.
+        put_in: What stands for the words that the reader replaces.
+    """
+    blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    found = []
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if "-m" in words and re.fullmatch(r"(data_prep|rar_train|eval)\.\w+", words[words.index("-m") + 1]):
+            found.append([put_in.get(word, word) for word in words[words.index("-m") + 1 :]])
+    return found

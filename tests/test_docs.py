@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
 from data_prep.memory_command import COMMANDS
 from data_prep.recipe import load_recipe
-from tests.commands import parsed
+from tests.commands import parsed, shown
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -19,19 +18,9 @@ PUT_IN = {"FORMAT": "llava", "NAME": "product"}
 OF_A_RECIPE = ("rar_train.fit", "data_prep.build", "rar_train.doctor")
 
 
-def shown(page: Path) -> list[list[str]]:
-    """The arguments of each ``python -m`` of ours in a page's shell blocks, the module first."""
-    blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    found = []
-    for line in lines:
-        words = shlex.split(line, comments=True)
-        if "-m" in words and re.fullmatch(r"(data_prep|rar_train|eval)\.\w+", words[words.index("-m") + 1]):
-            found.append([PUT_IN.get(word, word) for word in words[words.index("-m") + 1 :]])
-    return found
-
-
-COMMANDS_SHOWN = [pytest.param(words, id=f"{page.name}: {' '.join(words)}") for page in PAGES for words in shown(page)]
+COMMANDS_SHOWN = [
+    pytest.param(words, id=f"{page.name}: {' '.join(words)}") for page in PAGES for words in shown(page, PUT_IN)
+]
 
 
 def test_the_pages_show_commands():

@@ -1,0 +1,43 @@
+"""The commands of the README and of the pages run, in the order in which they stand there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.commands import call, shown
+from tests.e2e.test_own_pictures import write_digits
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README", "docs/detection", "docs/discovery", "docs/examples", "docs/retrieval", "docs/training")
+PUT_IN = {"RUN": "runs/ranker_lora", "PATH": "digits", "FORMAT": "rar", "FOLDER": "out", "NAME": "product",
+          "rar.json": "out/rar.json", "ROOT": "out", "photographs/": "digits/one"}  # fmt: skip
+# Data sets, models and machines that are not to be had here, and a page that is served until it is stopped.
+ELSEWHERE = ("DATA", "COCO", "V3Det", "retriever.model=ViT-B-16", "recipe=ranker_lora_qwen2_5_vl_7b",
+             "recipe=ranker_deepspeed_z2", "eval.demo")  # fmt: skip
+
+
+def elsewhere(words: list[str]) -> bool:
+    return any(word == own or word.endswith(f"={own}") for word in words for own in ELSEWHERE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", ["README.md", "detection.md", "discovery.md", "examples.md", "retrieval.md", "training.md"]
+)
+def test_the_commands_of_a_page_run(page: str, evaluated: Path, small, tmp_path: Path):
+    write_digits(tmp_path / "digits", per_class=12)
+    shutil.copytree(evaluated / "cache", tmp_path / "cache")
+    shutil.copytree(evaluated / "run", tmp_path / "runs" / "ranker_lora", ignore=shutil.ignore_patterns("eval"))
+    ran = 0
+    for module, *arguments in shown(ROOT / f"{page}.md", PUT_IN):
+        if elsewhere([module, *arguments]):
+            continue
+        if any(word.startswith("recipe=") for word in arguments) and module != "rar_train.doctor":
+            arguments += small
+        arguments += ["discover.sentences=none"] if module == "eval.discover" else []
+        call(tmp_path, module, *arguments)
+        ran += 1
+    assert ran
