@@ -24,9 +24,7 @@ def elsewhere(words: list[str]) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", ["README.md", "detection.md", "discovery.md", "examples.md", "retrieval.md", "training.md"]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_run(page: str, evaluated: Path, small, tmp_path: Path):
     write_digits(tmp_path / "digits", per_class=12)
     shutil.copytree(evaluated / "cache", tmp_path / "cache")
