@@ -252,13 +252,14 @@ def _joined(lines: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _main(arguments: list[str]) -> None:
-    from data_prep.memory_command import main
+def main(arguments: list[str]) -> None:
+    """Hands the command line on."""
+    from data_prep.memory_command import main as do
 
-    main(arguments)
+    do(arguments)
 
 
 if __name__ == "__main__":
     from data_prep.command import run_command
 
-    sys.exit(run_command(_main, __doc__))
+    sys.exit(run_command(main, __doc__))

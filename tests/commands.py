@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import io
+import logging
 import os
 import re
 import shlex
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
+
+from data_prep.command import run_command
 
 
 def command_line(module: str, *arguments: str) -> list[str]:
@@ -37,6 +42,24 @@ def call(folder: Path, module: str, *arguments: str, fails: bool = False) -> sub
     if (done.returncode != 0) != fails:
         raise AssertionError(f"exit {done.returncode} of {module} {arguments}\n{done.stdout}\n{done.stderr}")
     return done
+
+
+def call_here(folder: Path, module: str, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess:
+    """Runs a command as ``call`` does, but in this process: its libraries are imported already."""
+    program = importlib.import_module(module)
+    out, err = io.StringIO(), io.StringIO()
+    log = logging.StreamHandler(err)
+    logging.getLogger().addHandler(log)
+    words = [module, *arguments, *(() if fails else ("--debug",))]
+    try:
+        with chdir(folder), mock.patch.object(sys, "argv", words), redirect_stdout(out), redirect_stderr(err):
+            code = run_command(program.main, program.__doc__)
+    except SystemExit as end:  # argparse
+        code = int(end.code or 0)
+    finally:
+        logging.getLogger().removeHandler(log)
+    assert (code != 0) == fails, f"exit {code} of {module} {arguments}\n{out.getvalue()}\n{err.getvalue()}"
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 class _Parsed(Exception):

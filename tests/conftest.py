@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import call
+from tests.commands import call, call_here
 
 # Small enough for seconds, large enough that every stage has something to do.
 SMALL = (
@@ -47,3 +47,9 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     """Runs a command in the test's own folder."""
     return partial(call, tmp_path)
+
+
+@pytest.fixture
+def run_here(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """The same in this process, for tests that look at what a command does rather than how it starts."""
+    return partial(call_here, tmp_path)

@@ -194,6 +194,7 @@ def test_a_copy_encoded_anew_is_left_out_counted_and_listed(encoder, dataset, mi
     assert max(c.score for c in plain["again-image"].candidates) > 0.98
 
 
+@pytest.mark.slow
 def test_several_processes_mine_the_same_bytes(mined, monkeypatch, tmp_path):
     monkeypatch.setattr(blockwise, "BLOCK", 3)
     monkeypatch.setattr(blockwise, "_SMALL", 1)

@@ -26,11 +26,11 @@ def write_textures(root: Path) -> None:
     (root / "dtd" / "split_zhou_DescribableTextures.json").write_text(json.dumps(split))
 
 
-def test_dtd_is_mined_with_its_name_and_its_place(run_command, small, tmp_path: Path):
+def test_dtd_is_mined_with_its_name_and_its_place(run_here, small, tmp_path: Path):
     write_textures(tmp_path / "DATA")
     settings = [setting for setting in small if not setting.startswith("data.")]
     arguments = ("recipe=ranker_lora", "data.name=dtd", "data.root=DATA", "out=run", "cache=cache")
-    done = run_command("data_prep.build", *arguments, *settings)
+    done = run_here("data_prep.build", *arguments, *settings)
     assert done.stderr.count("made: ") == 2
     (drawn,) = (tmp_path / "cache").glob("split_fewshot-*/shot_2-seed_1.json")
     keys = json.loads(drawn.read_text())

@@ -28,27 +28,27 @@ FIT = ("recipe=ranker_lora", "out=run", "cache=cache")
         ("eval.run", ("--ckpt", "nowhere"), ("nowhere", "rar_train.fit")),
     ],
 )
-def test_a_mistake_is_named(module: str, arguments: tuple[str, ...], said: tuple[str, ...], run_command):
-    done = run_command(module, *arguments, fails=True)
+def test_a_mistake_is_named(module: str, arguments: tuple[str, ...], said: tuple[str, ...], run_here):
+    done = run_here(module, *arguments, fails=True)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     for words in said:
         assert words in done.stderr
 
 
-def test_a_recipe_is_printed_resolved_and_nothing_is_done(run_command, tmp_path):
-    done = run_command("rar_train.fit", *FIT, "ranker.lora.rank=7", "--print")
+def test_a_recipe_is_printed_resolved_and_nothing_is_done(run_here, tmp_path):
+    done = run_here("rar_train.fit", *FIT, "ranker.lora.rank=7", "--print")
     printed = OmegaConf.create(done.stdout)
     assert printed.ranker.lora.rank == 7 and printed.task == "ranker" and printed.optim.epochs == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_hub_models_reach_the_real_loaders_and_say_how_to_use_a_copy(run_command):
+def test_hub_models_reach_the_real_loaders_and_say_how_to_use_a_copy(run_here):
     hub = ("retriever.model=ViT-B-16", "retriever.pretrained=openai", "ranker.model=llava-hf/llava-1.5-7b-hf")
-    ranker = run_command("rar_train.fit", *FIT, *hub, fails=True)
+    ranker = run_here("rar_train.fit", *FIT, *hub, fails=True)
     assert "ranker.model=llava-hf/llava-1.5-7b-hf" in ranker.stderr
     assert "ranker.model=FOLDER" in ranker.stderr
-    retriever = run_command("data_prep.build", *FIT, *hub, fails=True)
+    retriever = run_here("data_prep.build", *FIT, *hub, fails=True)
     assert "retriever.model=ViT-B-16" in retriever.stderr
     assert "retriever.pretrained=PATH" in retriever.stderr
     for done in (ranker, retriever):
@@ -56,44 +56,44 @@ def test_hub_models_reach_the_real_loaders_and_say_how_to_use_a_copy(run_command
         assert "Traceback" not in done.stderr
 
 
-def test_a_half_matching_adapter_is_refused(fitted: Path, run_command):
+def test_a_half_matching_adapter_is_refused(fitted: Path, run_here):
     weights = fitted / "adapter" / "adapter_model.safetensors"
     kept = load_file(weights)
     dropped = sorted(kept)[0]
     kept.pop(dropped)
     save_file(kept, weights)
-    done = run_command("eval.run", "--ckpt", "run", fails=True)
+    done = run_here("eval.run", "--ckpt", "run", fails=True)
     assert done.returncode == 2
     assert "1 weights missing" in done.stderr
     assert "nothing was loaded" in done.stderr
 
 
-def test_an_adapter_of_another_base_is_refused(fitted: Path, run_command):
+def test_an_adapter_of_another_base_is_refused(fitted: Path, run_here):
     manifest = fitted / "adapter" / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"base_model": "llava-1.5-7b-hf-0123"}))
-    done = run_command("eval.run", "--ckpt", "run", fails=True)
+    done = run_here("eval.run", "--ckpt", "run", fails=True)
     assert done.returncode == 2
     assert "llava-1.5-7b-hf-0123" in done.stderr
 
 
-def test_a_corrupt_shard_is_named(fitted: Path, run_command, small, tmp_path: Path):
+def test_a_corrupt_shard_is_named(fitted: Path, run_here, small, tmp_path: Path):
     for shard in (tmp_path / "cache").glob("examples-tuning-*/*.tar"):
         data = bytearray(shard.read_bytes())
         data[len(data) // 2] ^= 0xFF
         shard.write_bytes(data)
     shutil.rmtree(fitted)
-    done = run_command("rar_train.fit", *FIT, *small, "tracking.wandb=disabled", fails=True)
+    done = run_here("rar_train.fit", *FIT, *small, "tracking.wandb=disabled", fails=True)
     assert done.returncode == 2
     assert "examples-000000.tar" in done.stderr
     assert "delete" in done.stderr
 
 
-def test_a_damaged_memory_is_named(fitted: Path, run_command, small, tmp_path: Path):
+def test_a_damaged_memory_is_named(fitted: Path, run_here, small, tmp_path: Path):
     for index in (tmp_path / "cache").glob("memory-*/index-*.faiss"):
         index.write_bytes(index.read_bytes()[:-8])
     for examples in (tmp_path / "cache").glob("examples-*"):
         shutil.rmtree(examples)
-    done = run_command("data_prep.build", *FIT, *small, fails=True)
+    done = run_here("data_prep.build", *FIT, *small, fails=True)
     assert done.returncode == 2
     assert "index-" in done.stderr and ".faiss: missing or damaged" in done.stderr
 

@@ -40,15 +40,15 @@ def write_classes(folder: Path, per_class: int = 6) -> None:
                 table.writerow([path, name, {per_class - 1: "test", per_class - 2: "val"}.get(n, "train")])
 
 
-def test_hard_names_survive_from_the_table_to_the_reply_parser(run_command, tmp_path: Path):
+def test_hard_names_survive_from_the_table_to_the_reply_parser(run_here, tmp_path: Path):
     write_classes(tmp_path / "data")
     settings = (
         "recipe=ranker_lora", "data.name=folder", "data.root=data", "cache=cache", "eval.shots=[2]",
         "mining.ground_truth=insert",
     )  # fmt: skip
-    done = run_command("data_prep.build", *settings)
+    done = run_here("data_prep.build", *settings)
     assert "report.html" in done.stderr
-    run_command("data_prep.export", "--format", "openai", "--to", "out", *settings)
+    run_here("data_prep.export", "--format", "openai", "--to", "out", *settings)
     records = json.loads((tmp_path / "out" / "openai.json").read_text(encoding="utf-8"))
     assert len(records) == len(CLASSES) * 4 * 2
     expected = {name for name in CLASSES if name != "crane"} | {"crane (2)"}
@@ -60,11 +60,11 @@ def test_hard_names_survive_from_the_table_to_the_reply_parser(run_command, tmp_
         assert read_list(answer, shown).outcome == "ok"
         named.update(shown)
     assert named == expected
-    refused = run_command("data_prep.export", "--format", "openai", "--to", "data", *settings, fails=True)
+    refused = run_here("data_prep.export", "--format", "openai", "--to", "data", *settings, fails=True)
     assert "holds other files" in refused.stderr
     # An image of the test split that stands in train too is a leak.
     (tmp_path / "data/images/0-5.png").write_bytes((tmp_path / "data/images/0-0.png").read_bytes())
-    leak = run_command("data_prep.build", *settings, fails=True)
+    leak = run_here("data_prep.build", *settings, fails=True)
     assert "1 of 32 tuning images are evaluated too" in leak.stderr
-    mended = run_command("data_prep.build", *settings, "mining.evaluated_copies=skip")
+    mended = run_here("data_prep.build", *settings, "mining.evaluated_copies=skip")
     assert "left out 1 tuning images that are evaluated too" in mended.stderr

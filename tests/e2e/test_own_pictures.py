@@ -29,7 +29,7 @@ def write_digits(folder: Path, per_class: int) -> None:
 def test_a_folder_of_scans_trains_and_evaluates_with_settings_alone(run_command, tmp_path: Path):
     write_digits(tmp_path / "digits", per_class=20)
     run_command("rar_train.fit", "recipe=ranker_lora", "data.name=folder", "data.root=digits", "out=run", "cache=cache")
-    run_command("eval.run", "--ckpt", "run")
+    run_command("eval.run", "--ckpt", "run", "eval.shots=[4]")
     results = json.loads((tmp_path / "run" / "eval" / "test-likelihood" / "results.json").read_text())
     assert results["dataset"] == "digits"
     top1 = {
@@ -42,7 +42,7 @@ def test_a_folder_of_scans_trains_and_evaluates_with_settings_alone(run_command,
     assert truths == set(NAMES)
 
 
-def test_a_table_with_splits_is_read_as_given(run_command, small, tmp_path: Path):
+def test_a_table_with_splits_is_read_as_given(run_here, small, tmp_path: Path):
     write_digits(tmp_path / "digits", per_class=8)
     with open(tmp_path / "samples.csv", "w", newline="") as file:
         table = csv.writer(file)
@@ -53,7 +53,7 @@ def test_a_table_with_splits_is_read_as_given(run_command, small, tmp_path: Path
                 table.writerow([f"digits/{name}/{number}.png", name, split])
     settings = [s for s in small if not s.startswith("data.")]
     arguments = ("recipe=ranker_lora", "data.name=folder", "data.root=samples.csv", "out=run", "cache=cache")
-    run_command("rar_train.fit", *arguments, *settings)
-    run_command("eval.run", "--ckpt", "run", "eval.zero_shot=false", "eval.seeds=[1]")
+    run_here("rar_train.fit", *arguments, *settings)
+    run_here("eval.run", "--ckpt", "run", "eval.zero_shot=false", "eval.seeds=[1]")
     results = json.loads((tmp_path / "run" / "eval" / "test-likelihood" / "results.json").read_text())
     assert {row["n"] for row in results["rows"] if row["method"] == "rar"} == {20}

@@ -20,9 +20,9 @@ SIZES = (
 TUNE = ("recipe=retriever_clip", *SIZES, "tracking.wandb=disabled", "optim.batch_size=16", "trainer.checkpoint_every=4")
 
 
-def test_a_tuned_retriever_is_compared_with_what_it_was(run_command, tmp_path: Path):
-    run_command("rar_train.fit", *TUNE, "optim.max_steps=4", "out=run")
-    done = run_command("eval.run", "--ckpt", "run", "eval.shots=[2]", "eval.seeds=[1]", "eval.bootstrap=100")
+def test_a_tuned_retriever_is_compared_with_what_it_was(run_here, tmp_path: Path):
+    run_here("rar_train.fit", *TUNE, "optim.max_steps=4", "out=run")
+    done = run_here("eval.run", "--ckpt", "run", "eval.shots=[2]", "eval.seeds=[1]", "eval.bootstrap=100")
     assert "recall@5 of the retriever" in done.stdout
     results = json.loads((tmp_path / "run" / "eval" / "test-retriever" / "results.json").read_text())
     methods = {(row["method"], row["encoder"]) for row in results["rows"]}
@@ -42,9 +42,9 @@ def test_two_processes_tune_as_one_does(run_command, tmp_path: Path):
     assert max((one[name] - value).abs().max() for name, value in two.items()) < 1e-3
 
 
-def test_a_memory_is_built_and_checked(run_command):
-    run_command("data_prep.memory", "build", "mem", "recipe=ranker_lora", *SIZES, "retriever.index=hnsw")
-    checked = run_command("data_prep.memory", "check", "mem", "k=3")
+def test_a_memory_is_built_and_checked(run_here):
+    run_here("data_prep.memory", "build", "mem", "recipe=ranker_lora", *SIZES, "retriever.index=hnsw")
+    checked = run_here("data_prep.memory", "check", "mem", "k=3")
     found = r"images: 72 entries, hnsw: recall@3 (1\.0000|0\.9\d+) against exact, \d+ queries/s"
     assert re.search(found, checked.stdout)
 

@@ -52,13 +52,13 @@ def test_fit_then_eval_gives_rows_intervals_and_predictions(evaluated: Path):
     assert row["top1"] == pytest.approx(counted)
 
 
-def test_the_other_ranking_modes_and_a_checkpoint_evaluate_too(fitted: Path, run_command, tmp_path: Path):
+def test_the_other_ranking_modes_and_a_checkpoint_evaluate_too(fitted: Path, run_here, tmp_path: Path):
     run = fitted
     quick = ("eval.seeds=[1]", "eval.alone_images=0")
-    run_command("eval.run", "--ckpt", "run", "--mode", "letters", "--split", "development", *quick)
+    run_here("eval.run", "--ckpt", "run", "--mode", "letters", "--split", "development", *quick)
     letters = json.loads((run / "eval" / "development-letters" / "results.json").read_text())
     assert letters["mode"] == "letters"
-    run_command("eval.run", "--ckpt", "run", "--mode", "generate", *quick)
+    run_here("eval.run", "--ckpt", "run", "--mode", "generate", *quick)
     lines = [json.loads(line) for line in (run / "eval" / "test-generate" / "predictions.jsonl").open()]
     lines = [line for line in lines if line["method"].startswith("rar")]
     assert {line["outcome"] for line in lines} <= {"ok", "repaired", "unreadable"}
@@ -66,24 +66,24 @@ def test_the_other_ranking_modes_and_a_checkpoint_evaluate_too(fitted: Path, run
     assert all("reply" in line for line in lines)
 
     pages = ("run/eval/test-generate", "run/eval/development-letters")
-    run_command("eval.report", *pages, "--to", "both.html")
+    run_here("eval.report", *pages, "--to", "both.html")
     both = (tmp_path / "both.html").read_text()
     assert "run test-generate" in both and "run development-letters" in both
 
     checkpoint = sorted((run / "checkpoints").glob("step-*.ckpt"))[0]
-    run_command("eval.run", "--ckpt", str(checkpoint), *quick)
+    run_here("eval.run", "--ckpt", str(checkpoint), *quick)
     early = json.loads((run / "eval" / "test-likelihood" / "results.json").read_text())
     final = json.loads((run / "adapter" / "manifest.json").read_text())["adapter"]
     assert early["adapter"] != final
 
 
-def test_a_second_fit_reuses_what_is_there_and_says_so(fitted: Path, run_command, small, tmp_path: Path):
+def test_a_second_fit_reuses_what_is_there_and_says_so(fitted: Path, run_here, small, tmp_path: Path):
     before = (fitted / "adapter" / "adapter_model.safetensors").read_bytes()
-    again = run_command("rar_train.fit", "recipe=ranker_lora", "out=run", "cache=cache", *small)
+    again = run_here("rar_train.fit", "recipe=ranker_lora", "out=run", "cache=cache", *small)
     assert "reusing its adapter" in again.stderr
     assert (fitted / "adapter" / "adapter_model.safetensors").read_bytes() == before
     # Another rank needs another adapter, but the same examples.
-    other = run_command("rar_train.fit", "recipe=ranker_lora", "out=other", "cache=cache", *small, "ranker.lora.rank=4")
+    other = run_here("rar_train.fit", "recipe=ranker_lora", "out=other", "cache=cache", *small, "ranker.lora.rank=4")
     assert "mining: reusing" in other.stderr
     ranks = {
         tuple(t.shape) for n, t in load_file(tmp_path / "other/adapter/adapter_model.safetensors").items() if "A" in n
@@ -91,16 +91,16 @@ def test_a_second_fit_reuses_what_is_there_and_says_so(fitted: Path, run_command
     assert {shape[0] for shape in ranks} == {4}
 
 
-def test_two_runs_of_one_seed_are_equal_to_the_last_bit(evaluated: Path, run_command, small, tmp_path: Path):
+def test_two_runs_of_one_seed_are_equal_to_the_last_bit(evaluated: Path, run_here, small, tmp_path: Path):
     shutil.copytree(evaluated / "cache", tmp_path / "cache")
     settings = ("recipe=ranker_lora", "cache=cache", *small, "tracking.wandb=disabled")
-    run_command("rar_train.fit", "out=run", *settings)
-    run_command("eval.run", "--ckpt", "run")
+    run_here("rar_train.fit", "out=run", *settings)
+    run_here("eval.run", "--ckpt", "run")
     one, two = evaluated / "run", tmp_path / "run"
     for file in ("adapter/adapter_model.safetensors", "eval/test-likelihood/predictions.jsonl"):
         assert (one / file).read_bytes() == (two / file).read_bytes(), file
     rows = [json.loads((run / "eval/test-likelihood/results.json").read_text())["rows"] for run in (one, two)]
     assert rows[0] == rows[1]
-    run_command("rar_train.fit", "out=other", *settings, "seed=1")
+    run_here("rar_train.fit", "out=other", *settings, "seed=1")
     weights = "adapter/adapter_model.safetensors"
     assert (tmp_path / "other" / weights).read_bytes() != (one / weights).read_bytes()
