@@ -20,6 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed
 	$(BIN)/python -m rar_train.fit recipe=ranker_lora out=$(RUN)
 	$(BIN)/python -m eval.run --ckpt $(RUN)
+	$(BIN)/python -m eval.detection --ckpt $(RUN)
 
 # Two processes of one thread each: most tests wait for a subprocess. In the files' order, or the longest would come last.
 test: lint
