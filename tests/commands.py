@@ -48,16 +48,23 @@ def call_here(folder: Path, module: str, *arguments: str, fails: bool = False) -
     """Runs a command as ``call`` does, but in this process: its libraries are imported already."""
     program = importlib.import_module(module)
     out, err = io.StringIO(), io.StringIO()
-    log = logging.StreamHandler(err)
-    logging.getLogger().addHandler(log)
+    log, packages = logging.StreamHandler(err), [logging.getLogger(name) for name in ("data_prep", "rar_train", "eval")]
+    levels = [package.level for package in packages]
+    for package in packages:
+        package.addHandler(log)
+        package.setLevel(logging.INFO)
     words = [module, *arguments, *(() if fails else ("--debug",))]
     try:
-        with chdir(folder), mock.patch.object(sys, "argv", words), redirect_stdout(out), redirect_stderr(err):
+        # What quiets the libraries would quieten the tests that come after.
+        quiet = mock.patch("data_prep.command.quiet_libraries")
+        with quiet, chdir(folder), mock.patch.object(sys, "argv", words), redirect_stdout(out), redirect_stderr(err):
             code = run_command(program.main, program.__doc__)
     except SystemExit as end:  # argparse
         code = int(end.code or 0)
     finally:
-        logging.getLogger().removeHandler(log)
+        for package, level in zip(packages, levels, strict=True):
+            package.removeHandler(log)
+            package.setLevel(level)
     assert (code != 0) == fails, f"exit {code} of {module} {arguments}\n{out.getvalue()}\n{err.getvalue()}"
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
