@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from eval.summary import average_rows, summarise
 from eval.table import leak_lines, print_results, published_lines
-
-CLASSES = np.array([0, 0, 1, 1])
-# Top-1 hits of four images by seed.
-HITS = {
-    "clip_knn": {1: [1, 0, 0, 0], 2: [0, 0, 0, 0]},
-    "clip_zero_shot": {1: [1, 1, 0, 0], 2: [1, 1, 0, 0]},
-    "rar_untuned": {1: [1, 0, 1, 0], 2: [1, 0, 0, 0]},
-    "rar": {1: [1, 1, 1, 1], 2: [1, 1, 1, 0]},
-}
-
-
-def row(method: str, seed: int, top1: float) -> dict:
-    head = {"task": "few_shot", "dataset": "armory", "shots": 4, "seed": seed, "method": method, "mode": "", "k": 5}
-    return head | {"n": 4, "top1": top1, "top5": 1.0, "recall_at_k": 1.0}
+from tests.eval.by_hand import CLASSES, HITS, hits_by_hand, row, rows_by_hand
 
 
 @pytest.fixture
 def rows() -> list[dict]:
-    return [row(method, seed, float(np.mean(hits))) for method, own in HITS.items() for seed, hits in own.items()]
+    return rows_by_hand()
 
 
 @pytest.fixture
 def hits() -> dict:
-    return {
-        ("few_shot", 4, seed, method): np.array(values, float)
-        for method, own in HITS.items()
-        for seed, values in own.items()
-    }
+    return hits_by_hand()
 
 
 def test_the_table_shows_every_method_in_per_cent_and_the_gains_in_points(rows, hits, capsys):
