@@ -7,7 +7,6 @@ many pictures would teach those classes.
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from PIL import Image
 
 from data_prep.blazon import DETAILS, Blazon, random_blazon_of
 from data_prep.files import fingerprint, read_json, write_folder, write_json
+from data_prep.pools import worker_pool
+from data_prep.progress import bar
 from data_prep.shields import render
 
 log = logging.getLogger(__name__)
@@ -74,11 +75,11 @@ def base_corpus(cache: Path, thousands: int, size: int, seed: int, processes: in
         log.info("base corpus: reusing %s", folder.name)
     else:
         log.info("base corpus: drawing %d pictures", thousands * _CHUNK)
-        with write_folder(folder) as part, ProcessPoolExecutor(processes) as pool:
+        with write_folder(folder) as part, worker_pool(processes) as pool:
             jobs = [pool.submit(_draw_chunk, seed, chunk, size) for chunk in range(thousands)]
             images = np.lib.format.open_memmap(part / "images.npy", "w+", np.uint8, (thousands * _CHUNK, size, size, 3))
             blazons: list[Blazon] = []
-            for chunk, job in enumerate(jobs):
+            for chunk, job in enumerate(bar("drawing thousands", jobs)):
                 drawn, images[chunk * _CHUNK : (chunk + 1) * _CHUNK] = job.result()
                 blazons += drawn
             images.flush()

@@ -21,6 +21,8 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
+from data_prep.progress import bar
+
 BLOCK = 4096  # as FAISS itself cuts queries
 _SMALL = 20  # FAISS sums so few queries in another way; a remainder of so few joins the block before it
 LEAST_BLOCKS = 2  # per process: below it, starting processes takes longer than they save
@@ -65,10 +67,21 @@ class _BlockWriter(BasePredictionWriter):
         super().__init__("batch")
         self.folder = folder
 
+    def on_predict_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Shows how far the first process is."""
+        self.bar = bar("searching blocks", total=trainer.num_predict_batches[0]) if trainer.is_global_zero else None
+
     def write_on_batch_end(self, trainer, module, prediction: tuple[int, list], *rest) -> None:
         """Writes one block."""
         number, results = prediction
         (self.folder / str(number)).write_bytes(pickle.dumps(results))
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_predict_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Takes the bar away."""
+        if self.bar is not None:
+            self.bar.close()
 
 
 def search_blockwise(search: Callable[[np.ndarray], list], queries: int, processes: int) -> list[Any]:

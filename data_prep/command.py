@@ -8,7 +8,8 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from data_prep.errors import UserError
+from data_prep.errors import Interrupted, UserError
+from data_prep.progress import watched
 
 
 def quiet_libraries() -> None:
@@ -20,6 +21,9 @@ def quiet_libraries() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
         logging.getLogger(chatty).propagate = False
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of what newer releases will call otherwise
+    if not watched():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # of the libraries' own bars, such as transformers'
     # Notices between libraries, about calls that this project does not make itself or must make for older releases.
     libraries = "lightning|torch|faiss|webdataset|peft|transformers"
     for category in (UserWarning, FutureWarning):
@@ -50,8 +54,12 @@ def run_command(main: Callable[[list[str]], None], help_text: str) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from what is done", file=sys.stderr)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning turns the first into the second.
+        if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        said = str(stop) if isinstance(stop, Interrupted) else "interrupted; the same command goes on from what is done"
+        print(f"\n{said}", file=sys.stderr)
         return 130
     except Exception as error:
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

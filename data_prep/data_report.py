@@ -16,6 +16,7 @@ import numpy as np
 from data_prep.errors import UserError
 from data_prep.files import file_hash, fingerprint, write_folder, write_json, write_text
 from data_prep.lots import shuffled
+from data_prep.progress import bar
 from data_prep.prompt_lengths import TokenCounter
 from data_prep.prompts import letters_prompt, list_answer, list_prompt
 from data_prep.records import RankingExample
@@ -63,7 +64,7 @@ def figures(opened: ShardedExamples, recipe: Recipe) -> dict:
         tokens.
     """
     manifest = opened.manifest
-    examples = list(opened.examples())
+    examples = list(bar("reading examples", opened.examples(), len(opened)))
     names = {c.label: c.name for example in examples for c in example.candidates}
     copies = opened.folder / "copies.jsonl"
     lines = copies.read_text(encoding="utf-8").splitlines()[:_LISTED] if copies.exists() else []

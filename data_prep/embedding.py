@@ -28,6 +28,7 @@ from data_prep.command import quiet_libraries
 from data_prep.devices import accelerator_of
 from data_prep.embedding_store import EmbeddingStore
 from data_prep.errors import UserError
+from data_prep.progress import bar
 from data_prep.settings import TrainerArgs
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ class PartWriter(BasePredictionWriter):
         """Starts the clocks."""
         self.started = self.flushed = self.told = time.monotonic()
         self.total = sum(map(len, module.batches))
+        self.bar = bar(f"embedding {self.what}", total=self.total) if trainer.is_global_zero else None
 
     def write_on_batch_end(
         self, trainer: L.Trainer, module: EncoderModule, prediction: Tensor, _, batch, *rest
@@ -143,15 +145,15 @@ class PartWriter(BasePredictionWriter):
         now = time.monotonic()
         if len(self.keys) >= _PART_ROWS or now - self.flushed > _PART_SECONDS:
             self._flush(now)
-        if trainer.is_global_zero and now - self.told > _NEWS_SECONDS:
-            self.told = now
-            self._tell(min(self.done * trainer.world_size, self.total))
+        if self.bar is not None:
+            self._tell(min(self.done * trainer.world_size, self.total), now)
 
     def on_predict_end(self, trainer: L.Trainer, module: EncoderModule) -> None:
         """Writes the rest, and waits until every process has."""
         self._flush(time.monotonic())
-        if trainer.is_global_zero:
-            self._tell(self.total)
+        if self.bar is not None:
+            self.bar.close()
+            self._log(self.total)
         trainer.strategy.barrier()
 
     def _flush(self, now: float) -> None:
@@ -159,7 +161,15 @@ class PartWriter(BasePredictionWriter):
             self.store.write(self.keys, np.concatenate(self.vectors))
         self.keys, self.vectors, self.flushed = [], [], now
 
-    def _tell(self, done: int) -> None:
+    def _tell(self, done: int, now: float) -> None:
+        """Moves the bar, or where none is shown writes a line now and then."""
+        if not self.bar.disable:
+            self.bar.update(done - self.bar.n)
+        elif now - self.told > _NEWS_SECONDS:
+            self.told = now
+            self._log(done)
+
+    def _log(self, done: int) -> None:
         speed = done / max(time.monotonic() - self.started, 1e-9)
         log.info("embeddings: %d of %d %s, %.1f %s/s", done, self.total, self.what, speed, self.what)
 

@@ -1,5 +1,9 @@
-"""The one exception for what a user can mend: a command prints its text without a traceback."""
+"""The exceptions that a command prints without a traceback."""
 
 
 class UserError(Exception):
-    """Bad input or a bad setting. The message says what was wrong, where, and what to do."""
+    """What a user can mend: says what was wrong, where, and what to do."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, in words that say what stands and how to go on."""

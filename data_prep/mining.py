@@ -22,6 +22,7 @@ from data_prep.held_out import write_mined
 from data_prep.memories import Memories, prompted
 from data_prep.memory import Memory
 from data_prep.neighbours import Copies, NearCopies, Neighbours, by_group, group_copies
+from data_prep.progress import bar
 from data_prep.records import Candidate, RankingExample, Sample
 from data_prep.settings import MiningArgs, RetrieverArgs
 from data_prep.shards import write_shards
@@ -179,7 +180,7 @@ def _examples(
     for source, search in searches.items():
         by_query = search_blockwise(search, len(samples), processes)
         recall[source] = recall_at(samples, by_query, mining.depth)
-        for sample, candidates in zip(samples, by_query, strict=True):
+        for sample, candidates in bar("mining images", zip(samples, by_query, strict=True), len(samples)):
             key = f"{sample.key}-{source}"
             made = build_examples(key, sample.label, candidates, mining, dataset.names, dataset.synonyms)
             for example, reason in made:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +21,9 @@ from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader
 
 from data_prep.command import quiet_libraries
-from data_prep.errors import UserError
+from data_prep.errors import Interrupted, UserError
 from data_prep.files import write_text
+from data_prep.progress import watched
 from data_prep.settings import RankerArgs, TrainerArgs
 from eval.modes import ask
 from eval.questions import Answer, Manner, Question
@@ -149,7 +149,7 @@ def _predict(asker: Asker, trainer: TrainerArgs) -> None:
         devices=processes,
         logger=False,
         enable_checkpointing=False,
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=watched(),
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
@@ -159,7 +159,7 @@ def _predict(asker: Asker, trainer: TrainerArgs) -> None:
         _, known, said = str(error).rpartition(f"{UserError.__module__}.{UserError.__name__}: ")
         raise UserError(said.strip()) if known else error from None
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        raise UserError("interrupted; the same command goes on from the answers that are there") from None
+        raise Interrupted("interrupted; the same command goes on from the answers that are there") from None
 
 
 def answer_all(

@@ -9,6 +9,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from data_prep.files import write_text
+from data_prep.progress import bar
 from eval.diagnostics import STATUSES, Case, most_confused
 from eval.evaluated import Evaluated, read_evaluations
 from eval.metrics import percent
@@ -120,7 +121,9 @@ def browsed(evaluated: Evaluated, most: int = MOST_CASES) -> dict:
         "names": list(names),
         "class_pictures": [by_class.get(n) and thumbnail(Path(by_class[n]), _CLASS_PIXELS) for n in names],
         "keys": list(keys),
-        "pictures": [paths.get(key) and thumbnail(Path(paths[key]), _QUERY_PIXELS) for key in keys],
+        "pictures": [
+            paths.get(key) and thumbnail(Path(paths[key]), _QUERY_PIXELS) for key in bar("shrinking pictures", keys)
+        ],
         "settings": [
             f"{task.replace('_', ' ')}, {shots} shots" if shots else task.replace("_", " ") for task, shots in first
         ],

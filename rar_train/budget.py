@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep.errors import UserError
+from data_prep.progress import bar
 from data_prep.prompts import NAMING, letters_prompt, list_answer, list_prompt
 from data_prep.records import RankingExample
 from data_prep.settings import Recipe
@@ -86,7 +87,7 @@ def fitting(examples: ShardedExamples, lengths: np.ndarray, mllm: Mllm, recipe: 
     # An image's tokens depend on its size; the first example's stand for a first guess, twice over.
     room = limit - tokens.frame - 2 * tokens.of_image(examples.image_size(0))
     dropped = []
-    for number in np.flatnonzero(lengths > room).tolist():
+    for number in bar("measuring prompts", np.flatnonzero(lengths > room).tolist()):
         made = conversations(examples.example(number), recipe.ranker.objectives.weights)
         if max(tokens.of(*one, examples.image_size(number)) for one in made) > limit:
             dropped.append(number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 import lightning as L
@@ -10,6 +9,7 @@ import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
+from data_prep.progress import watched
 from data_prep.settings import Recipe, TrainerArgs
 from rar_train.collate import RankingBatch
 from rar_train.tracking import show_rankings
@@ -91,5 +91,5 @@ class Monitor(Callback):
 
 def progress_bar(args: TrainerArgs) -> list[Callback]:
     """The progress bar with loss and time left, where it is wanted."""
-    wanted = {"on": True, "off": False, "auto": sys.stderr.isatty()}[args.progress]
+    wanted = {"on": True, "off": False, "auto": watched()}[args.progress]
     return [TQDMProgressBar(refresh_rate=args.log_every)] if wanted else []

@@ -20,6 +20,7 @@ from data_prep.base_corpus import BaseCorpus
 from data_prep.blazon import DETAILS
 from data_prep.files import fingerprint, write_folder
 from data_prep.settings import NanoArgs, Recipe
+from rar_train.monitor import progress_bar
 from rar_train.schedule import warmup_cosine
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def index_loader(n: int, batch_size: int, seed: int) -> DataLoader:
 
 def nano_trainer(recipe: Recipe, folder: Path, steps: int) -> L.Trainer:
     """A Trainer on one device for a fixed number of steps, with its curve as CSV in ``folder/log``."""
+    bar = progress_bar(recipe.trainer)
     return L.Trainer(
         max_steps=steps,
         max_epochs=-1,
@@ -61,7 +63,8 @@ def nano_trainer(recipe: Recipe, folder: Path, steps: int) -> L.Trainer:
         logger=CSVLogger(folder, name="", version="log"),
         log_every_n_steps=50,
         enable_checkpointing=False,
-        enable_progress_bar=False,
+        callbacks=bar,
+        enable_progress_bar=bool(bar),
         enable_model_summary=False,
     )
 

@@ -15,10 +15,11 @@ from torch import nn
 
 from data_prep.datasets import read_dataset
 from data_prep.encoder import NANO_CLIP, Encoder, load_encoder
-from data_prep.errors import UserError
+from data_prep.errors import Interrupted
 from data_prep.files import write_folder, write_json
 from data_prep.settings import Recipe, check
 from rar_train.checkpoint import last_checkpoint
+from rar_train.monitor import progress_bar
 from rar_train.retriever_data import RetrieverData
 from rar_train.retriever_module import RetrieverModule, merged_model, prepare_model
 from rar_train.strategies import accelerator_of, strategy_of
@@ -57,7 +58,7 @@ def train_retriever(recipe: Recipe) -> Path:
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        raise UserError(
+        raise Interrupted(
             f"interrupted at step {trainer.global_step}; the same command goes on from the last checkpoint"
         ) from None
     figures = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
@@ -72,6 +73,7 @@ def train_retriever(recipe: Recipe) -> Path:
 
 def _trainer(recipe: Recipe, steps: int, start: int) -> L.Trainer:
     args = recipe.trainer
+    bar = progress_bar(args)
     keep = ModelCheckpoint(
         Path(recipe.out) / "checkpoints",
         "step-{step:08d}",
@@ -94,8 +96,8 @@ def _trainer(recipe: Recipe, steps: int, start: int) -> L.Trainer:
         num_sanity_val_steps=0,
         log_every_n_steps=args.log_every,
         logger=loggers_of(recipe, start),
-        callbacks=[keep],
-        enable_progress_bar=False,
+        callbacks=[keep, *bar],
+        enable_progress_bar=bool(bar),
         enable_model_summary=False,
         use_distributed_sampler=False,
     )

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 from omegaconf import OmegaConf
 
-from data_prep.errors import UserError
+from data_prep.errors import Interrupted, UserError
 from data_prep.files import write_folder, write_text
 from data_prep.recipe import recipe_yaml
 from data_prep.settings import Recipe
@@ -116,7 +116,7 @@ def train_ranker(recipe: Recipe) -> Path:
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        raise UserError(
+        raise Interrupted(
             f"interrupted at step {trainer.global_step}; the same command goes on from the last checkpoint"
         ) from None
     _finish(recipe, trainer, module, facts, checkpoints.best if recipe.trainer.adapter == "best" else None)

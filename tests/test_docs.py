@@ -9,6 +9,7 @@ import pytest
 
 from data_prep.memory_command import COMMANDS
 from data_prep.recipe import load_recipe
+from eval.published import FEW_SHOT, FEW_SHOT_ORDER, FINE_GRAINED, LVIS, V3DET
 from tests.commands import parsed, shown
 
 ROOT = Path(__file__).parents[1]
@@ -50,3 +51,21 @@ def test_the_readme_names_every_file_and_no_other():
     assert there <= named, f"not in the README's tree: {sorted(there - named)}"
     inside = {file.stem for package in ("data_prep", "rar_train", "eval") for file in (ROOT / package).rglob("*.py")}
     assert named <= inside, f"in the README's tree alone: {sorted(named - inside)}"
+
+
+def test_the_figures_to_expect_are_the_published_ones():
+    lines = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    for (shots, method), figures in FEW_SHOT.items():
+        assert [str(shots), f"`{method}`", *(str(figures[name]) for name in FEW_SHOT_ORDER)] in rows
+    for method, pairs in FINE_GRAINED.items():
+        assert [method, *(f"{cacc}/{sacc}" for cacc, sacc in pairs.values())] in rows
+    for table in (LVIS, V3DET):
+        for method, figures in table.items():
+            assert [method, *map(str, figures.values())] in rows
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_a_page_points_at_what_there_is(page: Path):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert "://" in target or (page.parent / target).exists(), target

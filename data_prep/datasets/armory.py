@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from data_prep.blazon import SPLITS, Blazon, draw_classes
 from data_prep.datasets.dataset import Dataset, digests, key_of
 from data_prep.errors import UserError
 from data_prep.files import fingerprint, write_folder
+from data_prep.pools import worker_pool
+from data_prep.progress import bar
 from data_prep.records import Sample
 from data_prep.settings import ArmoryArgs, DataArgs
 from data_prep.shields import render
@@ -54,13 +55,13 @@ def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
     log.info("armory: drawing %d pictures of %d %s classes", classes * images, classes, split)
     blazons = draw_classes(split, classes, args.family_size, seed)
     with write_folder(folder) as part:
-        with ProcessPoolExecutor(_PROCESSES) as pool:
+        with worker_pool(_PROCESSES) as pool:
             base = [seed, SPLITS.index(split)]
             jobs = [
                 pool.submit(_draw_class, part, number, blazon, images, args, base)
                 for number, blazon in enumerate(blazons)
             ]
-            for job in jobs:
+            for job in bar("drawing classes", jobs):
                 job.result()
         with open(part / "classes.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("number", "name"), *((n, b.name) for n, b in enumerate(blazons))])

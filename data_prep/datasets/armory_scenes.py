@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import numpy as np
 
 from data_prep.blazon import SPLITS, Blazon, draw_classes
 from data_prep.files import fingerprint, write_folder, write_json
+from data_prep.pools import worker_pool
+from data_prep.progress import bar
 from data_prep.scenes import draw_scene
 from data_prep.settings import DataArgs, SceneArgs
 
@@ -80,14 +81,14 @@ def draw_scenes(data: DataArgs, args: SceneArgs, split: str, cache: Path) -> Pat
     log.info("armory scenes: drawing %d scenes of %d %s classes", len(scenes), classes, split)
     with write_folder(folder) as part:
         (part / "images").mkdir()
-        with ProcessPoolExecutor(_PROCESSES) as pool:
+        with worker_pool(_PROCESSES) as pool:
             jobs = [
                 pool.submit(
                     _draw, part / _file(n), [blazons[label] for label in labels], args, armory.weather, [*seed, n]
                 )
                 for n, labels in enumerate(scenes, 1)
             ]
-            boxes = [job.result() for job in jobs]
+            boxes = [job.result() for job in bar("drawing scenes", jobs)]
         names = [blazon.name for blazon in blazons]
         write_json(part / "annotations.json", _annotations(scenes, boxes, names, frequencies, args.size))
     return folder

@@ -14,6 +14,7 @@ from pathlib import Path
 from data_prep.errors import UserError
 from data_prep.files import fingerprint, read_json, write_json, write_text
 from data_prep.images import VERSION, ImageError, open_image
+from data_prep.progress import bar
 from data_prep.records import Sample
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def digests(paths: list[Path], cache: Path, on_error: str) -> list[str | None]:
     else:
         log.info("data: checking %d images", len(paths))
         with ThreadPoolExecutor() as pool:
-            found = list(pool.map(_check, paths))
+            found = list(bar("checking images", pool.map(_check, paths), len(paths)))
         write_json(kept, found)
     bad = [(path, image["reason"]) for path, image in zip(paths, found, strict=True) if "reason" in image]
     if bad and on_error == "raise":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data_prep.datasets.folder import SPLIT_WORDS, Row
 from data_prep.files import fingerprint, write_folder, write_text
+from data_prep.progress import bar
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def unpack(pictures: Iterable[Picture], archives: list[Path], depends: list, cac
         log.info("data: unpacking %d archives into %s", len(archives), folder)
         with write_folder(folder) as part:
             lines = []
-            for number, picture in enumerate(pictures):
+            for number, picture in enumerate(bar("unpacking images", pictures)):
                 name = f"{number // 1000:06d}/{number:09d}{picture.suffix}"
                 (part / name).parent.mkdir(exist_ok=True)
                 (part / name).write_bytes(picture.data)

@@ -15,6 +15,7 @@ from data_prep.exporters.conversation import TAG
 from data_prep.exporters.rar import native_prompt
 from data_prep.files import write_folder, write_json
 from data_prep.lots import shuffled
+from data_prep.progress import bar
 from data_prep.prompt_lengths import TokenCounter
 from data_prep.prompts import list_answer, list_prompt
 from data_prep.records import RankingExample
@@ -116,7 +117,8 @@ def export(
 
     with write_folder(to) as place:
         (place / "images").mkdir()
-        made = list(_conversations(opened, place, to_names, to_prompt, target, tokens, counts))
+        conversations = _conversations(opened, place, to_names, to_prompt, target, tokens, counts)
+        made = list(bar("exporting", conversations, len(opened)))
         if not made:
             raise UserError(f"--format {format_name}: nothing of {shards} could be exported ({dict(counts)})")
         form.write(place, "".join(c if c.isalnum() else "_" for c in opened.manifest["dataset"]), made)

@@ -14,7 +14,9 @@ from tests.commands import call
 
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...]) -> Path:
-    """A folder with ``run``, its ``cache``, and what was printed in ``fit.txt`` and ``eval.txt``; only to be read.
+    """A folder with ``run``, its ``cache``, and what was printed; only to be read.
+
+    ``fit.txt`` and ``eval-log.txt`` have standard error, ``eval.txt`` has standard output.
 
     The first of the test processes makes it, and the others wait.
     """
@@ -27,7 +29,9 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...]) 
             part.mkdir()
             fit = call(part, "rar_train.fit", "recipe=ranker_lora", "out=run", "cache=cache", *small)
             (part / "fit.txt").write_text(fit.stderr)
-            (part / "eval.txt").write_text(call(part, "eval.run", "--ckpt", "run").stdout)
+            evaluation = call(part, "eval.run", "--ckpt", "run")
+            (part / "eval.txt").write_text(evaluation.stdout)
+            (part / "eval-log.txt").write_text(evaluation.stderr)
             part.rename(folder)
     return folder
 

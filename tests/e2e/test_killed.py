@@ -15,14 +15,17 @@ import pytest
 from tests.commands import command_line, environment
 
 
-def kill_when(folder: Path, due: Callable[[], bool], module: str, *arguments: str) -> None:
-    """Starts a command and kills it, children and all, as soon as a condition holds."""
+def kill_when(
+    folder: Path, due: Callable[[], bool], module: str, *arguments: str, by: int = signal.SIGKILL
+) -> subprocess.CompletedProcess:
+    """Starts a command and stops it, children and all, as soon as a condition holds: dead at once, or as by Ctrl-C."""
     process = subprocess.Popen(
         command_line(module, *arguments),
         cwd=folder,
         env=environment(),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
     )
     end = time.monotonic() + 300
@@ -30,8 +33,16 @@ def kill_when(folder: Path, due: Callable[[], bool], module: str, *arguments: st
         assert process.poll() is None, "the command ended before it could be killed"
         assert time.monotonic() < end, "the condition never held"
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    os.killpg(process.pid, by)
+    _, said = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(arguments, process.returncode, "", said)
+
+
+def check_goes_on(stopped: subprocess.CompletedProcess) -> None:
+    """What Ctrl-C ended says so and how to go on, and no traceback of any of its processes."""
+    assert stopped.returncode == 130 and "Traceback" not in stopped.stderr, stopped.stderr
+    last = stopped.stderr.splitlines()[-1]
+    assert last.startswith("interrupted") and "same command goes on" in last
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +62,8 @@ def test_killed_in_training_it_resumes_to_the_same_adapter(run_command, settings
         *arguments,
         "out=killed",
     )
+    later = checkpoints / "step-00000008.ckpt"
+    check_goes_on(kill_when(tmp_path, later.exists, "rar_train.fit", *arguments, "out=killed", by=signal.SIGINT))
     assert not (tmp_path / "killed" / "adapter").exists()
     resumed = run_command("rar_train.fit", *arguments, "out=killed")
     assert "from step" in resumed.stderr
@@ -63,21 +76,13 @@ def test_killed_in_drawing_and_mining_it_makes_the_same_examples(run_command, sm
     arguments = ("recipe=ranker_lora", *small, "tracking.wandb=disabled", "out=run")
     run_command("data_prep.build", *arguments, "cache=whole")
     killed = tmp_path / "killed"
-    kill_when(
-        tmp_path, lambda: any(killed.glob(".armory-*.part/*/*.png")), "data_prep.build", *arguments, "cache=killed"
-    )
+    build = ("data_prep.build", *arguments, "cache=killed")
+    drawn = kill_when(tmp_path, lambda: any(killed.glob(".armory-*.part/*/*.png")), *build, by=signal.SIGINT)
+    check_goes_on(drawn)
     assert not list(killed.glob("armory-*")), "a half-drawn data set passes for a whole one"
-    kill_when(
-        tmp_path,
-        lambda: any(killed.glob("embeddings-*")),
-        "data_prep.build",
-        *arguments,
-        "cache=killed",
-    )
-    kill_when(
-        tmp_path, lambda: any(killed.glob(".examples-*.part/*.tar")), "data_prep.build", *arguments, "cache=killed"
-    )
-    run_command("data_prep.build", *arguments, "cache=killed")
+    kill_when(tmp_path, lambda: any(killed.glob("embeddings-*")), *build)
+    kill_when(tmp_path, lambda: any(killed.glob(".examples-*.part/*.tar")), *build)
+    run_command(*build)
     shards = [
         {path.name: path.read_bytes() for path in sorted((tmp_path / cache).glob("examples-*/*"))}
         for cache in ("whole", "killed")
@@ -92,7 +97,7 @@ def test_killed_in_evaluation_it_goes_on_to_the_same_results(fitted: Path, run_c
     def answered() -> int:
         return sum(len(path.read_bytes().splitlines()) for path in results.glob("answers-*/*.jsonl"))
 
-    kill_when(tmp_path, lambda: answered() >= 4, "eval.run", *arguments)
+    check_goes_on(kill_when(tmp_path, lambda: answered() >= 4, "eval.run", *arguments, by=signal.SIGINT))
     assert not (results / "results.json").exists()
     before = answered()
     resumed = run_command("eval.run", *arguments)

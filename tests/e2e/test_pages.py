@@ -11,7 +11,10 @@ from tests.commands import call, shown
 from tests.e2e.test_own_pictures import write_digits
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README", "docs/detection", "docs/discovery", "docs/examples", "docs/retrieval", "docs/training")
+PAGES = (
+    "README",
+    *(f"docs/{page}" for page in ("detection", "discovery", "examples", "retrieval", "tracking", "training")),
+)
 PUT_IN = {"RUN": "runs/ranker_lora", "PATH": "digits", "FORMAT": "rar", "FOLDER": "out", "NAME": "product",
           "rar.json": "out/rar.json", "ROOT": "out", "photographs/": "digits/one"}  # fmt: skip
 # Data sets, models and machines that are not to be had here, and a page that is served until it is stopped.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from safetensors.torch import load_file
 
 METHODS = {"clip_zero_shot", "clip_knn", "clip_fused", "ranker_alone", "rar_untuned", "rar"}
 ROW_KEYS = {"task", "dataset", "shots", "seed", "method", "k", "n", "top1", "top5", "recall_at_k"}
+
+
+def test_off_a_terminal_there_is_a_line_a_stage_and_nothing_of_the_libraries(evaluated: Path):
+    for log in ("fit.txt", "eval-log.txt"):
+        lines = (evaluated / log).read_text().splitlines()
+        assert lines and [line for line in lines if not re.match(r"\d\d:\d\d:\d\d \S", line)] == []
 
 
 def test_fit_then_eval_gives_rows_intervals_and_predictions(evaluated: Path):
