@@ -70,6 +70,8 @@ def joined(
     tokenizer.add_special_tokens({"eos_token": TURN_END, "pad_token": TURN_END, "extra_special_tokens": [IMAGE]})
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     text = language.config
+    # transformers notes where weights came from, and refuses to save a model of quantised ones; these are whole again.
+    text.__dict__.pop("quantization_config", None)
     text.eos_token_id = text.pad_token_id = tokenizer.eos_token_id
     config = LlavaConfig(
         vision_config=tower,
