@@ -55,12 +55,26 @@ class Encoder:
     processes: TrainerArgs
 
 
-def _weights_hash(model: nn.Module) -> str:
+def state_hash(model: nn.Module) -> str:
+    """SHA-256 of a model's weights, names included, in hexadecimal."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _own_text_tower(name: str) -> dict:
+    """Has open_clip read a Hugging Face text tower's configuration where it lies beside the weights, not on a hub."""
+    import open_clip
+
+    folder = Path(name.removeprefix("local-dir:"))
+    if not name.startswith("local-dir:") or not (folder / "config.json").is_file():
+        return {}
+    text = open_clip.get_model_config(name)["text_cfg"]
+    if "hf_model_name" not in text:
+        return {}
+    return {"text_cfg": text | {"hf_model_name": str(folder), "hf_model_pretrained": False}}
 
 
 def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> Encoder:
@@ -105,6 +119,7 @@ def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> E
             pretrained=None if carries_weights else args.pretrained,
             precision={"float32": "fp32", "bfloat16": "bf16"}[args.dtype],
             require_pretrained=True,
+            **_own_text_tower(name),
         )
         tokenize = open_clip.get_tokenizer(name)
     except Exception as error:
@@ -118,7 +133,7 @@ def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> E
     facts = {
         "model": args.model,
         "pretrained": args.pretrained or "",
-        "weights": _weights_hash(model),
+        "weights": state_hash(model),
         # Weights alone do not tell an architecture: heads and activations leave no trace in them.
         "architecture": fingerprint([open_clip.get_model_config(name), repr(model)]),
         "transform": f"images-{VERSION} {preprocess!r}",

@@ -19,7 +19,8 @@ from data_prep.settings import Recipe
 
 def fit(recipe: Recipe) -> None:
     """Runs the recipe's task."""
-    tasks = {"ranker": _ranker, "retriever": _retriever, "nano_clip": _nano_clip, "nano_mllm": _nano_mllm}
+    tasks = {"ranker": _ranker, "retriever": _retriever, "projector": _projector}
+    tasks |= {"nano_clip": _nano_clip, "nano_mllm": _nano_mllm}
     tasks[recipe.task](recipe)
 
 
@@ -33,6 +34,12 @@ def _retriever(recipe: Recipe) -> None:
     from rar_train.retriever import train_retriever
 
     train_retriever(recipe)
+
+
+def _projector(recipe: Recipe) -> None:
+    from rar_train.projector import train_projector
+
+    train_projector(recipe)
 
 
 def _nano_clip(recipe: Recipe) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from dataclasses import replace
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
-from safetensors.torch import save_file
 from torch import nn
 
 from data_prep.datasets import read_dataset
@@ -20,8 +18,10 @@ from data_prep.files import write_folder, write_json
 from data_prep.settings import Recipe, check
 from rar_train.checkpoint import last_checkpoint
 from rar_train.monitor import progress_bar
+from rar_train.open_clip_folder import write_open_clip
 from rar_train.retriever_data import RetrieverData
 from rar_train.retriever_module import RetrieverModule, merged_model, prepare_model
+from rar_train.retriever_views import Features, Pixels, Projections
 from rar_train.strategies import accelerator_of, strategy_of
 from rar_train.tracking import loggers_of
 from rar_train.train import claim_run_folder
@@ -48,13 +48,17 @@ def train_retriever(recipe: Recipe) -> Path:
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("tuning", "development"))
     checkpoint = last_checkpoint(out / "checkpoints")
     start = int(checkpoint.stem.split("-")[1]) if checkpoint else 0
-    data = RetrieverData(recipe, encoder, dataset, start)
+    tuning = recipe.retriever.tuning
+    apart = tuning.towers == "projections"
+    views = Features(recipe, encoder, dataset) if apart else Pixels(encoder, tuning.augment)
+    data = RetrieverData(recipe, views, dataset, start)
     steps = data.steps
     L.seed_everything(recipe.seed, verbose=False)
-    module = RetrieverModule(recipe, prepare_model(encoder.model, recipe.retriever.tuning), data.name_ids(), steps)
+    model = Projections(encoder.model) if apart else prepare_model(encoder.model, tuning)
+    module = RetrieverModule(recipe, model, data.name_ids(), steps)
     trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     log.info("training: %s trainable parameters, %d steps%s", f"{trainable:,}", steps, f", from {start}" * bool(start))
-    trainer = _trainer(recipe, steps, start)
+    trainer = step_trainer(recipe, steps, start)
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
@@ -64,14 +68,15 @@ def train_retriever(recipe: Recipe) -> Path:
     figures = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     if trainer.is_global_zero:
         facts = {"base": encoder.id, "steps": trainer.global_step, "validation": figures}
-        model = merged_model(module.model, recipe.retriever.tuning)
+        model = encoder.model if apart else merged_model(module.model, tuning)
         save_open_clip(model, encoder, recipe, out / "model", facts)
         log.info("training: done, last validation %s; use it with retriever.model=local-dir:%s", figures, out / "model")
     trainer.strategy.barrier()
     return out / "model"
 
 
-def _trainer(recipe: Recipe, steps: int, start: int) -> L.Trainer:
+def step_trainer(recipe: Recipe, steps: int, start: int) -> L.Trainer:
+    """A Trainer of so many steps, with checkpoints, validations and logs as the recipe says."""
     args = recipe.trainer
     bar = progress_bar(args)
     keep = ModelCheckpoint(
@@ -121,12 +126,6 @@ def save_open_clip(model: nn.Module, encoder: Encoder, recipe: Recipe, folder: P
     # Weights from elsewhere may bring their activation with them, which the architecture's name does not tell.
     config["quick_gelu"] = any(type(module).__name__ == "QuickGELU" for module in model.modules())
     with write_folder(folder) as part:
-        preprocess = dict(model.visual.preprocess_cfg)
-        (part / "open_clip_config.json").write_text(
-            json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=1)
-        )
-        if isinstance(encoder.tokenize, HFTokenizer):
-            encoder.tokenize.tokenizer.save_pretrained(part)
-        weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-        save_file(weights, part / "open_clip_model.safetensors")
+        tokenizer = encoder.tokenize.tokenizer if isinstance(encoder.tokenize, HFTokenizer) else None
+        write_open_clip(part, model, config, dict(model.visual.preprocess_cfg), tokenizer)
         write_json(part / "manifest.json", {"retriever": recipe.retriever.model} | facts)

@@ -6,51 +6,45 @@ from collections.abc import Sequence
 
 import lightning as L
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Rows
 
 from data_prep.datasets import Dataset
 from data_prep.embedding import workers_of
-from data_prep.encoder import Encoder
 from data_prep.errors import UserError
-from data_prep.images import open_image
 from data_prep.memories import prompted
 from data_prep.records import Sample
 from data_prep.settings import Recipe
 from rar_train.datamodule import DataPosition, EpochSampler
+from rar_train.retriever_views import Features, Pixels
 
 
 class _Pairs(Rows):
     """Image and caption by (number, epoch); crop and template follow from seed, epoch and number alone."""
 
-    def __init__(self, recipe: Recipe, encoder: Encoder, samples: Sequence[Sample], dataset: Dataset):
-        self.samples, self.names, self.seed = samples, dataset.names, recipe.seed
-        self.templates, self.tokenize = prompted(recipe.retriever, dataset).templates, encoder.tokenize
-        self.transform = encoder.augment if recipe.retriever.tuning.augment else encoder.preprocess
+    def __init__(self, recipe: Recipe, views: Pixels | Features, samples: Sequence[Sample], dataset: Dataset):
+        self.views, self.samples, self.names, self.seed = views, samples, dataset.names, recipe.seed
+        self.templates = prompted(recipe.retriever, dataset).templates
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
         number, epoch = place
         sample = self.samples[number]
         rng = np.random.default_rng([self.seed, epoch, number])
         caption = self.templates[rng.integers(len(self.templates))].format(self.names[sample.label])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(1 << 31)))
-            pixels = self.transform(open_image(sample.path))
-        return pixels, self.tokenize([caption])[0], sample.label
+        return self.views.shown(sample, int(rng.integers(1 << 31))), self.views.texts([caption])[0], sample.label
 
 
 class _Queries(Rows):
-    def __init__(self, encoder: Encoder, samples: Sequence[Sample], places: dict[int, int]):
-        self.encoder, self.samples, self.places = encoder, samples, places
+    def __init__(self, views: Pixels | Features, samples: Sequence[Sample], places: dict[int, int]):
+        self.views, self.samples, self.places = views, samples, places
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, number: int) -> tuple[Tensor, int]:
         sample = self.samples[number]
-        return self.encoder.preprocess(open_image(sample.path)), self.places[sample.label]
+        return self.views.asked(sample), self.places[sample.label]
 
 
 class RetrieverData(L.LightningDataModule):
@@ -58,14 +52,14 @@ class RetrieverData(L.LightningDataModule):
 
     Args:
         recipe: The run's recipe.
-        encoder: Prepares images and texts.
+        views: What is shown of images and texts.
         dataset: With the parts ``tuning`` and ``development``.
         start: Optimiser steps that are done already.
     """
 
-    def __init__(self, recipe: Recipe, encoder: Encoder, dataset: Dataset, start: int):
+    def __init__(self, recipe: Recipe, views: Pixels | Features, dataset: Dataset, start: int):
         super().__init__()
-        self.recipe, self.encoder, self.dataset = recipe, encoder, dataset
+        self.recipe, self.views, self.dataset = recipe, views, dataset
         self.position = DataPosition(start * recipe.optim.accumulate)
         self.labels = dataset.labels("development")
 
@@ -85,10 +79,10 @@ class RetrieverData(L.LightningDataModule):
         return min(steps, optim.max_steps) if optim.max_steps > 0 else steps
 
     def name_ids(self) -> Tensor:
-        """Token ids of the development classes' names, shape ``[classes, templates, context]``."""
+        """The development classes' names as the views show them, shape ``[classes, templates, …]``."""
         templates = prompted(self.recipe.retriever, self.dataset).templates
         texts = [template.format(self.dataset.names[label]) for label in self.labels for template in templates]
-        return self.encoder.tokenize(texts).unflatten(0, (len(self.labels), len(templates)))
+        return self.views.texts(texts).unflatten(0, (len(self.labels), len(templates)))
 
     def train_dataloader(self) -> DataLoader:
         """All epochs as one stream of batches, from the position on."""
@@ -97,7 +91,7 @@ class RetrieverData(L.LightningDataModule):
         sampler = EpochSampler(
             len(samples), optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position
         )
-        rows = _Pairs(self.recipe, self.encoder, samples, self.dataset)
+        rows = _Pairs(self.recipe, self.views, samples, self.dataset)
         workers = workers_of(self.recipe.retriever.workers, self.recipe.trainer.devices, len(sampler))
         return DataLoader(rows, batch_sampler=sampler, num_workers=workers)
 
@@ -110,5 +104,5 @@ class RetrieverData(L.LightningDataModule):
         own = chosen[self.trainer.global_rank :: self.trainer.world_size]
         own = own if len(own) else chosen[:1]
         places = {label: place for place, label in enumerate(self.labels)}
-        rows = _Queries(self.encoder, [samples[i] for i in own], places)
+        rows = _Queries(self.views, [samples[i] for i in own], places)
         return DataLoader(rows, self.recipe.retriever.batch_size)

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_prep.datasets.armory import read_armory
 from data_prep.datasets.coop import LAYOUTS, read_coop
 from data_prep.datasets.dataset import Dataset
+from data_prep.datasets.emoji import read_emoji
 from data_prep.datasets.fgvc_aircraft import read_fgvc_aircraft
 from data_prep.datasets.fine_grained import read_cars196, read_cub200, read_dogs120, read_flowers102, read_pets37
 from data_prep.datasets.folder import read_folder
@@ -44,7 +45,7 @@ OWN = {
     "webdataset": read_webdataset,
     "parquet": read_parquet,
 }
-READERS = {"armory": read_armory, **OWN, **FEW_SHOT, **FINE_GRAINED}
+READERS = {"armory": read_armory, "emoji": read_emoji, **OWN, **FEW_SHOT, **FINE_GRAINED}
 
 
 def read_dataset(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:

@@ -5,7 +5,7 @@ must refuse a misspelt key, whichever section it is in.
 """
 
 from data_prep.settings.checks import check
-from data_prep.settings.data import ArmoryArgs, DataArgs
+from data_prep.settings.data import ArmoryArgs, DataArgs, EmojiArgs
 from data_prep.settings.detection import FORMATS, POLICIES, DetectionArgs, SceneArgs
 from data_prep.settings.discover import DiscoverArgs
 from data_prep.settings.evaluation import EvalArgs
@@ -28,6 +28,7 @@ __all__ = [
     "DataArgs",
     "DetectionArgs",
     "DiscoverArgs",
+    "EmojiArgs",
     "EvalArgs",
     "HnswArgs",
     "IvfArgs",

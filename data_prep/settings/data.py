@@ -38,13 +38,46 @@ class ArmoryArgs:
         check(self.family_size <= 6, "data.armory.family_size: at most 6 neighbours differ in a detail of their own")
 
 
+EMOJI_FAMILIES = ("noto", "noto-v1", "twemoji", "openmoji", "fluent", "emojione", "emojione-v1", "fxemoji")
+EMOJI_VOCABULARIES = ("animals", "food", "flags", "faces", "vehicles", "others")
+
+
+@dataclass
+class EmojiArgs:
+    """Which design families and sub-vocabularies of the emoji are for what."""
+
+    development: str = "noto"
+    """The family on which choices are made."""
+    test: str = "twemoji"
+    """The family of the final figures. Neither of the two is tuned on."""
+    memory: list[str] = field(default_factory=list)
+    """Families in the memories of development and test; none: all but the one that is recognised, and for development
+    the test family neither."""
+    tuning_vocabulary: list[str] = field(default_factory=list)
+    """Sub-vocabularies to tune on: ``animals``, ``food``, ``flags``, ``faces``, ``vehicles``, ``others``; none: all."""
+    vocabulary: list[str] = field(default_factory=list)
+    """Sub-vocabularies to recognise, each alone or several together; none: all."""
+
+    def __post_init__(self) -> None:
+        for key, family in (("development", self.development), ("test", self.test)):
+            one_of(f"data.emoji.{key}", family, EMOJI_FAMILIES)
+        check(self.development != self.test, f"data.emoji.development={self.test}: is the test family; take another")
+        for family in self.memory:
+            one_of("data.emoji.memory", family, EMOJI_FAMILIES)
+            check(family != self.test, f"data.emoji.memory: {family} is the test family; its drawings would leak")
+        for key, names in (("tuning_vocabulary", self.tuning_vocabulary), ("vocabulary", self.vocabulary)):
+            for name in names:
+                one_of(f"data.emoji.{key}", name, EMOJI_VOCABULARIES)
+
+
 @dataclass
 class DataArgs:
     """Where labelled images come from."""
 
     name: str = "armory"
-    """``armory`` (procedural); ``folder``, ``imagefolder``, ``webdataset`` or ``parquet`` (yours); or a benchmark, such
-    as ``caltech101``. docs/datasets.md lists them all, with their layouts."""
+    """``armory`` (procedural); ``emoji`` (``python -m data_prep.emoji`` makes it); ``folder``, ``imagefolder``,
+    ``webdataset`` or ``parquet`` (yours); or a benchmark, such as ``caltech101``. docs/datasets.md lists them all, with
+    their layouts."""
     root: str | None = None
     """With ``folder``: a folder per class, or a folder that holds samples.csv or samples.jsonl, or such a file. With a
     benchmark: its folder, or the folder that holds the folders of several."""
@@ -62,6 +95,7 @@ class DataArgs:
     """An image that cannot be shown (damaged, empty, a decompression bomb): ``skip``, which counts it and lists it with
     its reason, or ``raise``."""
     armory: ArmoryArgs = field(default_factory=ArmoryArgs)
+    emoji: EmojiArgs = field(default_factory=EmojiArgs)
 
     def __post_init__(self) -> None:
         bounded("data", self, {"seed": 0})

