@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 RUN ?= runs/ranker_lora
 # Python compiles what it imports when it does, which is less than pip would.
 PIP := --quiet --no-compile --constraint constraints.txt
+# It must be able to keep that: where containers forbid it, each process would compile its libraries anew, for 15 seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint bench clean
 

@@ -33,7 +33,11 @@ def _deepspeed_settings(args: TrainerArgs) -> dict:
 def _cpu_deepspeed(args: TrainerArgs) -> Strategy:
     """Lightning's DeepSpeed strategy, taught to run on CPU processes over gloo."""
     os.environ["DS_ACCELERATOR"] = "cpu"  # before deepspeed is imported
+    import deepspeed
     from lightning.pytorch.strategies import DeepSpeedStrategy
+
+    # It would compile this when its processes first meet, a minute's work, for inference alone; training goes over gloo.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
     class CpuDeepSpeedStrategy(DeepSpeedStrategy):
         """Lightning refuses a CPU here, although DeepSpeed itself runs on one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.commands import call, call_here
+
+# As many threads here as in the commands that are started: results are compared to the last bit.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # Small enough for seconds, large enough that every stage has something to do.
 SMALL = (

@@ -50,10 +50,10 @@ def settings(small, shared_cache) -> tuple[str, ...]:
     return (*small, "tracking.wandb=disabled", f"cache={shared_cache}")
 
 
-def test_killed_in_training_it_resumes_to_the_same_adapter(run_command, settings, tmp_path: Path):
+def test_killed_in_training_it_resumes_to_the_same_adapter(run_here, settings, tmp_path: Path):
     # Long enough that the kill comes before the end, with dropout so that random state matters.
     arguments = ("recipe=ranker_lora", *settings, "optim.max_steps=12", "optim.epochs=2", "ranker.lora.dropout=0.1")
-    run_command("rar_train.fit", *arguments, "out=whole")
+    run_here("rar_train.fit", *arguments, "out=whole")
     checkpoints = tmp_path / "killed" / "checkpoints"
     kill_when(
         tmp_path,
@@ -65,16 +65,16 @@ def test_killed_in_training_it_resumes_to_the_same_adapter(run_command, settings
     later = checkpoints / "step-00000008.ckpt"
     check_goes_on(kill_when(tmp_path, later.exists, "rar_train.fit", *arguments, "out=killed", by=signal.SIGINT))
     assert not (tmp_path / "killed" / "adapter").exists()
-    resumed = run_command("rar_train.fit", *arguments, "out=killed")
+    resumed = run_here("rar_train.fit", *arguments, "out=killed")
     assert "from step" in resumed.stderr
     for file in ("adapter_model.safetensors", "adapter_config.json"):
         whole, killed = (tmp_path / run / "adapter" / file for run in ("whole", "killed"))
         assert whole.read_bytes() == killed.read_bytes(), file
 
 
-def test_killed_in_drawing_and_mining_it_makes_the_same_examples(run_command, small, tmp_path: Path):
+def test_killed_in_drawing_and_mining_it_makes_the_same_examples(run_here, small, tmp_path: Path):
     arguments = ("recipe=ranker_lora", *small, "tracking.wandb=disabled", "out=run")
-    run_command("data_prep.build", *arguments, "cache=whole")
+    run_here("data_prep.build", *arguments, "cache=whole")
     killed = tmp_path / "killed"
     build = ("data_prep.build", *arguments, "cache=killed")
     drawn = kill_when(tmp_path, lambda: any(killed.glob(".armory-*.part/*/*.png")), *build, by=signal.SIGINT)
@@ -82,7 +82,7 @@ def test_killed_in_drawing_and_mining_it_makes_the_same_examples(run_command, sm
     assert not list(killed.glob("armory-*")), "a half-drawn data set passes for a whole one"
     kill_when(tmp_path, lambda: any(killed.glob("embeddings-*")), *build)
     kill_when(tmp_path, lambda: any(killed.glob(".examples-*.part/*.tar")), *build)
-    run_command(*build)
+    run_here(*build)
     shards = [
         {path.name: path.read_bytes() for path in sorted((tmp_path / cache).glob("examples-*/*"))}
         for cache in ("whole", "killed")
@@ -90,8 +90,9 @@ def test_killed_in_drawing_and_mining_it_makes_the_same_examples(run_command, sm
     assert shards[0] == shards[1] != {}
 
 
-def test_killed_in_evaluation_it_goes_on_to_the_same_results(fitted: Path, run_command, tmp_path: Path):
+def test_killed_in_evaluation_it_goes_on_to_the_same_results(fitted: Path, run_here, tmp_path: Path):
     arguments = ("--ckpt", "run", "--mode", "generate", "eval.batch_size=2", "eval.alone_images=0", "eval.seeds=[1]")
+    arguments += ("eval.zero_shot=false",)
     results = fitted / "eval" / "test-generate"
 
     def answered() -> int:
@@ -100,12 +101,12 @@ def test_killed_in_evaluation_it_goes_on_to_the_same_results(fitted: Path, run_c
     check_goes_on(kill_when(tmp_path, lambda: answered() >= 4, "eval.run", *arguments, by=signal.SIGINT))
     assert not (results / "results.json").exists()
     before = answered()
-    resumed = run_command("eval.run", *arguments)
+    resumed = run_here("eval.run", *arguments)
     assert "answers are there" in resumed.stderr
     assert answered() > before
     predictions, rows = (results / "predictions.jsonl").read_bytes(), json.loads((results / "results.json").read_text())
     for path in results.glob("answers-*/*.jsonl"):
         path.unlink()
-    run_command("eval.run", *arguments)
+    run_here("eval.run", *arguments)
     assert (results / "predictions.jsonl").read_bytes() == predictions
     assert json.loads((results / "results.json").read_text()) == rows

@@ -26,10 +26,10 @@ def write_digits(folder: Path, per_class: int) -> None:
             picture.save(folder / name / f"{number}.png")
 
 
-def test_a_folder_of_scans_trains_and_evaluates_with_settings_alone(run_command, tmp_path: Path):
+def test_a_folder_of_scans_trains_and_evaluates_with_settings_alone(run_here, tmp_path: Path):
     write_digits(tmp_path / "digits", per_class=20)
-    run_command("rar_train.fit", "recipe=ranker_lora", "data.name=folder", "data.root=digits", "out=run", "cache=cache")
-    run_command("eval.run", "--ckpt", "run", "eval.shots=[4]")
+    run_here("rar_train.fit", "recipe=ranker_lora", "data.name=folder", "data.root=digits", "out=run", "cache=cache")
+    run_here("eval.run", "--ckpt", "run", "eval.shots=[4]")
     results = json.loads((tmp_path / "run" / "eval" / "test-likelihood" / "results.json").read_text())
     assert results["dataset"] == "digits"
     top1 = {
