@@ -73,6 +73,8 @@ def _recognise_tab(demo: Demo) -> None:
                 label=f"Picture (at most {demo.most_bytes / 1e6:g} MB)", type="filepath", image_mode=None,
                 sources=["upload", "clipboard"], height=320, buttons=[],
             )  # fmt: skip
+            # Gradio would open it first, and show a traceback's line of what is no picture; Demo.recognise says it in words.
+            picture.preprocess = lambda dropped: dropped and dropped.path
             asked = min(demo.recognizer.recipe.eval.k, len(LETTERS))
             k = gr.Slider(1, len(LETTERS), asked, step=1, label="Candidates")
             button = gr.Button("Recognise", variant="primary")
@@ -113,11 +115,11 @@ def _classes_tab(demo: Demo, page: gr.Blocks) -> None:
                 file_count="multiple", file_types=sorted(IMAGE_SUFFIXES), height=160,
             )  # fmt: skip
             adding = gr.Button("Add", variant="primary")
+            said = gr.Textbox(label="Done", interactive=False)  # between both buttons, in sight of each on a phone
             gr.Markdown("### Remove a class")
             # Any value: another visitor may have removed the class, and demo.remove says so.
             chosen = gr.Dropdown(label="Class", choices=[], interactive=True, allow_custom_value=True)
             removing = gr.Button("Remove", variant="stop")
-            said = gr.Textbox(label="Done", interactive=False)
         with gr.Column(min_width=280):
             gr.Markdown("### Remembered")
             table = gr.Dataframe(

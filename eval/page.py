@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,11 @@ _QUERY_PIXELS, _CLASS_PIXELS = 72, 48
 
 
 def _table(evaluations: list[Evaluated]) -> list[dict]:
-    """A line per run, task, shots and method, seeds averaged."""
+    """A line per run, task, shots and method, seeds averaged; few shots before many."""
     lines = []
     for evaluated in evaluations:
         groups: dict[tuple, list[dict]] = defaultdict(list)
-        for row in evaluated.results["rows"]:
+        for row in sorted(evaluated.results["rows"], key=lambda row: row["shots"]):
             groups[row["task"], row["shots"], row["method"]].append(row)
         intervals = bounds(evaluated.results)
         for (task, shots, method), rows in groups.items():
@@ -63,8 +64,11 @@ def _by_dataset(results: dict) -> list[dict]:
     return tables
 
 
-def _gains(evaluations: list[Evaluated]) -> list[str]:
-    return [f"{evaluated.name}, {line}" for evaluated in evaluations for line in gain_lines(evaluated.results)]
+def _said(evaluations: list[Evaluated], combined: dict | None, lines_of: Callable[[dict], list[str]]) -> list[str]:
+    """Sentences about results; where there are several, each begins with its run."""
+    if combined or len(evaluations) == 1:
+        return lines_of(combined or evaluations[0].results)
+    return [f"{evaluated.name}, {line}" for evaluated in evaluations for line in lines_of(evaluated.results)]
 
 
 def _outcomes(evaluations: list[Evaluated]) -> list[dict]:
@@ -140,17 +144,16 @@ def render_page(evaluations: list[Evaluated], combined: dict | None = None) -> s
         combined: Their common ``results.json`` where they are one table of several data sets.
     """
     single = evaluations[0] if len(evaluations) == 1 and not combined else None
-    told_of = [combined] if combined else [evaluated.results for evaluated in evaluations]
     environment = Environment(loader=PackageLoader("eval"), autoescape=select_autoescape(default=True))
     return environment.get_template("page.html.j2").render(
         title=f"Retrieve and rank: {', '.join(evaluated.name for evaluated in evaluations)}",
-        results=told_of[0],
+        results=combined or evaluations[0].results,
         by_dataset=_by_dataset(combined) if combined else [],
-        published=[line for results in told_of for line in published_lines(results)],
-        leaks=[line for results in told_of for line in leak_lines(results)],
+        published=_said(evaluations, combined, published_lines),
+        leaks=_said(evaluations, combined, leak_lines),
         single=single,
         table=_table(evaluations),
-        gains=gain_lines(combined) if combined else _gains(evaluations),
+        gains=_said(evaluations, combined, gain_lines),
         plots=curves_of(evaluations),
         outcomes=_outcomes(evaluations),
         confused=most_confused(single.shown, 20) if single else [],

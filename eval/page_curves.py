@@ -40,7 +40,7 @@ def _found(evaluations: list[Evaluated]) -> str:
         for label, order in orders.items():
             shares = [100 * share for share in found_within(order, truths, k)]
             lines.append((_prefixed(evaluations, evaluated, label), list(range(1, k + 1)), shares))
-    return line_plot("Share of images whose class is among the first", lines, "first names", "found %")
+    return line_plot("Share of images whose class is among the first", lines, "names looked at, best first", "found %")
 
 
 def _by_share(evaluations: list[Evaluated]) -> str:

@@ -28,6 +28,8 @@ _STYLE = {
 # Told apart by people who see few colours (Okabe and Ito); legible on white and on near-black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c8c8c")
 _MARKERS = "osD^vP*"
+_SHORT = 16
+"""Letters of a label of which three stand in a line."""
 
 Line = tuple[str, Sequence[float], Sequence[float]]
 """A label, x values and y values."""
@@ -64,7 +66,9 @@ def line_plot(
         str: An ``<svg>`` element.
     """
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+        # The legend stands below, and the plot grows by it: names of runs may be long.
+        columns = 3 if max(len(label) for label, _, _ in lines) <= _SHORT else 1
+        figure = Figure(figsize=(4.6, 2.9 + 0.19 * -(-len(lines) // columns)), layout="constrained")
         axes = figure.add_subplot()
         for number, (label, xs, ys) in enumerate(lines):
             places = [list(ticks).index(value) for value in xs] if ticks else xs
@@ -80,5 +84,5 @@ def line_plot(
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.grid(alpha=0.25, color=_INK, linewidth=0.5)
-        axes.legend(fontsize=8)
+        figure.legend(fontsize=8, loc="outside lower left", ncols=columns)
         return _svg(figure, title)

@@ -37,7 +37,7 @@ def bounds(results: dict) -> dict[tuple[str, int, str], str]:
 
 def print_results(results: dict) -> None:
     """Prints what ``results.json`` holds, of one data set or of several."""
-    console = Console(width=132)
+    console = Console(width=140)
     for table in _by_dataset(results) if "datasets" in results else [_by_method(results)]:
         console.print(table)
     more = [*_outcomes(results["rows"]), *_places(results), *_gates(results), *_unknown(results)]

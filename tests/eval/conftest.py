@@ -1,4 +1,4 @@
-"""The shipped nano-mllm, a few questions about drawn shields, and one small finished run."""
+"""The shipped nano-mllm, a few questions about drawn shields, one small finished run, and a browser."""
 
 from __future__ import annotations
 
@@ -66,3 +66,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
 def finished(tiny: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run; tests that evaluate copy it."""
     return train_ranker(tiny(tmp_path_factory.mktemp("runs") / "finished"))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory):
+    """Headless Chromium; skips where there is none."""
+    from tests.eval.browsing import THERE, chromium
+
+    if not THERE:
+        pytest.skip("needs Debian's packages chromium and chromium-driver")
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver

@@ -9,6 +9,11 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support import expected_conditions
+from selenium.webdriver.support.ui import WebDriverWait
 
 from data_prep.blazon import draw_classes
 from data_prep.errors import UserError
@@ -16,6 +21,7 @@ from data_prep.shields import render
 from eval.demo_actions import Demo, checked
 from eval.demo_page import serve
 from eval.recognizer import Recognizer
+from tests.eval.browsing import as_on_a_phone
 
 CLASSES = draw_classes("test", 8, 4, 0)
 NAMES = [blazon.name for blazon in CLASSES]
@@ -172,3 +178,73 @@ def test_a_program_asks_the_page(address, demo, pictures, tmp_path):
     (tmp_path / "half.png").write_bytes(Path(pictures[0][0]).read_bytes()[:900])
     with pytest.raises(Exception, match=r"half\.png: not readable as an image: truncated"):
         recognised(str(tmp_path / "half.png"))
+
+
+@pytest.fixture
+def visit(browser, address) -> Visit:
+    browser.get(address)
+    yield Visit(browser)
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+class Visit:
+    """What a visitor does on the page."""
+
+    def __init__(self, browser):
+        self.browser = browser
+
+    def comes(self, css: str, said: str = "", count: int = 1) -> list[str]:
+        """Waits for so many elements, whose text or value says something; gives what each says."""
+
+        def there(_) -> list[str] | None:
+            found = self.browser.find_elements(By.CSS_SELECTOR, css)
+            texts = [element.text or element.get_attribute("value") or "" for element in found]
+            return texts if len(texts) == count and all(said in text for text in texts) else None
+
+        wait = WebDriverWait(self.browser, 30, ignored_exceptions=[StaleElementReferenceException])
+        return wait.until(there, f"{count} of {css} with {said!r}")
+
+    def press(self, name: str) -> None:
+        """A button, or the title of a tab; Gradio keeps hidden copies of these."""
+        found = self.browser.find_elements(By.XPATH, f"//button[normalize-space()='{name}']")
+        next(button for button in found if button.is_displayed()).click()
+
+    def write(self, path: str, *keys: str) -> None:
+        """Into a field, once it is on the screen."""
+        there = expected_conditions.element_to_be_clickable((By.XPATH, path))
+        WebDriverWait(self.browser, 30).until(there).send_keys(*keys)
+
+    def drop(self, accepted: str, files: list[str]) -> None:
+        """Files onto the field for a kind."""
+        self.comes(field := f"input[type=file][accept*='{accepted}']")
+        self.browser.find_element(By.CSS_SELECTOR, field).send_keys("\n".join(files))
+
+
+def test_a_visitor_drops_a_picture_and_teaches_a_class(visit, pictures):
+    visit.drop("image/", pictures[0][2:])
+    lines = visit.comes(".ranked li", "the retriever's no. ", 4)  # eval.k, at once
+    assert {line.split(". ", 1)[1].splitlines()[0] for line in lines} < set(NAMES[:5])
+    assert all("%" in line for line in lines)
+    widths = "return [...document.querySelectorAll('.ranked img')].map(picture => picture.naturalWidth)"
+    assert len(shown := visit.browser.execute_script(widths)) == 4 and all(shown)
+    visit.press("Classes")
+    visit.write("//label[contains(., 'Name')]//input", "dropped here")
+    visit.drop(".png", pictures[6][:2])
+    visit.comes(".file-preview tr", ".png", 2)
+    visit.press("Add")
+    visit.comes("textarea[disabled]", "Added the class dropped here: 2 new pictures")
+    visit.write("//input[@aria-label='Class']", "dropped here", Keys.TAB)
+    visit.press("Remove")
+    visit.comes("textarea[disabled]", "Removed dropped here with 2 pictures.")
+
+
+def test_the_page_fits_a_phone_and_says_what_it_does_not_take(visit, tmp_path):
+    as_on_a_phone(visit.browser, "dark")
+    (tmp_path / "text.png").write_text("no picture")
+    visit.drop("image/", [str(tmp_path / "text.png")])
+    visit.comes(".toast-body", "text.png: not a picture of a format that is taken")
+    wide = visit.browser.execute_script(
+        "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    visit.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide == 0
