@@ -73,7 +73,7 @@ def _recognise_tab(demo: Demo) -> None:
                 label=f"Picture (at most {demo.most_bytes / 1e6:g} MB)", type="filepath", image_mode=None,
                 sources=["upload", "clipboard"], height=320, buttons=[],
             )  # fmt: skip
-            # Gradio would open it first, and show a traceback's line of what is no picture; Demo.recognise says it in words.
+            # Gradio would open it first and show a traceback of what is no picture; Demo.recognise says it in words.
             picture.preprocess = lambda dropped: dropped and dropped.path
             asked = min(demo.recognizer.recipe.eval.k, len(LETTERS))
             k = gr.Slider(1, len(LETTERS), asked, step=1, label="Candidates")
