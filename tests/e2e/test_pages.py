@@ -15,11 +15,29 @@ PAGES = (
     "README",
     *(f"docs/{page}" for page in ("detection", "discovery", "examples", "retrieval", "tracking", "training")),
 )
-PUT_IN = {"RUN": "runs/ranker_lora", "PATH": "digits", "FORMAT": "rar", "FOLDER": "out", "NAME": "product",
-          "rar.json": "out/rar.json", "ROOT": "out", "photographs/": "digits/one"}  # fmt: skip
-# Data sets, models and machines that are not to be had here, and a page that is served until it is stopped.
-ELSEWHERE = ("DATA", "COCO", "V3Det", "retriever.model=ViT-B-16", "recipe=ranker_lora_qwen2_5_vl_7b",
-             "recipe=ranker_deepspeed_z2", "eval.demo")  # fmt: skip
+PUT_IN = {
+    "RUN": "runs/ranker_lora",
+    "data.root=PATH": "data.root=digits",
+    "FORMAT": "rar",
+    "FOLDER": "out",
+    "NAME": "product",
+    "rar.json": "out/rar.json",
+    "ROOT": "out",
+    "photographs/": "digits/one",
+}
+# Data sets, models and machines that are not to be had here, what is made with those, and a page that is served until
+# it is stopped.
+ELSEWHERE = (
+    "DATA",
+    "COCO",
+    "COCO/val2017",
+    "V3Det",
+    "retriever.model=ViT-B-16",
+    "recipe=ranker_lora_qwen2_5_vl_7b",
+    "recipe=ranker_deepspeed_z2",
+    "runs/mine",
+    "eval.demo",
+)
 
 
 def elsewhere(words: list[str]) -> bool:
@@ -39,6 +57,7 @@ def test_the_commands_of_a_page_run(page: str, evaluated: Path, small, tmp_path:
         if any(word.startswith("recipe=") for word in arguments) and module != "rar_train.doctor":
             arguments += small
         arguments += ["discover.sentences=none"] if module == "eval.discover" else []
+        print("ran", module, *arguments, flush=True)
         call(tmp_path, module, *arguments)
         ran += 1
     assert ran
