@@ -36,7 +36,7 @@ def _cpu_deepspeed(args: TrainerArgs) -> Strategy:
     import deepspeed
     from lightning.pytorch.strategies import DeepSpeedStrategy
 
-    # It would compile this when its processes first meet, but only inference calls it; training goes over gloo.
+    # It would compile this when its processes first meet, for layers split over processes; training goes over gloo.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
     class CpuDeepSpeedStrategy(DeepSpeedStrategy):
