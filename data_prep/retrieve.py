@@ -11,6 +11,7 @@ from data_prep.memory import Memory
 from data_prep.records import Candidate
 
 _BLOCK = 1024  # queries that are compared with all prototypes at once
+_EQUAL = 1e-6  # scores that spread less are equal but for rounding
 
 
 def _hits(memory: Memory, xq: np.ndarray, fetch: int, rows: np.ndarray, exclude: Sequence[str] | None):
@@ -175,7 +176,8 @@ def _by_prototype(memory: Memory, xq: np.ndarray, k: int, exclude: Sequence[str]
 
 def _standardised(scores: dict[int, float]) -> dict[int, float]:
     values = np.array(list(scores.values()) or [0.0])
-    scale = values.std() or 1.0
+    spread = values.std()
+    scale = spread if spread > _EQUAL else 1.0
     return {label: (value - values.mean()) / scale for label, value in scores.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,8 @@ from tests.commands import call, call_here
 
 # As many threads here as in the commands that are started: results are compared to the last bit.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A shell has what it runs in the background ignore Ctrl-C, and so would every command that is started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Small enough for seconds, large enough that every stage has something to do.
 SMALL = (

@@ -71,10 +71,10 @@ def test_a_saved_recipe_reads_back_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "give recipe=NAME once; there are nano_clip"),
+        ([], "give recipe=NAME once; there are mllm_lite"),
         ([RANKER, RANKER], "give recipe=NAME once"),
         (["recipe=ranker_lore"], "did you mean ranker_lora?"),
-        (["recipe=zzzz"], "there are nano_clip"),
+        (["recipe=zzzz"], "there are mllm_lite"),
         (["recipe=missing.yaml"], "missing.yaml: no such file"),
         ([RANKER, "seed"], "seed: give settings as key=value"),
         ([RANKER, "mining.kk=3"], "unknown key mining.kk; did you mean mining.k?"),

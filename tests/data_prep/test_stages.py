@@ -156,5 +156,5 @@ def test_a_folder_of_shards_takes_the_place_of_mining(built, cache, tmp_path):
 
 
 def test_an_unknown_data_set_lists_those_there_are(tmp_path):
-    with pytest.raises(UserError, match=r"data\.name=shields: there are armory, folder"):
+    with pytest.raises(UserError, match=r"data\.name=shields: there are armory, emoji, folder"):
         build(recipe_in(tmp_path, "data.name=shields"))

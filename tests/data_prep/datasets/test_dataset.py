@@ -78,5 +78,5 @@ def test_labels_of_a_part_are_ascending_and_only_its_own():
 
 
 def test_an_unknown_reader_lists_those_there_are(tmp_path):
-    with pytest.raises(UserError, match=r"data\.name=imagenot: there are armory, folder"):
+    with pytest.raises(UserError, match=r"data\.name=imagenot: there are armory, emoji, folder"):
         read_dataset(DataArgs(name="imagenot"), tmp_path, ("tuning",))
