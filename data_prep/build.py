@@ -1,5 +1,8 @@
 """``python -m data_prep.build recipe=NAME [key.sub=value …]``: makes a recipe's ranking examples.
 
+    python -m data_prep.build recipe=ranker_lora
+    python -m data_prep.build recipe=ranker_lora data.name=folder data.root=photographs mining.k=7
+
 Every stage is kept in the recipe's cache under a name made of what it depends on, so a second call
 makes nothing and a changed setting makes only what it touches. A report of the data is written
 beside the examples; the command prints where. ``trainer.devices`` and ``trainer.num_nodes`` say

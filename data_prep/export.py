@@ -1,5 +1,8 @@
 """``python -m data_prep.export --format FORMAT --to FOLDER recipe=NAME [key.sub=value …]``
 
+    python -m data_prep.export --format llava --to exported recipe=ranker_lora
+    python -m data_prep.export --format rar --to exported --part development recipe=ranker_lora mining.k=5
+
 Writes a recipe's ranking examples in the format of another trainer: rar, llava, sharegpt, openai
 (both for LLaMA-Factory), swift, or trl. What is missing of the examples is made first.
 

@@ -1,5 +1,8 @@
 """``python -m data_prep.import_rar FILE --images ROOT --to FOLDER``: reads RAR's native JSON into shards.
 
+    python -m data_prep.import_rar rar.json --images pictures --to shards
+    python -m rar_train.fit recipe=ranker_lora mining.shards=shards
+
 Candidates keep the order of the prompt, and the first name of the answer is the truth. Train on the
 result with mining.shards=FOLDER. Records that cannot be read are counted by reason and named.
 """

@@ -1,5 +1,9 @@
 """``python -m data_prep.memory build|add|remove|check FOLDER …``: a memory kept as files.
 
+    python -m data_prep.memory build mem recipe=ranker_lora
+    python -m data_prep.memory add mem "name=Manul" manul-1.jpg manuls/
+    python -m data_prep.memory check mem k=5
+
 build FOLDER recipe=NAME [part=test_memory] [key.sub=value …]
     embeds a part of the recipe's data set into FOLDER/images and FOLDER/names
 add FOLDER name=CLASS [IMAGE or FOLDER OF IMAGES …]

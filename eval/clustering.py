@@ -1,5 +1,8 @@
 """``python -m eval.clustering --names FILE [FILE …] [--truths FILE] [--model minilm] [--out FILE]``
 
+    python -m eval.clustering --names guesses.csv
+    python -m eval.clustering --names run1.jsonl run2.jsonl --truths labels.csv --model none
+
 Scores guessed class names against true ones, as vocabulary-free recognition is scored (FineR's protocol): cACC, sACC,
 NMI and ARI. Anyone's guesses can be scored; several files are several runs, given as mean and standard deviation.
 

@@ -1,5 +1,8 @@
 """``python -m eval.detection --ckpt RUN [--annotations FILE --images FOLDER [--detections FILE]] [--format lvis] …``
 
+    python -m eval.detection --ckpt runs/ranker_lora
+    python -m eval.detection --ckpt RUN --format lvis --annotations lvis_v1_val.json --images COCO --policy product
+
 Names boxes by retrieving and ranking, and scores the result by the data set's own rules. RUN is a run's folder or one
 of its checkpoints. Without --annotations the boxes are those of armory's scenes, with unseen classes of the split.
 

@@ -1,5 +1,8 @@
 """``python -m eval.discover --ckpt RUN [--names FILE [--choose]] [--split development] [key.sub=value …]``
 
+    python -m eval.discover --ckpt runs/ranker_lora discover.guesses=1
+    python -m eval.discover --ckpt RUN --names names.txt --choose data.name=cub200 data.root=DATA
+
 Vocabulary-free recognition: the class names are not given. The MLLM guesses names from a few unlabelled images, each
 image chooses among the guesses that it retrieves, what was chosen makes the memory, and the test images are named from
 it, by the retriever alone and ranked. Scores cACC, sACC, NMI and ARI (FineR's protocol), the paper's figures beside.

@@ -1,5 +1,8 @@
 """``python -m eval.report RUN [RUN …] [--to FILE]``: evaluations as a page.
 
+    python -m eval.report runs/ranker_lora
+    python -m eval.report runs/one runs/two --to both.html
+
 RUN is a run's folder, or the folder of one evaluation in it. Of one run it writes report.html into
 the folder of each evaluation, as eval.run does. Of several it writes one page that has them beside
 each other, to FILE (report.html here, unless said otherwise). A page is one file that needs no

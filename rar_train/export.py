@@ -1,5 +1,8 @@
 """``python -m rar_train.export --ckpt RUN --merge [--to FOLDER] [--dtype bfloat16]``
 
+    python -m rar_train.export --ckpt runs/ranker_lora --merge --dtype bfloat16
+    python -m rar_train.export --ckpt runs/ranker_lora --to adapter
+
 Merges an adapter into its base and writes a plain transformers model with its processor, which
 AutoModelForImageTextToText and AutoProcessor load without this project (but for the embedded
 nano-mllm, whose convolutional tower is this project's own). RUN is a run's folder or

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -24,11 +26,29 @@ COMMANDS_SHOWN = [
 ]
 
 
+def helps() -> dict[str, str]:
+    """What each command prints for ``--help``."""
+    files = [file for package in ("data_prep", "rar_train", "eval") for file in sorted((ROOT / package).glob("*.py"))]
+    texts = {f"{file.parent.name}.{file.stem}": file.read_text(encoding="utf-8") for file in files}
+    return {name: ast.get_docstring(ast.parse(text)) for name, text in texts.items() if "sys.exit(run_command(" in text}
+
+
+EXAMPLES = [
+    pytest.param(shlex.split(line)[2:], id=f"{name}: {line}")
+    for name, text in helps().items()
+    for line in re.findall(r"^    (python -m \S+ .*)$", text.replace("\\\n", " "), re.M)
+]
+
+
+def test_each_command_helps_with_examples():
+    assert {words.values[0][0] for words in EXAMPLES} >= set(helps())
+
+
 def test_the_pages_show_commands():
     assert {words.values[0][0] for words in COMMANDS_SHOWN} > {"rar_train.fit", "eval.run", "data_prep.memory"}
 
 
-@pytest.mark.parametrize("words", COMMANDS_SHOWN)
+@pytest.mark.parametrize("words", COMMANDS_SHOWN + EXAMPLES)
 def test_a_command_of_the_pages_is_understood(words: list[str]):
     module, *arguments = words
     if module in OF_A_RECIPE:
@@ -38,7 +58,7 @@ def test_a_command_of_the_pages_is_understood(words: list[str]):
         assert arguments[0] in COMMANDS
     else:
         args = parsed(module, *arguments)
-        settings = [word for words in vars(args).values() if isinstance(words, list) for word in words]
+        settings = [str(word) for words in vars(args).values() if isinstance(words, list) for word in words]
         own = [word for word in settings if "=" in word and not word.startswith("recipe=")]
         assert load_recipe(["recipe=ranker_lora", *own]).task
 

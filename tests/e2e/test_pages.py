@@ -23,6 +23,7 @@ PUT_IN = {
     "NAME": "product",
     "rar.json": "out/rar.json",
     "ROOT": "out",
+    "SHARDS": "shards",
     "photographs/": "digits/one",
 }
 # Data sets, models and machines that are not to be had here, what is made with those, and a page that is served until
@@ -57,7 +58,6 @@ def test_the_commands_of_a_page_run(page: str, evaluated: Path, small, tmp_path:
         if any(word.startswith("recipe=") for word in arguments) and module != "rar_train.doctor":
             arguments += small
         arguments += ["discover.sentences=none"] if module == "eval.discover" else []
-        print("ran", module, *arguments, flush=True)
         call(tmp_path, module, *arguments)
         ran += 1
     assert ran
