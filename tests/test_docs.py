@@ -58,7 +58,7 @@ def test_a_command_of_the_pages_is_understood(words: list[str]):
         assert arguments[0] in COMMANDS
     else:
         args = parsed(module, *arguments)
-        settings = [word for words in vars(args).values() if isinstance(words, list) for word in words]
+        settings = [str(word) for words in vars(args).values() if isinstance(words, list) for word in words]
         own = [word for word in settings if "=" in word and not word.startswith("recipe=")]
         assert load_recipe(["recipe=ranker_lora", *own]).task
 

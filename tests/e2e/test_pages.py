@@ -23,6 +23,7 @@ PUT_IN = {
     "NAME": "product",
     "rar.json": "out/rar.json",
     "ROOT": "out",
+    "SHARDS": "shards",
     "photographs/": "digits/one",
 }
 # Data sets, models and machines that are not to be had here, what is made with those, and a page that is served until
