@@ -115,6 +115,7 @@ def search_blockwise(search: Callable[[np.ndarray], list], queries: int, process
         finally:
             if own_port:  # Lightning leaves there what the next Trainer of this command would take for its own
                 os.environ.pop("MASTER_PORT", None)
+        # Not from outside: this command's own processes wrote them, into a folder that only its user can enter.
         return [
             result
             for number in range(len(blocks))

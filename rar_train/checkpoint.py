@@ -13,7 +13,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from safetensors import SafetensorError
 
-from data_prep.errors import UserError
+from data_prep.errors import Interrupted, UserError
 from data_prep.files import write_json
 from data_prep.settings import Recipe
 from rar_train.adapter import save_adapter
@@ -28,6 +28,27 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint in a run's ``checkpoints`` folder, or None."""
     found = sorted(folder.glob("step-*.ckpt"))
     return found[-1] if found else None
+
+
+def steps_done(checkpoint: Path | None) -> int:
+    """Optimiser steps before a checkpoint; 0 without one."""
+    return int(checkpoint.stem.split("-")[1]) if checkpoint else 0
+
+
+def fit_from(
+    checkpoint: Path | None, trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule
+) -> None:
+    """Trains, from a checkpoint on where there is one.
+
+    Raises:
+        Interrupted: By Ctrl-C; says how to go on.
+    """
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+        raise Interrupted(
+            f"interrupted at step {trainer.global_step}; the same command goes on from the last checkpoint"
+        ) from None
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

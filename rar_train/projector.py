@@ -7,33 +7,27 @@ of its picture's name, in closed form.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as Rows
 from transformers import BatchFeature
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from data_prep.datasets import Dataset, read_dataset
-from data_prep.errors import Interrupted, UserError
 from data_prep.files import write_folder, write_json
 from data_prep.images import open_image
 from data_prep.prompts import NAMING
-from data_prep.records import Sample
 from data_prep.settings import Recipe, check
 from rar_train.backend import Mllm, load_mllm
-from rar_train.checkpoint import last_checkpoint
+from rar_train.checkpoint import fit_from, last_checkpoint, steps_done
 from rar_train.collate import naming_inputs, to_device
-from rar_train.datamodule import DataPosition, EpochSampler
 from rar_train.features import cache_features
 from rar_train.optimizer import adamw
+from rar_train.projector_data import NamingData
 from rar_train.retriever import step_trainer
 from rar_train.schedule import warmup_cosine
 from rar_train.scoring import by_owner, name_scores
@@ -43,86 +37,6 @@ from rar_train.train import claim_run_folder
 log = logging.getLogger(__name__)
 
 _RIDGE = 1e-3  # of the mean squared activation
-_CHOICES = 5  # names that a validation chooses from; chance is one in so many
-
-
-class _Named(Rows):
-    """Picture and name by (number, epoch)."""
-
-    def __init__(self, samples: Sequence[Sample], names: Sequence[str]):
-        self.samples, self.names = samples, names
-
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Image.Image, str]:
-        sample = self.samples[place[0]]
-        return open_image(sample.path), self.names[sample.label]
-
-
-class _Choices(Rows):
-    """Development pictures, each with its name first and others by lot."""
-
-    def __init__(self, samples: Sequence[Sample], labels: Sequence[int], names: Sequence[str]):
-        self.samples, self.labels, self.names = samples, labels, names
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, number: int) -> tuple[Image.Image, list[str]]:
-        sample = self.samples[number]
-        others = [label for label in self.labels if label != sample.label]
-        count = min(_CHOICES - 1, len(others))
-        drawn = np.random.default_rng(number).choice(others, count, replace=False).tolist()
-        return open_image(sample.path), [self.names[label] for label in (sample.label, *drawn)]
-
-
-class NamingData(L.LightningDataModule):
-    """Pictures and names, from an optimiser step on.
-
-    Args:
-        recipe: The run's recipe.
-        mllm: Prepares both.
-        dataset: With the parts ``tuning`` and ``development``.
-        start: Optimiser steps that are done already.
-    """
-
-    def __init__(self, recipe: Recipe, mllm: Mllm, dataset: Dataset, start: int):
-        super().__init__()
-        self.recipe, self.mllm, self.dataset = recipe, mllm, dataset
-        self.position = DataPosition(start * recipe.optim.accumulate)
-
-    def _sampler(self, world: int, rank: int) -> EpochSampler:
-        optim, images = self.recipe.optim, len(self.dataset.parts["tuning"])
-        return EpochSampler(images, optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position)
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps in the whole run.
-
-        Raises:
-            UserError: The pictures do not fill a step.
-        """
-        optim, trainer = self.recipe.optim, self.recipe.trainer
-        steps = len(self._sampler(trainer.devices * trainer.num_nodes, 0)) // optim.accumulate
-        if not steps:
-            raise UserError(f"{len(self.dataset.parts['tuning'])} tuning images do not fill a step of optim.batch_size")
-        return min(steps, optim.max_steps) if optim.max_steps > 0 else steps
-
-    def train_dataloader(self) -> DataLoader:
-        """All epochs as one stream of labelled conversations, from the position on."""
-        rows = _Named(self.dataset.parts["tuning"], self.dataset.names)
-        sampler = self._sampler(self.trainer.world_size, self.trainer.global_rank)
-        return DataLoader(rows, batch_sampler=sampler, collate_fn=self._conversations)
-
-    def _conversations(self, pairs: list[tuple[Image.Image, str]]) -> BatchFeature:
-        images, names = zip(*pairs, strict=True)
-        return self.mllm.labelled(images, [NAMING] * len(names), names)
-
-    def val_dataloader(self) -> DataLoader:
-        """A fixed spread of development pictures."""
-        samples = self.dataset.parts["development"]
-        count = min(self.recipe.trainer.validation_images, len(samples))
-        chosen = [samples[place] for place in np.linspace(0, len(samples) - 1, count).astype(int)]
-        rows = _Choices(chosen, self.dataset.labels("development"), self.dataset.names)
-        return DataLoader(rows, self.recipe.optim.batch_size, collate_fn=list)
 
 
 class ProjectorModule(L.LightningModule):
@@ -226,7 +140,7 @@ def train_projector(recipe: Recipe) -> Path:
         cache_features(mllm, Path(recipe.cache), recipe.ranker.lora)
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("tuning", "development"))
     checkpoint = last_checkpoint(out / "checkpoints")
-    start = int(checkpoint.stem.split("-")[1]) if checkpoint else 0
+    start = steps_done(checkpoint)
     data = NamingData(recipe, mllm, dataset, start)
     module = ProjectorModule(recipe, mllm, data.steps)
     if not checkpoint:
@@ -235,12 +149,7 @@ def train_projector(recipe: Recipe) -> Path:
     L.seed_everything(recipe.seed, verbose=False)
     log.info("training: %d steps%s", data.steps, f", from {start}" * bool(start))
     trainer = step_trainer(recipe, data.steps, start)
-    try:
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        raise Interrupted(
-            f"interrupted at step {trainer.global_step}; the same command goes on from the last checkpoint"
-        ) from None
+    fit_from(checkpoint, trainer, module, data)
     figures = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     if trainer.is_global_zero:
         _save(mllm, out / "model", {"base": mllm.id, "steps": trainer.global_step, "validation": figures})

@@ -13,10 +13,9 @@ from torch import nn
 
 from data_prep.datasets import read_dataset
 from data_prep.encoder import NANO_CLIP, Encoder, load_encoder
-from data_prep.errors import Interrupted
 from data_prep.files import write_folder, write_json
 from data_prep.settings import Recipe, check
-from rar_train.checkpoint import last_checkpoint
+from rar_train.checkpoint import fit_from, last_checkpoint, steps_done
 from rar_train.monitor import progress_bar
 from rar_train.open_clip_folder import write_open_clip
 from rar_train.retriever_data import RetrieverData
@@ -47,7 +46,7 @@ def train_retriever(recipe: Recipe) -> Path:
     encoder = load_encoder(replace(recipe.retriever, dtype="float32"))
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("tuning", "development"))
     checkpoint = last_checkpoint(out / "checkpoints")
-    start = int(checkpoint.stem.split("-")[1]) if checkpoint else 0
+    start = steps_done(checkpoint)
     tuning = recipe.retriever.tuning
     apart = tuning.towers == "projections"
     views = Features(recipe, encoder, dataset) if apart else Pixels(encoder, tuning.augment)
@@ -59,12 +58,7 @@ def train_retriever(recipe: Recipe) -> Path:
     trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     log.info("training: %s trainable parameters, %d steps%s", f"{trainable:,}", steps, f", from {start}" * bool(start))
     trainer = step_trainer(recipe, steps, start)
-    try:
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        raise Interrupted(
-            f"interrupted at step {trainer.global_step}; the same command goes on from the last checkpoint"
-        ) from None
+    fit_from(checkpoint, trainer, module, data)
     figures = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     if trainer.is_global_zero:
         facts = {"base": encoder.id, "steps": trainer.global_step, "validation": figures}

@@ -12,13 +12,13 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 from omegaconf import OmegaConf
 
-from data_prep.errors import Interrupted, UserError
+from data_prep.errors import UserError
 from data_prep.files import write_folder, write_text
 from data_prep.recipe import recipe_yaml
 from data_prep.settings import Recipe
 from rar_train.adapter import parameter_table, save_adapter
 from rar_train.backend import load_mllm
-from rar_train.checkpoint import Checkpoints, last_checkpoint, saving, validation_figures
+from rar_train.checkpoint import Checkpoints, fit_from, last_checkpoint, saving, steps_done, validation_figures
 from rar_train.datamodule import RankingData, optimizer_steps
 from rar_train.features import cache_features
 from rar_train.monitor import Monitor, progress_bar, table_lines
@@ -107,18 +107,13 @@ def train_ranker(recipe: Recipe) -> Path:
         "encoder": data.tuning.manifest["encoder"],
         "processes": recipe.trainer.devices * recipe.trainer.num_nodes,
     }
-    start = int(checkpoint.stem.split("-")[1]) if checkpoint else 0
+    start = steps_done(checkpoint)
     log.info("training: %d examples, %d steps%s", len(data.kept), steps, f", from step {start}" if start else "")
     parameters = {part: {"trainable": trainable, "all": total} for part, trainable, total in table}
     loggers = loggers_of(recipe, start, {"parameters": parameters})
     checkpoints = Checkpoints(recipe, facts)
     trainer = _trainer(recipe, strategy, steps, loggers, [Monitor(recipe, table[-1][1:]), checkpoints])
-    try:
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        raise Interrupted(
-            f"interrupted at step {trainer.global_step}; the same command goes on from the last checkpoint"
-        ) from None
+    fit_from(checkpoint, trainer, module, data)
     _finish(recipe, trainer, module, facts, checkpoints.best if recipe.trainer.adapter == "best" else None)
     return out
 

@@ -7,6 +7,7 @@ import json
 import tarfile
 from pathlib import Path
 
+from data_prep.emoji import make_emoji
 from data_prep.emoji_packages import ART, METADATA
 
 CLASSES = [
@@ -61,3 +62,11 @@ def write_packages(folder: Path) -> Path:
         icons_file = {"icons": icons, "aliases": aliases, "width": 16, "height": 16 + number}
         _pack(_tarball(folder, package), {"icons.json": icons_file, "chars.json": chars, "info.json": info})
     return folder
+
+
+def made_place(place: Path) -> Path:
+    """Writes the packages into ``npm`` of a folder and renders them into its ``data``."""
+    (place / "npm").mkdir()
+    write_packages(place / "npm")
+    make_emoji(place / "data", 32, place / "npm")
+    return place

@@ -11,16 +11,12 @@ from PIL import Image
 from data_prep.emoji import make_emoji
 from data_prep.emoji_packages import ART
 from data_prep.errors import UserError
-from tests.tiny_emoji import write_packages
+from tests.tiny_emoji import made_place
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("emoji")
-    (place / "npm").mkdir()
-    write_packages(place / "npm")
-    make_emoji(place / "data", 32, place / "npm")
-    return place
+    return made_place(tmp_path_factory.mktemp("emoji"))
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -9,22 +9,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_prep.emoji import make_emoji
 from data_prep.errors import UserError
 from data_prep.recipe import load_recipe
 from data_prep.settings import RankerArgs
 from rar_train.backend import load_mllm
 from rar_train.projector import train_projector
 from tests.rar_train.test_lite_mllm import tiny_join
-from tests.tiny_emoji import write_packages
+from tests.tiny_emoji import made_place
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("place")
-    (place / "npm").mkdir()
-    write_packages(place / "npm")
-    make_emoji(place / "data", 32, place / "npm")
+    place = made_place(tmp_path_factory.mktemp("place"))
     model, processor, *_ = tiny_join()
     model.save_pretrained(place / "lite-mllm")
     processor.save_pretrained(place / "lite-mllm")

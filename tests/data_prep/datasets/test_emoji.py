@@ -8,19 +8,14 @@ import pytest
 
 from data_prep.datasets import read_dataset
 from data_prep.datasets.dataset import PARTS
-from data_prep.emoji import make_emoji
 from data_prep.errors import UserError
 from data_prep.recipe import load_recipe
-from tests.tiny_emoji import write_packages
+from tests.tiny_emoji import made_place
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("emoji")
-    (place / "npm").mkdir()
-    write_packages(place / "npm")
-    make_emoji(place / "data", 32, place / "npm")
-    return place
+    return made_place(tmp_path_factory.mktemp("emoji"))
 
 
 def read(place: Path, *settings: str):

@@ -1,0 +1,102 @@
+"""What a projector is trained on: pictures and their names; and validated on: pictures with names to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning as L
+import numpy as np
+from PIL import Image
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as Rows
+from transformers import BatchFeature
+
+from data_prep.datasets import Dataset
+from data_prep.errors import UserError
+from data_prep.images import open_image
+from data_prep.prompts import NAMING
+from data_prep.records import Sample
+from data_prep.settings import Recipe
+from rar_train.backend import Mllm
+from rar_train.datamodule import DataPosition, EpochSampler
+
+_CHOICES = 5  # names that a validation chooses from; chance is one in so many
+
+
+class _Named(Rows):
+    """Picture and name by (number, epoch)."""
+
+    def __init__(self, samples: Sequence[Sample], names: Sequence[str]):
+        self.samples, self.names = samples, names
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Image.Image, str]:
+        sample = self.samples[place[0]]
+        return open_image(sample.path), self.names[sample.label]
+
+
+class _Choices(Rows):
+    """Development pictures, each with its name first and others by lot."""
+
+    def __init__(self, samples: Sequence[Sample], labels: Sequence[int], names: Sequence[str]):
+        self.samples, self.labels, self.names = samples, labels, names
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, number: int) -> tuple[Image.Image, list[str]]:
+        sample = self.samples[number]
+        others = [label for label in self.labels if label != sample.label]
+        count = min(_CHOICES - 1, len(others))
+        drawn = np.random.default_rng(number).choice(others, count, replace=False).tolist()
+        return open_image(sample.path), [self.names[label] for label in (sample.label, *drawn)]
+
+
+class NamingData(L.LightningDataModule):
+    """Pictures and names, from an optimiser step on.
+
+    Args:
+        recipe: The run's recipe.
+        mllm: Prepares both.
+        dataset: With the parts ``tuning`` and ``development``.
+        start: Optimiser steps that are done already.
+    """
+
+    def __init__(self, recipe: Recipe, mllm: Mllm, dataset: Dataset, start: int):
+        super().__init__()
+        self.recipe, self.mllm, self.dataset = recipe, mllm, dataset
+        self.position = DataPosition(start * recipe.optim.accumulate)
+
+    def _sampler(self, world: int, rank: int) -> EpochSampler:
+        optim, images = self.recipe.optim, len(self.dataset.parts["tuning"])
+        return EpochSampler(images, optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in the whole run.
+
+        Raises:
+            UserError: The pictures do not fill a step.
+        """
+        optim, trainer = self.recipe.optim, self.recipe.trainer
+        steps = len(self._sampler(trainer.devices * trainer.num_nodes, 0)) // optim.accumulate
+        if not steps:
+            raise UserError(f"{len(self.dataset.parts['tuning'])} tuning images do not fill a step of optim.batch_size")
+        return min(steps, optim.max_steps) if optim.max_steps > 0 else steps
+
+    def train_dataloader(self) -> DataLoader:
+        """All epochs as one stream of labelled conversations, from the position on."""
+        rows = _Named(self.dataset.parts["tuning"], self.dataset.names)
+        sampler = self._sampler(self.trainer.world_size, self.trainer.global_rank)
+        return DataLoader(rows, batch_sampler=sampler, collate_fn=self._conversations)
+
+    def _conversations(self, pairs: list[tuple[Image.Image, str]]) -> BatchFeature:
+        images, names = zip(*pairs, strict=True)
+        return self.mllm.labelled(images, [NAMING] * len(names), names)
+
+    def val_dataloader(self) -> DataLoader:
+        """A fixed spread of development pictures."""
+        samples = self.dataset.parts["development"]
+        count = min(self.recipe.trainer.validation_images, len(samples))
+        chosen = [samples[place] for place in np.linspace(0, len(samples) - 1, count).astype(int)]
+        rows = _Choices(chosen, self.dataset.labels("development"), self.dataset.names)
+        return DataLoader(rows, self.recipe.optim.batch_size, collate_fn=list)
