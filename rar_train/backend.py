@@ -23,7 +23,8 @@ from transformers import (
     ProcessorMixin,
 )
 
-import rar_train.timm_tower  # noqa: F401  (registers nano-mllm's tower)
+import rar_train.name_llava
+import rar_train.timm_tower  # noqa: F401  (registers the tower of both embedded and lite models)
 from data_prep.errors import UserError
 from data_prep.files import file_hash, fingerprint
 from data_prep.hub import settle_hub

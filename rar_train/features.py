@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from data_prep.encoder import state_hash
 from data_prep.errors import UserError
 from data_prep.files import fingerprint
 from data_prep.settings import LoraArgs
@@ -107,6 +108,8 @@ def cache_features(mllm: Mllm, cache: Path, lora: LoraArgs) -> FeatureCache:
     config = mllm.base.config.to_dict()
     layers = config.get("vision_feature_layer", [])
     layers = [layers] if isinstance(layers, int) else layers
-    folder = cache / f"features-{fingerprint([mllm.id, str(mllm.base.dtype)])}"
+    tower = mllm.base.get_submodule(mllm.family.vision)
+    # By the tower alone: models that share it, such as a projector's stages, share its features.
+    folder = cache / f"features-{fingerprint([tower.config.to_dict(), state_hash(tower), layers])}"
     log.info("vision features: kept in %s", folder)
-    return FeatureCache(mllm.base.get_submodule(mllm.family.vision), layers, folder)
+    return FeatureCache(tower, layers, folder)

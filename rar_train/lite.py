@@ -27,13 +27,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--clip-pixels", type=int, default=160)
     parser.add_argument("--mllm-pixels", type=int, default=160)
     parser.add_argument("--stage", type=int, choices=(2, 3, 4), default=4)
+    parser.add_argument("--tokens", type=int, default=8)
     args = parser.parse_args(arguments)
 
     from rar_train.lite_clip import make_lite_clip
     from rar_train.lite_mllm import make_lite_mllm
 
     clip, mllm = args.out / "lite-clip", args.out / "lite-mllm"
-    settings = [(clip, {"pixels": args.clip_pixels}), (mllm, {"pixels": args.mllm_pixels, "stage": args.stage})]
+    mllm_facts = {"pixels": args.mllm_pixels, "stage": args.stage, "tokens": args.tokens}
+    settings = [(clip, {"pixels": args.clip_pixels}), (mllm, mllm_facts)]
     for make, (folder, chosen) in zip((make_lite_clip, make_lite_mllm), settings, strict=True):
         if _made(folder, chosen):
             log.info("lite: reusing %s", folder)

@@ -1,7 +1,7 @@
 """lite-mllm: a LLaVA of EfficientNet-Lite0 and SmolLM2-135M-Instruct.
 
-The projector that joins them is drawn at random here; ``recipe=mllm_lite`` trains it on names. The image tokens are one
-of the tower's feature maps: at 160 pixels the last one, of stride 32, gives 25 tokens of 320 channels.
+The projector that joins them is drawn at random here, and has no names to say; ``recipe=mllm_lite`` trains it. It reads
+the tower's two last maps: at 160 pixels 25 places of 320 channels, and in each the four places of the finer map of 112.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     CLIPImageProcessor,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,6 +24,7 @@ from transformers import (
 from data_prep.errors import UserError
 from data_prep.files import write_folder, write_json
 from rar_train.lite_tower import ARCHITECTURE, MEAN, STD, lite0_weights, package_folder
+from rar_train.name_llava import NameLlava, NameLlavaConfig
 from rar_train.timm_tower import TimmTowerConfig
 
 IMAGE, TURN_END = "<image>", "<|im_end|>"
@@ -40,9 +39,12 @@ CHAT_TEMPLATE = (
 
 
 def tower_config(stage: int) -> TimmTowerConfig:
-    """The tower with a feature map as image tokens: stage 4 has a stride of 32 pixels, stage 3 of 16."""
-    backbone = timm.create_model(ARCHITECTURE, pretrained=False, features_only=True, out_indices=(stage,))
-    return TimmTowerConfig(architecture=ARCHITECTURE, stage=stage, hidden_size=backbone.feature_info.channels()[0])
+    """The tower with a feature map and the next finer one: stage 4 has a stride of 32 pixels, stage 3 of 16."""
+    backbone = timm.create_model(ARCHITECTURE, pretrained=False, features_only=True, out_indices=(stage - 1, stage))
+    fine, coarse = backbone.feature_info.channels()
+    strides = backbone.feature_info.reduction()
+    channels = coarse + fine * (strides[1] // strides[0]) ** 2
+    return TimmTowerConfig(architecture=ARCHITECTURE, stage=stage, finer=[stage - 1], hidden_size=channels)
 
 
 def joined(
@@ -51,7 +53,8 @@ def joined(
     tower: TimmTowerConfig,
     weights: dict[str, Tensor],
     pixels: int,
-) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    tokens: int,
+) -> tuple[NameLlava, LlavaProcessor]:
     """Joins a language model and a tower by a projector with random weights.
 
     Args:
@@ -60,6 +63,7 @@ def joined(
         tower: Which tower, and which of its maps are the tokens.
         weights: The tower's, under timm's names.
         pixels: Width and height of the pictures.
+        tokens: Image tokens, which spell names.
 
     Raises:
         UserError: The map's stride does not divide the pictures, or weights are missing.
@@ -73,17 +77,18 @@ def joined(
     # transformers notes where weights came from, and refuses to save a model of quantised ones; these are whole again.
     text.__dict__.pop("quantization_config", None)
     text.eos_token_id = text.pad_token_id = tokenizer.eos_token_id
-    config = LlavaConfig(
+    config = NameLlavaConfig(
         vision_config=tower,
         text_config=text,
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
-        image_seq_length=(pixels // stride) ** 2,
+        image_seq_length=tokens,
+        projector_places=(pixels // stride) ** 2,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
         tie_word_embeddings=text.tie_word_embeddings,
     )
     torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(config)
+    model = NameLlava(config)
     model.model.language_model.load_state_dict(language.model.state_dict())
     model.lm_head.load_state_dict(language.lm_head.state_dict())
     report = model.model.vision_tower.backbone.load_state_dict(weights, strict=False)
@@ -96,22 +101,24 @@ def joined(
             size=size, crop_size=size, image_mean=list(MEAN), image_std=list(STD), resample=3
         ),
         tokenizer=tokenizer,
-        patch_size=stride,
+        # The projector gives as many tokens for any map: to the processor, one patch and the rest besides.
+        patch_size=pixels,
         vision_feature_select_strategy="full",
-        num_additional_image_tokens=0,
+        num_additional_image_tokens=tokens - 1,
         image_token=IMAGE,
         chat_template=CHAT_TEMPLATE,
     )
     return model.eval(), processor
 
 
-def make_lite_mllm(out: Path, pixels: int = 160, stage: int = 4) -> None:
+def make_lite_mllm(out: Path, pixels: int = 160, stage: int = 4, tokens: int = 8) -> None:
     """Writes the model and its processor as a folder that transformers' Auto classes load.
 
     Args:
         out: The folder.
         pixels: Width and height of its pictures.
-        stage: Which feature map of the tower its image tokens are.
+        stage: The coarser of the two feature maps that its projector reads.
+        tokens: Image tokens; of SmolLM2's, 8 hold all but the longest emoji's names.
 
     Raises:
         UserError: A package is missing.
@@ -122,9 +129,9 @@ def make_lite_mllm(out: Path, pixels: int = 160, stage: int = 4) -> None:
     (weights,) = folder.glob("*.gguf")
     language = AutoModelForCausalLM.from_pretrained(folder, gguf_file=weights.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=weights.name)
-    model, processor = joined(language, tokenizer, tower_config(stage), lite0_weights(), pixels)
+    model, processor = joined(language, tokenizer, tower_config(stage), lite0_weights(), pixels, tokens)
     with write_folder(out) as part:
         model.save_pretrained(part)
         processor.save_pretrained(part)
-        facts = {"vision": ARCHITECTURE, "language": weights.stem, "pixels": pixels, "stage": stage}
-        write_json(part / "manifest.json", facts | {"image_tokens": model.config.image_seq_length})
+        facts = {"vision": ARCHITECTURE, "language": weights.stem, "pixels": pixels}
+        write_json(part / "manifest.json", facts | {"stage": stage, "tokens": tokens})

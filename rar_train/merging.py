@@ -86,8 +86,8 @@ def write_merged(recipe: Recipe, adapter: Path, run: Path, to: Path, dtype: str)
     with write_folder(to) as part:
         plain.model.save_pretrained(part, safe_serialization=True)
         plain.processor.save_pretrained(part)
-        own_tower = plain.model.config.vision_config.model_type == "timm_tower"
-        card = model_card(recipe, read_json(adapter / "manifest.json"), run, dtype, difference, own_tower)
+        own_parts = plain.model.config.vision_config.model_type == "timm_tower"
+        card = model_card(recipe, read_json(adapter / "manifest.json"), run, dtype, difference, own_parts)
         write_text(part / "README.md", card)
     log.info("export: %s, log-probabilities within %.2g of base and adapter, in %s", dtype, difference, to)
 

@@ -54,7 +54,7 @@ def model_card(
     run: Path,
     dtype: str | None = None,
     difference: float | None = None,
-    own_tower: bool = False,
+    own_parts: bool = False,
 ) -> str:
     """Writes the card.
 
@@ -64,12 +64,12 @@ def model_card(
         run: The run's folder; evaluations of this very adapter are taken over.
         dtype: Of a merged model's weights; None for an adapter.
         difference: Of a merged model's log-probabilities to base and adapter.
-        own_tower: Whether the vision tower is this project's, so that it must be imported first.
+        own_parts: Whether the model or its tower is this project's, so that it must be imported first.
 
     Returns:
         str: Markdown with the hub's front matter.
     """
-    registers = "import rar_train.timm_tower  # registers the tower of nano-mllm\n" if own_tower else ""
+    registers = "import rar_train.backend  # registers this project's own models\n" if own_parts else ""
     kind = "merged model" if dtype else "LoRA adapter"
     prompts = [f"- {mode}: `{prompt!r}`" for mode, prompt in manifest["prompts"].items()]
     lines = [

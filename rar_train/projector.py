@@ -1,7 +1,8 @@
 """Trains an MLLM's projector on class names, LLaVA's first stage: tower and language model stay as they are.
 
-The projector starts where a ridge regression leads it: each image token is mapped onto the mean embedding of the words
-of its picture's name, in closed form.
+LLaVA's own projector learns through the language model. It starts where a ridge regression leads it: each image token
+is mapped onto the mean embedding of the words of its picture's name, in closed form. A ``NameProjector`` learns without
+the language model.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.files import write_folder, write_json
-from data_prep.images import open_image
 from data_prep.prompts import NAMING
 from data_prep.settings import Recipe, check
 from rar_train.backend import Mllm, load_mllm
 from rar_train.checkpoint import fit_from, last_checkpoint, steps_done
 from rar_train.collate import naming_inputs, to_device
 from rar_train.features import cache_features
+from rar_train.name_llava import NameProjector
+from rar_train.name_projector import MapData, NameModule, start_names
 from rar_train.optimizer import adamw
-from rar_train.projector_data import NamingData
+from rar_train.projector_data import NamingData, projector_inputs
 from rar_train.retriever import step_trainer
 from rar_train.schedule import warmup_cosine
 from rar_train.scoring import by_owner, name_scores
@@ -99,8 +101,7 @@ def start_projector(mllm: Mllm, dataset: Dataset, batch_size: int) -> None:
     gram, cross = torch.zeros(width, width).double(), torch.zeros(width, projector.linear_2.out_features).double()
     for start in range(0, len(samples), batch_size):
         chosen = samples[start : start + batch_size]
-        pixels = mllm.processor.image_processor([open_image(s.path) for s in chosen], return_tensors="pt").pixel_values
-        tokens = mllm.base.get_submodule(mllm.family.vision)(pixels.to(words.weight)).last_hidden_state
+        tokens = projector_inputs(mllm, chosen)
         if not start:
             scale = projector.linear_1(tokens).std()
             projector.linear_1.weight /= scale
@@ -133,20 +134,26 @@ def train_projector(recipe: Recipe) -> Path:
     mllm = load_mllm(recipe.ranker)
     projector = mllm.base.get_submodule(mllm.family.connector)
     said = (
-        f"ranker.model={recipe.ranker.model}: task projector is for LLaVA's projector, not {type(projector).__name__}"
+        f"ranker.model={recipe.ranker.model}: task projector is for the projectors of LLaVA and lite-mllm, not "
+        f"{type(projector).__name__}"
     )
-    check(isinstance(projector, LlavaMultiModalProjector), said)
+    check(isinstance(projector, (LlavaMultiModalProjector, NameProjector)), said)
     if recipe.trainer.feature_cache:
         cache_features(mllm, Path(recipe.cache), recipe.ranker.lora)
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("tuning", "development"))
     checkpoint = last_checkpoint(out / "checkpoints")
     start = steps_done(checkpoint)
-    data = NamingData(recipe, mllm, dataset, start)
-    module = ProjectorModule(recipe, mllm, data.steps)
-    if not checkpoint:
-        log.info("projector: starting it by regression on %d pictures", len(dataset.parts["tuning"]))
-        start_projector(mllm, dataset, recipe.optim.batch_size)
     L.seed_everything(recipe.seed, verbose=False)
+    if isinstance(projector, NameProjector):
+        data = MapData(recipe, mllm, dataset, start)
+        start_names(mllm, data)
+        module = NameModule(recipe, mllm, dataset, data.steps)
+    else:
+        data = NamingData(recipe, mllm, dataset, start)
+        module = ProjectorModule(recipe, mllm, data.steps)
+        if not checkpoint:
+            log.info("projector: starting it by regression on %d pictures", len(dataset.parts["tuning"]))
+            start_projector(mllm, dataset, recipe.optim.batch_size)
     log.info("training: %d steps%s", data.steps, f", from {start}" * bool(start))
     trainer = step_trainer(recipe, data.steps, start)
     fit_from(checkpoint, trainer, module, data)

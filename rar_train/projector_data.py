@@ -1,4 +1,4 @@
-"""What a projector is trained on: pictures and their names; and validated on: pictures with names to choose from."""
+"""What a projector is given, trained on (pictures and their names) and validated on (names to choose from)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import lightning as L
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Rows
 from transformers import BatchFeature
@@ -21,6 +23,20 @@ from rar_train.backend import Mllm
 from rar_train.datamodule import DataPosition, EpochSampler
 
 _CHOICES = 5  # names that a validation chooses from; chance is one in so many
+
+
+@torch.no_grad()
+def projector_inputs(mllm: Mllm, samples: Sequence[Sample]) -> Tensor:
+    """What the model gives its projector of pictures: tower features of shape ``[n, places, channels]``."""
+    images = [open_image(sample.path) for sample in samples]
+    pixels = mllm.processor.image_processor(images, return_tensors="pt").pixel_values
+    projector, seen = mllm.base.get_submodule(mllm.family.connector), []
+    hook = projector.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        mllm.base.get_image_features(pixel_values=pixels.to(mllm.device, mllm.base.dtype))
+    finally:
+        hook.remove()
+    return seen[0]
 
 
 class _Named(Rows):

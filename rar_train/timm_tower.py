@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -23,7 +24,8 @@ class TimmTowerConfig(PreTrainedConfig):
         architecture: timm's name of the backbone.
         architecture_args: Arguments of the backbone besides its name.
         stage: Index of the feature map to use; its stride is the processor's ``patch_size``.
-        hidden_size: Channels of that map.
+        hidden_size: Channels of that map, and of the finer ones.
+        finer: Maps of earlier stages to lay onto it: what falls into one place becomes its channels.
     """
 
     model_type = "timm_tower"
@@ -34,17 +36,19 @@ class TimmTowerConfig(PreTrainedConfig):
         architecture_args: dict | None = None,
         stage: int = 3,
         hidden_size: int = 256,
+        finer: list[int] | None = None,
         **kwargs,
     ):
         self.architecture = architecture
         self.architecture_args = architecture_args or {}
         self.stage = stage
         self.hidden_size = hidden_size
+        self.finer = finer or []
         super().__init__(**kwargs)
 
 
 class TimmTower(PreTrainedModel):
-    """The tower: one feature map of a timm backbone as a sequence of tokens, row by row."""
+    """The tower: a timm backbone's feature map, or several on one grid, as a sequence of tokens, row by row."""
 
     config_class = TimmTowerConfig
     main_input_name = "pixel_values"
@@ -56,7 +60,7 @@ class TimmTower(PreTrainedModel):
             config.architecture,
             pretrained=False,
             features_only=True,
-            out_indices=(config.stage,),
+            out_indices=(*config.finer, config.stage),
             **config.architecture_args,
         )
         self.post_init()
@@ -75,8 +79,9 @@ class TimmTower(PreTrainedModel):
             BaseModelOutputWithPooling: ``last_hidden_state`` of shape ``[batch, tokens, hidden_size]``,
             and the same as the only entry of ``hidden_states``.
         """
-        (features,) = self.backbone(pixel_values)
-        tokens = features.flatten(2).transpose(1, 2)
+        maps = self.backbone(pixel_values)
+        laid = [F.pixel_unshuffle(one, one.shape[-1] // maps[-1].shape[-1]) for one in maps]
+        tokens = torch.cat(laid, 1).flatten(2).transpose(1, 2)
         return BaseModelOutputWithPooling(
             last_hidden_state=tokens, pooler_output=tokens.mean(1), hidden_states=(tokens,)
         )

@@ -29,7 +29,7 @@ def test_a_rankers_recipe_can_work(name):
     recipe = load_recipe([f"recipe={name}"])
     ranker, trainer = recipe.ranker, recipe.trainer
     assert recipe.task == "ranker"
-    kind = (HUB | {"nano-mllm": "llava", "runs/mllm_lite/model": "llava"})[ranker.model]
+    kind = (HUB | {"nano-mllm": "llava", "runs/mllm_lite/model": "name_llava"})[ranker.model]
     assert ranker.max_pixels is None or FAMILIES[kind].budget is not None
     assert not trainer.feature_cache or (FAMILIES[kind].fixed_tower and "vision" not in ranker.lora.scope)
     # The mode that evaluation takes is one that the objectives train.

@@ -55,3 +55,19 @@ def test_a_tower_that_trains_or_takes_any_size_is_refused(tmp_path):
     qwen = load_mllm(RankerArgs(model=str(save_tiny("qwen2_5_vl", tmp_path / "qwen"))))
     with pytest.raises(UserError, match="images of any size"):
         cache_features(qwen, tmp_path, LoraArgs())
+
+
+def test_models_of_one_tower_share_its_features_and_another_tower_has_its_own(pictures, tmp_path):
+    kept = []
+    for part in ("nothing", "multi_modal_projector", "vision_tower"):
+        mllm = load_mllm(RankerArgs())
+        with torch.no_grad():
+            for name, parameter in mllm.base.named_parameters():
+                parameter += 0.01 * (part in name)
+        mllm.id = part  # as of a model with other weights
+        cache = cache_features(mllm, tmp_path, LoraArgs())
+        logits_of(mllm, pictures[:2])
+        kept.append((cache.folder, cache.computed))
+    (first, own), (second, shared), (third, other) = kept
+    assert (first == second, second == third) == (True, False)
+    assert (shared, own, other) == (0, 2, 2)

@@ -57,8 +57,8 @@ def test_lite_mllms_language_model_still_answers(mllm):
     assert int(reply[-1]) == mllm.turn_end_id
 
 
-def test_lite_mllm_takes_a_picture_in_25_tokens(mllm):
+def test_lite_mllm_takes_a_picture_in_8_tokens(mllm):
     inputs = mllm.inputs([Image.new("RGB", (300, 200), "red")], [NAMING])
-    assert (inputs["input_ids"] == mllm.base.config.image_token_id).sum() == 25
+    assert (inputs["input_ids"] == mllm.base.config.image_token_id).sum() == 8
     assert mllm.letter_ids(26)
     mllm.answer_ids(NAMING, "flag: Côte d’Ivoire")

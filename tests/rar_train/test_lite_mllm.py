@@ -14,11 +14,11 @@ from data_prep.errors import UserError
 from data_prep.prompts import NAMING, letters_prompt
 from data_prep.settings import RankerArgs
 from rar_train.backend import load_mllm
-from rar_train.lite_mllm import joined
-from rar_train.timm_tower import TimmTowerConfig
+from rar_train.lite_mllm import joined, tower_config
 from tests.rar_train.conftest import NAMES, llava_processor
 
 TOWER = "tf_efficientnet_lite0"
+TOKENS = 6
 
 
 def tiny_join(pixels: int = 64, stage: int = 4):
@@ -33,14 +33,13 @@ def tiny_join(pixels: int = 64, stage: int = 4):
     )
     language = LlamaForCausalLM(config)
     weights = timm.create_model(TOWER, pretrained=False).state_dict()
-    channels = {3: 112, 4: 320}[stage]
-    tower = TimmTowerConfig(architecture=TOWER, stage=stage, hidden_size=channels)
-    return *joined(language, tokenizer, tower, weights, pixels), language, weights
+    return *joined(language, tokenizer, tower_config(stage), weights, pixels, TOKENS), language, weights
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> tuple:
     model, processor, language, weights = tiny_join()
+    model.set_names([[7, 8, 9], [7, 5]], fill=6)
     folder = tmp_path_factory.mktemp("lite") / "lite-mllm"
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -52,7 +51,7 @@ def test_the_auto_classes_load_what_was_saved(saved):
     again = AutoModelForImageTextToText.from_pretrained(folder).eval()
     images, text = [Image.new("RGB", (50, 70), "red")], "<|im_start|>user\n<image>\nWhat?<|im_end|>\n"
     inputs = AutoProcessor.from_pretrained(folder)(images=images, text=text, return_tensors="pt")
-    assert (inputs["input_ids"] == model.config.image_token_id).sum() == model.config.image_seq_length == 4
+    assert (inputs["input_ids"] == model.config.image_token_id).sum() == model.config.image_seq_length == TOKENS
     own = processor(images=images, text=text, return_tensors="pt")
     with torch.no_grad():
         assert torch.allclose(again(**inputs).logits, model(**own).logits, atol=1e-5)
@@ -77,8 +76,44 @@ def test_the_backend_takes_it_as_a_llava(saved: tuple[Path]):
     assert mllm.letter_ids(5)
 
 
-def test_a_finer_map_gives_more_tokens_and_must_divide_the_picture():
+def test_image_tokens_spell_the_likeliest_name_and_fill_up_behind_it():
+    model, *_ = tiny_join()
+    names = [[7, 8, 9], [7, 5], list(range(10, 20))]
+    model.set_names(names, fill=6)
+    projector, embeddings = model.model.multi_modal_projector, model.get_input_embeddings().weight
+    maps = torch.randn(2, 4, model.config.vision_config.hidden_size)
+    for place, ids in enumerate(names):
+        with torch.no_grad():
+            projector.head.weight.zero_()
+            projector.head.bias.copy_(torch.eye(3)[place] * 100)
+            spelt = projector(maps)
+        wanted = (ids + [6] * TOKENS)[:TOKENS]
+        assert torch.allclose(spelt, embeddings[wanted].expand(2, -1, -1), atol=1e-5)
+
+
+def test_two_names_in_doubt_are_mixed():
+    model, *_ = tiny_join()
+    model.set_names([[7], [8]], fill=6)
+    projector, embeddings = model.model.multi_modal_projector, model.get_input_embeddings().weight
+    with torch.no_grad():
+        projector.head.weight.zero_()
+        projector.head.bias.copy_(torch.tensor([0.75, 0.25]).log())
+        first = projector(torch.randn(1, 4, model.config.vision_config.hidden_size))[0, 0]
+    assert torch.allclose(first, 0.75 * embeddings[7] + 0.25 * embeddings[8], atol=1e-5)
+
+
+def test_the_projector_sees_where_in_the_map_things_are():
+    model, *_ = tiny_join()
+    model.set_names([[7], [8]], fill=6)
+    projector = model.model.multi_modal_projector.eval()
+    maps = torch.randn(1, 4, model.config.vision_config.hidden_size)
+    with torch.no_grad():
+        turned = projector.name_logits(maps.flip(1))
+        assert not torch.allclose(projector.name_logits(maps), turned, atol=1e-3)
+
+
+def test_a_finer_map_has_more_places_and_must_divide_the_picture():
     model, *_ = tiny_join(stage=3)
-    assert model.config.image_seq_length == 16
+    assert model.config.projector_places == 16
     with pytest.raises(UserError, match="pixels=72: must be a multiple of the stride, 32"):
         tiny_join(pixels=72)

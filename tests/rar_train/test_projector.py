@@ -1,4 +1,4 @@
-"""The projector is trained on names, alone, resumes, and gives a folder that the ranker loads."""
+"""A projector is trained on names, alone, resumes, and gives a folder that the ranker loads."""
 
 from __future__ import annotations
 
@@ -9,27 +9,36 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from data_prep.datasets import read_dataset
 from data_prep.errors import UserError
+from data_prep.files import read_json
+from data_prep.images import open_image
+from data_prep.prompts import NAMING
 from data_prep.recipe import load_recipe
 from data_prep.settings import RankerArgs
 from rar_train.backend import load_mllm
 from rar_train.projector import train_projector
+from rar_train.projector_data import projector_inputs
 from tests.rar_train.test_lite_mllm import tiny_join
 from tests.tiny_emoji import made_place
 
+KINDS = ("lite", "llava")
+
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def place(tmp_path_factory, llava_folder) -> Path:
     place = made_place(tmp_path_factory.mktemp("place"))
     model, processor, *_ = tiny_join()
-    model.save_pretrained(place / "lite-mllm")
-    processor.save_pretrained(place / "lite-mllm")
+    model.save_pretrained(place / "lite")
+    processor.save_pretrained(place / "lite")
+    shutil.copytree(llava_folder, place / "llava")
     return place
 
 
-def train(place: Path, out: str, *settings: str) -> Path:
+def train(place: Path, kind: str, out: str, *settings: str) -> Path:
     small = "optim.batch_size=8 optim.epochs=2 trainer.checkpoint_every=5 trainer.validation_images=7"
-    fixed = f"data.root={place / 'data'} ranker.model={place / 'lite-mllm'} cache={place / 'cache'} out={place / out}"
+    own = f"ranker.model={place / kind} out={place / f'{kind}-{out}'}"
+    fixed = f"data.root={place / 'data'} cache={place / 'cache'} {own}"
     more = "trainer.accelerator=cpu tracking.wandb=disabled"
     return train_projector(load_recipe(["recipe=mllm_lite", *f"{small} {fixed} {more}".split(), *settings]))
 
@@ -38,28 +47,52 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def test_it_trains_the_projector_alone_and_resumes_to_the_same_weights(place):
-    tuned = train(place, "run")
-    found, base = weights(tuned), weights(place / "lite-mllm")
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_trains_the_projector_alone_and_resumes_to_the_same_weights(place, kind):
+    tuned = train(place, kind, "run")
+    found, base = weights(tuned), weights(place / kind)
+    assert found.keys() == base.keys()
     changed = {name for name, value in found.items() if not torch.equal(value, base[name])}
     assert changed
     assert all("multi_modal_projector" in name for name in changed)
     assert load_mllm(RankerArgs(model=str(tuned))).family
     shutil.rmtree(tuned)
-    again = weights(train(place, "run"))
+    again = weights(train(place, kind, "run"))
     assert max((again[name] - value).abs().max().item() for name, value in found.items()) <= 1e-6
 
 
-def test_names_become_likelier(place):
-    def loss(steps: int) -> float:
-        from data_prep.files import read_json
+@pytest.mark.parametrize(("kind", "figure"), [("lite", "val/named"), ("llava", "val/loss")])
+def test_names_become_likelier(place, kind, figure):
+    def reached(steps: int) -> float:
+        more = ("optim.epochs=30", f"optim.max_steps={steps}", "trainer.log_every=1", "trainer.feature_cache=false")
+        return read_json(train(place, kind, f"{steps}", *more) / "manifest.json")["validation"][figure]
 
-        folder = train(place, f"loss-{steps}", "optim.epochs=30", f"optim.max_steps={steps}", "trainer.log_every=1")
-        return read_json(folder / "manifest.json")["validation"]["val/loss"]
+    first, last = reached(5), reached(60)
+    assert last > first if figure == "val/named" else last < first
 
-    assert loss(40) < loss(5)
+
+def test_lite_mllms_dictionary_holds_the_tuning_names(place):
+    tuned = load_mllm(RankerArgs(model=str(train(place, "lite", "words"))))
+    projector, embeddings = tuned.base.model.multi_modal_projector, tuned.base.get_input_embeddings().weight
+    recipe = load_recipe(["recipe=mllm_lite", f"data.root={place / 'data'}"])
+    dataset = read_dataset(recipe.data, place / "cache", ("tuning",))
+    labels = dataset.labels("tuning")
+    assert len(projector.spelling) == projector.head.out_features == len(labels)
+    ids = tuned.answer_ids(NAMING, dataset.names[labels[1]])[0]
+    assert torch.equal(projector.words[projector.spelling[1, 0]], embeddings[ids])
+
+
+def test_a_llavas_own_layer_and_tokens_reach_its_projector(place):
+    mllm = load_mllm(RankerArgs(model=str(place / "llava")))
+    recipe = load_recipe(["recipe=mllm_lite", f"data.root={place / 'data'}"])
+    samples = read_dataset(recipe.data, place / "cache", ("tuning",)).parts["tuning"][:3]
+    images = [open_image(sample.path) for sample in samples]
+    pixels = mllm.processor.image_processor(images, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        states = mllm.base.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+    assert torch.allclose(projector_inputs(mllm, samples), states[-2][:, 1:], atol=1e-5)
 
 
 def test_too_few_pictures_are_an_error(place):
     with pytest.raises(UserError, match=r"do not fill a step of optim\.batch_size"):
-        train(place, "large", "optim.batch_size=1000")
+        train(place, "lite", "large", "optim.batch_size=1000")

@@ -34,6 +34,22 @@ def test_tokens_are_the_maps_cells_row_by_row(stage, stride, channels):
     assert torch.equal(output.hidden_states[-1], output.last_hidden_state)
 
 
+def test_a_finer_map_is_laid_onto_the_coarser_ones_grid():
+    config = TimmTowerConfig("resnet18", SMALL, stage=3, hidden_size=16 + 4 * 16, finer=[2])
+    tower = TimmTower(config).eval()
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        tokens = tower(pixels).last_hidden_state
+        fine, coarse = tower.backbone(pixels)
+    size = coarse.shape[-1]
+    assert tokens.shape == (2, size * size, 16 + 4 * 16)
+    row, column = 1, 0
+    place = tokens[:, row * size + column]
+    under = fine[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].flatten(1)
+    assert torch.equal(place[:, : 4 * 16], under)
+    assert torch.equal(place[:, 4 * 16 :], coarse[:, :, row, column])
+
+
 def test_a_saved_tower_comes_back_with_its_weights_and_statistics(tmp_path):
     tower = TimmTower(TimmTowerConfig("resnet18", SMALL, stage=3, hidden_size=16))
     tower.train()(torch.randn(4, 3, 64, 64))  # moves the batch-norm statistics

@@ -12,6 +12,7 @@ import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from data_prep.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt
+from rar_train.name_llava import NameLlava, NameLlavaConfig
 
 WIDTH, TILE, PATCH = 32, 32, 8
 NAMES = [
@@ -150,6 +151,23 @@ def _llava(tokenizer):
     images = hf.CLIPImageProcessor(size={"shortest_edge": TILE}, crop_size=SQUARE)
     return hf.LlavaForConditionalGeneration(config), hf.LlavaProcessor(
         images, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default", num_additional_image_tokens=1
+    )
+
+
+def _name_llava(tokenizer):
+    config = NameLlavaConfig(
+        vision_config=hf.CLIPVisionConfig(**TOWER),
+        text_config=_text(tokenizer),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=4,
+        projector_places=16,
+        projector_width=16,
+    )
+    model = NameLlava(config)
+    model.set_names([tokenizer(name).input_ids for name in NAMES], fill=tokenizer.pad_token_id)
+    images = hf.CLIPImageProcessor(size={"shortest_edge": TILE}, crop_size=SQUARE)
+    return model, hf.LlavaProcessor(
+        images, tokenizer, patch_size=TILE, vision_feature_select_strategy="default", num_additional_image_tokens=4
     )
 
 
@@ -301,6 +319,7 @@ _SMOL = {
 }
 TINY = {
     "llava": Tiny(_llava, _LLAVA, ("<image>",)),
+    "name_llava": Tiny(_name_llava, _LLAVA, ("<image>",)),
     "llava_next": Tiny(_llava_next, _MISTRAL, ("<image>",)),
     "llava_onevision": Tiny(
         _llava_onevision,

@@ -1,0 +1,138 @@
+"""Trains a ``NameProjector``: a classifier of the tower's maps over the names of its dictionary.
+
+The language model takes no part. The maps of all pictures are computed once and held in memory, so an epoch takes
+seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as Rows
+
+from data_prep.datasets import Dataset
+from data_prep.prompts import NAMING
+from data_prep.settings import Recipe
+from rar_train.backend import Mllm
+from rar_train.optimizer import adamw
+from rar_train.projector_data import NamingData, projector_inputs
+from rar_train.schedule import warmup_cosine
+
+_AT_ONCE = 64  # pictures
+_FILL = "\n"  # what tokens behind a name's end say
+
+
+class _Maps(Rows):
+    """Map and label by number, or by (number, epoch)."""
+
+    def __init__(self, maps: Tensor, labels: Sequence[int]):
+        self.maps, self.labels = maps, labels
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, place: int | tuple[int, int]) -> tuple[Tensor, int]:
+        number = place[0] if isinstance(place, tuple) else place
+        return self.maps[number], self.labels[number]
+
+
+class MapData(NamingData):
+    """Maps and labels, from an optimiser step on.
+
+    Args:
+        recipe: The run's recipe.
+        mllm: Its tower reads the pictures.
+        dataset: With the parts ``tuning`` and ``development``.
+        start: Optimiser steps that are done already.
+    """
+
+    def __init__(self, recipe: Recipe, mllm: Mllm, dataset: Dataset, start: int):
+        super().__init__(recipe, mllm, dataset, start)
+        self.rows = {}
+        for part in ("tuning", "development"):
+            samples = dataset.parts[part]
+            starts = range(0, len(samples), _AT_ONCE)
+            maps = [projector_inputs(mllm, samples[start : start + _AT_ONCE]).half().cpu() for start in starts]
+            self.rows[part] = _Maps(torch.cat(maps), [sample.label for sample in samples])
+
+    def train_dataloader(self) -> DataLoader:
+        """All epochs as one stream, from the position on."""
+        sampler = self._sampler(self.trainer.world_size, self.trainer.global_rank)
+        return DataLoader(self.rows["tuning"], batch_sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        """All development pictures."""
+        return DataLoader(self.rows["development"], self.recipe.optim.batch_size)
+
+
+@torch.no_grad()
+def start_names(mllm: Mllm, data: MapData) -> None:
+    """Fills the dictionary with the tuning classes' names, and tells the projector how far the maps' channels vary."""
+    (fill,) = mllm.processor.tokenizer(_FILL, add_special_tokens=False).input_ids[-1:]
+    names = [data.dataset.names[label] for label in data.dataset.labels("tuning")]
+    mllm.base.set_names([mllm.answer_ids(NAMING, name)[:-1] for name in names], fill)
+    projector = mllm.base.get_submodule(mllm.family.connector)
+    maps = data.rows["tuning"].maps
+    variances = torch.stack([part.float().flatten(0, 1).var(0) for part in maps.split(512) if len(part) > 1])
+    projector.spread.copy_(variances.mean(0).sqrt().clamp(min=1e-6))
+
+
+class NameModule(L.LightningModule):
+    """The projector alone is trained, by cross-entropy on the names of its dictionary.
+
+    Args:
+        recipe: The run's recipe.
+        mllm: The model.
+        dataset: Whose tuning classes the dictionary holds; validation chooses among those that development shows too.
+        steps: Optimiser steps in the whole run, for the schedule.
+    """
+
+    # A checkpoint holds the projector alone; the rest comes from its own files.
+    strict_loading = False
+
+    def __init__(self, recipe: Recipe, mllm: Mllm, dataset: Dataset, steps: int):
+        super().__init__()
+        self.recipe, self.steps = recipe, steps
+        mllm.model.requires_grad_(False)
+        self.projector = mllm.base.get_submodule(mllm.family.connector).requires_grad_(True)
+        self.known = torch.tensor(dataset.labels("tuning"))
+        self.asked = torch.isin(self.known, torch.tensor(dataset.labels("development"))).nonzero()[:, 0]
+
+    def on_train_start(self) -> None:
+        """``from_pretrained`` leaves eval mode and Lightning keeps what it finds."""
+        self.train()
+
+    def on_train_batch_start(self, batch: list[Tensor], batch_idx: int) -> None:
+        """Makes dropout a function of seed, batch and process, so that a resumed run repeats it."""
+        torch.manual_seed((self.recipe.seed * 1_000_003 + batch_idx) * 1_009 + self.global_rank)
+
+    def training_step(self, batch: list[Tensor], _) -> Tensor:
+        """Cross-entropy over the dictionary."""
+        maps, labels = batch
+        logits = self.projector.name_logits(maps.to(self.projector.words))
+        loss = F.cross_entropy(logits, torch.searchsorted(self.known.to(labels.device), labels))
+        self.log("train/loss", loss, batch_size=len(labels))
+        return loss
+
+    def validation_step(self, batch: list[Tensor], _) -> None:
+        """Share of pictures whose name is the likeliest; a class that the dictionary lacks is a miss."""
+        maps, labels = batch
+        logits = self.projector.name_logits(maps.to(self.projector.words)).cpu()
+        found = self.known[self.asked[logits[:, self.asked].argmax(1)]]
+        hits = (found == labels.cpu()).float().mean().to(self.device)
+        self.log("val/named", hits, batch_size=len(labels), sync_dist=True)
+
+    def configure_optimizers(self) -> dict:
+        """AdamW on the projector, with warm-up and cosine decay."""
+        optimizer = adamw(list(self.projector.parameters()), self.recipe, self.device)
+        return warmup_cosine(optimizer, self.recipe.optim.warmup, self.steps)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keeps the checkpoint at the projector's size."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name.startswith("projector.")}
