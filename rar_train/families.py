@@ -98,7 +98,7 @@ _PALIGEMMA_TEMPLATE = (
 
 FAMILIES = {
     "llava": Family(),
-    "name_llava": Family(projector=r".*multi_modal_projector\.(place|layout|texture|head)"),
+    "name_llava": Family(projector=r".*multi_modal_projector\.readers\.\d+\.(place|layout|texture|head)"),
     "llava_next": Family(budget=grid_budget),
     "llava_onevision": Family(budget=grid_budget),
     "qwen2_vl": _QWEN,

@@ -6,6 +6,10 @@ whole map, weighs the names in its dictionary, and gives as image tokens the nam
 after AlignVLM (arXiv 2502.01341), which mixes single words. The language model finds the words in its prompt before
 it was ever tuned, and no pass through it is needed to train the projector.
 
+What a projector says of the pictures that it was trained on is nearly always right, and a ranker that learned from
+that would believe it blindly. So there are several, each trained without a share of the pictures: together they read a
+new picture; in training the least certain of them reads alone, as a rule the one that never saw the picture.
+
 The dictionary is part of the weights; ``task: projector`` fills it with the tuning classes' names. Importing this
 module registers the model, so that ``AutoModelForImageTextToText`` loads it.
 """
@@ -25,8 +29,9 @@ class NameLlavaConfig(LlavaConfig):
 
     Args:
         projector_places: Places of the tower's map.
-        projector_width: Of its hidden layer.
-        projector_dropout: Before its last layer, in training.
+        projector_readers: How many read it.
+        projector_width: Of a reader's hidden layer.
+        projector_dropout: Before a reader's last layer, while the projector is trained.
         projector_names: Entries of its dictionary.
         projector_words: Different tokens in them.
     """
@@ -34,10 +39,33 @@ class NameLlavaConfig(LlavaConfig):
     model_type = "name_llava"
 
     projector_places: int = 25
+    projector_readers: int = 4
     projector_width: int = 512
     projector_dropout: float = 0.4
     projector_names: int = 1
     projector_words: int = 1
+
+
+class Reader(nn.Module):
+    """From a map to the names' weights.
+
+    Args:
+        config: Of the whole model.
+    """
+
+    def __init__(self, config: NameLlavaConfig):
+        super().__init__()
+        channels, width = config.vision_config.hidden_size, config.projector_width
+        self.place = nn.Linear(channels, width // 8)
+        self.layout = nn.Linear(config.projector_places * (width // 8), width)
+        self.texture = nn.Linear(channels, width)
+        self.dropout = nn.Dropout(config.projector_dropout)
+        self.head = nn.Linear(width, config.projector_names)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits of shape ``[n, names]`` from maps of shape ``[n, places, channels]``."""
+        layout = self.layout(F.gelu(self.place(features)).flatten(1))
+        return self.head(self.dropout(F.gelu(layout) + F.gelu(self.texture(features)).mean(1)))
 
 
 class NameProjector(nn.Module):
@@ -49,35 +77,35 @@ class NameProjector(nn.Module):
 
     def __init__(self, config: NameLlavaConfig):
         super().__init__()
-        channels, width = config.vision_config.hidden_size, config.projector_width
-        self.register_buffer("spread", torch.ones(channels))
-        self.place = nn.Linear(channels, width // 8)
-        self.layout = nn.Linear(config.projector_places * (width // 8), width)
-        self.texture = nn.Linear(channels, width)
-        self.dropout = nn.Dropout(config.projector_dropout)
-        self.head = nn.Linear(width, config.projector_names)
+        self.readers = nn.ModuleList(Reader(config) for _ in range(config.projector_readers))
+        self.register_buffer("spread", torch.ones(config.vision_config.hidden_size))
         self.register_buffer("words", torch.zeros(config.projector_words, config.text_config.hidden_size))
         spelling = torch.zeros(config.projector_names, config.image_seq_length, dtype=torch.long)
         self.register_buffer("spelling", spelling)
 
     def name_logits(self, features: Tensor) -> Tensor:
-        """How well each name of the dictionary fits.
+        """How well each name of the dictionary fits, by each reader.
 
         Args:
             features: The tower's map, of shape ``[n, places, channels]``.
 
         Returns:
-            Tensor: Shape ``[n, names]``.
+            Tensor: Shape ``[readers, n, names]``.
         """
         features = features / self.spread
-        layout = self.layout(F.gelu(self.place(features)).flatten(1))
-        read = F.gelu(layout) + F.gelu(self.texture(features)).mean(1)
-        return self.head(self.dropout(read))
+        return torch.stack([reader(features) for reader in self.readers])
+
+    def name_weights(self, features: Tensor) -> Tensor:
+        """The mixture of names, shape ``[n, names]``: all readers' mean, in training the least certain one's."""
+        weights = self.name_logits(features).softmax(-1)
+        if not self.training:
+            return weights.mean(0)
+        least = weights.amax(-1).argmin(0)
+        return weights[least, torch.arange(len(least), device=least.device)]
 
     def forward(self, features: Tensor) -> Tensor:
         """Image tokens of shape ``[n, tokens, hidden]``."""
-        weights = self.name_logits(features).softmax(-1)
-        return torch.einsum("nc,ctd->ntd", weights, self.words[self.spelling])
+        return torch.einsum("nc,ctd->ntd", self.name_weights(features), self.words[self.spelling])
 
 
 class NameLlava(LlavaForConditionalGeneration):
@@ -92,7 +120,7 @@ class NameLlava(LlavaForConditionalGeneration):
 
     @torch.no_grad()
     def set_names(self, names: Sequence[Sequence[int]], fill: int) -> None:
-        """Fills the dictionary; the layer that weighs its entries starts anew.
+        """Fills the dictionary; the layers that weigh its entries start anew.
 
         Args:
             names: Token ids of each name. What is longer than the image tokens is cut.
@@ -105,7 +133,8 @@ class NameLlava(LlavaForConditionalGeneration):
         projector, embeddings = self.model.multi_modal_projector, self.get_input_embeddings().weight
         projector.spelling = spelling.to(embeddings.device)
         projector.words = embeddings[used.to(embeddings.device)].clone()
-        projector.head = nn.Linear(projector.head.in_features, len(names)).to(embeddings)
+        for reader in projector.readers:
+            reader.head = nn.Linear(reader.head.in_features, len(names)).to(embeddings)
 
 
 AutoConfig.register("name_llava", NameLlavaConfig, exist_ok=True)

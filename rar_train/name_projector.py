@@ -1,7 +1,7 @@
-"""Trains a ``NameProjector``: a classifier of the tower's maps over the names of its dictionary.
+"""Trains a ``NameProjector``: its readers are classifiers of the tower's maps over the names of its dictionary.
 
 The language model takes no part. The maps of all pictures are computed once and held in memory, so an epoch takes
-seconds.
+seconds. Each picture is kept from one of the readers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.utils.data import Dataset as Rows
 
 from data_prep.datasets import Dataset
 from data_prep.prompts import NAMING
+from data_prep.records import Sample
 from data_prep.settings import Recipe
 from rar_train.backend import Mllm
 from rar_train.optimizer import adamw
@@ -28,17 +29,19 @@ _FILL = "\n"  # what tokens behind a name's end say
 
 
 class _Maps(Rows):
-    """Map and label by number, or by (number, epoch)."""
+    """Map, label and fold by number, or by (number, epoch)."""
 
-    def __init__(self, maps: Tensor, labels: Sequence[int]):
-        self.maps, self.labels = maps, labels
+    def __init__(self, maps: Tensor, samples: Sequence[Sample]):
+        self.maps, self.labels = maps, [sample.label for sample in samples]
+        # By the picture's bytes, so that copies share a fold.
+        self.folds = [int(sample.digest[:8], 16) for sample in samples]
 
     def __len__(self) -> int:
         return len(self.maps)
 
-    def __getitem__(self, place: int | tuple[int, int]) -> tuple[Tensor, int]:
+    def __getitem__(self, place: int | tuple[int, int]) -> tuple[Tensor, int, int]:
         number = place[0] if isinstance(place, tuple) else place
-        return self.maps[number], self.labels[number]
+        return self.maps[number], self.labels[number], self.folds[number]
 
 
 class MapData(NamingData):
@@ -58,7 +61,7 @@ class MapData(NamingData):
             samples = dataset.parts[part]
             starts = range(0, len(samples), _AT_ONCE)
             maps = [projector_inputs(mllm, samples[start : start + _AT_ONCE]).half().cpu() for start in starts]
-            self.rows[part] = _Maps(torch.cat(maps), [sample.label for sample in samples])
+            self.rows[part] = _Maps(torch.cat(maps), samples)
 
     def train_dataloader(self) -> DataLoader:
         """All epochs as one stream, from the position on."""
@@ -112,18 +115,23 @@ class NameModule(L.LightningModule):
         torch.manual_seed((self.recipe.seed * 1_000_003 + batch_idx) * 1_009 + self.global_rank)
 
     def training_step(self, batch: list[Tensor], _) -> Tensor:
-        """Cross-entropy over the dictionary."""
-        maps, labels = batch
+        """Cross-entropy over the dictionary, of each reader on the pictures that are not kept from it."""
+        maps, labels, folds = batch
         logits = self.projector.name_logits(maps.to(self.projector.words))
-        loss = F.cross_entropy(logits, torch.searchsorted(self.known.to(labels.device), labels))
+        readers = len(logits)
+        truths = torch.searchsorted(self.known.to(labels.device), labels)
+        each = F.cross_entropy(logits.flatten(0, 1), truths.repeat(readers), reduction="none").view(readers, -1)
+        shown = torch.arange(readers, device=folds.device)[:, None] != folds % readers
+        # A reader alone has no other to keep a picture for.
+        loss = (each * shown).sum() / shown.sum() if readers > 1 else each.mean()
         self.log("train/loss", loss, batch_size=len(labels))
         return loss
 
     def validation_step(self, batch: list[Tensor], _) -> None:
         """Share of pictures whose name is the likeliest; a class that the dictionary lacks is a miss."""
-        maps, labels = batch
-        logits = self.projector.name_logits(maps.to(self.projector.words)).cpu()
-        found = self.known[self.asked[logits[:, self.asked].argmax(1)]]
+        maps, labels, _ = batch
+        weights = self.projector.name_weights(maps.to(self.projector.words)).cpu()
+        found = self.known[self.asked[weights[:, self.asked].argmax(1)]]
         hits = (found == labels.cpu()).float().mean().to(self.device)
         self.log("val/named", hits, batch_size=len(labels), sync_dist=True)
 

@@ -132,8 +132,8 @@ def test_the_loss_falls_and_every_adapted_layer_in_scope_gets_a_gradient(mllm, p
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.5
     idle = {name for name, value in trained.items() if value.grad is None or not value.grad.abs().sum()}
-    # LLaVA reads a layer before the last, so the tower's last layer takes no part.
-    assert all("vision_tower.encoder.layers.1." in name for name in idle)
+    # LLaVA reads a layer before the last, so the tower's last layer takes no part. Of lite-mllm's readers one is heard.
+    assert all("vision_tower.encoder.layers.1." in name or ".readers." in name for name in idle)
 
 
 def test_an_adapter_gives_the_same_logits_when_loaded_and_when_merged(mllm, folder, photos, tiny, tmp_path):

@@ -84,8 +84,9 @@ def test_image_tokens_spell_the_likeliest_name_and_fill_up_behind_it():
     maps = torch.randn(2, 4, model.config.vision_config.hidden_size)
     for place, ids in enumerate(names):
         with torch.no_grad():
-            projector.head.weight.zero_()
-            projector.head.bias.copy_(torch.eye(3)[place] * 100)
+            for reader in projector.readers:
+                reader.head.weight.zero_()
+                reader.head.bias.copy_(torch.eye(3)[place] * 100)
             spelt = projector(maps)
         wanted = (ids + [6] * TOKENS)[:TOKENS]
         assert torch.allclose(spelt, embeddings[wanted].expand(2, -1, -1), atol=1e-5)
@@ -96,10 +97,25 @@ def test_two_names_in_doubt_are_mixed():
     model.set_names([[7], [8]], fill=6)
     projector, embeddings = model.model.multi_modal_projector, model.get_input_embeddings().weight
     with torch.no_grad():
-        projector.head.weight.zero_()
-        projector.head.bias.copy_(torch.tensor([0.75, 0.25]).log())
+        for reader in projector.readers:
+            reader.head.weight.zero_()
+            reader.head.bias.copy_(torch.tensor([0.75, 0.25]).log())
         first = projector(torch.randn(1, 4, model.config.vision_config.hidden_size))[0, 0]
     assert torch.allclose(first, 0.75 * embeddings[7] + 0.25 * embeddings[8], atol=1e-5)
+
+
+def test_all_readers_are_heard_in_evaluation_and_the_least_certain_in_training():
+    model, *_ = tiny_join()
+    model.set_names([[7], [8]], fill=6)
+    projector = model.model.multi_modal_projector
+    shares = [0.9, 0.5, 0.6, 0.8]
+    with torch.no_grad():
+        for reader, share in zip(projector.readers, shares, strict=True):
+            reader.head.weight.zero_()
+            reader.head.bias.copy_(torch.tensor([share, 1 - share]).log())
+        maps = torch.randn(1, 4, model.config.vision_config.hidden_size)
+        assert projector.eval().name_weights(maps)[0, 0].item() == pytest.approx(sum(shares) / 4)
+        assert projector.train().name_weights(maps)[0, 0].item() == pytest.approx(0.5)
 
 
 def test_the_projector_sees_where_in_the_map_things_are():

@@ -77,7 +77,7 @@ def test_lite_mllms_dictionary_holds_the_tuning_names(place):
     recipe = load_recipe(["recipe=mllm_lite", f"data.root={place / 'data'}"])
     dataset = read_dataset(recipe.data, place / "cache", ("tuning",))
     labels = dataset.labels("tuning")
-    assert len(projector.spelling) == projector.head.out_features == len(labels)
+    assert len(projector.spelling) == projector.readers[0].head.out_features == len(labels)
     ids = tuned.answer_ids(NAMING, dataset.names[labels[1]])[0]
     assert torch.equal(projector.words[projector.spelling[1, 0]], embeddings[ids])
 
