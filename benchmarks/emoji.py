@@ -1,10 +1,11 @@
 """What the lite models reach on emoji of a family that neither was tuned on.
 
-``python benchmarks/emoji.py [--ckpt RUN] [--transfer RUN] [--small]`` evaluates a run of
+``python benchmarks/emoji.py [--ckpt RUN] [--transfer RUN] [--only NAME …] [--small]`` evaluates a run of
 ``recipe=ranker_lora_lite`` on the test family, for each sub-vocabulary alone and for all classes; with names alone in
 the memory, with 1 and 4 drawings a class (CoOp's draw, seeds 1, 2, 3) and with all other
 families' drawings. The rows are ``eval.run``'s: zero-shot CLIP, CLIP+KNN, fused, the
 ranker alone where the vocabulary fits, RAR untuned and tuned, with recall@5 and the 95 % intervals of the gains.
+Below each table stands what the projector's readers name right on their own, without retriever and language model.
 With ``--transfer``, a run tuned without animals is asked about animals. Each evaluation lies in
 ``RUN/eval/emoji-VOCABULARY``, and complete ones are reused. ``--small`` evaluates animals with names and one drawing.
 
@@ -26,6 +27,9 @@ from data_prep.files import read_json
 from data_prep.recipe import load_saved_recipe
 from data_prep.settings.data import EMOJI_VOCABULARIES
 from eval.evaluate import Run, encoder_of, evaluate, read_checked, stamp
+from rar_train.backend import load_mllm
+from rar_train.features import cache_features
+from rar_train.projector_data import projector_inputs
 from rar_train.run_folder import find_adapter
 
 ALL = "all"
@@ -42,6 +46,29 @@ def evaluated(ckpt: Path, vocabulary: str, settings: list[str]) -> dict:
     if (out / "results.json").exists() and read_json(out / "results.json")["settings"] == stamp(recipe, run, dataset):
         return read_json(out / "results.json")
     return evaluate(recipe, run, dataset, encoder_of(recipe), out)
+
+
+@torch.no_grad()
+def projector_alone(ckpt: Path, vocabulary: str) -> float:
+    """Share of the test pictures whose name weighs most among the vocabulary's, as the projector weighs them.
+
+    What is ranked beyond it is the language model's and the retriever's part.
+    """
+    _, folder = find_adapter(ckpt)
+    chosen = [] if vocabulary == ALL else [vocabulary]
+    recipe = load_saved_recipe(folder / "recipe.yaml", [f"data.emoji.vocabulary=[{','.join(chosen)}]"])
+    dataset, mllm = read_checked(recipe, folder), load_mllm(recipe.ranker)
+    cache_features(mllm, Path(recipe.cache), recipe.ranker.lora)
+    known = {name: row for row, name in enumerate(read_json(Path(recipe.ranker.model) / "manifest.json")["names"])}
+    labels = dataset.labels("test_memory")
+    rows = torch.tensor([known[dataset.names[label]] for label in labels])
+    samples, projector = dataset.parts["test"], mllm.base.get_submodule(mllm.family.connector)
+    hits = 0
+    for start in range(0, len(samples), 64):
+        own = samples[start : start + 64]
+        weights = projector.name_weights(projector_inputs(mllm, own))[:, rows]
+        hits += sum(labels[place] == sample.label for place, sample in zip(weights.argmax(1), own, strict=True))
+    return hits / len(samples)
 
 
 def _percent(share: float) -> str:
@@ -84,23 +111,26 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--ckpt", type=Path, default=Path("runs/ranker_lora_lite"))
     parser.add_argument("--transfer", type=Path)
+    parser.add_argument("--only", nargs="+", choices=VOCABULARIES, default=VOCABULARIES)
     parser.add_argument("--small", action="store_true")
     args = parser.parse_args()
     quiet_libraries()
     if not args.ckpt.exists():
         print(json.dumps({"skipped": f"no run at {args.ckpt}; make lite makes it, or give --ckpt RUN"}))
         return
-    names = ("animals",) if args.small else VOCABULARIES
+    names = ("animals",) if args.small else args.only
     settings = ["eval.shots=[1]", "eval.seeds=[1]", "eval.whole_set=false", "eval.alone_images=0"] if args.small else []
     found = {name: evaluated(args.ckpt, name, settings) for name in names}
     transfer = {"animals": evaluated(args.transfer, "animals", settings)} if args.transfer else {}
+    alone = {name: projector_alone(args.ckpt, name) for name in names}
     for name, results in found.items():
-        print(f"{table(name, results)}\n")
+        print(f"{table(name, results)}\n\nThe projector alone: {_percent(alone[name])} %.\n")
     for name, results in transfer.items():
         print(f"{table(f'{name}, tuned without them', results)}\n")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
     figures = {
         "hardware": f"{platform.machine()}, {device}",
+        "projector_alone": {name: round(share, 4) for name, share in alone.items()},
         "vocabularies": {name: {key: own[key] for key in ("rows", "summary")} for name, own in found.items()},
         "transfer": {name: {key: own[key] for key in ("rows", "summary")} for name, own in transfer.items()},
     }

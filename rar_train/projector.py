@@ -159,7 +159,10 @@ def train_projector(recipe: Recipe) -> Path:
     fit_from(checkpoint, trainer, module, data)
     figures = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     if trainer.is_global_zero:
-        _save(mllm, out / "model", {"base": mllm.id, "steps": trainer.global_step, "validation": figures})
+        facts = {"base": mllm.id, "steps": trainer.global_step, "validation": figures}
+        if isinstance(projector, NameProjector):
+            facts["names"] = [dataset.names[label] for label in dataset.labels("tuning")]
+        _save(mllm, out / "model", facts)
         log.info("training: done, last validation %s; use it with ranker.model=%s", figures, out / "model")
     trainer.strategy.barrier()
     return out / "model"
