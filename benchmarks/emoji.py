@@ -50,7 +50,7 @@ def evaluated(ckpt: Path, vocabulary: str, settings: list[str]) -> dict:
 
 @torch.no_grad()
 def projector_alone(ckpt: Path, vocabulary: str) -> float:
-    """Share of the test pictures whose name weighs most among the vocabulary's, as the projector weighs them.
+    """Share of the test pictures whose name has the largest share of the vocabulary's, as the projector sees it.
 
     What is ranked beyond it is the language model's and the retriever's part.
     """
@@ -66,8 +66,8 @@ def projector_alone(ckpt: Path, vocabulary: str) -> float:
     hits = 0
     for start in range(0, len(samples), 64):
         own = samples[start : start + 64]
-        weights = projector.name_weights(projector_inputs(mllm, own))[:, rows]
-        hits += sum(labels[place] == sample.label for place, sample in zip(weights.argmax(1), own, strict=True))
+        shares = projector.log_shares(projector_inputs(mllm, own))[:, rows]
+        hits += sum(labels[place] == sample.label for place, sample in zip(shares.argmax(1), own, strict=True))
     return hits / len(samples)
 
 

@@ -16,6 +16,7 @@ module registers the model, so that ``AutoModelForImageTextToText`` loads it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -34,6 +35,8 @@ class NameLlavaConfig(LlavaConfig):
         projector_dropout: Before a reader's last layer, while the projector is trained.
         projector_names: Entries of its dictionary.
         projector_words: Different tokens in them.
+        projector_sharpness: The power to which a name's share is raised before names are mixed; a language model reads
+            one name more easily than the mean of many.
     """
 
     model_type = "name_llava"
@@ -44,6 +47,7 @@ class NameLlavaConfig(LlavaConfig):
     projector_dropout: float = 0.4
     projector_names: int = 1
     projector_words: int = 1
+    projector_sharpness: float = 4.0
 
 
 class Reader(nn.Module):
@@ -77,6 +81,7 @@ class NameProjector(nn.Module):
 
     def __init__(self, config: NameLlavaConfig):
         super().__init__()
+        self.sharpness = config.projector_sharpness
         self.readers = nn.ModuleList(Reader(config) for _ in range(config.projector_readers))
         self.register_buffer("spread", torch.ones(config.vision_config.hidden_size))
         self.register_buffer("words", torch.zeros(config.projector_words, config.text_config.hidden_size))
@@ -95,17 +100,18 @@ class NameProjector(nn.Module):
         features = features / self.spread
         return torch.stack([reader(features) for reader in self.readers])
 
-    def name_weights(self, features: Tensor) -> Tensor:
-        """The mixture of names, shape ``[n, names]``: all readers' mean, in training the least certain one's."""
-        weights = self.name_logits(features).softmax(-1)
+    def log_shares(self, features: Tensor) -> Tensor:
+        """Logarithm of each name's share, ``[n, names]``: the readers' mean; in training the least certain one's."""
+        shares = self.name_logits(features).log_softmax(-1)
         if not self.training:
-            return weights.mean(0)
-        least = weights.amax(-1).argmin(0)
-        return weights[least, torch.arange(len(least), device=least.device)]
+            return shares.logsumexp(0) - math.log(len(shares))
+        least = shares.amax(-1).argmin(0)
+        return shares[least, torch.arange(len(least), device=least.device)]
 
     def forward(self, features: Tensor) -> Tensor:
         """Image tokens of shape ``[n, tokens, hidden]``."""
-        return torch.einsum("nc,ctd->ntd", self.name_weights(features), self.words[self.spelling])
+        mixture = (self.log_shares(features) * self.sharpness).softmax(-1)
+        return torch.einsum("nc,ctd->ntd", mixture, self.words[self.spelling])
 
 
 class NameLlava(LlavaForConditionalGeneration):

@@ -130,8 +130,8 @@ class NameModule(L.LightningModule):
     def validation_step(self, batch: list[Tensor], _) -> None:
         """Share of pictures whose name is the likeliest; a class that the dictionary lacks is a miss."""
         maps, labels, _ = batch
-        weights = self.projector.name_weights(maps.to(self.projector.words)).cpu()
-        found = self.known[self.asked[weights[:, self.asked].argmax(1)]]
+        shares = self.projector.log_shares(maps.to(self.projector.words)).cpu()
+        found = self.known[self.asked[shares[:, self.asked].argmax(1)]]
         hits = (found == labels.cpu()).float().mean().to(self.device)
         self.log("val/named", hits, batch_size=len(labels), sync_dist=True)
 

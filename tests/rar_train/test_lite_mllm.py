@@ -92,7 +92,8 @@ def test_image_tokens_spell_the_likeliest_name_and_fill_up_behind_it():
         assert torch.allclose(spelt, embeddings[wanted].expand(2, -1, -1), atol=1e-5)
 
 
-def test_two_names_in_doubt_are_mixed():
+@pytest.mark.parametrize(("sharpness", "first"), [(1.0, 0.75), (4.0, 81 / 82)])
+def test_two_names_in_doubt_are_mixed(sharpness, first):
     model, *_ = tiny_join()
     model.set_names([[7], [8]], fill=6)
     projector, embeddings = model.model.multi_modal_projector, model.get_input_embeddings().weight
@@ -100,8 +101,9 @@ def test_two_names_in_doubt_are_mixed():
         for reader in projector.readers:
             reader.head.weight.zero_()
             reader.head.bias.copy_(torch.tensor([0.75, 0.25]).log())
-        first = projector(torch.randn(1, 4, model.config.vision_config.hidden_size))[0, 0]
-    assert torch.allclose(first, 0.75 * embeddings[7] + 0.25 * embeddings[8], atol=1e-5)
+        projector.sharpness = sharpness
+        spelt = projector(torch.randn(1, 4, model.config.vision_config.hidden_size))[0, 0]
+    assert torch.allclose(spelt, first * embeddings[7] + (1 - first) * embeddings[8], atol=1e-5)
 
 
 def test_all_readers_are_heard_in_evaluation_and_the_least_certain_in_training():
@@ -114,8 +116,8 @@ def test_all_readers_are_heard_in_evaluation_and_the_least_certain_in_training()
             reader.head.weight.zero_()
             reader.head.bias.copy_(torch.tensor([share, 1 - share]).log())
         maps = torch.randn(1, 4, model.config.vision_config.hidden_size)
-        assert projector.eval().name_weights(maps)[0, 0].item() == pytest.approx(sum(shares) / 4)
-        assert projector.train().name_weights(maps)[0, 0].item() == pytest.approx(0.5)
+        assert projector.eval().log_shares(maps)[0, 0].exp().item() == pytest.approx(sum(shares) / 4)
+        assert projector.train().log_shares(maps)[0, 0].exp().item() == pytest.approx(0.5)
 
 
 def test_the_projector_sees_where_in_the_map_things_are():
