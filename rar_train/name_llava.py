@@ -32,7 +32,7 @@ class NameLlavaConfig(LlavaConfig):
         projector_places: Places of the tower's map.
         projector_readers: How many read it.
         projector_width: Of a reader's hidden layer.
-        projector_dropout: Before a reader's last layer, while the projector is trained.
+        projector_dropout: Before a reader's last layer, in training.
         projector_names: Entries of its dictionary.
         projector_words: Different tokens in them.
         projector_sharpness: The power to which a name's share is raised before names are mixed; a language model reads
