@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -49,26 +50,30 @@ def evaluated(ckpt: Path, vocabulary: str, settings: list[str]) -> dict:
 
 
 @torch.no_grad()
-def projector_alone(ckpt: Path, vocabulary: str) -> float:
+def projector_alone(ckpt: Path, vocabularies: Sequence[str]) -> dict[str, float]:
     """Share of the test pictures whose name has the largest share of the vocabulary's, as the projector sees it.
 
-    What is ranked beyond it is the language model's and the retriever's part.
+    What is ranked beyond it is the language model's and the retriever's part. A class that the projector's dictionary
+    lacks is a miss.
     """
     _, folder = find_adapter(ckpt)
-    chosen = [] if vocabulary == ALL else [vocabulary]
-    recipe = load_saved_recipe(folder / "recipe.yaml", [f"data.emoji.vocabulary=[{','.join(chosen)}]"])
-    dataset, mllm = read_checked(recipe, folder), load_mllm(recipe.ranker)
+    recipe = load_saved_recipe(folder / "recipe.yaml", [])
+    mllm, names = load_mllm(recipe.ranker), read_json(Path(recipe.ranker.model) / "manifest.json")["names"]
     cache_features(mllm, Path(recipe.cache), recipe.ranker.lora)
-    known = {name: row for row, name in enumerate(read_json(Path(recipe.ranker.model) / "manifest.json")["names"])}
-    labels = dataset.labels("test_memory")
-    rows = torch.tensor([known[dataset.names[label]] for label in labels])
-    samples, projector = dataset.parts["test"], mllm.base.get_submodule(mllm.family.connector)
-    hits = 0
-    for start in range(0, len(samples), 64):
-        own = samples[start : start + 64]
-        shares = projector.log_shares(projector_inputs(mllm, own))[:, rows]
-        hits += sum(labels[place] == sample.label for place, sample in zip(shares.argmax(1), own, strict=True))
-    return hits / len(samples)
+    projector, alone = mllm.base.get_submodule(mllm.family.connector), {}
+    for vocabulary in vocabularies:
+        chosen = [] if vocabulary == ALL else [vocabulary]
+        asked = load_saved_recipe(folder / "recipe.yaml", [f"data.emoji.vocabulary=[{','.join(chosen)}]"])
+        dataset = read_checked(asked, folder)
+        classes = {dataset.names[label] for label in dataset.labels("test_memory")}
+        rows = [row for row, name in enumerate(names) if name in classes]
+        samples, hits = dataset.parts["test"], 0
+        for start in range(0, len(samples), 64):
+            own = samples[start : start + 64]
+            best = projector.log_shares(projector_inputs(mllm, own))[:, rows].argmax(1).tolist()
+            hits += sum(names[rows[k]] == dataset.names[s.label] for k, s in zip(best, own, strict=True))
+        alone[vocabulary] = hits / len(samples)
+    return alone
 
 
 def _percent(share: float) -> str:
@@ -122,7 +127,7 @@ def main() -> None:
     settings = ["eval.shots=[1]", "eval.seeds=[1]", "eval.whole_set=false", "eval.alone_images=0"] if args.small else []
     found = {name: evaluated(args.ckpt, name, settings) for name in names}
     transfer = {"animals": evaluated(args.transfer, "animals", settings)} if args.transfer else {}
-    alone = {name: projector_alone(args.ckpt, name) for name in names}
+    alone = projector_alone(args.ckpt, names)
     for name, results in found.items():
         print(f"{table(name, results)}\n\nThe projector alone: {_percent(alone[name])} %.\n")
     for name, results in transfer.items():

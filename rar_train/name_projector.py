@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,9 +19,8 @@ from data_prep.prompts import NAMING
 from data_prep.records import Sample
 from data_prep.settings import Recipe
 from rar_train.backend import Mllm
-from rar_train.optimizer import adamw
 from rar_train.projector_data import NamingData, projector_inputs
-from rar_train.schedule import warmup_cosine
+from rar_train.projector_module import ProjectorTraining
 
 _AT_ONCE = 64  # pictures
 _FILL = "\n"  # what tokens behind a name's end say
@@ -85,8 +83,8 @@ def start_names(mllm: Mllm, data: MapData) -> None:
     projector.spread.copy_(variances.mean(0).sqrt().clamp(min=1e-6))
 
 
-class NameModule(L.LightningModule):
-    """The projector alone is trained, by cross-entropy on the names of its dictionary.
+class NameModule(ProjectorTraining):
+    """The projector is trained by cross-entropy on the names of its dictionary.
 
     Args:
         recipe: The run's recipe.
@@ -95,14 +93,8 @@ class NameModule(L.LightningModule):
         steps: Optimiser steps in the whole run, for the schedule.
     """
 
-    # A checkpoint holds the projector alone; the rest comes from its own files.
-    strict_loading = False
-
     def __init__(self, recipe: Recipe, mllm: Mllm, dataset: Dataset, steps: int):
-        super().__init__()
-        self.recipe, self.steps = recipe, steps
-        mllm.model.requires_grad_(False)
-        self.projector = mllm.base.get_submodule(mllm.family.connector).requires_grad_(True)
+        super().__init__(recipe, mllm, steps)
         self.known = torch.tensor(dataset.labels("tuning"))
         self.asked = torch.isin(self.known, torch.tensor(dataset.labels("development"))).nonzero()[:, 0]
 
@@ -134,13 +126,3 @@ class NameModule(L.LightningModule):
         found = self.known[self.asked[shares[:, self.asked].argmax(1)]]
         hits = (found == labels.cpu()).float().mean().to(self.device)
         self.log("val/named", hits, batch_size=len(labels), sync_dist=True)
-
-    def configure_optimizers(self) -> dict:
-        """AdamW on the projector, with warm-up and cosine decay."""
-        optimizer = adamw(list(self.projector.parameters()), self.recipe, self.device)
-        return warmup_cosine(optimizer, self.recipe.optim.warmup, self.steps)
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keeps the checkpoint at the projector's size."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in state.items() if name.startswith("projector.")}

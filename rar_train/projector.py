@@ -28,10 +28,9 @@ from rar_train.collate import naming_inputs, to_device
 from rar_train.features import cache_features
 from rar_train.name_llava import NameProjector
 from rar_train.name_projector import MapData, NameModule, start_names
-from rar_train.optimizer import adamw
 from rar_train.projector_data import NamingData, projector_inputs
+from rar_train.projector_module import ProjectorTraining
 from rar_train.retriever import step_trainer
-from rar_train.schedule import warmup_cosine
 from rar_train.scoring import by_owner, name_scores
 from rar_train.strategies import is_first_process
 from rar_train.train import claim_run_folder
@@ -41,8 +40,8 @@ log = logging.getLogger(__name__)
 _RIDGE = 1e-3  # of the mean squared activation
 
 
-class ProjectorModule(L.LightningModule):
-    """The projector alone is trained, by the language model's loss on names.
+class ProjectorModule(ProjectorTraining):
+    """The projector is trained by the language model's loss on names.
 
     Args:
         recipe: The run's recipe.
@@ -50,14 +49,9 @@ class ProjectorModule(L.LightningModule):
         steps: Optimiser steps in the whole run, for the schedule.
     """
 
-    # A checkpoint holds the projector alone; the rest comes from its own files.
-    strict_loading = False
-
     def __init__(self, recipe: Recipe, mllm: Mllm, steps: int):
-        super().__init__()
-        self.recipe, self.mllm, self.model, self.steps = recipe, mllm, mllm.model, steps
-        self.model.requires_grad_(False)
-        self.projector = mllm.base.get_submodule(mllm.family.connector).requires_grad_(True)
+        super().__init__(recipe, mllm, steps)
+        self.mllm, self.model = mllm, mllm.model
 
     def training_step(self, batch: BatchFeature, _) -> Tensor:
         """The language model's loss on the names' tokens and the turns' ends."""
@@ -75,16 +69,6 @@ class ProjectorModule(L.LightningModule):
         lengths = torch.tensor([len(self.mllm.answer_ids(NAMING, row[0])) for row in names], device=table.device)
         figures = {"val/named": (table.argmax(1) == 0).float().mean(), "val/loss": -(table[:, 0] / lengths).mean()}
         self.log_dict(figures, batch_size=len(images), sync_dist=True)
-
-    def configure_optimizers(self) -> dict:
-        """AdamW on the projector, with warm-up and cosine decay."""
-        optimizer = adamw(list(self.projector.parameters()), self.recipe, self.device)
-        return warmup_cosine(optimizer, self.recipe.optim.warmup, self.steps)
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keeps the checkpoint at the projector's size."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in state.items() if name.startswith("projector.")}
 
 
 @torch.no_grad()
