@@ -24,20 +24,22 @@ from rar_train.streaming import DataPosition, ResampledBatches, ShardStream
 
 
 class EpochSampler(Sampler):
-    """Deals out epochs by sample: every process gets as many, and none gets another's.
+    """Deals out epochs by sample: every example once, and every process as many batches.
 
-    Each epoch is a seeded permutation of all examples. Its tail that does not fill a batch on
-    every process is left out; another epoch leaves out others.
+    Each epoch is a seeded permutation of all examples, cut into batches that differ by one example at most, none over
+    ``batch_size`` per process.
 
     Args:
         examples: How many there are.
-        batch_size: Examples per process and batch.
+        batch_size: Examples per process and batch, at most.
         rank: This process.
         world: Processes.
         epochs: Passes over the examples.
         seed: Of the permutations.
         position: Where to begin.
         lengths: Of the examples; where given, a batch holds examples of like length.
+        full: Whether every batch is as large as it may be, for losses that compare its examples. An epoch then leaves
+            out its tail; another epoch leaves out others.
     """
 
     GROUPED = 50
@@ -53,36 +55,43 @@ class EpochSampler(Sampler):
         seed: int,
         position: DataPosition,
         lengths: np.ndarray | None = None,
+        full: bool = False,
     ):
-        self.examples, self.batch_size, self.lengths = examples, batch_size, lengths
+        self.examples, self.lengths = examples, lengths
         self.rank, self.world, self.epochs, self.seed = rank, world, epochs, seed
         self.position = position
-        self.per_epoch = examples // (batch_size * world)
+        size = batch_size * world
+        if full or batch_size == 1:  # one example each: what is over would leave a process without any
+            self.edges = np.arange(0, examples + 1, size)
+        else:
+            self.edges = np.linspace(0, examples, -(-examples // size) + 1).astype(int)
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches of one process."""
+        return len(self.edges) - 1
 
     def __len__(self) -> int:
         return self.per_epoch * self.epochs
 
-    def _order(self, epoch: int) -> np.ndarray:
-        """An epoch's examples, batch after batch."""
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        """An epoch's batches, each of all processes."""
         rng = np.random.default_rng([self.seed, epoch])
-        order = rng.permutation(self.examples)
+        order = rng.permutation(self.examples)[: self.edges[-1]]
         if self.lengths is None:
-            return order
-        size = self.batch_size * self.world
-        order = order[: self.per_epoch * size]
-        pieces = np.split(order, range(self.GROUPED * size, len(order), self.GROUPED * size))
+            return np.split(order, self.edges[1:-1])
+        pieces = np.split(order, self.edges[self.GROUPED : -1 : self.GROUPED])
         grouped = np.concatenate([piece[np.argsort(self.lengths[piece], kind="stable")] for piece in pieces])
-        return rng.permutation(grouped.reshape(-1, size)).reshape(-1)
+        batches = np.split(grouped, self.edges[1:-1])
+        return [batches[place] for place in rng.permutation(len(batches))]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        ordered = -1
+        dealt = -1
         for number in range(self.position.batches, len(self)):
             epoch, batch = divmod(number, self.per_epoch)
-            if epoch != ordered:
-                order, ordered = self._order(epoch), epoch
-            first = batch * self.batch_size * self.world
-            mine = order[first : first + self.batch_size * self.world][self.rank :: self.world]
-            yield [(int(row), epoch) for row in mine]
+            if epoch != dealt:
+                batches, dealt = self._batches(epoch), epoch
+            yield [(int(row), epoch) for row in batches[batch][self.rank :: self.world]]
 
 
 class _Rows(Dataset):
@@ -219,6 +228,7 @@ class RankingData(L.LightningDataModule):
 def optimizer_steps(recipe: Recipe, examples: int) -> int:
     """Optimiser steps in a whole run."""
     optim, trainer = recipe.optim, recipe.trainer
-    batches = examples // (optim.batch_size * trainer.devices * trainer.num_nodes) * optim.epochs
+    world = trainer.devices * trainer.num_nodes
+    batches = len(EpochSampler(examples, optim.batch_size, 0, world, optim.epochs, recipe.seed, DataPosition()))
     steps = batches // optim.accumulate
     return min(steps, optim.max_steps) if optim.max_steps > 0 else steps

@@ -84,7 +84,7 @@ class NamingData(L.LightningDataModule):
 
     def _sampler(self, world: int, rank: int) -> EpochSampler:
         optim, images = self.recipe.optim, len(self.dataset.parts["tuning"])
-        return EpochSampler(images, optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position)
+        return EpochSampler(images, optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position, full=True)
 
     @property
     def steps(self) -> int:

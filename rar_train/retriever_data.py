@@ -89,7 +89,7 @@ class RetrieverData(L.LightningDataModule):
         optim, samples = self.recipe.optim, self.dataset.parts["tuning"]
         world, rank = self.trainer.world_size, self.trainer.global_rank
         sampler = EpochSampler(
-            len(samples), optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position
+            len(samples), optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position, full=True
         )
         rows = _Pairs(self.recipe, self.views, samples, self.dataset)
         workers = workers_of(self.recipe.retriever.workers, self.recipe.trainer.devices, len(sampler))

@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,27 +21,46 @@ from rar_train.datamodule import DataPosition, EpochSampler, RankingData, optimi
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 6), st.integers(1, 4), st.integers(1, 3))
 
 
-def dealt(examples, batch_size, world, epochs, seed, batches=0) -> list[list]:
+def dealt(examples, batch_size, world, epochs, seed, batches=0, **how) -> list[list]:
     """What each process is dealt."""
     position = DataPosition(batches)
-    return [list(EpochSampler(examples, batch_size, r, world, epochs, seed, position)) for r in range(world)]
+    return [list(EpochSampler(examples, batch_size, r, world, epochs, seed, position, **how)) for r in range(world)]
+
+
+def rows_of(by_rank: list[list], epoch: int) -> list[int]:
+    """All rows that the processes together were dealt in an epoch."""
+    return [row for batches in by_rank for batch in batches for row, own in batch if own == epoch]
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes, st.integers(0, 1000))
+def test_an_epoch_deals_every_example_once_and_as_many_batches_to_every_process(size, seed):
+    examples, batch_size, world, epochs = size
+    assume(examples >= batch_size * world)  # less is refused: it does not fill a step
+    by_rank = dealt(*size, seed)
+    # One example each leaves some processes without, where they are not enough for all.
+    whole = examples if batch_size > 1 else examples - examples % world
+    for rank, batches in enumerate(by_rank):
+        sampler = EpochSampler(examples, batch_size, rank, world, epochs, seed, DataPosition())
+        assert len(batches) == len(sampler) == epochs * -(-whole // (batch_size * world))
+        assert all(1 <= len(batch) <= batch_size for batch in batches)
+    sizes_of = [sum(len(batch) for batch in batches) for batches in zip(*by_rank, strict=True)]
+    assert max(sizes_of) - min(sizes_of) <= 1
+    for epoch in range(epochs):
+        rows = rows_of(by_rank, epoch)
+        assert len(rows) == len(set(rows)) == whole
+        assert set(rows) <= set(range(examples))
 
 
 @settings(max_examples=60, deadline=None)
 @given(sizes, st.integers(0, 1000))
-def test_an_epoch_deals_distinct_rows_and_as_many_to_every_process(size, seed):
+def test_full_batches_leave_out_the_tail_alone(size, seed):
     examples, batch_size, world, epochs = size
-    by_rank = dealt(*size, seed)
-    per_epoch = examples // (batch_size * world)
-    for rank, batches in enumerate(by_rank):
-        sampler = EpochSampler(examples, batch_size, rank, world, epochs, seed, DataPosition())
-        assert len(batches) == len(sampler) == per_epoch * epochs
-        assert all(len(batch) == batch_size for batch in batches)
+    by_rank = dealt(*size, seed, full=True)
+    assert all(len(batch) == batch_size for batches in by_rank for batch in batches)
     for epoch in range(epochs):
-        rows = [row for batches in by_rank for batch in batches for row, own in batch if own == epoch]
-        assert len(rows) == len(set(rows)) == per_epoch * batch_size * world
-        assert set(rows) <= set(range(examples))
-        assert examples - len(rows) < batch_size * world  # only an incomplete tail is left out
+        rows = rows_of(by_rank, epoch)
+        assert len(rows) == len(set(rows)) == examples // (batch_size * world) * batch_size * world
 
 
 @settings(max_examples=60, deadline=None)
@@ -54,22 +73,17 @@ def test_a_resumed_stream_is_exactly_the_rest_of_the_whole_one(size, seed, data)
 
 @settings(max_examples=60, deadline=None)
 @given(sizes, st.integers(0, 1000), st.data())
-def test_grouping_by_length_deals_as_many_distinct_rows_and_goes_on_from_any_position(size, seed, data):
+def test_grouping_by_length_deals_every_example_too_and_goes_on_from_any_position(size, seed, data):
     examples, batch_size, world, epochs = size
     lengths = np.array(data.draw(st.lists(st.integers(1, 99), min_size=examples, max_size=examples)))
 
-    def grouped(batches: int = 0) -> list[list]:
-        position = DataPosition(batches)
-        return [
-            list(EpochSampler(examples, batch_size, r, world, epochs, seed, position, lengths)) for r in range(world)
-        ]
-
-    whole = grouped()
+    assume(examples >= batch_size * world)
+    whole = dealt(*size, seed, lengths=lengths)
     for epoch in range(epochs):
-        rows = [row for batches in whole for batch in batches for row, own in batch if own == epoch]
-        assert len(rows) == len(set(rows)) == examples // (batch_size * world) * batch_size * world
+        rows = rows_of(whole, epoch)
+        assert len(rows) == len(set(rows)) == (examples if batch_size > 1 else examples - examples % world)
     position = data.draw(st.integers(0, len(whole[0])))
-    assert grouped(position) == [batches[position:] for batches in whole]
+    assert dealt(*size, seed, position, lengths=lengths) == [batches[position:] for batches in whole]
 
 
 def test_grouping_by_length_leaves_less_to_pad_and_keeps_batches_in_random_order():
@@ -100,16 +114,14 @@ class _Numbers(Dataset):
         return place
 
 
-@pytest.mark.parametrize("examples", [48, 50])
+@pytest.mark.parametrize("examples", [48, 49, 50])
 def test_two_ranks_of_two_workers_see_every_example_once_an_epoch(examples):
     seen = []
     for rank in range(2):
         sampler = EpochSampler(examples, 4, rank, 2, 2, 0, DataPosition())
         loader = DataLoader(_Numbers(), batch_sampler=sampler, collate_fn=list, num_workers=2)
         seen += [place for batch in loader for place in batch]
-    assert len(set(seen)) == len(seen)
-    # What does not fill a batch on every process at the end of an epoch is left out.
-    assert len(seen) == 2 * (examples - examples % 8)
+    assert sorted(seen) == sorted((row, epoch) for row in range(examples) for epoch in range(2))
 
 
 @pytest.fixture(scope="module")
@@ -214,12 +226,12 @@ def test_damaged_shards_are_found_before_training(data_of, nano, tiny, tmp_path)
 @pytest.mark.parametrize(
     ("changes", "steps"),
     [
-        (["optim.max_steps=-1"], 25),
-        (["optim.max_steps=-1", "optim.epochs=3"], 75),
-        (["optim.max_steps=-1", "optim.epochs=3", "optim.accumulate=2"], 37),
-        (["optim.max_steps=-1", "trainer.devices=2", "trainer.num_nodes=2"], 6),
+        (["optim.max_steps=-1"], 26),
+        (["optim.max_steps=-1", "optim.epochs=3"], 78),
+        (["optim.max_steps=-1", "optim.epochs=3", "optim.accumulate=2"], 39),
+        (["optim.max_steps=-1", "trainer.devices=2", "trainer.num_nodes=2"], 7),
         (["optim.max_steps=10"], 10),
-        (["optim.max_steps=1000"], 25),
+        (["optim.max_steps=1000"], 26),
     ],
 )
 def test_steps_follow_from_examples_batches_and_processes(tiny, tmp_path, changes, steps):
