@@ -1,4 +1,8 @@
-"""The exported sets in the trainers themselves."""
+"""The exported sets in the trainers themselves.
+
+TRL is in the extra ``bench``; LLaMA-Factory pins other versions, so it goes beside:
+``pip install --no-deps --target FOLDER llamafactory torchaudio``, then ``PYTHONPATH=FOLDER pytest -m slow`` this file.
+"""
 
 from __future__ import annotations
 
