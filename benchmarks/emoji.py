@@ -80,6 +80,11 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
+def _signed(gain: dict | None) -> str:
+    """A gain in points with its interval, or nothing."""
+    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * gain[key] for key in ("mean", "low", "high"))) if gain else ""
+
+
 def _line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
@@ -100,9 +105,7 @@ def table(vocabulary: str, results: dict) -> str:
             recall = _percent(sum(row["recall_at_k"] for row in rows) / len(rows))
             top1 = f"{_percent(own['mean'])} ± {_percent(own['sd'])}"
             interval = f"{_percent(own['low'])} to {_percent(own['high'])}"
-            gain = part["rar_minus_retriever"]
-            signed = [f"{100 * gain[key]:+.1f}" for key in ("mean", "low", "high")]
-            over = f"{signed[0]} ({signed[1]} to {signed[2]})" if method == "rar" else ""
+            over = _signed(part.get(f"{method}_minus_retriever"))
             lines.append(_line(memory, f"`{method}`", top1, interval, recall, over))
     for row in results["rows"]:
         if row["method"] == "ranker_alone":

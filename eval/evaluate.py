@@ -98,7 +98,7 @@ def fitted(
         recipe = replace(recipe, eval=replace(args, split="development", alone_images=0))
         place = out_of(recipe, run.folder) if own else out / "development"
         evaluation = prepared(recipe, run, read_checked(recipe, run.folder), encoder, place)
-        evaluation.ask(run.adapter)
+        evaluation.ask(run.adapter, untuned=False)
     fusions = evaluation.fit_fusions() if args.fusion else {}
     refusal = evaluation.fit_refusal() if args.unknown else None
     path = fits_path(run.folder, recipe.ranker.mode) if own else out / "fits.json"

@@ -76,14 +76,21 @@ class Evaluation:
         names = tuple(dict.fromkeys(self.dataset.names[label] for label in labels))
         return chosen, [Question(self.samples[i].key, self.samples[i].path, names) for i in chosen]
 
-    def ask(self, adapter: Path) -> None:
-        """Asks what is not answered yet, and ranks."""
+    def ask(self, adapter: Path, untuned: bool = True) -> None:
+        """Asks what is not answered yet, and ranks.
+
+        Args:
+            adapter: The tuned model's.
+            untuned: Also the base model; what is fitted on development looks at the tuned one alone.
+        """
         args = self.recipe.eval
         distinct = list({q.id: q for own in self.asked for several in own for q in several}.values())
         manners = {
             "rar_untuned": Manner(self.mode, args.structured, args.reply_tokens),
             "rar": Manner(self.mode, False, args.reply_tokens),
         }
+        if not untuned:
+            del manners["rar_untuned"]
         jobs = [Job(name, name == "rar", manner, distinct, args.batch_size) for name, manner in manners.items()]
         self.alone = self._alone()
         jobs.append(Job("alone", True, Manner("likelihood"), self.alone[1], ALONE_BATCH))

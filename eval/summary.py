@@ -11,6 +11,8 @@ from eval.metrics import interval, resampled_means
 
 RETRIEVERS = ("clip_zero_shot", "clip_knn", "clip_fused")
 ALONE = "ranker_alone"
+GAINS = ("rar_minus_retriever", "rar_minus_untuned", "rar_fused_minus_retriever")
+"""Names of what is gained; the last is there with ``eval.fusion`` alone. The method stands before ``_minus_``."""
 AVERAGE = "average"
 """Stands for all data sets in rows and summaries."""
 
@@ -58,8 +60,8 @@ def summarise(sets: Sequence[HitSet], resamples: int) -> list[dict]:
 
     Returns:
         list[dict]: Per task and shots that all have: ``methods`` with ``mean``, ``sd`` over seeds and the 95 % interval
-        ``low`` to ``high`` of top-1; and the gains ``rar_minus_retriever`` (over the best retriever row by mean) and
-        ``rar_minus_untuned``, each with mean and interval, paired by image. ``resampled_means`` says what is drawn.
+        ``low`` to ``high`` of top-1; and ``GAINS`` (over the best retriever row by mean, or the untuned ranker), each
+        with mean and interval, paired by image. ``resampled_means`` says what is drawn.
     """
     summary = []
     for (task, shots), methods in _common(sets).items():
@@ -71,8 +73,12 @@ def summarise(sets: Sequence[HitSet], resamples: int) -> list[dict]:
             figures[method] = _mean_and_interval(values, sets, resamples) | {"sd": sd}
         best = max((m for m in RETRIEVERS if m in methods), key=lambda m: figures[m]["mean"])
         gains = {}
-        for name, reference in (("rar_minus_retriever", best), ("rar_minus_untuned", "rar_untuned")):
-            differences = [tuned - other for tuned, other in zip(hits["rar"], hits[reference], strict=True)]
+        for name in GAINS:
+            method, _, over = name.partition("_minus_")
+            if method not in hits:
+                continue
+            reference = best if over == "retriever" else "rar_untuned"
+            differences = [tuned - other for tuned, other in zip(hits[method], hits[reference], strict=True)]
             gains[name] = {"reference": reference} | _mean_and_interval(differences, sets, resamples)
         seeds = len(hits["rar"][0])
         summary.append({"task": task, "shots": shots, "seeds": seeds, "methods": figures, **gains})

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eval.metrics import percent
-from eval.summary import ALONE, AVERAGE, RETRIEVERS
+from eval.summary import ALONE, AVERAGE, GAINS, RETRIEVERS
 
 METHODS = (*RETRIEVERS, ALONE, "rar_untuned", "rar", "rar_fused", "rar_gated")
 
@@ -112,10 +112,10 @@ def gain_lines(results: dict) -> list[str]:
     for part in results["summary"]:
         if part.get("dataset", AVERAGE) != AVERAGE:
             continue
-        for name in ("rar_minus_retriever", "rar_minus_untuned"):
-            gain = part[name]
+        for name in (name for name in GAINS if name in part):
+            gain, method = part[name], name.partition("_minus_")[0]
             lines.append(
-                f"{part['task']} {part['shots']}: rar - {gain['reference']} = {100 * gain['mean']:+.1f} points "
+                f"{part['task']} {part['shots']}: {method} - {gain['reference']} = {100 * gain['mean']:+.1f} points "
                 f"(95 % interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
             )
     return lines

@@ -16,6 +16,7 @@ import numpy as np
 from data_prep.images import open_image
 from data_prep.settings import Recipe
 from eval.evaluated import Evaluated
+from eval.summary import GAINS
 from eval.tasks import spread
 from rar_train.tracking import close_run, run_id, wandb_settings
 
@@ -41,7 +42,7 @@ def figures_of(results: dict) -> list[dict[str, float]]:
     for part in results["summary"]:
         named = {method: own["mean"] for method, own in part["methods"].items()}
         named |= {f"{method}_sd": own["sd"] for method, own in part["methods"].items()}
-        named |= {gain: part[gain]["mean"] for gain in ("rar_minus_retriever", "rar_minus_untuned")}
+        named |= {gain: part[gain]["mean"] for gain in GAINS if gain in part}
         named["recall_at_k"] = float(np.mean(recalls[part["task"], part["shots"]]))
         points.append({"shots": part["shots"]} | {f"{part['task']}/{name}": value for name, value in named.items()})
     return points

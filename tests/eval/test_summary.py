@@ -41,6 +41,17 @@ def test_gains_are_against_the_best_retriever_and_the_untuned_ranker(hits):
     assert (untuned["reference"], untuned["mean"]) == ("rar_untuned", pytest.approx(0.5))
 
 
+def test_the_fused_ranker_too_is_set_against_the_best_retriever(hits):
+    """Fused with the retriever it is always right: what zero-shot lacks, 0.5, is the gain."""
+    (without,) = summarise([(hits, CLASSES)], 200)
+    assert "rar_fused_minus_retriever" not in without
+    fused = {(*key[:3], "rar_fused"): np.ones_like(values) for key, values in hits.items() if key[3] == "rar"}
+    (part,) = summarise([(hits | fused, CLASSES)], 200)
+    gain = part["rar_fused_minus_retriever"]
+    assert (gain["reference"], gain["mean"]) == ("clip_zero_shot", pytest.approx(0.5))
+    assert part["rar_minus_retriever"] == without["rar_minus_retriever"]
+
+
 def test_one_seed_has_no_deviation(hits):
     (part,) = summarise([({key: value for key, value in hits.items() if key[2] == 1}, CLASSES)], 50)
     assert part["seeds"] == 1 and {figures["sd"] for figures in part["methods"].values()} == {0.0}
