@@ -51,14 +51,21 @@ class RankerModule(L.LightningModule):
                 layer.compile()
 
     def train(self, mode: bool = True) -> RankerModule:
-        """Sets the mode; a frozen vision tower stays in eval mode, and batch-norm statistics hold still in any."""
+        """Sets the mode; a frozen vision tower stays in eval mode, and batch-norm statistics hold still in any.
+
+        A frozen projector drops nothing out: the adapter is to read what it will be given.
+        """
         super().train(mode)
-        tower = self.mllm.base.get_submodule(self.mllm.family.vision)
+        tower, connector = map(self.mllm.base.get_submodule, (self.mllm.family.vision, self.mllm.family.connector))
         if not any(parameter.requires_grad for parameter in tower.parameters()):
             tower.eval()
         for module in tower.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
+        if not any(parameter.requires_grad for parameter in connector.parameters()):
+            for module in connector.modules():
+                if isinstance(module, nn.Dropout):
+                    module.eval()
         return self
 
     def on_train_start(self) -> None:

@@ -55,6 +55,16 @@ def test_train_mode_reaches_all_but_the_vision_tower(module):
     assert not any(part.training for part in module.eval().modules())
 
 
+def test_a_frozen_projector_drops_nothing_out_and_one_in_scope_does(tiny, tmp_path):
+    for scope, dropped in (("language", False), ("language+projector", True)):
+        mllm = load_mllm(RankerArgs())
+        connector = mllm.base.get_submodule(mllm.family.connector)
+        connector.act = torch.nn.Sequential(connector.act, torch.nn.Dropout(0.5))
+        module = RankerModule(tiny(tmp_path, f"ranker.lora.scope={scope}"), mllm, 4).train()
+        assert connector.training and connector.act[1].training == dropped
+        assert not any(part.training for part in module.eval().modules())
+
+
 def test_fitting_trains_in_train_mode_and_changes_the_adapter_alone(module, trainer, pairs):
     before = {name: value.clone() for name, value in module.state_dict().items()}
     modes = Modes()
