@@ -27,7 +27,12 @@ _FILL = "\n"  # what tokens behind a name's end say
 
 
 class _Maps(Rows):
-    """Map, label and fold by number, or by (number, epoch)."""
+    """Map, label and fold by number, or by (number, epoch): another epoch shows another view.
+
+    Args:
+        maps: Of shape ``[views, n, places, channels]``.
+        samples: The pictures.
+    """
 
     def __init__(self, maps: Tensor, samples: Sequence[Sample]):
         self.maps, self.labels = maps, [sample.label for sample in samples]
@@ -35,11 +40,11 @@ class _Maps(Rows):
         self.folds = [int(sample.digest[:8], 16) for sample in samples]
 
     def __len__(self) -> int:
-        return len(self.maps)
+        return len(self.labels)
 
     def __getitem__(self, place: int | tuple[int, int]) -> tuple[Tensor, int, int]:
-        number = place[0] if isinstance(place, tuple) else place
-        return self.maps[number], self.labels[number], self.folds[number]
+        number, epoch = place if isinstance(place, tuple) else (place, 0)
+        return self.maps[(number + epoch) % len(self.maps), number], self.labels[number], self.folds[number]
 
 
 class MapData(NamingData):
@@ -55,11 +60,15 @@ class MapData(NamingData):
     def __init__(self, recipe: Recipe, mllm: Mllm, dataset: Dataset, start: int):
         super().__init__(recipe, mllm, dataset, start)
         self.rows = {}
-        for part in ("tuning", "development"):
+        for part, views in (("tuning", recipe.trainer.feature_views), ("development", 1)):
             samples = dataset.parts[part]
             starts = range(0, len(samples), _AT_ONCE)
-            maps = [projector_inputs(mllm, samples[start : start + _AT_ONCE]).half().cpu() for start in starts]
-            self.rows[part] = _Maps(torch.cat(maps), samples)
+            maps = [
+                projector_inputs(mllm, samples[start : start + _AT_ONCE], view).half().cpu()
+                for view in range(views)
+                for start in starts
+            ]
+            self.rows[part] = _Maps(torch.cat(maps).unflatten(0, (views, -1)), samples)
 
     def train_dataloader(self) -> DataLoader:
         """All epochs as one stream, from the position on."""
@@ -78,7 +87,7 @@ def start_names(mllm: Mllm, data: MapData) -> None:
     names = [data.dataset.names[label] for label in data.dataset.labels("tuning")]
     mllm.base.set_names([mllm.answer_ids(NAMING, name)[:-1] for name in names], fill)
     projector = mllm.base.get_submodule(mllm.family.connector)
-    maps = data.rows["tuning"].maps
+    maps = data.rows["tuning"].maps[0]
     variances = torch.stack([part.float().flatten(0, 1).var(0) for part in maps.split(512) if len(part) > 1])
     projector.spread.copy_(variances.mean(0).sqrt().clamp(min=1e-6))
 

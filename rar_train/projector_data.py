@@ -19,16 +19,24 @@ from data_prep.images import open_image
 from data_prep.prompts import NAMING
 from data_prep.records import Sample
 from data_prep.settings import Recipe
+from rar_train.altered import altered
 from rar_train.backend import Mllm
 from rar_train.datamodule import DataPosition, EpochSampler
 
 _CHOICES = 5  # names that a validation chooses from; chance is one in so many
 
 
+def shown(sample: Sample, view: int) -> Image.Image:
+    """A view of a picture: the 0th is itself, others are altered, each in its own way."""
+    image = open_image(sample.path)
+    # By the picture's bytes, so that features of it are found again whatever stands beside it.
+    return altered(image, int(sample.digest[:12], 16) + view) if view else image
+
+
 @torch.no_grad()
-def projector_inputs(mllm: Mllm, samples: Sequence[Sample]) -> Tensor:
+def projector_inputs(mllm: Mllm, samples: Sequence[Sample], view: int = 0) -> Tensor:
     """What the model gives its projector of pictures: tower features of shape ``[n, places, channels]``."""
-    images = [open_image(sample.path) for sample in samples]
+    images = [shown(sample, view) for sample in samples]
     pixels = mllm.processor.image_processor(images, return_tensors="pt").pixel_values
     projector, seen = mllm.base.get_submodule(mllm.family.connector), []
     hook = projector.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -42,12 +50,12 @@ def projector_inputs(mllm: Mllm, samples: Sequence[Sample]) -> Tensor:
 class _Named(Rows):
     """Picture and name by (number, epoch)."""
 
-    def __init__(self, samples: Sequence[Sample], names: Sequence[str]):
-        self.samples, self.names = samples, names
+    def __init__(self, samples: Sequence[Sample], names: Sequence[str], views: int):
+        self.samples, self.names, self.views = samples, names, views
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Image.Image, str]:
         sample = self.samples[place[0]]
-        return open_image(sample.path), self.names[sample.label]
+        return shown(sample, sum(place) % self.views), self.names[sample.label]
 
 
 class _Choices(Rows):
@@ -84,7 +92,9 @@ class NamingData(L.LightningDataModule):
 
     def _sampler(self, world: int, rank: int) -> EpochSampler:
         optim, images = self.recipe.optim, len(self.dataset.parts["tuning"])
-        return EpochSampler(images, optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position, full=True)
+        return EpochSampler(
+            images, optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position, full=True
+        )
 
     @property
     def steps(self) -> int:
@@ -101,7 +111,7 @@ class NamingData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """All epochs as one stream of labelled conversations, from the position on."""
-        rows = _Named(self.dataset.parts["tuning"], self.dataset.names)
+        rows = _Named(self.dataset.parts["tuning"], self.dataset.names, self.recipe.trainer.feature_views)
         sampler = self._sampler(self.trainer.world_size, self.trainer.global_rank)
         return DataLoader(rows, batch_sampler=sampler, collate_fn=self._conversations)
 

@@ -67,6 +67,9 @@ class TrainerArgs:
     """Recomputes activations in the backward pass: less memory, more time."""
     feature_cache: bool = False
     """Keeps a frozen vision tower's features of every image on disk, for later epochs, objectives and runs."""
+    feature_views: int = 1
+    """Views of each tuning picture that ``task: projector`` trains on, by turns: itself, and mirrored, turned, shifted
+    and recoloured ones."""
     compile: bool = False
     """Compiles the decoder's layers with ``torch.compile``; pays in long runs on a GPU."""
     progress: str = "auto"
@@ -75,7 +78,7 @@ class TrainerArgs:
     """Goes on from the run folder's last checkpoint; false starts the run anew."""
 
     def __post_init__(self) -> None:
-        counts = ("devices", "num_nodes", "log_every", "checkpoint_every", "validation_images")
+        counts = ("devices", "num_nodes", "log_every", "checkpoint_every", "validation_images", "feature_views")
         from_zero = ("grad_clip", "workers", "validation_text", "patience")
         bounded("trainer", self, dict.fromkeys(counts, 1) | dict.fromkeys(from_zero, 0))
         one_of("trainer.precision", self.precision, ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,8 +18,9 @@ from data_prep.prompts import NAMING
 from data_prep.recipe import load_recipe
 from data_prep.settings import RankerArgs
 from rar_train.backend import load_mllm
+from rar_train.name_projector import MapData
 from rar_train.projector import train_projector
-from rar_train.projector_data import projector_inputs
+from rar_train.projector_data import projector_inputs, shown
 from tests.rar_train.test_lite_mllm import tiny_join
 from tests.tiny_emoji import made_place
 
@@ -80,6 +82,20 @@ def test_lite_mllms_dictionary_holds_the_tuning_names(place):
     assert len(projector.spelling) == projector.readers[0].head.out_features == len(labels)
     ids = tuned.answer_ids(NAMING, dataset.names[labels[1]])[0]
     assert torch.equal(projector.words[projector.spelling[1, 0]], embeddings[ids])
+
+
+def test_each_epoch_shows_another_view_of_a_picture_and_the_first_is_itself(place):
+    mllm = load_mllm(RankerArgs(model=str(place / "lite")))
+    recipe = load_recipe(["recipe=mllm_lite", f"data.root={place / 'data'}", "trainer.feature_views=3"])
+    dataset = read_dataset(recipe.data, place / "cache", ("tuning", "development"))
+    data = MapData(recipe, mllm, dataset, 0)
+    sample = dataset.parts["tuning"][1]
+    views = torch.stack([data.rows["tuning"][1, epoch][0] for epoch in (2, 0, 1)]).float()
+    wanted = torch.cat([projector_inputs(mllm, [sample], view) for view in range(3)])
+    assert torch.allclose(views, wanted, atol=1e-2)
+    assert not torch.allclose(views[1], views[2], atol=1e-2)
+    assert np.array_equal(shown(sample, 0), open_image(sample.path))
+    assert len(data.rows["development"]) == len(dataset.parts["development"])
 
 
 def test_a_llavas_own_layer_and_tokens_reach_its_projector(place):
