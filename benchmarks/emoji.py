@@ -9,6 +9,9 @@ Below each table stands what the projector's readers name right on their own, wi
 With ``--transfer``, a run tuned without animals is asked about animals. Each evaluation lies in
 ``RUN/eval/emoji-VOCABULARY``, and complete ones are reused. ``--small`` evaluates animals with names and one drawing.
 
+``python benchmarks/emoji.py --projector runs/mllm_lite [--only NAME …]`` says what the projector of a run of
+``recipe=mllm_lite`` alone names right of the development family, to choose by, and nothing else.
+
 Prints Markdown tables, as ``benchmarks/emoji.md`` has them, and as its last line one JSON object: ``hardware``, and
 under ``vocabularies`` and ``transfer`` each evaluation's ``rows`` and ``summary``.
 """
@@ -19,13 +22,16 @@ import argparse
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from data_prep.command import quiet_libraries
+from data_prep.datasets import read_dataset
 from data_prep.files import read_json
 from data_prep.recipe import load_saved_recipe
+from data_prep.settings import Recipe
 from data_prep.settings.data import EMOJI_VOCABULARIES
 from eval.evaluate import Run, encoder_of, evaluate, read_checked, stamp
 from rar_train.backend import load_mllm
@@ -50,24 +56,21 @@ def evaluated(ckpt: Path, vocabulary: str, settings: list[str]) -> dict:
 
 
 @torch.no_grad()
-def projector_alone(ckpt: Path, vocabularies: Sequence[str]) -> dict[str, float]:
-    """Share of the test pictures whose name has the largest share of the vocabulary's, as the projector sees it.
+def projector_alone(recipe: Recipe, split: str, vocabularies: Sequence[str]) -> dict[str, float]:
+    """Share of a split's pictures whose name has the largest share of the vocabulary's, as the projector sees it.
 
     What is ranked beyond it is the language model's and the retriever's part. A class that the projector's dictionary
     lacks is a miss.
     """
-    _, folder = find_adapter(ckpt)
-    recipe = load_saved_recipe(folder / "recipe.yaml", [])
     mllm, names = load_mllm(recipe.ranker), read_json(Path(recipe.ranker.model) / "manifest.json")["names"]
     cache_features(mllm, Path(recipe.cache), recipe.ranker.lora)
     projector, alone = mllm.base.get_submodule(mllm.family.connector), {}
     for vocabulary in vocabularies:
-        chosen = [] if vocabulary == ALL else [vocabulary]
-        asked = load_saved_recipe(folder / "recipe.yaml", [f"data.emoji.vocabulary=[{','.join(chosen)}]"])
-        dataset = read_checked(asked, folder)
-        classes = {dataset.names[label] for label in dataset.labels("test_memory")}
+        emoji = replace(recipe.data.emoji, vocabulary=[] if vocabulary == ALL else [vocabulary])
+        dataset = read_dataset(replace(recipe.data, emoji=emoji), Path(recipe.cache), (f"{split}_memory", split))
+        classes = {dataset.names[label] for label in dataset.labels(f"{split}_memory")}
         rows = [row for row, name in enumerate(names) if name in classes]
-        samples, hits = dataset.parts["test"], 0
+        samples, hits = dataset.parts[split], 0
         for start in range(0, len(samples), 64):
             own = samples[start : start + 64]
             best = projector.log_shares(projector_inputs(mllm, own))[:, rows].argmax(1).tolist()
@@ -121,8 +124,13 @@ def main() -> None:
     parser.add_argument("--transfer", type=Path)
     parser.add_argument("--only", nargs="+", choices=VOCABULARIES, default=VOCABULARIES)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--projector", type=Path)
     args = parser.parse_args()
     quiet_libraries()
+    if args.projector:
+        recipe = load_saved_recipe(args.projector / "recipe.yaml", [f"ranker.model={args.projector / 'model'}"])
+        print(json.dumps({"projector_alone": projector_alone(recipe, "development", args.only)}))
+        return
     if not args.ckpt.exists():
         print(json.dumps({"skipped": f"no run at {args.ckpt}; make lite makes it, or give --ckpt RUN"}))
         return
@@ -130,7 +138,8 @@ def main() -> None:
     settings = ["eval.shots=[1]", "eval.seeds=[1]", "eval.whole_set=false", "eval.alone_images=0"] if args.small else []
     found = {name: evaluated(args.ckpt, name, settings) for name in names}
     transfer = {"animals": evaluated(args.transfer, "animals", settings)} if args.transfer else {}
-    alone = projector_alone(args.ckpt, names)
+    recipe = load_saved_recipe(find_adapter(args.ckpt)[1] / "recipe.yaml", [])
+    alone = projector_alone(recipe, "test", names)
     for name, results in found.items():
         print(f"{table(name, results)}\n\nThe projector alone: {_percent(alone[name])} %.\n")
     for name, results in transfer.items():

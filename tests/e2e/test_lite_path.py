@@ -25,12 +25,18 @@ def test_projector_ranker_and_benchmark_hand_on_to_each_other(run_here, tmp_path
     run_here("rar_train.fit", "recipe=ranker_lora_lite", *ranker, *fixed)
     manifest = json.loads((tmp_path / "runs/mllm_lite/model/manifest.json").read_text())
     assert {"horse face", "red apple"} <= set(manifest["names"])
-    done = subprocess.run(
-        [sys.executable, BENCHMARK, "--small"], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert "| names | `rar` |" in done.stdout
-    figures = json.loads(done.stdout.splitlines()[-1])
+
+    def printed(*arguments: str) -> str:
+        command = [sys.executable, BENCHMARK, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    table = printed("--small")
+    assert "| names | `rar` |" in table and "| names | `rar_fused` |" in table
+    figures = json.loads(table.splitlines()[-1])
     methods = {row["method"] for row in figures["vocabularies"]["animals"]["rows"]}
     assert {"rar", "rar_untuned"} <= methods
     assert 0 <= figures["projector_alone"]["animals"] <= 1
+    chosen = json.loads(printed("--projector", "runs/mllm_lite", "--only", "animals"))
+    assert 0 <= chosen["projector_alone"]["animals"] <= 1
