@@ -6,14 +6,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import BatchFeature
+from transformers.utils import ModelOutput
 
 from rar_train.backend import Mllm, pad_rows
+
+_PADDED = 256  # tokens that a group of answers may be padded by; about what another pass costs
 
 
 def letter_scores(mllm: Mllm, inputs: BatchFeature, letters: Sequence[int], counts: Sequence[int]) -> Tensor:
@@ -47,27 +51,72 @@ def name_scores(mllm: Mllm, inputs: BatchFeature, answers: Sequence[Sequence[int
         Tensor: Sums of token log-probabilities, shape ``[m]``.
     """
     prefix = mllm.model(**inputs, logits_to_keep=1, use_cache=True)
-    rows = torch.tensor(owners, device=prefix.logits.device)
+    device = prefix.logits.device
+    rows = torch.tensor(owners, device=device)
+    firsts = torch.tensor([answer[0] for answer in answers], device=device)
+    first = prefix.logits[:, -1].float().log_softmax(-1)[rows, firsts]
+    deltas = mllm.base.model.rope_deltas if mllm.family.mrope else None
+    lengths = [len(answer) for answer in answers]
+    # Under ZeRO-3 every pass needs all processes, so that each must make as many.
+    groups = [range(len(answers))] if hasattr(next(mllm.model.parameters()), "ds_id") else _groups(lengths)
+    places, rest = [], []
+    for group in groups:
+        own = torch.tensor(list(group), device=device)
+        places.append(own)
+        rest.append(_rest_scores(mllm, prefix, inputs, [answers[place] for place in group], rows[own], deltas))
+    return first + torch.cat(rest)[torch.cat(places).argsort()]
+
+
+def _groups(lengths: Sequence[int]) -> list[list[int]]:
+    """Places of answers that pass together: of like length, so that little is padded.
+
+    Args:
+        lengths: Of all answers.
+    """
+    order = sorted(range(len(lengths)), key=lambda place: lengths[place])
+    groups: list[list[int]] = [[]]
+    for place in order:
+        own = groups[-1]
+        if own and lengths[place] > lengths[own[-1]]:
+            padded = sum(lengths[place] - lengths[other] for other in own)
+            if padded > _PADDED:
+                groups.append([])
+        groups[-1].append(place)
+    return groups
+
+
+def _rest_scores(
+    mllm: Mllm,
+    prefix: ModelOutput,
+    inputs: BatchFeature,
+    answers: Sequence[Sequence[int]],
+    rows: Tensor,
+    deltas: Tensor | None,
+) -> Tensor:
+    """Log-likelihoods of what follows the first token of answers, shape ``[m]``; the prompts' cache stays as it is."""
     ids = pad_rows(answers, 0).to(rows.device)
+    if ids.shape[1] == 1:
+        return torch.zeros(len(answers), device=rows.device)
     lengths = torch.tensor([len(answer) for answer in answers], device=rows.device)
     real = torch.arange(ids.shape[1], device=rows.device) < lengths[:, None]
-    cache = prefix.past_key_values
+    cache = copy.copy(prefix.past_key_values)
+    cache.layers = [copy.copy(layer) for layer in cache.layers]
     cache.batch_select_indices(rows)
     mask = torch.cat([inputs["attention_mask"][rows], real.to(inputs["attention_mask"].dtype)], 1)
     # The last token predicts nothing, so it needs no pass of its own.
-    more = {"position_ids": _mrope_positions(mllm, mask, rows, ids.shape[1])} if mllm.family.mrope else {}
-    rest = mllm.model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], past_key_values=cache, use_cache=True, **more)
-    logits = torch.cat([prefix.logits[rows, -1:], rest.logits], 1).float()
-    tokens = -F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view_as(ids)
-    return (tokens * real).sum(1)
+    more = {} if deltas is None else {"position_ids": _mrope_positions(mask, deltas[rows], ids.shape[1])}
+    made = mllm.model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], past_key_values=cache, use_cache=True, **more)
+    wanted = ids[:, 1:]
+    tokens = -F.cross_entropy(made.logits.float().flatten(0, 1), wanted.flatten(), reduction="none").view_as(wanted)
+    return (tokens * real[:, 1:]).sum(1)
 
 
-def _mrope_positions(mllm: Mllm, mask: Tensor, rows: Tensor, length: int) -> Tensor:
+def _mrope_positions(mask: Tensor, deltas: Tensor, length: int) -> Tensor:
     """Positions of answers behind an image in Qwen-VL, shape ``[3, m, length - 1]``.
 
     An image takes fewer positions than tokens; the model keeps the difference of each row that it last saw.
     """
-    places = (mask.long().cumsum(1) - 1)[:, -length:-1] + mllm.base.model.rope_deltas[rows]
+    places = (mask.long().cumsum(1) - 1)[:, -length:-1] + deltas
     return places.expand(3, -1, -1)
 
 

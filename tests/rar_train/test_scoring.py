@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from data_prep.prompts import NAMING, letters_prompt
@@ -11,7 +15,7 @@ from data_prep.settings import LoraArgs
 from rar_train.adapter import add_lora
 from rar_train.backend import Mllm
 from rar_train.collate import letter_inputs, naming_inputs
-from rar_train.scoring import by_owner, letter_scores, name_scores
+from rar_train.scoring import _PADDED, _groups, by_owner, letter_scores, name_scores
 
 
 def names_of(pairs) -> list[list[str]]:
@@ -71,6 +75,33 @@ def test_name_scores_are_the_same_alone_and_in_a_batch(either: Mllm, pairs):
         ]
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("padded", [0, 3, 10**6])
+def test_name_scores_are_the_same_however_names_pass_together(either: Mllm, pairs, monkeypatch, padded):
+    images, names = (
+        [image for _, image in pairs],
+        [["a", "a bend or, three mullets argent", "b c"], ["d"], ["e f", "g"]],
+    )
+    with torch.no_grad():
+        whole = [naive_log_likelihood(either, image, n) for image, row in zip(images, names, strict=True) for n in row]
+        monkeypatch.setattr("rar_train.scoring._PADDED", padded)
+        scores = name_scores(either, *naming_inputs(either, images, names))
+    torch.testing.assert_close(scores, torch.stack(whole), rtol=1e-4, atol=1e-3)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=200))
+def test_groups_hold_every_answer_once_and_pad_little(lengths):
+    groups = _groups(lengths)
+    assert sorted(place for group in groups for place in group) == list(range(len(lengths)))
+    for group in groups:
+        own = [lengths[place] for place in group]
+        # The last length to join was within the limit when it did; the others of that length add nothing.
+        assert sum(max(own) - length for length in own) <= _PADDED
+    # No two neighbours would have passed together within the limit.
+    for one, other in pairwise(groups):
+        least = min(lengths[place] for place in other)
+        assert sum(least - lengths[place] for place in one) > _PADDED
 
 
 def test_the_gradient_of_name_scores_is_that_of_the_whole_forward_pass(fresh, pairs):
