@@ -10,7 +10,8 @@ With ``--transfer``, a run tuned without animals is asked about animals. Each ev
 ``RUN/eval/emoji-VOCABULARY``, and complete ones are reused. ``--small`` evaluates animals with names and one drawing.
 
 ``python benchmarks/emoji.py --projector runs/mllm_lite [--only NAME …]`` says what the projector of a run of
-``recipe=mllm_lite`` alone names right of the development family, to choose by, and nothing else.
+``recipe=mllm_lite`` alone names right of the development family, to choose by, and of the tuning pictures as the
+ranker's tuning sees them, and nothing else.
 
 Prints Markdown tables, as ``benchmarks/emoji.md`` has them, and as its last line one JSON object: ``hardware``, and
 under ``vocabularies`` and ``transfer`` each evaluation's ``rows`` and ``summary``.
@@ -28,18 +29,20 @@ from pathlib import Path
 import torch
 
 from data_prep.command import quiet_libraries
-from data_prep.datasets import read_dataset
+from data_prep.datasets import Dataset, read_dataset
 from data_prep.files import read_json
 from data_prep.recipe import load_saved_recipe
 from data_prep.settings import Recipe
 from data_prep.settings.data import EMOJI_VOCABULARIES
 from eval.evaluate import Run, encoder_of, evaluate, read_checked, stamp
-from rar_train.backend import load_mllm
+from rar_train.backend import Mllm, load_mllm
 from rar_train.features import cache_features
 from rar_train.projector_data import projector_inputs
 from rar_train.run_folder import find_adapter
 
 ALL = "all"
+FEWEST_TO_FIT = 50
+"""Development pictures below which no fusion is fitted: the development family draws few flags."""
 VOCABULARIES = (*(name for name in EMOJI_VOCABULARIES if name != "others"), ALL)
 
 
@@ -48,6 +51,9 @@ def evaluated(ckpt: Path, vocabulary: str, settings: list[str]) -> dict:
     adapter, folder = find_adapter(ckpt)
     chosen = [] if vocabulary == ALL else [vocabulary]
     recipe = load_saved_recipe(folder / "recipe.yaml", [f"data.emoji.vocabulary=[{','.join(chosen)}]", *settings])
+    fitted_on = read_dataset(recipe.data, Path(recipe.cache), ("development",)).parts["development"]
+    if len(fitted_on) < FEWEST_TO_FIT:
+        recipe = replace(recipe, eval=replace(recipe.eval, fusion=False))
     run, out = Run(folder, adapter), folder / "eval" / f"emoji-{vocabulary}"
     dataset = read_checked(recipe, folder)
     if (out / "results.json").exists() and read_json(out / "results.json")["settings"] == stamp(recipe, run, dataset):
@@ -56,26 +62,35 @@ def evaluated(ckpt: Path, vocabulary: str, settings: list[str]) -> dict:
 
 
 @torch.no_grad()
-def projector_alone(recipe: Recipe, split: str, vocabularies: Sequence[str]) -> dict[str, float]:
-    """Share of a split's pictures whose name has the largest share of the vocabulary's, as the projector sees it.
+def _named_right(mllm: Mllm, dataset: Dataset, part: str, classes: set[str], names: Sequence[str]) -> float:
+    """Share of a part's pictures whose name has the largest share of some classes' in the projector's dictionary."""
+    projector = mllm.base.get_submodule(mllm.family.connector)
+    rows = [row for row, name in enumerate(names) if name in classes]
+    samples, hits = dataset.parts[part], 0
+    for start in range(0, len(samples), 64):
+        own = samples[start : start + 64]
+        best = projector.log_shares(projector_inputs(mllm, own))[:, rows].argmax(1).tolist()
+        hits += sum(names[rows[k]] == dataset.names[s.label] for k, s in zip(best, own, strict=True))
+    return hits / len(samples)
 
-    What is ranked beyond it is the language model's and the retriever's part. A class that the projector's dictionary
-    lacks is a miss.
+
+def projector_alone(recipe: Recipe, split: str, vocabularies: Sequence[str]) -> dict[str, float]:
+    """What the projector alone names right of a split, by vocabulary, 0 to 1; a class that it does not know is a miss.
+
+    What is ranked beyond it is the language model's and the retriever's part. For the development split also
+    ``tuning``: what the ranker's tuning sees named right, among all names.
     """
     mllm, names = load_mllm(recipe.ranker), read_json(Path(recipe.ranker.model) / "manifest.json")["names"]
     cache_features(mllm, Path(recipe.cache), recipe.ranker.lora)
-    projector, alone = mllm.base.get_submodule(mllm.family.connector), {}
+    alone, parts = {}, (f"{split}_memory", split, "tuning")
     for vocabulary in vocabularies:
         emoji = replace(recipe.data.emoji, vocabulary=[] if vocabulary == ALL else [vocabulary])
-        dataset = read_dataset(replace(recipe.data, emoji=emoji), Path(recipe.cache), (f"{split}_memory", split))
+        dataset = read_dataset(replace(recipe.data, emoji=emoji), Path(recipe.cache), parts)
         classes = {dataset.names[label] for label in dataset.labels(f"{split}_memory")}
-        rows = [row for row, name in enumerate(names) if name in classes]
-        samples, hits = dataset.parts[split], 0
-        for start in range(0, len(samples), 64):
-            own = samples[start : start + 64]
-            best = projector.log_shares(projector_inputs(mllm, own))[:, rows].argmax(1).tolist()
-            hits += sum(names[rows[k]] == dataset.names[s.label] for k, s in zip(best, own, strict=True))
-        alone[vocabulary] = hits / len(samples)
+        alone[vocabulary] = _named_right(mllm, dataset, split, classes, names)
+    if split == "development":
+        mllm.base.get_submodule(mllm.family.connector).training = True  # of the readers none drops anything out
+        alone["tuning"] = _named_right(mllm, dataset, "tuning", set(names), names)
     return alone
 
 
@@ -94,25 +109,25 @@ def _line(*cells: str) -> str:
 
 def table(vocabulary: str, results: dict) -> str:
     """One sub-vocabulary as a Markdown table: a line per memory and method, seeds averaged."""
+    k = results["k"]
     lines = [f"### {vocabulary}: {max(row['n'] for row in results['rows'])} pictures\n"]
-    lines.append(
-        _line("memory", "method", "top-1 %, ± over seeds", "95 % interval", "recall@5 %", "over best retriever")
-    )
-    lines.append(_line(*["---"] * 6))
+    heads = ("memory", "method", "top-1 %, ± over seeds", "95 % interval", "top-5 %", f"recall@{k} %")
+    lines.append(_line(*heads, "over best retriever row", "over untuned"))
+    lines.append(_line(*["---"] * 8))
     for part in results["summary"]:
         drawn = f"{part['shots']} a class" if part["shots"] else "all other families"
         memory = "names" if part["task"] == "zero_shot" else drawn
         for method, own in part["methods"].items():
             key = (part["task"], part["shots"], method)
             rows = [row for row in results["rows"] if (row["task"], row["shots"], row["method"]) == key]
-            recall = _percent(sum(row["recall_at_k"] for row in rows) / len(rows))
+            top5, recall = (_percent(sum(row[key] for row in rows) / len(rows)) for key in ("top5", "recall_at_k"))
             top1 = f"{_percent(own['mean'])} ± {_percent(own['sd'])}"
             interval = f"{_percent(own['low'])} to {_percent(own['high'])}"
-            over = _signed(part.get(f"{method}_minus_retriever"))
-            lines.append(_line(memory, f"`{method}`", top1, interval, recall, over))
+            gains = [_signed(part.get(f"{method}_minus_{other}")) for other in ("retriever", "untuned")]
+            lines.append(_line(memory, f"`{method}`", top1, interval, top5, recall, *gains))
     for row in results["rows"]:
         if row["method"] == "ranker_alone":
-            alone = (_percent(row["top1"]), "", _percent(row["recall_at_k"]), "")
+            alone = (_percent(row["top1"]), "", _percent(row["top5"]), "", "", "")
             lines.append(_line("none", f"`ranker_alone`, {row['n']} pictures", *alone))
     return "\n".join(lines)
 

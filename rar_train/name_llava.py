@@ -6,11 +6,10 @@ whole map, weighs the names in its dictionary, and gives as image tokens the nam
 after AlignVLM (arXiv 2502.01341), which mixes single words. The language model finds the words in its prompt before
 it was ever tuned, and no pass through it is needed to train the projector.
 
-What a projector says of the pictures that it was trained on is nearly always right, and a ranker that learned from
-that would believe it blindly. So there are several readers, each trained without a share of the pictures: together they
-read a new picture; in training the least certain of them, as a rule the one that never saw the picture, counts more
-than the others, so that tokens are right about as often as a new picture's, and where they are wrong the right name is
-as a rule the next.
+What a projector says of the pictures that it was trained on is not only right but certain, and of a new picture it is
+neither. So there are several readers, each trained without a share of the pictures: together they read a new picture;
+in training the less certain half of them reads, which is as uncertain as all are of a new picture and mostly right, so
+that a ranker learns to find the largest share in a mixture.
 
 The dictionary is part of the weights; ``task: projector`` fills it with the tuning classes' names. Importing this
 module registers the model, so that ``AutoModelForImageTextToText`` loads it.
@@ -35,9 +34,6 @@ class NameLlavaConfig(LlavaConfig):
         projector_readers: How many read it.
         projector_width: Of a reader's hidden layer.
         projector_dropout: Before a reader's last layer, in training.
-        projector_trust: The weight that all readers together have in training, 0 to 1; the least certain one has the
-            rest. On emoji the least certain is right about 60 % of tuning pictures and all about 98 %; of the
-            development family's all are right about 73 %, and so with 0.6 are training's tokens.
         projector_names: Entries of its dictionary.
         projector_words: Different tokens in them.
         projector_sharpness: The power to which a name's share is raised before names are mixed; a language model reads
@@ -50,7 +46,6 @@ class NameLlavaConfig(LlavaConfig):
     projector_readers: int = 4
     projector_width: int = 512
     projector_dropout: float = 0.4
-    projector_trust: float = 0.6
     projector_names: int = 1
     projector_words: int = 1
     projector_sharpness: float = 4.0
@@ -87,7 +82,7 @@ class NameProjector(nn.Module):
 
     def __init__(self, config: NameLlavaConfig):
         super().__init__()
-        self.sharpness, self.trust = config.projector_sharpness, config.projector_trust
+        self.sharpness = config.projector_sharpness
         self.readers = nn.ModuleList(Reader(config) for _ in range(config.projector_readers))
         self.register_buffer("spread", torch.ones(config.vision_config.hidden_size))
         self.register_buffer("words", torch.zeros(config.projector_words, config.text_config.hidden_size))
@@ -107,13 +102,12 @@ class NameProjector(nn.Module):
         return torch.stack([reader(features) for reader in self.readers])
 
     def log_shares(self, features: Tensor) -> Tensor:
-        """Logarithm of each name's share, ``[n, names]``: their mean; in training nearer to the least certain's."""
+        """Logarithm of each name's share, ``[n, names]``: the readers' mean; in training the less certain half's."""
         shares = self.name_logits(features).log_softmax(-1)
-        mean = shares.logsumexp(0) - math.log(len(shares))
-        if not self.training:
-            return mean
-        least = shares[shares.amax(-1).argmin(0), torch.arange(len(mean), device=mean.device)]
-        return (self.trust * mean + (1 - self.trust) * least).log_softmax(-1)
+        if self.training:
+            half = shares.amax(-1).argsort(0)[: math.ceil(len(shares) / 2)]
+            shares = shares.gather(0, half[..., None].expand(-1, -1, shares.shape[-1]))
+        return shares.logsumexp(0) - math.log(len(shares))
 
     def forward(self, features: Tensor) -> Tensor:
         """Image tokens of shape ``[n, tokens, hidden]``."""

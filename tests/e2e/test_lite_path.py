@@ -33,7 +33,7 @@ def test_projector_ranker_and_benchmark_hand_on_to_each_other(run_here, tmp_path
         return done.stdout
 
     table = printed("--small")
-    assert "| names | `rar` |" in table and "| names | `rar_fused` |" in table
+    assert "| names | `rar` |" in table
     figures = json.loads(table.splitlines()[-1])
     methods = {row["method"] for row in figures["vocabularies"]["animals"]["rows"]}
     assert {"rar", "rar_untuned"} <= methods
