@@ -5,7 +5,8 @@
 the memory, with 1 and 4 drawings a class (CoOp's draw, seeds 1, 2, 3) and with all other
 families' drawings. The rows are ``eval.run``'s: zero-shot CLIP, CLIP+KNN, fused, the
 ranker alone where the vocabulary fits, RAR untuned and tuned, with recall@5 and the 95 % intervals of the gains.
-Below each table stands what the projector's readers name right on their own, without retriever and language model.
+Below each table stands what the projector's readers name right on their own, without the language model: among all
+names, and among the candidates that the ranker had with the last memory.
 With ``--transfer``, a run tuned without animals is asked about animals. Each evaluation lies in
 ``RUN/eval/emoji-VOCABULARY``, and complete ones are reused. ``--small`` evaluates animals with names and one drawing.
 
@@ -22,7 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,10 +33,11 @@ from data_prep.command import quiet_libraries
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.files import read_json
 from data_prep.recipe import load_saved_recipe
+from data_prep.records import Sample
 from data_prep.settings import Recipe
 from data_prep.settings.data import EMOJI_VOCABULARIES
 from eval.evaluate import Run, encoder_of, evaluate, read_checked, stamp
-from rar_train.backend import Mllm, load_mllm
+from rar_train.backend import load_mllm
 from rar_train.features import cache_features
 from rar_train.projector_data import projector_inputs
 from rar_train.run_folder import find_adapter
@@ -61,37 +63,61 @@ def evaluated(ckpt: Path, vocabulary: str, settings: list[str]) -> dict:
     return evaluate(recipe, run, dataset, encoder_of(recipe), out)
 
 
-@torch.no_grad()
-def _named_right(mllm: Mllm, dataset: Dataset, part: str, classes: set[str], names: Sequence[str]) -> float:
-    """Share of a part's pictures whose name has the largest share of some classes' in the projector's dictionary."""
-    projector = mllm.base.get_submodule(mllm.family.connector)
-    rows = [row for row, name in enumerate(names) if name in classes]
-    samples, hits = dataset.parts[part], 0
-    for start in range(0, len(samples), 64):
-        own = samples[start : start + 64]
-        best = projector.log_shares(projector_inputs(mllm, own))[:, rows].argmax(1).tolist()
-        hits += sum(names[rows[k]] == dataset.names[s.label] for k, s in zip(best, own, strict=True))
-    return hits / len(samples)
+class Projector:
+    """What the projector of a run's base model says of pictures on its own.
 
+    What is ranked beyond it is the language model's and the retriever's part. A class that its dictionary lacks is a
+    miss.
 
-def projector_alone(recipe: Recipe, split: str, vocabularies: Sequence[str]) -> dict[str, float]:
-    """What the projector alone names right of a split, by vocabulary, 0 to 1; a class that it does not know is a miss.
-
-    What is ranked beyond it is the language model's and the retriever's part. For the development split also
-    ``tuning``: what the ranker's tuning sees named right, among all names.
+    Args:
+        recipe: The run's.
     """
-    mllm, names = load_mllm(recipe.ranker), read_json(Path(recipe.ranker.model) / "manifest.json")["names"]
-    cache_features(mllm, Path(recipe.cache), recipe.ranker.lora)
-    alone, parts = {}, (f"{split}_memory", split, "tuning")
-    for vocabulary in vocabularies:
-        emoji = replace(recipe.data.emoji, vocabulary=[] if vocabulary == ALL else [vocabulary])
-        dataset = read_dataset(replace(recipe.data, emoji=emoji), Path(recipe.cache), parts)
-        classes = {dataset.names[label] for label in dataset.labels(f"{split}_memory")}
-        alone[vocabulary] = _named_right(mllm, dataset, split, classes, names)
-    if split == "development":
-        mllm.base.get_submodule(mllm.family.connector).training = True  # of the readers none drops anything out
-        alone["tuning"] = _named_right(mllm, dataset, "tuning", set(names), names)
-    return alone
+
+    def __init__(self, recipe: Recipe):
+        self.recipe, self.mllm = recipe, load_mllm(recipe.ranker)
+        names = read_json(Path(recipe.ranker.model) / "manifest.json")["names"]
+        self.rows = {name: row for row, name in enumerate(names)}
+        cache_features(self.mllm, Path(recipe.cache), recipe.ranker.lora)
+        self.projector = self.mllm.base.get_submodule(self.mllm.family.connector)
+
+    def dataset(self, vocabulary: str, *parts: str) -> Dataset:
+        """Parts of a vocabulary's data."""
+        emoji = replace(self.recipe.data.emoji, vocabulary=[] if vocabulary == ALL else [vocabulary])
+        return read_dataset(replace(self.recipe.data, emoji=emoji), Path(self.recipe.cache), parts)
+
+    @torch.no_grad()
+    def right(self, dataset: Dataset, part: str, choices: Callable[[Sample], Sequence[str]]) -> float:
+        """Share of a part's pictures whose name is the likeliest of those that it chooses among."""
+        samples, hits = dataset.parts[part], 0
+        for start in range(0, len(samples), 64):
+            own = samples[start : start + 64]
+            for sample, shares in zip(own, self.projector.log_shares(projector_inputs(self.mllm, own)), strict=True):
+                known = [name for name in choices(sample) if name in self.rows]
+                best = shares[[self.rows[name] for name in known]].argmax() if known else None
+                hits += best is not None and known[best] == dataset.names[sample.label]
+        return hits / len(samples)
+
+    def alone(self, split: str, vocabulary: str) -> float:
+        """Share of a split's pictures that it names right among all of a vocabulary's names, 0 to 1."""
+        dataset = self.dataset(vocabulary, f"{split}_memory", split)
+        names = [dataset.names[label] for label in dataset.labels(f"{split}_memory")]
+        return self.right(dataset, split, lambda _: names)
+
+    def in_tuning(self) -> float:
+        """Share of the tuning pictures whose tokens, as the ranker's tuning sees them, say their name above all."""
+        self.projector.training = True  # its readers' dropout stays off
+        found = self.right(self.dataset(ALL, "tuning"), "tuning", lambda _: list(self.rows))
+        self.projector.training = False
+        return found
+
+    def among(self, folder: Path, vocabulary: str, task: str) -> float:
+        """Share of the test pictures that it names right among the candidates that an evaluation's ranker was given."""
+        given = {}
+        with open(folder / "predictions.jsonl", encoding="utf-8") as lines:
+            for line in map(json.loads, lines):
+                if line["method"] == "rar" and line["task"] == task and line["key"] not in given:
+                    given[line["key"]] = [candidate["name"] for candidate in line["candidates"]]
+        return self.right(self.dataset(vocabulary, "test"), "test", lambda sample: given[sample.key])
 
 
 def _percent(share: float) -> str:
@@ -143,8 +169,11 @@ def main() -> None:
     args = parser.parse_args()
     quiet_libraries()
     if args.projector:
-        recipe = load_saved_recipe(args.projector / "recipe.yaml", [f"ranker.model={args.projector / 'model'}"])
-        print(json.dumps({"projector_alone": projector_alone(recipe, "development", args.only)}))
+        projector = Projector(
+            load_saved_recipe(args.projector / "recipe.yaml", [f"ranker.model={args.projector / 'model'}"])
+        )
+        alone = {name: round(projector.alone("development", name), 4) for name in args.only}
+        print(json.dumps({"projector_alone": alone, "in_tuning": round(projector.in_tuning(), 4)}))
         return
     if not args.ckpt.exists():
         print(json.dumps({"skipped": f"no run at {args.ckpt}; make lite makes it, or give --ckpt RUN"}))
@@ -153,16 +182,22 @@ def main() -> None:
     settings = ["eval.shots=[1]", "eval.seeds=[1]", "eval.whole_set=false", "eval.alone_images=0"] if args.small else []
     found = {name: evaluated(args.ckpt, name, settings) for name in names}
     transfer = {"animals": evaluated(args.transfer, "animals", settings)} if args.transfer else {}
-    recipe = load_saved_recipe(find_adapter(args.ckpt)[1] / "recipe.yaml", [])
-    alone = projector_alone(recipe, "test", names)
+    folder = find_adapter(args.ckpt)[1]
+    projector = Projector(load_saved_recipe(folder / "recipe.yaml", []))
+    alone, among = {}, {}
     for name, results in found.items():
-        print(f"{table(name, results)}\n\nThe projector alone: {_percent(alone[name])} %.\n")
+        task = results["summary"][-1]["task"]
+        alone[name] = round(projector.alone("test", name), 4)
+        among[name] = round(projector.among(folder / "eval" / f"emoji-{name}", name, task), 4)
+        said = f"Without the language model, the projector names {_percent(alone[name])} % right of all names, and"
+        print(f"{table(name, results)}\n\n{said} {_percent(among[name])} % of the last memory's candidates.\n")
     for name, results in transfer.items():
         print(f"{table(f'{name}, tuned without them', results)}\n")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
     figures = {
         "hardware": f"{platform.machine()}, {device}",
-        "projector_alone": {name: round(share, 4) for name, share in alone.items()},
+        "projector_alone": alone,
+        "projector_among_candidates": among,
         "vocabularies": {name: {key: own[key] for key in ("rows", "summary")} for name, own in found.items()},
         "transfer": {name: {key: own[key] for key in ("rows", "summary")} for name, own in transfer.items()},
     }

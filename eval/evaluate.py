@@ -17,7 +17,7 @@ from eval.fits import fits_path, save_fits
 from eval.fusion import Fusion
 from eval.leak_check import leaks_of, refuse_copies
 from eval.page import write_page
-from eval.tasks import settings_of
+from eval.tasks import settings_of, spread
 from eval.tracking import track_evaluation
 from eval.unknown import Refusal
 
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 # Settings that change what becomes of answers, or how many there are, but not an answer.
 _AFTER = (
-    "aggregate", "fusion", "gate", "gate_loss", "bootstrap", "alone_images", "alone_classes", "leaks", "copies_above",
+    "aggregate", "fusion", "fit_images", "gate", "gate_loss", "bootstrap", "alone_images", "alone_classes", "leaks",
+    "copies_above",
 )  # fmt: skip
 
 
@@ -97,7 +98,11 @@ def fitted(
         log.info("fusion, gate and threshold: fitting on the development split")
         recipe = replace(recipe, eval=replace(args, split="development", alone_images=0))
         place = out_of(recipe, run.folder) if own else out / "development"
-        evaluation = prepared(recipe, run, read_checked(recipe, run.folder), encoder, place)
+        dataset = read_checked(recipe, run.folder)
+        if args.fit_images:
+            own = dataset.parts["development"]
+            dataset.parts["development"] = [own[number] for number in spread(len(own), args.fit_images)]
+        evaluation = prepared(recipe, run, dataset, encoder, place)
         evaluation.ask(run.adapter, untuned=False)
     fusions = evaluation.fit_fusions() if args.fusion else {}
     refusal = evaluation.fit_refusal() if args.unknown else None

@@ -39,6 +39,9 @@ class EvalArgs:
     """Tokens that a reply may take in ``generate``; 0: as many as a list of the candidates, and 8 more."""
     fusion: bool = False
     """Adds the rows ``rar_fused`` and ``rar_gated``, fitted on the development split, and the gate's curve."""
+    fit_images: int = 0
+    """Development images, spread evenly, on which fusion, gate and threshold are fitted when the test split is
+    evaluated; 0: all."""
     gate: str = "margin"
     """What the gate goes by: the ``margin`` between the retriever's first two candidates, or its ``entropy``."""
     gate_loss: float = 0.005
@@ -70,5 +73,7 @@ class EvalArgs:
         one_of("eval.leaks", self.leaks, ("error", "allow"))
         check(bool(self.seeds), "eval.seeds=[]: name at least one seed of the draw")
         counts = {"k": 1, "batch_size": 1, "permutations": 1, "bootstrap": 1}
-        least = dict.fromkeys(("alone_images", "alone_classes", "reply_tokens", "gate_loss", "unknown"), 0)
+        least = dict.fromkeys(
+            ("alone_images", "alone_classes", "reply_tokens", "fit_images", "gate_loss", "unknown"), 0
+        )
         bounded("eval", self, counts | least | {"copies_above": 0.5}, {"gate_loss": 1, "unknown": 0.9})

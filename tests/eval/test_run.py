@@ -244,6 +244,16 @@ def test_fusion_gate_and_unknown_classes_are_fitted_on_development_and_shown_on_
     assert (run / "eval" / "fits-likelihood.json").read_bytes() == fits
 
 
+def test_fits_may_look_at_some_development_images_and_ask_the_tuned_ranker_alone(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    few = ["eval.shots=[2]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0", "eval.fusion=true"]
+    main(["--ckpt", str(run), *few, "eval.fit_images=5"])
+    (asked,) = (run / "eval" / "development-likelihood").glob("answers-*")
+    assert [path.name for path in asked.glob("*.jsonl")] == ["answers-rar.jsonl"]
+    assert len((asked / "answers-rar.jsonl").read_text().splitlines()) == 5
+    assert {row["n"] for row in read_json(run / "eval" / "test-likelihood" / "results.json")["rows"]} == {16}
+
+
 def test_several_orders_and_examples_are_asked_and_aggregated(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.alone_images=0", "eval.examples=true"]
