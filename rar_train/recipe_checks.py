@@ -153,7 +153,8 @@ def check_time(recipe: Recipe, listed: Listed) -> list[Finding]:
         advice = f"start it: after {recipe.trainer.log_every} steps it logs perf/images_per_s, and this check reads it"
         return [Finding("time", "not checked", f"{said}; no speed was measured in {recipe.out} yet", advice)]
     optim, trainer = recipe.optim, recipe.trainer
-    shown = steps * optim.batch_size * optim.accumulate * trainer.devices * trainer.num_nodes
+    full = steps * optim.batch_size * optim.accumulate * trainer.devices * trainer.num_nodes
+    shown = min(full, listed.images * sources * optim.epochs)
     hours = shown / speeds[-1] / 3600
     return [Finding("time", "ok", f"{said}: {hours:.1f} h at {speeds[-1]:.1f} images/s, as measured in {recipe.out}")]
 

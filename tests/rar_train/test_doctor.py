@@ -264,7 +264,7 @@ def test_estimates_follow_types_and_stages():
 def test_time_comes_from_a_measured_speed_alone(tmp_path):
     recipe = recipe_of(f"out={tmp_path}", "mining.memories=[image]")
     finding = check_time(recipe, LISTED)[0]
-    assert finding.status == "not checked" and "at most 18 steps on 300 examples" in finding.found
+    assert finding.status == "not checked" and "at most 19 steps on 300 examples" in finding.found
     (tmp_path / "log" / "from-step-000000").mkdir(parents=True)
     (tmp_path / "log" / "from-step-000000" / "metrics.csv").write_text("step,perf/images_per_s\n9,0.08\n10,\n")
     finding = check_time(recipe, LISTED)[0]
