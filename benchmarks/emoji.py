@@ -4,7 +4,7 @@
 ``recipe=ranker_lora_lite`` on the test family, for each sub-vocabulary alone and for all classes; with names alone in
 the memory, with 1 and 4 drawings a class (CoOp's draw, seeds 1, 2, 3) and with all other
 families' drawings. The rows are ``eval.run``'s: zero-shot CLIP, CLIP+KNN, fused, the
-ranker alone where the vocabulary fits, RAR untuned and tuned, with recall@5 and the 95 % intervals of the gains.
+ranker alone where the vocabulary fits, RAR untuned, tuned and fused, with recall@k and the 95 % intervals of the gains.
 Below each table stands what the projector's readers name right on their own, without the language model: among all
 names, and among the candidates that the ranker had with the last memory.
 With ``--transfer``, a run tuned without animals is asked about animals. Each evaluation lies in
@@ -105,7 +105,7 @@ class Projector:
 
     def in_tuning(self) -> float:
         """Share of the tuning pictures whose tokens, as the ranker's tuning sees them, say their name above all."""
-        self.projector.training = True  # its readers' dropout stays off
+        self.projector.training = True  # its own flag alone: its readers' dropout stays off
         found = self.right(self.dataset(ALL, "tuning"), "tuning", lambda _: list(self.rows))
         self.projector.training = False
         return found

@@ -85,12 +85,8 @@ class Evaluation:
         """
         args = self.recipe.eval
         distinct = list({q.id: q for own in self.asked for several in own for q in several}.values())
-        manners = {
-            "rar_untuned": Manner(self.mode, args.structured, args.reply_tokens),
-            "rar": Manner(self.mode, False, args.reply_tokens),
-        }
-        if not untuned:
-            del manners["rar_untuned"]
+        manners = {"rar_untuned": Manner(self.mode, args.structured, args.reply_tokens)} if untuned else {}
+        manners["rar"] = Manner(self.mode, False, args.reply_tokens)
         jobs = [Job(name, name == "rar", manner, distinct, args.batch_size) for name, manner in manners.items()]
         self.alone = self._alone()
         jobs.append(Job("alone", True, Manner("likelihood"), self.alone[1], ALONE_BATCH))

@@ -8,8 +8,8 @@ it was ever tuned, and no pass through it is needed to train the projector.
 
 What a projector says of the pictures that it was trained on is not only right but certain, and of a new picture it is
 neither. So there are several readers, each trained without a share of the pictures: together they read a new picture;
-in training the less certain half of them reads, which is as uncertain as all are of a new picture and mostly right, so
-that a ranker learns to find the largest share in a mixture.
+in training the less certain half of them reads, which is mostly right and yet in doubt, so that a ranker learns to find
+the largest share in a mixture.
 
 The dictionary is part of the weights; ``task: projector`` fills it with the tuning classes' names. Importing this
 module registers the model, so that ``AutoModelForImageTextToText`` loads it.

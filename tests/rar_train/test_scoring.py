@@ -90,6 +90,24 @@ def test_name_scores_are_the_same_however_names_pass_together(either: Mllm, pair
     torch.testing.assert_close(scores, torch.stack(whole), rtol=1e-4, atol=1e-3)
 
 
+def test_under_zero_3_all_processes_make_as_many_passes_whatever_the_names(fresh, pairs, monkeypatch):
+    """A process whose names differ more in length must not ask for a pass in which the others take no part."""
+    monkeypatch.setattr("rar_train.scoring._PADDED", 0)
+    mllm, images, names = fresh(), [pairs[0][1]], [["a", "b c", "a bend or, three mullets argent"]]
+
+    def passes() -> int:
+        count = []
+        hook = mllm.model.register_forward_hook(lambda *_: count.append(1))
+        with torch.no_grad():
+            name_scores(mllm, *naming_inputs(mllm, images, names))
+        hook.remove()
+        return len(count)
+
+    apart = passes()
+    next(mllm.model.parameters()).ds_id = 0  # as DeepSpeed marks what it has partitioned
+    assert apart > 2 and passes() == 2
+
+
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=200))
 def test_groups_hold_every_answer_once_and_pad_little(lengths):
     groups = _groups(lengths)
