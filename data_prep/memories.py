@@ -10,7 +10,7 @@ import numpy as np
 
 from data_prep.datasets import Dataset
 from data_prep.encoder import Encoder, embed_images, embed_names
-from data_prep.files import fingerprint
+from data_prep.files import fingerprint, write_folder
 from data_prep.memory import Entry, Memory
 from data_prep.memory_index import kind_for
 from data_prep.records import Candidate, Sample
@@ -33,7 +33,9 @@ def _cached_memory(
     folder = cache / f"memory-{fingerprint(depends)}"
     if not (folder / "manifest.json").exists():
         facts = {"encoder_facts": encoder.facts, "templates": list(templates)}
-        Memory.build(vectors(), entries, encoder.id, args, facts).save(folder)
+        made = Memory.build(vectors(), entries, encoder.id, args, facts)
+        with write_folder(folder) as part:  # whole: another command may build the same, with another graph
+            made.save(part)
     return Memory.load(folder, encoder.id, args)
 
 

@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 KINDS = ("flat", "hnsw", "ivf")
 
-FLAT_MOST = 500_000
-"""Entries up to which ``auto`` takes the exact index; above, lists (``benchmarks/memory_scale.py``)."""
+FLAT_MOST = 250_000
+"""Entries up to which ``auto`` takes the exact index; above, a graph (``benchmarks/memory_scale.py``)."""
 
 _HIDDEN_SHARE = 0.2
 _GROWTH = 4
@@ -41,7 +41,7 @@ def kind_for(setting: str, entries: int) -> str:
     """The kind of index for ``retriever.index`` and a number of entries."""
     if setting != "auto":
         return setting
-    return "flat" if entries <= FLAT_MOST else "ivf"
+    return "flat" if entries <= FLAT_MOST else "hnsw"
 
 
 def unit_block(vectors: np.ndarray) -> np.ndarray:

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from data_prep import memory
 from data_prep.encoder import embed_names
 from data_prep.memories import Memories, memories_of, name_memory
+from data_prep.memory import Memory
 from data_prep.settings import Recipe, RetrieverArgs
 from data_prep.shots import draw_shots, first_shots
 
@@ -61,3 +63,21 @@ def test_a_class_is_found_by_its_synonyms_too(encoder, tmp_path):
     (found,) = Memories(None, memory).candidates("name", xq, 2, args, names)
     assert [candidate.name for candidate in found] == ["gules", "azure, a bend or"]
     assert found[0].score == pytest.approx(1, abs=1e-5)
+
+
+def test_two_commands_that_make_one_memory_at_once_leave_it_whole(encoder, tmp_path, monkeypatch):
+    names, args = ("azure", "gules", "sable"), RetrieverArgs(templates=["{}"])
+    write, build = memory.write_json, Memory.build
+
+    def the_other_is_faster(path, value):
+        monkeypatch.setattr(memory, "write_json", write)
+        # Its index has other bytes, as a graph that several threads build has.
+        monkeypatch.setattr(Memory, "build", lambda vectors, entries, *rest: build(vectors[::-1], entries[::-1], *rest))
+        name_memory(encoder, range(3), names, args, tmp_path)
+        write(path, value)
+
+    monkeypatch.setattr(memory, "write_json", the_other_is_faster)
+    for _ in range(2):
+        held = name_memory(encoder, range(3), names, args, tmp_path)
+        assert sorted(entry.key for entry in held.entries) == sorted(names)
+    assert not list(tmp_path.glob(".memory-*"))
