@@ -21,8 +21,8 @@ from eval.metrics import bootstrap_interval, hits_at
 
 log = logging.getLogger(__name__)
 
-Key = tuple[str, int, int]
-"""Method, shots (0: names alone) and seed."""
+Key = tuple[str, str, int, int]
+"""Method, task (``zero_shot``, ``few_shot`` or ``whole_set``), shots and seed; the last two are 0 where none apply."""
 
 
 def _retrieved(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> dict[Key, list[list[int]]]:
@@ -35,12 +35,13 @@ def _retrieved(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> dict[Key, 
         return [[candidate.label for candidate in row] for row in found]
 
     names = memories_of(recipe, encoder, dataset, f"{split}_memory", 0, 0)
-    found = {("clip_zero_shot", 0, 0): labels(names, "name")}
-    for shots in args.shots:
-        for seed in args.seeds:
-            memories = memories_of(recipe, encoder, dataset, f"{split}_memory", shots, seed)
-            found["clip_knn", shots, seed] = labels(memories, "image")
-            found["clip_fused", shots, seed] = labels(memories, "fused")
+    found = {("clip_zero_shot", "zero_shot", 0, 0): labels(names, "name")}
+    draws = [("few_shot", shots, seed) for shots in args.shots for seed in args.seeds]
+    for task, shots, seed in [*draws, *([("whole_set", 0, 0)] if args.whole_set else [])]:
+        drawn = None if task == "whole_set" else shots
+        memories = memories_of(recipe, encoder, dataset, f"{split}_memory", drawn, seed)
+        found["clip_knn", task, shots, seed] = labels(memories, "image")
+        found["clip_fused", task, shots, seed] = labels(memories, "fused")
     return found
 
 
@@ -48,8 +49,8 @@ def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
     """Compares the recipe's encoder with the one that the run tuned.
 
     Returns:
-        dict: ``rows``, one per method, shots, seed and encoder (``before``, ``after``) with ``top1`` and
-        ``recall_at_k`` as shares; and ``summary`` with the gain in recall@k over seeds and its 95 % interval over
+        dict: ``rows``, one per method, task, shots, seed and encoder (``before``, ``after``) with ``top1`` and
+        ``recall_at_k`` as shares; and ``summary`` with both over seeds, the gain in recall@k and its 95 % interval over
         classes and seeds. It is also written to ``RUN/eval/SPLIT-retriever/results.json``.
 
     Raises:
@@ -61,22 +62,27 @@ def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
     dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
     truths = [sample.label for sample in dataset.parts[split]]
     tuned = replace(recipe.retriever, model=f"local-dir:{run / 'model'}", pretrained=None)
-    rows, hits = [], defaultdict(list)
+    rows, hits, firsts = [], defaultdict(list), defaultdict(list)
     for which, args in (("before", recipe.retriever), ("after", tuned)):
         encoder = load_encoder(args, replace(recipe.trainer, num_nodes=1))
         log.info("%s: %s", which, encoder.id)
-        for (method, shots, seed), ranked in _retrieved(replace(recipe, retriever=args), encoder, dataset).items():
+        for key, ranked in _retrieved(replace(recipe, retriever=args), encoder, dataset).items():
+            method, task, shots, seed = key
             own = hits_at(ranked, truths, k).astype(float)
-            hits[method, shots, which].append(own)
+            hits[*key[:3], which].append(own)
             top1 = float(hits_at(ranked, truths, 1).mean())
-            row = {"method": method, "shots": shots, "seed": seed, "encoder": which, "k": k, "n": len(truths)}
+            firsts[*key[:3], which].append(top1)
+            row = {"method": method, "task": task, "shots": shots, "seed": seed, "encoder": which, "k": k}
+            row["n"] = len(truths)
             rows.append(row | {"top1": top1, "recall_at_k": float(own.mean())})
     summary = []
-    for method, shots in dict.fromkeys(key[:2] for key in hits):
-        before, after = (np.stack(hits[method, shots, which]) for which in ("before", "after"))
+    for memory in dict.fromkeys(key[:3] for key in hits):
+        before, after = (np.stack(hits[*memory, which]) for which in ("before", "after"))
         mean, low, high = bootstrap_interval(after - before, np.array(truths), recipe.eval.bootstrap)
-        figures = {"before": float(before.mean()), "after": float(after.mean())}
-        summary.append({"method": method, "shots": shots, **figures, "gain": {"mean": mean, "low": low, "high": high}})
+        part = dict(zip(("method", "task", "shots"), memory, strict=True))
+        part |= {"before": float(before.mean()), "after": float(after.mean())}
+        part |= {f"top1_{which}": float(np.mean(firsts[*memory, which])) for which in ("before", "after")}
+        summary.append(part | {"gain": {"mean": mean, "low": low, "high": high}})
     results = {"dataset": dataset.name, "split": split, "k": k, "settings": asdict(tuned)}
     results |= {"skipped": dict(dataset.skipped), "rows": rows, "summary": summary}
     write_json(run / "eval" / f"{split}-retriever" / "results.json", results)
@@ -84,12 +90,14 @@ def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
 
 
 def print_retriever(results: dict) -> None:
-    """Prints recall@k before and after, one line per method and shots."""
-    table = Table(title=f"{results['dataset']}, {results['split']}, recall@{results['k']} of the retriever, %")
-    for column in ("method", "shots", "before", "after", "gain (95 % interval)"):
+    """Prints top-1 and recall@k before and after, one line per method and memory."""
+    table = Table(title=f"{results['dataset']}, {results['split']}: the retriever before and after, %")
+    recall = f"recall@{results['k']}"
+    for column in ("method", "shots", "top-1", "after", recall, "after", f"gain in {recall} (95 % interval)"):
         table.add_column(column, justify="left" if column == "method" else "right")
     for part in results["summary"]:
         mean, low, high = (100 * part["gain"][key] for key in ("mean", "low", "high"))
-        shares = [f"{100 * part[key]:.1f}" for key in ("before", "after")]
-        table.add_row(part["method"], str(part["shots"]), *shares, f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
+        shares = [f"{100 * part[key]:.1f}" for key in ("top1_before", "top1_after", "before", "after")]
+        shots = "all" if part["task"] == "whole_set" else str(part["shots"])
+        table.add_row(part["method"], shots, *shares, f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
     Console(width=100).print(table)

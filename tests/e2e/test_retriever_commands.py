@@ -22,15 +22,19 @@ TUNE = ("recipe=retriever_clip", *SIZES, "tracking.wandb=disabled", "optim.batch
 
 def test_a_tuned_retriever_is_compared_with_what_it_was(run_here, tmp_path: Path):
     run_here("rar_train.fit", *TUNE, "optim.max_steps=4", "out=run")
-    done = run_here("eval.run", "--ckpt", "run", "eval.shots=[2]", "eval.seeds=[1]", "eval.bootstrap=100")
-    assert "recall@5 of the retriever" in done.stdout
+    settings = ("eval.shots=[2]", "eval.whole_set=true", "eval.seeds=[1]", "eval.bootstrap=100")
+    done = run_here("eval.run", "--ckpt", "run", *settings)
+    assert "the retriever before and after" in done.stdout
     results = json.loads((tmp_path / "run" / "eval" / "test-retriever" / "results.json").read_text())
     methods = {(row["method"], row["encoder"]) for row in results["rows"]}
     assert methods == {(m, e) for m in ("clip_zero_shot", "clip_knn", "clip_fused") for e in ("before", "after")}
+    memories = {(row["task"], row["shots"]) for row in results["rows"] if row["method"] == "clip_knn"}
+    assert memories == {("few_shot", 2), ("whole_set", 0)}
     assert all(0 <= row["top1"] <= row["recall_at_k"] <= 1 and row["n"] == 24 for row in results["rows"])
     for part in results["summary"]:
         assert part["gain"]["low"] <= part["gain"]["mean"] <= part["gain"]["high"]
         assert part["gain"]["mean"] == pytest.approx(part["after"] - part["before"])
+        assert part["top1_after"] <= part["after"]
 
 
 @pytest.mark.slow
