@@ -48,7 +48,8 @@ class RandomBatches(IterableDataset):
 
 def index_loader(n: int, batch_size: int, seed: int) -> DataLoader:
     """A loader of ``RandomBatches``; the modules look the rows up themselves."""
-    return DataLoader(RandomBatches(n, batch_size, seed), batch_size=None)
+    # NumPy looks rows up, so they must not become tensors, which would be moved to a GPU.
+    return DataLoader(RandomBatches(n, batch_size, seed), batch_size=None, collate_fn=np.asarray)
 
 
 def nano_trainer(recipe: Recipe, folder: Path, steps: int) -> L.Trainer:

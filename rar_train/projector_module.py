@@ -6,11 +6,11 @@ import lightning as L
 
 from data_prep.settings import Recipe
 from rar_train.backend import Mllm
-from rar_train.optimizer import adamw
+from rar_train.optimizer import ClipsFused, adamw
 from rar_train.schedule import warmup_cosine
 
 
-class ProjectorTraining(L.LightningModule):
+class ProjectorTraining(ClipsFused, L.LightningModule):
     """Trains a model's projector and nothing else.
 
     Args:

@@ -15,14 +15,14 @@ from rar_train.adapter import add_lora
 from rar_train.backend import Mllm
 from rar_train.collate import RankingBatch
 from rar_train.objectives import TABLES, losses_of
-from rar_train.optimizer import adamw
+from rar_train.optimizer import ClipsFused, adamw
 from rar_train.schedule import warmup_cosine
 from rar_train.validation import Ranked, text_figures, written_rankings
 
 log = logging.getLogger(__name__)
 
 
-class RankerModule(L.LightningModule):
+class RankerModule(ClipsFused, L.LightningModule):
     """Trains an adapter by a weighted sum of objectives; validates by ranking.
 
     Args:

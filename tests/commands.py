@@ -23,18 +23,20 @@ def command_line(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-def environment() -> dict[str, str]:
-    """A user's environment: no network for models, and not the test runner's processes."""
+def environment(gpu: bool = False) -> dict[str, str]:
+    """A user's environment: no network for models, not the test runner's processes, a GPU only if asked for."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "WANDB", "COV"))}
-    return kept | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "120"}
+    return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"} | ({} if gpu else {"CUDA_VISIBLE_DEVICES": ""})
 
 
-def call(folder: Path, module: str, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess:
+def call(
+    folder: Path, module: str, *arguments: str, fails: bool = False, gpu: bool = False
+) -> subprocess.CompletedProcess:
     """Runs a command in a folder; a failure that is not expected shows what it printed."""
     done = subprocess.run(
         command_line(module, *arguments, *(() if fails else ("--debug",))),
         cwd=folder,
-        env=environment(),
+        env=environment(gpu),
         capture_output=True,
         text=True,
         timeout=600,

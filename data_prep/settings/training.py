@@ -25,7 +25,7 @@ class OptimArgs:
     group_by_length: bool = False
     """Batches of examples of like length, so that less is padded; the order of batches stays random."""
     fused: bool | None = None
-    """AdamW in one kernel per step; null: on a GPU."""
+    """AdamW in one kernel per step; null: on a GPU, except in ``16-mixed``, where its gradients can't be clipped."""
     max_steps: int = -1
     """Stops early after so many optimiser steps; -1: after the epochs."""
 

@@ -56,6 +56,11 @@ class Recipe:
             "mining.target=truth_only: ranker.objectives.listwise needs an order; take truth_first or graded",
         )
         check(
+            not (self.optim.fused and self.trainer.precision == "16-mixed" and self.trainer.grad_clip),
+            "optim.fused=true: a fused step takes float16's gradients before they are clipped; set optim.fused=false, "
+            "trainer.grad_clip=0, or trainer.precision=bf16-mixed",
+        )
+        check(
             not (self.mining.streaming and self.optim.group_by_length),
             "optim.group_by_length: a stream's lengths are not known; set mining.streaming=false",
         )

@@ -213,6 +213,7 @@ def test_a_value_that_no_stage_can_work_with_names_its_key(setting):
         ("mining.target=truth_only", "ranker.objectives.listwise=1"),
         ("mining.streaming=true", "optim.group_by_length=true"),
         ("mining.ground_truth=keep_without",),
+        ("optim.fused=true", "trainer.precision=16-mixed"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings):

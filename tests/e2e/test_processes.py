@@ -1,4 +1,4 @@
-"""DeepSpeed and DDP for real, on CPU processes: train, save at adapter size, resume, evaluate."""
+"""DeepSpeed and DDP for real, on CPU processes and on a GPU: train, save at adapter size, resume, evaluate."""
 
 from __future__ import annotations
 
@@ -20,32 +20,45 @@ def resume_from_step_2(run_command, folder: Path, arguments: tuple[str, ...]) ->
     shutil.rmtree(folder / "resumed" / "adapter")
     for path in (folder / "resumed" / "checkpoints").glob("step-00000004.*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    done = run_command("rar_train.fit", *arguments, "out=resumed")
+    done = run_command("rar_train.fit", *arguments, "out=resumed", gpu="trainer.accelerator=gpu" in arguments)
     assert "from step 2" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("strategy", "devices", "offload"),
+    ("strategy", "devices", "offload", "accelerator"),
     [
-        ("deepspeed_stage_2", 2, "none"),
+        ("deepspeed_stage_2", 2, "none", "cpu"),
         # Half a minute a command.
-        pytest.param("deepspeed_stage_1", 2, "none", marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_2", 1, "none", marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_2", 2, "optimizer", marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_3", 2, "none", marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_3", 2, "all", marks=pytest.mark.slow),
-        pytest.param("ddp", 2, "none", marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_1", 2, "none", "cpu", marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_2", 1, "none", "cpu", marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_2", 2, "optimizer", "cpu", marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_3", 2, "none", "cpu", marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_3", 2, "all", "cpu", marks=pytest.mark.slow),
+        pytest.param("ddp", 2, "none", "cpu", marks=pytest.mark.slow),
+        pytest.param("auto", 1, "none", "gpu", marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_2", 1, "none", "gpu", marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_2", 1, "optimizer", "gpu", marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_3", 1, "none", "gpu", marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_3", 1, "all", "gpu", marks=pytest.mark.gpu),
     ],
 )
 def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
-    strategy: str, devices: int, offload: str, run_command, run_here, small, shared_cache, tmp_path: Path
+    strategy: str,
+    devices: int,
+    offload: str,
+    accelerator: str,
+    run_command,
+    run_here,
+    small,
+    shared_cache,
+    tmp_path: Path,
 ):
     arguments = (
         "recipe=ranker_lora",
         f"cache={shared_cache}",
         *small,
         "tracking.wandb=disabled",
-        "trainer.accelerator=cpu",
+        f"trainer.accelerator={accelerator}",
         f"trainer.strategy={strategy}",
         f"trainer.offload={offload}",
         f"trainer.devices={devices}",
@@ -53,7 +66,7 @@ def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
         "optim.max_steps=4",
         "trainer.validation_text=0",
     )
-    run_command("rar_train.fit", *arguments, "out=run")
+    run_command("rar_train.fit", *arguments, "out=run", gpu=accelerator == "gpu")
     trained = adapter(tmp_path / "run")
     assert any(value.abs().sum() > 0 for name, value in trained.items() if "lora_B" in name), "nothing was learned"
     for checkpoint in (tmp_path / "run" / "checkpoints").glob("step-*.ckpt"):
@@ -61,13 +74,17 @@ def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
         # Weights and two AdamW moments of the adapter; the whole model alone is 7 MB.
         assert sum(file.stat().st_size for file in files) < 6_000_000
 
-    refused = run_here("rar_train.fit", *arguments, "out=run", f"trainer.devices={devices + 1}", fails=True)
-    assert "trainer.devices" in refused.stderr
-    assert "trainer.resume=false" in refused.stderr
+    if accelerator == "cpu":
+        refused = run_here("rar_train.fit", *arguments, "out=run", f"trainer.devices={devices + 1}", fails=True)
+        assert "trainer.devices" in refused.stderr
+        assert "trainer.resume=false" in refused.stderr
 
     resume_from_step_2(run_command, tmp_path, arguments)
     again = adapter(tmp_path / "resumed")
     for name, value in trained.items():
-        torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-6)
+        if accelerator == "cpu":
+            torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-6)
+        else:  # sums on a GPU come in any order, and AdamW's first steps take small gradients as large as others
+            assert (again[name] - value).norm() <= 0.05 * value.norm()
     if strategy == "deepspeed_stage_2":  # an adapter is the same kind of file after any
         run_here("eval.run", "--ckpt", "run", "eval.seeds=[1]", "eval.alone_images=0", "eval.zero_shot=false")

@@ -77,6 +77,33 @@ def test_fitting_trains_in_train_mode_and_changes_the_adapter_alone(module, trai
     assert changed == {name for name in before if "lora_" in name}  # batch-norm statistics too hold still
 
 
+class Norm(L.Callback):
+    """Notes the norm of the gradient that the optimiser takes."""
+
+    def on_before_zero_grad(self, trainer, module, optimizer):
+        gradients = [p.grad.norm() for p in module.parameters() if p.grad is not None]
+        if gradients:  # of the step before
+            self.norm = torch.stack(gradients).norm().item()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_fused_optimiser_takes_clipped_gradients(precision, tiny, pairs, tmp_path):
+    recipe = tiny(tmp_path, "optim.fused=true", f"trainer.precision={precision}", "ranker.lora.rank=2")
+    module, norm = RankerModule(recipe, load_mllm(RankerArgs()), 4), Norm()
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=2,
+        precision=precision,
+        gradient_clip_val=1e-3,
+        callbacks=[norm],
+        logger=False,
+        **quiet,
+    )
+    trainer.fit(module, loader_of(module, pairs))
+    assert norm.norm == pytest.approx(1e-3, rel=1e-2)
+
+
 def test_a_checkpoint_holds_the_adapter_alone(module, trainer, pairs, tmp_path):
     trainer.fit(module, loader_of(module, pairs))
     trainer.save_checkpoint(tmp_path / "one.ckpt")
@@ -94,7 +121,7 @@ def test_the_loss_is_the_weighted_sum_of_the_objectives(module, trainer, pairs):
 
 def test_an_objective_of_weight_zero_is_not_computed(tiny, trainer, pairs, tmp_path):
     module = RankerModule(tiny(tmp_path, "ranker.objectives.likelihood=0"), load_mllm(RankerArgs()), 4)
-    trainer.fit(module, loader_of(module, pairs, "letters"))
+    trainer.fit(module, loader_of(module, pairs))
     assert "train/letters" in trainer.callback_metrics and "train/likelihood" not in trainer.callback_metrics
 
 

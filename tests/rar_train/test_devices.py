@@ -1,0 +1,94 @@
+"""That computations stay on the model's device, without a GPU: torch's fake tensors know devices and hold no values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses import fake_impls
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from data_prep.encoder import load_encoder
+from data_prep.recipe import load_recipe
+from data_prep.settings import LoraArgs, RankerArgs, RetrieverArgs, TuningArgs
+from rar_train.adapter import add_lora
+from rar_train.backend import Mllm, load_mllm
+from rar_train.collate import collate
+from rar_train.objectives import TABLES, list_loss, listwise_loss, truth_loss
+from rar_train.retriever_module import RetrieverModule, prepare_model
+from tests.rar_train.test_lite_mllm import tiny_join
+
+
+def _some_value(mode: FakeTensorMode, function, value: Tensor) -> bool | int | float:
+    """What a fake tensor is read as; the models only ask whether image tokens fit, and how long rows are."""
+    return torch.ones((), dtype=value.dtype).item()
+
+
+@contextmanager
+def fake_gpu(model: nn.Module) -> Iterator[None]:
+    """Has the model's weights on a GPU that is not there."""
+    read = torch.ops.aten._local_scalar_dense.default
+    with (
+        mock.patch.dict(fake_impls.op_implementations_dict, {read: _some_value}),
+        FakeTensorMode(allow_non_fake_inputs=True),
+    ):
+        for module in model.modules():
+            for name, value in module._parameters.items():
+                if value is not None:
+                    moved = torch.empty_like(value, device="cuda")
+                    module._parameters[name] = nn.Parameter(moved, requires_grad=value.requires_grad)
+            for name, value in module._buffers.items():
+                if value is not None:
+                    module._buffers[name] = torch.empty_like(value, device="cuda")
+        yield
+
+
+def a_nano() -> Mllm:
+    return add_lora(load_mllm(RankerArgs()), LoraArgs(scope="language+projector+vision"))
+
+
+def a_lite(folder) -> Mllm:
+    model, processor, *_ = tiny_join()
+    model.set_names([[7, 8, 9], [7, 5]], fill=6)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return add_lora(load_mllm(RankerArgs(model=str(folder))), LoraArgs(scope="language+projector"))
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["cached", "checkpointed"])
+@pytest.mark.parametrize("kind", ["nano", "lite"])
+def test_every_objective_is_computed_where_the_model_is(kind, cached, pairs, tmp_path):
+    mllm = a_nano() if kind == "nano" else a_lite(tmp_path)
+    mllm.model.train()
+    batch = collate(mllm, pairs, ["letters", "likelihood", "listwise", "list"], 0, [0] * 3, cached=cached)
+    with fake_gpu(mllm.model):
+        tables = {name: table(mllm, batch) for name, table in TABLES.items()}
+        losses = [truth_loss(table, batch) for table in tables.values()]
+        losses += [listwise_loss(tables["letters"], batch, "ranknet"), list_loss(mllm, batch)]
+        assert {loss.device.type for loss in losses} == {"cuda"}
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_the_retriever_is_tuned_and_validated_where_it_is(rank):
+    encoder = load_encoder(RetrieverArgs())
+    model = prepare_model(encoder.model, TuningArgs(lora_rank=rank, towers="both"))
+    names = torch.ones(5, 2, encoder.model.context_length, dtype=torch.long)
+    module = RetrieverModule(load_recipe(["recipe=retriever_clip"]), model, names, 4)
+    logged: dict[str, Tensor] = {}
+    module.log, module.log_dict = (
+        lambda name, value, **_: logged.update({name: value}),
+        lambda new, **_: logged.update(new),
+    )
+    module._trainer = SimpleNamespace(world_size=1)
+    with fake_gpu(model), mock.patch.object(RetrieverModule, "device", torch.device("cuda")):
+        pixels = torch.empty(4, 3, 48, 48, device="cuda")
+        ids, places = torch.ones(4, names.shape[-1], dtype=torch.long, device="cuda"), torch.arange(4, device="cuda")
+        module.training_step((pixels, ids, places), 0)
+        module.on_validation_epoch_start()
+        module.validation_step((pixels, places), 0)
+        assert {value.device.type for value in logged.values()} == {"cuda"}

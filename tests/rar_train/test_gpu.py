@@ -1,0 +1,97 @@
+"""What a CUDA GPU adds (four bits, bfloat16, compiled layers), and that it says what a CPU says.
+
+Run it where there is one, with bitsandbytes: ``pytest -m gpu``.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data_prep.files import read_json
+from data_prep.prompts import NAMING, letters_prompt
+from data_prep.recipe import load_saved_recipe
+from data_prep.settings import RankerArgs
+from rar_train.adapter import load_adapter
+from rar_train.backend import load_mllm
+from rar_train.merging import log_probabilities, write_merged
+from rar_train.monitor import peak_flops
+from rar_train.train import train_ranker
+
+GPU = "trainer.accelerator=gpu"
+H100_DENSE_BF16 = 989.4e12
+
+
+def losses(run: Path) -> list[float]:
+    with open(next((run / "log").rglob("metrics.csv")), newline="") as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
+@pytest.mark.parametrize("name", ["NVIDIA H200", "NVIDIA H100 80GB HBM3"])
+def test_mfu_is_measured_against_the_rate_of_dense_matrices(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: name)
+    assert peak_flops(torch.device("cuda"), "bf16-mixed") == H100_DENSE_BF16
+
+
+def test_a_cpu_has_no_mfu():
+    assert peak_flops(torch.device("cpu"), "bf16-mixed") is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("trainer.precision=bf16-mixed", "trainer.gradient_checkpointing=true"),
+        ("trainer.precision=bf16-true", "ranker.dtype=bfloat16"),
+        ("trainer.precision=bf16-mixed", "trainer.compile=true"),
+        ("trainer.precision=bf16-mixed", "trainer.workers=2"),
+    ],
+    ids=["checkpointing", "bfloat16", "compiled", "workers"],
+)
+def test_half_precision_takes_the_steps_of_single_precision_and_says_how_much_of_the_gpu_it_used(
+    settings, tiny, finished, tmp_path
+):
+    run = train_ranker(tiny(tmp_path / "run", GPU, *settings, "trainer.log_every=1"))
+    assert losses(run) == pytest.approx(losses(finished), abs=0.05)
+    with open(next((run / "log").rglob("metrics.csv")), newline="") as file:
+        assert any(0 < float(row.get("perf/mfu") or 0) < 1 for row in csv.DictReader(file))
+
+
+@pytest.mark.gpu
+def test_a_gpu_takes_the_steps_and_ranks_as_a_cpu_does(tiny, finished, pictures, tmp_path):
+    run = train_ranker(tiny(tmp_path / "run", GPU))
+    assert losses(run) == pytest.approx(losses(finished), rel=1e-3)
+    mllm = load_adapter(load_mllm(RankerArgs()), run / "adapter")
+    inputs = mllm.inputs(pictures[:2], [NAMING, letters_prompt(["one", "another"])])
+    with torch.no_grad():
+        expected = mllm.model(**inputs).logits
+        found = mllm.model.to("cuda")(**inputs.to("cuda")).logits.cpu()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-2)  # cuDNN convolves in TF32
+
+
+@pytest.mark.gpu
+def test_four_bits_are_tuned_loaded_again_and_merged_into_the_whole_weights(tiny, llava_folder, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    from bitsandbytes.nn import Linear4bit
+
+    steps = ("optim.max_steps=12", "optim.lr=3e-3", "trainer.checkpoint_every=12")
+    settings = ("ranker.quantize=4bit", "ranker.dtype=bfloat16", "trainer.precision=bf16-mixed")
+    more = (f"ranker.model={llava_folder}", "trainer.gradient_checkpointing=true", "ranker.lora.scope=language")
+    run = train_ranker(tiny(tmp_path / "run", GPU, *steps, *settings, *more))
+    found = losses(run)
+    assert sum(found[-4:]) < sum(found[:4])
+    recipe = load_saved_recipe(run / "recipe.yaml", [])
+    again = load_adapter(load_mllm(recipe.ranker), run / "adapter")
+    layers = [module for name, module in again.model.named_modules() if name.endswith("q_proj.base_layer")]
+    assert layers and all(isinstance(layer, Linear4bit) for layer in layers)
+    assert all(value.isfinite().all() for value in load_file(run / "adapter" / "adapter_model.safetensors").values())
+    assert read_json(run / "adapter" / "manifest.json")["step"] == 12
+
+    write_merged(recipe, run / "adapter", run, tmp_path / "merged", "float32")
+    whole = load_mllm(RankerArgs(model=str(tmp_path / "merged")))
+    tuned = load_adapter(load_mllm(RankerArgs(model=str(llava_folder))), run / "adapter")
+    torch.testing.assert_close(log_probabilities(whole), log_probabilities(tuned), rtol=1e-3, atol=1e-3)
