@@ -195,8 +195,8 @@ def weights_hash(folder: Path) -> str:
     return fingerprint({path.name: _sha256_of(path) for path in folder.glob("*.safetensors")})
 
 
-def _four_bits(dtype: str) -> BitsAndBytesConfig:
-    """QLoRA's quantisation of the base.
+def check_four_bits() -> None:
+    """Makes sure that four bits can be had.
 
     Raises:
         UserError: There is no CUDA GPU, or no bitsandbytes.
@@ -205,6 +205,11 @@ def _four_bits(dtype: str) -> BitsAndBytesConfig:
         raise UserError("ranker.quantize=4bit: needs a CUDA GPU, and torch sees none here; set it to none")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError("ranker.quantize=4bit: needs bitsandbytes; pip install bitsandbytes, or set it to none")
+
+
+def _four_bits(dtype: str) -> BitsAndBytesConfig:
+    """QLoRA's quantisation of the base."""
+    check_four_bits()
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -73,18 +73,16 @@ def llava_processor(texts: Sequence[str]) -> LlavaProcessor:
     )
 
 
-@pytest.fixture(scope="session")
-def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a hub holds it: a random LLaVA with a CLIP tower, its processor and LLaVA-1.5's template."""
-    folder = tmp_path_factory.mktemp("hub") / "tiny-llava"
+def write_llava(folder: Path, width: int = 32) -> Path:
+    """Writes a folder as a hub holds it: a random LLaVA with a CLIP tower, its processor and LLaVA-1.5's template."""
     prompts = [letters_prompt(NAMES[:5]), list_prompt(NAMES[:5]), f"USER: {NAMING} ASSISTANT:"]
     processor = llava_processor(NAMES + prompts + [f"ASSISTANT: {letter}" for letter in LETTERS] * 20)
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(
         LlavaConfig(
             vision_config=CLIPVisionConfig(
-                hidden_size=32,
-                intermediate_size=64,
+                hidden_size=width,
+                intermediate_size=2 * width,
                 num_hidden_layers=3,
                 num_attention_heads=2,
                 image_size=32,
@@ -92,8 +90,8 @@ def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ),
             text_config=LlamaConfig(
                 vocab_size=len(processor.tokenizer),
-                hidden_size=32,
-                intermediate_size=64,
+                hidden_size=width,
+                intermediate_size=2 * width,
                 num_hidden_layers=2,
                 num_attention_heads=2,
                 pad_token_id=3,
@@ -110,6 +108,12 @@ def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hub's folder of a tiny LLaVA."""
+    return write_llava(tmp_path_factory.mktemp("hub") / "tiny-llava")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """What a CUDA GPU adds (four bits, bfloat16, compiled layers), and that it says what a CPU says.
 
-Run it where there is one, with bitsandbytes: ``pytest -m gpu``.
+``pip install bitsandbytes`` for four bits, which are tested on the CPU too. Where there is a GPU: ``pytest -m gpu``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from data_prep.files import read_json
 from data_prep.prompts import NAMING, letters_prompt
 from data_prep.recipe import load_saved_recipe
 from data_prep.settings import RankerArgs
+from rar_train import backend
 from rar_train.adapter import load_adapter
 from rar_train.backend import load_mllm
 from rar_train.merging import log_probabilities, write_merged
 from rar_train.monitor import peak_flops
 from rar_train.train import train_ranker
+from tests.rar_train.conftest import write_llava
 
 GPU = "trainer.accelerator=gpu"
 H100_DENSE_BF16 = 989.4e12
@@ -73,15 +75,26 @@ def test_a_gpu_takes_the_steps_and_ranks_as_a_cpu_does(tiny, finished, pictures,
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-2)  # cuDNN convolves in TF32
 
 
-@pytest.mark.gpu
-def test_four_bits_are_tuned_loaded_again_and_merged_into_the_whole_weights(tiny, llava_folder, tmp_path):
-    pytest.importorskip("bitsandbytes")
+@pytest.mark.parametrize(
+    ("accelerator", "precision", "dtype"),
+    [
+        ("cpu", "32-true", "float32"),
+        pytest.param("gpu", "bf16-mixed", "bfloat16", marks=pytest.mark.gpu),
+    ],
+)
+def test_four_bits_are_tuned_loaded_again_and_merged_into_the_whole_weights(
+    accelerator, precision, dtype, tiny, tmp_path, monkeypatch
+):
+    pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
     from bitsandbytes.nn import Linear4bit
 
-    steps = ("optim.max_steps=12", "optim.lr=3e-3", "trainer.checkpoint_every=12")
-    settings = ("ranker.quantize=4bit", "ranker.dtype=bfloat16", "trainer.precision=bf16-mixed")
-    more = (f"ranker.model={llava_folder}", "trainer.gradient_checkpointing=true", "ranker.lora.scope=language")
-    run = train_ranker(tiny(tmp_path / "run", GPU, *steps, *settings, *more))
+    if accelerator == "cpu":  # it computes there too, if slowly; users are told to take whole weights
+        monkeypatch.setattr(backend, "check_four_bits", lambda: None)
+    base = write_llava(tmp_path / "base", width=128)
+    steps = ("optim.max_steps=12", "optim.lr=3e-3", "trainer.checkpoint_every=12", f"trainer.accelerator={accelerator}")
+    settings = ("ranker.quantize=4bit", f"ranker.dtype={dtype}", f"trainer.precision={precision}")
+    more = (f"ranker.model={base}", "trainer.gradient_checkpointing=true", "ranker.lora.scope=language")
+    run = train_ranker(tiny(tmp_path / "run", *steps, *settings, *more))
     found = losses(run)
     assert sum(found[-4:]) < sum(found[:4])
     recipe = load_saved_recipe(run / "recipe.yaml", [])
@@ -93,5 +106,5 @@ def test_four_bits_are_tuned_loaded_again_and_merged_into_the_whole_weights(tiny
 
     write_merged(recipe, run / "adapter", run, tmp_path / "merged", "float32")
     whole = load_mllm(RankerArgs(model=str(tmp_path / "merged")))
-    tuned = load_adapter(load_mllm(RankerArgs(model=str(llava_folder))), run / "adapter")
+    tuned = load_adapter(load_mllm(RankerArgs(model=str(base))), run / "adapter")
     torch.testing.assert_close(log_probabilities(whole), log_probabilities(tuned), rtol=1e-3, atol=1e-3)
