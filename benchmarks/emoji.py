@@ -6,7 +6,8 @@ the memory, with 1 and 4 drawings a class (CoOp's draw, seeds 1, 2, 3) and with 
 families' drawings. The rows are ``eval.run``'s: zero-shot CLIP, CLIP+KNN, fused, the
 ranker alone where the vocabulary fits, RAR untuned, tuned and fused, with recall@k and the 95 % intervals of the gains.
 Below each table stands what the projector's readers name right on their own, without the language model: among all
-names, and among the candidates that the ranker had with the last memory.
+names, and among the candidates that the ranker had with the last memory; and what nearest neighbours reach by the
+image tower's own features.
 With ``--transfer``, a run tuned without animals is asked about animals. Each evaluation lies in
 ``RUN/eval/emoji-VOCABULARY``, and complete ones are reused. ``--small`` evaluates animals with names and one drawing.
 
@@ -31,15 +32,20 @@ import torch
 
 from data_prep.command import quiet_libraries
 from data_prep.datasets import Dataset, read_dataset
+from data_prep.encoder import embed_images
+from data_prep.errors import UserError
 from data_prep.files import read_json
+from data_prep.memories import Memories, image_memory
 from data_prep.recipe import load_saved_recipe
 from data_prep.records import Sample
 from data_prep.settings import Recipe
-from data_prep.settings.data import EMOJI_VOCABULARIES
+from data_prep.settings.data import EMOJI_VOCABULARIES, EmojiArgs
 from eval.evaluate import Run, encoder_of, evaluate, read_checked, stamp
+from eval.metrics import hits_at
 from rar_train.backend import load_mllm
 from rar_train.features import cache_features
 from rar_train.projector_data import projector_inputs
+from rar_train.retriever_views import towers_of
 from rar_train.run_folder import find_adapter
 
 ALL = "all"
@@ -82,8 +88,8 @@ class Projector:
 
     def dataset(self, vocabulary: str, *parts: str) -> Dataset:
         """Parts of a vocabulary's data."""
-        emoji = replace(self.recipe.data.emoji, vocabulary=[] if vocabulary == ALL else [vocabulary])
-        return read_dataset(replace(self.recipe.data, emoji=emoji), Path(self.recipe.cache), parts)
+        data = replace(self.recipe.data, emoji=_only(self.recipe, vocabulary))
+        return read_dataset(data, Path(self.recipe.cache), parts)
 
     @torch.no_grad()
     def right(self, dataset: Dataset, part: str, choices: Callable[[Sample], Sequence[str]]) -> float:
@@ -118,6 +124,32 @@ class Projector:
                 if line["method"] == "rar" and line["task"] == task and line["key"] not in given:
                     given[line["key"]] = [candidate["name"] for candidate in line["candidates"]]
         return self.right(self.dataset(vocabulary, "test"), "test", lambda sample: given[sample.key])
+
+
+def frozen_tower(recipe: Recipe, vocabulary: str) -> dict:
+    """What nearest neighbours reach by the image tower's own features, before any projection of CLIP's.
+
+    Returns:
+        dict: ``top1`` and ``top5`` as shares, all other families' drawings in memory; empty for an encoder whose
+        tower and projection are one.
+    """
+    try:
+        towers = towers_of(encoder_of(recipe))
+    except UserError:
+        return {}
+    recipe = replace(recipe, data=replace(recipe.data, emoji=_only(recipe, vocabulary)))
+    dataset = read_dataset(recipe.data, Path(recipe.cache), ("test_memory", "test"))
+    samples = dataset.parts["test"]
+    memory = image_memory(towers, dataset.parts["test_memory"], recipe.retriever, Path(recipe.cache))
+    xq = embed_images(towers, samples, recipe.retriever, Path(recipe.cache))
+    found = Memories(memory, None).candidates("image", xq, 5, recipe.retriever, dataset.names)
+    ranked = [[candidate.label for candidate in row] for row in found]
+    truths = [sample.label for sample in samples]
+    return {f"top{k}": round(float(hits_at(ranked, truths, k).mean()), 4) for k in (1, 5)}
+
+
+def _only(recipe: Recipe, vocabulary: str) -> EmojiArgs:
+    return replace(recipe.data.emoji, vocabulary=[] if vocabulary == ALL else [vocabulary])
 
 
 def _percent(share: float) -> str:
@@ -183,19 +215,26 @@ def main() -> None:
     found = {name: evaluated(args.ckpt, name, settings) for name in names}
     transfer = {"animals": evaluated(args.transfer, "animals", settings)} if args.transfer else {}
     folder = find_adapter(args.ckpt)[1]
-    projector = Projector(load_saved_recipe(folder / "recipe.yaml", []))
-    alone, among = {}, {}
+    recipe = load_saved_recipe(folder / "recipe.yaml", [])
+    projector = Projector(recipe)
+    alone, among, frozen = {}, {}, {}
     for name, results in found.items():
         task = results["summary"][-1]["task"]
         alone[name] = round(projector.alone("test", name), 4)
         among[name] = round(projector.among(folder / "eval" / f"emoji-{name}", name, task), 4)
+        frozen[name] = frozen_tower(recipe, name)
         said = f"Without the language model, the projector names {_percent(alone[name])} % right of all names, and"
-        print(f"{table(name, results)}\n\n{said} {_percent(among[name])} % of the last memory's candidates.\n")
+        print(f"{table(name, results)}\n\n{said} {_percent(among[name])} % of the last memory's candidates.")
+        if frozen[name]:
+            said = "Nearest neighbours by the frozen tower's own features, all other families in memory, are right for"
+            print(f"{said} {_percent(frozen[name]['top1'])} %, within five for {_percent(frozen[name]['top5'])} %.")
+        print()
     for name, results in transfer.items():
         print(f"{table(f'{name}, tuned without them', results)}\n")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
     figures = {
         "hardware": f"{platform.machine()}, {device}",
+        "frozen_tower": frozen,
         "projector_alone": alone,
         "projector_among_candidates": among,
         "vocabularies": {name: {key: own[key] for key in ("rows", "summary")} for name, own in found.items()},

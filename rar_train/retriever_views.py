@@ -62,7 +62,7 @@ class Features:
     """
 
     def __init__(self, recipe: Recipe, encoder: Encoder, dataset: Dataset):
-        towers, cache = _towers_of(encoder), Path(recipe.cache)
+        towers, cache = towers_of(encoder), Path(recipe.cache)
         samples = [sample for part in ("tuning", "development") for sample in dataset.parts[part]]
         images = torch.from_numpy(embed_images(towers, samples, recipe.retriever, cache))
         self.images = {sample.digest: row for sample, row in zip(samples, images, strict=True)}
@@ -104,7 +104,7 @@ class Projections(nn.Module):
         return self.text(features)
 
 
-def _towers_of(encoder: Encoder) -> Encoder:
+def towers_of(encoder: Encoder) -> Encoder:
     """The encoder without its projections.
 
     Raises:

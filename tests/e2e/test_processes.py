@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from tests.commands import command_line, environment
 
 
 def adapter(run: Path) -> dict[str, torch.Tensor]:
@@ -88,3 +91,39 @@ def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
             assert (again[name] - value).norm() <= 0.05 * value.norm()
     if strategy == "deepspeed_stage_2":  # an adapter is the same kind of file after any
         run_here("eval.run", "--ckpt", "run", "eval.seeds=[1]", "eval.alone_images=0", "eval.zero_shot=false")
+
+
+@pytest.mark.slow
+def test_two_machines_under_torchrun_tune_as_one_with_two_processes(run_command, small, shared_cache, tmp_path: Path):
+    """Two launches on this machine stand for them."""
+    arguments = (
+        "recipe=ranker_lora",
+        f"cache={shared_cache}",
+        *small,
+        "tracking.wandb=disabled",
+        "trainer.accelerator=cpu",
+        "trainer.strategy=ddp",
+        "optim.batch_size=2",
+        "optim.max_steps=4",
+        "trainer.validation_text=0",
+    )
+    launch = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "tuning"]
+    machines = [
+        subprocess.Popen(
+            [
+                *command_line("torch.distributed.run", *launch, "--rdzv-endpoint", "127.0.0.1:29655"),
+                *("--local-addr", "127.0.0.1", "-m", "rar_train.fit", *arguments, "trainer.num_nodes=2", "out=two"),
+            ],
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [machine.communicate(timeout=900)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    run_command("rar_train.fit", *arguments, "trainer.devices=2", "out=one")
+    expected = adapter(tmp_path / "one")
+    for name, value in adapter(tmp_path / "two").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
