@@ -12,8 +12,9 @@ tokens/s and 4.6 GB at most, TRL's 265 and 5.7 GB; ``ratio_to_trl`` 1.42.
 
 The same day and versions, one NVIDIA H100 80GB HBM3, the same command: ours 6,210 and
 6,098 tokens/s and 16.9 GB at most, TRL's 5,856 and 18.8 GB. TRL's second turn was cut off with the lease, before the
-last line was printed: by these turns 1.05 times TRL's tokens/s. By ``Monitor``'s count (28.5 GFLOP a token, recomputed
-activations left out) of 989 TFLOP/s that is an MFU of 0.18, and 0.17.
+last line was printed: by these turns 1.05 times TRL's tokens/s. The MFU, which stands in
+that line, was worked out afterwards by the same formula (28.5 GFLOP a token, recomputed activations left out, of 989
+TFLOP/s): 0.18, and 0.17 for TRL's.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
     for name, value in trained.items():
         if accelerator == "cpu":
             torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-6)
-        else:  # sums on a GPU come in any order, and AdamW's first steps take small gradients as large as others
+        else:  # a guess, not yet measured: sums come in any order there, and AdamW enlarges small gradients
             assert (again[name] - value).norm() <= 0.05 * value.norm()
     if strategy == "deepspeed_stage_2":  # an adapter is the same kind of file after any
         run_here("eval.run", "--ckpt", "run", "eval.seeds=[1]", "eval.alone_images=0", "eval.zero_shot=false")
