@@ -1,7 +1,7 @@
 """A LoRA step of this project and of TRL's SFTTrainer with peft: tokens per second and peak memory, side by side.
 
     pip install trl
-    python benchmarks/train_step.py [--small]
+    python benchmarks/train_step.py [--against compiled] [--small]
 
 The same random LLaVA, pictures, prompts, batch, precision and adapter, by turns, each turn in a process of its own: on
 a CPU about 100 million parameters in float32; on a GPU the shape of LLaVA-1.5 7B in bfloat16 with gradient
@@ -46,6 +46,7 @@ from data_prep.blazon import draw_classes
 from data_prep.prompts import list_answer, list_prompt
 from data_prep.recipe import load_recipe
 from data_prep.records import Candidate, RankingExample
+from data_prep.settings import Recipe
 from data_prep.shields import render
 from rar_train.adapter import lora_config, parameter_table
 from rar_train.backend import Mllm
@@ -134,24 +135,32 @@ def settings(size: Size, out: str) -> list[str]:
     ]  # fmt: skip
 
 
-def rate(stamps: list[float], tokens: list[int], size: Size, model: torch.nn.Module) -> dict:
-    """Figures of a turn from the times at which its steps ended."""
+def rate(stamps: list[float], tokens: list[int], size: Size, mllm: Mllm, recipe: Recipe) -> dict:
+    """Figures of a turn from the times at which its steps ended; MFU by the trainer's own formula."""
     seconds = stamps[-1] - stamps[size.warm - 1]
-    device = next(model.parameters()).device
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"tokens_per_s": sum(tokens[size.warm :]) / seconds, "tokens": sum(tokens), "peak_gb": peak / 1e9}
+    used = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    _, trainable, total = parameter_table(mllm)[-1]
+    figures = {
+        "tokens_per_s": sum(tokens[size.warm :]) / seconds, "tokens": sum(tokens), "peak_gb": used / 1e9,
+        "parameters": total, "trainable": trainable,
+    }  # fmt: skip
+    peak = peak_flops(device, recipe.trainer.precision)
+    if peak is not None:
+        figures["mfu"] = figures["tokens_per_s"] * Monitor(recipe, (trainable, total)).flops_per_token / peak
+    return figures
 
 
-def ours(size: Size) -> dict:
-    """Runs this project's trainer."""
+def ours(size: Size, *more: str) -> dict:
+    """Runs this project's trainer, with more of the recipe's settings."""
     import lightning as L
     from torch.utils.data import DataLoader
 
     model, processor = parts(size)
     steps = size.warm + size.timed
     with tempfile.TemporaryDirectory() as out:
-        recipe = load_recipe(settings(size, out))
+        recipe = load_recipe([*settings(size, out), *more])
         module = RankerModule(recipe, Mllm(model, processor, FAMILIES["llava"], "random"), steps)
         stamps, tokens = [], []
 
@@ -172,13 +181,7 @@ def ours(size: Size) -> dict:
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         trainer.fit(module, loader)
-        _, trainable, total = parameter_table(module.mllm)[-1]
-        figures = rate(stamps, tokens, size, model) | {"parameters": total, "trainable": trainable}
-        peak = peak_flops(module.device, "bf16")
-        if peak is not None:
-            flops = Monitor(recipe, (trainable, total)).flops_per_token
-            figures["mfu"] = figures["tokens_per_s"] * flops / peak
-        return figures
+        return rate(stamps, tokens, size, module.mllm, recipe)
 
 
 def trl(size: Size) -> dict:
@@ -235,7 +238,12 @@ def trl(size: Size) -> dict:
             peft_config=lora_config(mllm, recipe.ranker.lora), callbacks=[Clock()],
         )  # fmt: skip
         trainer.train()
-        return rate(stamps, tokens, size, model)
+        return rate(stamps, tokens, size, Mllm(trainer.model, processor, FAMILIES["llava"], "random"), recipe)
+
+
+def compiled(size: Size) -> dict:
+    """This project's trainer with ``trainer.compile``."""
+    return ours(size, "trainer.compile=true")
 
 
 def turn(side: str, small: bool) -> dict:
@@ -248,25 +256,29 @@ def turn(side: str, small: bool) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--side", choices=("ours", "trl"))
+    parser.add_argument("--against", choices=("trl", "compiled"), default="trl")
+    parser.add_argument("--side", choices=("ours", "trl", "compiled"))
     args = parser.parse_args()
     size = size_of(args.small)
     if args.side:
-        print(json.dumps({"ours": ours, "trl": trl}[args.side](size)))
+        print(json.dumps({"ours": ours, "trl": trl, "compiled": compiled}[args.side](size)))
         return
-    found: dict[str, list[dict]] = {"ours": [], "trl": []}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    found: dict[str, list[dict]] = {"ours": [], args.against: []}
     for _ in range(2):
         for side, figures in found.items():
-            figures.append(turn(side, args.small))
-            print(f"{side}: {figures[-1]['tokens_per_s']:.1f} tokens/s, peak {figures[-1]['peak_gb']:.2f} GB")
-    best = {
-        f"{side}_{key}": statistics.median(figures[key] for figures in turns)
-        for side, turns in found.items() for key in turns[0]
-    }  # fmt: skip
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    ratio = best["ours_tokens_per_s"] / best["trl_tokens_per_s"]
-    print(f"{device}: {ratio:.2f} times TRL's tokens/s")
-    print(json.dumps(best | {"ratio_to_trl": ratio, "device": device, "size": asdict(size)}))
+            last = turn(side, args.small)
+            figures.append(last)
+            print(f"{side}: {last['tokens_per_s']:.1f} tokens/s, peak {last['peak_gb']:.2f} GB", flush=True)
+        typical = {
+            f"{side}_{key}": statistics.median(figures[key] for figures in turns)
+            for side, turns in found.items() for key in turns[0]
+        }  # fmt: skip
+        ratio = typical["ours_tokens_per_s"] / typical[f"{args.against}_tokens_per_s"]
+        print(f"{device}: {ratio:.2f} times the tokens/s of {args.against}")
+        # After each round, so that one that is cut off leaves the figures of those before it.
+        rest = {f"ratio_to_{args.against}": ratio, "rounds": len(figures), "device": device, "size": asdict(size)}
+        print(json.dumps(typical | rest), flush=True)
 
 
 if __name__ == "__main__":

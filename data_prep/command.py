@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -38,9 +39,10 @@ def run_command(main: Callable[[list[str]], None], help_text: str) -> int:
         help_text: Printed for ``--help``.
 
     Returns:
-        int: Exit status: 0; 2 after a ``UserError``, 1 after any other, 130 after Ctrl-C. What it was goes to standard
-        error in a line; with ``--debug`` the traceback comes instead.
+        int: Exit status: 0; 2 after a ``UserError``, 1 after any other, 130 after Ctrl-C or SIGTERM. What it was goes
+        to standard error in a line; with ``--debug`` the traceback comes instead.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Lightning alone would go on to the end of predicting
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if {"-h", "--help"} & set(arguments):
         print(help_text.strip())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from data_prep.errors import UserError
@@ -18,3 +20,9 @@ def accelerator_of(args: TrainerArgs) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError("trainer.accelerator=gpu, but torch sees no GPU here; use auto or cpu")
     return kind
+
+
+def own_gpu() -> int:
+    """This process's GPU among those that it sees, however it was launched (Lightning, torchrun, SLURM)."""
+    rank = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0
+    return int(rank) % max(1, torch.cuda.device_count())

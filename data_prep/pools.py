@@ -8,10 +8,15 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
 
+def _leave_stopping() -> None:
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
+
+
 @contextmanager
 def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes leave Ctrl-C to the one that started them; what is not begun then is given up."""
-    pool = ProcessPoolExecutor(processes, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    """A pool whose processes leave Ctrl-C and SIGTERM to the one that started them; what is not begun is given up."""
+    pool = ProcessPoolExecutor(processes, initializer=_leave_stopping)
     try:
         yield pool
     finally:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -25,11 +26,25 @@ def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def _leaves(values: Any, prefix: str = "") -> list[str]:
-    """The keys of a layer that hold values, such as ``ranker.lora.rank``."""
+def _leaves(values: Any, prefix: str = "") -> dict[str, Any]:
+    """A layer's values, by keys such as ``ranker.lora.rank``."""
     if not isinstance(values, dict):
-        return [prefix.rstrip(".")]
-    return [leaf for key, value in values.items() for leaf in _leaves(value, f"{prefix}{key}.")]
+        return {prefix.rstrip("."): values}
+    return {leaf: one for key, value in values.items() for leaf, one in _leaves(value, f"{prefix}{key}.").items()}
+
+
+def _is_text(key: str) -> bool:
+    """Whether a recipe's key takes text."""
+    kind: Any = Recipe
+    for part in key.split("."):
+        kind = get_type_hints(kind).get(part) if is_dataclass(kind) else None
+    return kind in (str, str | None)
+
+
+def _mistaken(layer: DictConfig) -> dict[str, bool | int | float]:
+    """The text keys of a layer, with their values, whose text YAML took for something else: ``off``, ``2026_11``."""
+    values = _leaves(OmegaConf.to_container(layer, resolve=False))
+    return {key: value for key, value in values.items() if isinstance(value, (bool, int, float)) and _is_text(key)}
 
 
 def _nearest(key: str, known: list[str]) -> str | None:
@@ -82,6 +97,8 @@ def _load_layers(path: Path, config: DictConfig, seen: tuple[Path, ...] = ()) ->
     except Exception as error:
         raise UserError(f"{path}: not readable as YAML: {error}") from None
     check(isinstance(layer, DictConfig), f"{path}: a recipe is a mapping of keys to values")
+    for key, value in _mistaken(layer).items():
+        raise UserError(f"{path}: {key} is text, but YAML reads it as {value}; put it in quotes")
     base = layer.pop("base", None)
     if base is not None:
         sibling = path.parent / f"{base}.yaml"
@@ -118,6 +135,9 @@ def override(config: DictConfig, settings: list[str]) -> DictConfig:
         layer = OmegaConf.from_dotlist(settings)
     except Exception as error:
         raise UserError(f"command line: {error}") from None
+    typed = dict(setting.split("=", 1) for setting in settings if "=" in setting)
+    for key in _mistaken(layer):
+        OmegaConf.update(layer, key, typed[key])
     return _merge(config, layer, "command line")
 
 

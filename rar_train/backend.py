@@ -25,6 +25,7 @@ from transformers import (
 
 import rar_train.name_llava
 import rar_train.timm_tower  # noqa: F401  (registers the tower of both embedded and lite models)
+from data_prep.devices import own_gpu
 from data_prep.errors import UserError
 from data_prep.files import file_hash, fingerprint
 from data_prep.hub import settle_hub
@@ -207,15 +208,16 @@ def check_four_bits() -> None:
         raise UserError("ranker.quantize=4bit: needs bitsandbytes; pip install bitsandbytes, or set it to none")
 
 
-def _four_bits(dtype: str) -> BitsAndBytesConfig:
-    """QLoRA's quantisation of the base."""
+def _four_bits(dtype: str) -> dict:
+    """QLoRA's quantisation of the base, on the process's own GPU; transformers would take the first one in each."""
     check_four_bits()
-    return BitsAndBytesConfig(
+    config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
+    return {"quantization_config": config, "device_map": {"": own_gpu() if torch.cuda.is_available() else "cpu"}}
 
 
 def made_ready(args: RankerArgs, kind: str, processor: ProcessorMixin, model: nn.Module) -> Family:
@@ -264,7 +266,7 @@ def load_mllm(args: RankerArgs) -> Mllm:
         raise _unloadable(args.model, error) from None
     if kind not in FAMILIES:  # before gigabytes are fetched
         raise UserError(f"ranker.model={args.model}: family {kind} is not supported; there are {', '.join(FAMILIES)}")
-    quantized = {"quantization_config": _four_bits(args.dtype)} if args.quantize == "4bit" else {}
+    quantized = _four_bits(args.dtype) if args.quantize == "4bit" else {}
     try:
         processor = AutoProcessor.from_pretrained(source)
         model, report = AutoModelForImageTextToText.from_pretrained(

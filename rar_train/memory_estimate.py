@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from data_prep.settings import Recipe
 
-_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "4bit": 0.6}  # bytes; four bits, with scales, and embeddings left whole
+# Bytes; four bits, with scales, and embeddings left whole.
+_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 0.6}
 _ADAMW = 8  # two moments in float32
 _STORED = (
     17  # values a layer keeps per token and hidden unit: Korthikanti et al., arXiv 2205.05198, eq. 2 without scores
@@ -76,19 +77,17 @@ def estimate(recipe: Recipe, trainable: int, total: int, hidden: int, layers: in
 
 def advice_for(recipe: Recipe, needed: Estimate, available: float) -> str:
     """What to change where a step does not fit, in the order in which it costs least."""
-    trainer, changes = recipe.trainer, []
+    trainer, ranker, changes = recipe.trainer, recipe.ranker, []
     if needed.activations > 0.3 * available and not trainer.gradient_checkpointing:
         changes.append("trainer.gradient_checkpointing=true")
     if needed.activations > 0.3 * available and recipe.optim.batch_size > 1:
         half = recipe.optim.batch_size // 2
         changes.append(f"optim.batch_size={half} optim.accumulate={2 * recipe.optim.accumulate}")
     if needed.weights > 0.5 * available:
-        if recipe.ranker.dtype == "float32":
+        if ranker.dtype == "float32":
             changes.append("ranker.dtype=bfloat16 trainer.precision=bf16-mixed")
-        if recipe.ranker.quantize == "none":
-            changes.append("ranker.quantize=4bit")
-        if trainer.strategy != "deepspeed_stage_3":
-            changes.append("trainer.strategy=deepspeed_stage_3 on several GPUs")
-        elif trainer.offload != "all":
-            changes.append("trainer.offload=all")
+        if trainer.strategy == "deepspeed_stage_3":
+            changes += ["trainer.offload=all"] if trainer.offload != "all" else []
+        elif ranker.quantize == "none":
+            changes.append("ranker.quantize=4bit, or trainer.strategy=deepspeed_stage_3 on several GPUs")
     return "; ".join(changes) or "lower optim.batch_size or ranker.max_pixels"

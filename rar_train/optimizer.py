@@ -7,25 +7,23 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from data_prep.devices import accelerator_of
 from data_prep.settings import Recipe
 
 
-def adamw(parameters: Sequence[nn.Parameter], recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    """AdamW by the recipe.
+def adamw(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW by the recipe, in one fused step (``optim.fused``) on a GPU and where DeepSpeed keeps it in host memory.
+
+    The device is the recipe's: under DeepSpeed the model is not on it yet when the optimiser is made.
 
     Args:
         parameters: What is trained.
-        recipe: Rate, decay, ``optim.fused``, and whether DeepSpeed keeps the optimiser in the host's memory.
-        device: Where the model is.
+        recipe: Rate, decay, precision, device, and what DeepSpeed offloads.
     """
-    optim = recipe.optim
-    if recipe.trainer.offload != "none" and device.type == "cuda":
-        from deepspeed.ops.adam import DeepSpeedCPUAdam  # slow to import, and compiled on first use
-
-        return DeepSpeedCPUAdam(parameters, lr=optim.lr, weight_decay=optim.weight_decay, adamw_mode=True)
+    optim, trainer = recipe.optim, recipe.trainer
     # A fused step undoes the scaling of float16's gradients itself, too late to clip them.
-    own = device.type == "cuda" and recipe.trainer.precision != "16-mixed"
-    fused = own if optim.fused is None else optim.fused
+    on_gpu = accelerator_of(trainer) == "cuda" and trainer.precision != "16-mixed"
+    fused = (on_gpu or trainer.offload != "none") if optim.fused is None else optim.fused
     return torch.optim.AdamW(parameters, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused or None)
 
 

@@ -30,7 +30,7 @@ class ProjectorTraining(ClipsFused, L.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """AdamW on the projector, with warm-up and cosine decay."""
-        optimizer = adamw(list(self.projector.parameters()), self.recipe, self.device)
+        optimizer = adamw(list(self.projector.parameters()), self.recipe)
         return warmup_cosine(optimizer, self.recipe.optim.warmup, self.steps)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:

@@ -140,7 +140,7 @@ class RankerModule(ClipsFused, L.LightningModule):
     def configure_optimizers(self) -> dict:
         """AdamW on the adapter, with warm-up and cosine decay."""
         adapted = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = adamw(adapted, self.recipe, self.device)
+        optimizer = adamw(adapted, self.recipe)
         return warmup_cosine(optimizer, self.recipe.optim.warmup, self.steps)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import lightning as L
@@ -20,17 +20,23 @@ def is_first_process() -> bool:
     return all(int(os.environ.get(rank, 0)) == 0 for rank in ranks)
 
 
-def _deepspeed_settings(args: TrainerArgs) -> dict:
-    """What Lightning's DeepSpeed strategy takes, on any device."""
-    return {
+def _deepspeed(args: TrainerArgs, kind: str) -> Strategy:
+    """Lightning's DeepSpeed strategy, by the recipe, on either kind of device."""
+    from lightning.pytorch.strategies import DeepSpeedStrategy
+
+    settings = {
         "stage": int(args.strategy[-1]),
         "offload_optimizer": args.offload in ("optimizer", "all"),
         "offload_parameters": args.offload == "all",
         "exclude_frozen_parameters": True,
     }
+    strategy = _cpu_deepspeed(settings) if kind == "cpu" else DeepSpeedStrategy(**settings)
+    # In host memory torch's fused AdamW does; DeepSpeed's own would have to be compiled first.
+    strategy.config["zero_force_ds_cpu_optimizer"] = False
+    return strategy
 
 
-def _cpu_deepspeed(args: TrainerArgs) -> Strategy:
+def _cpu_deepspeed(settings: dict) -> Strategy:
     """Lightning's DeepSpeed strategy, taught to run on CPU processes over gloo."""
     os.environ["DS_ACCELERATOR"] = "cpu"  # before deepspeed is imported
     import deepspeed
@@ -54,13 +60,7 @@ def _cpu_deepspeed(args: TrainerArgs) -> Strategy:
             # DeepSpeed wants an index also on a CPU.
             return torch.device("cpu", self.local_rank)
 
-        def load_checkpoint(self, checkpoint_path: str, weights_only: bool | None = None) -> Mapping:
-            return super().load_checkpoint(checkpoint_path, weights_only)
-
-    strategy = CpuDeepSpeedStrategy(process_group_backend="gloo", **_deepspeed_settings(args))
-    # torch's AdamW is on the CPU already; DeepSpeed's own would have to be compiled first.
-    strategy.config["zero_force_ds_cpu_optimizer"] = False
-    return strategy
+    return CpuDeepSpeedStrategy(process_group_backend="gloo", **settings)
 
 
 def strategy_of(args: TrainerArgs) -> Strategy:
@@ -72,11 +72,7 @@ def strategy_of(args: TrainerArgs) -> Strategy:
     kind = accelerator_of(args)
     processes = args.devices * args.num_nodes
     if args.strategy.startswith("deepspeed"):
-        if kind == "cpu":
-            return _cpu_deepspeed(args)
-        from lightning.pytorch.strategies import DeepSpeedStrategy
-
-        return DeepSpeedStrategy(**_deepspeed_settings(args))
+        return _deepspeed(args, kind)
     if args.strategy == "ddp" or processes > 1:
         # Some LoRA weights take no part where an objective is off.
         return DDPStrategy(find_unused_parameters=True, process_group_backend="gloo" if kind == "cpu" else "nccl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 from data_prep.errors import UserError
 from data_prep.files import write_folder, write_text
 from data_prep.recipe import recipe_yaml
-from data_prep.settings import Recipe
+from data_prep.settings import RankerArgs, Recipe
 from rar_train.adapter import parameter_table, save_adapter
 from rar_train.backend import load_mllm
 from rar_train.checkpoint import Checkpoints, fit_from, last_checkpoint, saving, steps_done, validation_figures
@@ -87,7 +88,7 @@ def train_ranker(recipe: Recipe) -> Path:
     checkpoint = last_checkpoint(out / "checkpoints")
 
     strategy = strategy_of(recipe.trainer)  # first: DeepSpeed reads the environment when imported
-    mllm = load_mllm(recipe.ranker)
+    mllm = load_mllm(_as_computed(recipe))
     if recipe.trainer.feature_cache:
         cache_features(mllm, Path(recipe.cache), recipe.ranker.lora)
     data = RankingData(recipe, mllm)
@@ -116,6 +117,13 @@ def train_ranker(recipe: Recipe) -> Path:
     fit_from(checkpoint, trainer, module, data)
     _finish(recipe, trainer, module, facts, checkpoints.best if recipe.trainer.adapter == "best" else None)
     return out
+
+
+def _as_computed(recipe: Recipe) -> RankerArgs:
+    """Under DeepSpeed weights take the precision's type and buffers keep theirs, so the base is loaded in it."""
+    halves = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
+    half = halves.get(recipe.trainer.precision) if recipe.trainer.strategy.startswith("deepspeed") else None
+    return replace(recipe.ranker, dtype=half) if half else recipe.ranker
 
 
 def _trainer(

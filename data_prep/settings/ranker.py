@@ -75,7 +75,7 @@ class RankerArgs:
     model: str = "nano-mllm"
     """``nano-mllm``, a Hugging Face name, or a folder."""
     dtype: str = "float32"
-    """``float32`` or ``bfloat16``."""
+    """``float32``, ``bfloat16`` or ``float16``: the base's weights; the adapter's are in float32."""
     quantize: str = "none"
     """``none``, or ``4bit``: the base in NF4 below it (QLoRA, arXiv 2305.14314); with CUDA and bitsandbytes."""
     max_pixels: int | None = None
@@ -90,7 +90,7 @@ class RankerArgs:
 
     def __post_init__(self) -> None:
         one_of("ranker.mode", self.mode, MODES)
-        one_of("ranker.dtype", self.dtype, ("float32", "bfloat16"))
+        one_of("ranker.dtype", self.dtype, ("float32", "bfloat16", "float16"))
         one_of("ranker.quantize", self.quantize, ("none", "4bit"))
         for key, value in (("max_pixels", self.max_pixels), ("max_tokens", self.max_tokens)):
             check(value is None or value >= 1, f"ranker.{key}={value}: must be at least 1, or null")

@@ -25,7 +25,8 @@ class OptimArgs:
     group_by_length: bool = False
     """Batches of examples of like length, so that less is padded; the order of batches stays random."""
     fused: bool | None = None
-    """AdamW in one kernel per step; null: on a GPU, except in ``16-mixed``, where its gradients can't be clipped."""
+    """AdamW in one kernel per step; null: where it is offloaded, and on a GPU, except in ``16-mixed``, where its
+    gradients can't be clipped."""
     max_steps: int = -1
     """Stops early after so many optimiser steps; -1: after the epochs."""
 
@@ -49,6 +50,7 @@ class TrainerArgs:
     """Processes beside each device's that read examples and prepare batches."""
     num_nodes: int = 1
     precision: str = "32-true"
+    """``32-true``, ``bf16-mixed`` or ``16-mixed``."""
     grad_clip: float = 1.0
     log_every: int = 10
     """Steps."""
@@ -81,7 +83,13 @@ class TrainerArgs:
         counts = ("devices", "num_nodes", "log_every", "checkpoint_every", "validation_images", "feature_views")
         from_zero = ("grad_clip", "workers", "validation_text", "patience")
         bounded("trainer", self, dict.fromkeys(counts, 1) | dict.fromkeys(from_zero, 0))
-        one_of("trainer.precision", self.precision, ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"))
+        half = {"bf16-true": "bfloat16", "16-true": "float16"}.get(self.precision)
+        check(
+            half is None,
+            f"trainer.precision={self.precision}: rounds small steps away, and the frequencies of positions; take "
+            f"{self.precision.replace('true', 'mixed')}, with ranker.dtype={half} for a base of half the size",
+        )
+        one_of("trainer.precision", self.precision, ("32-true", "16-mixed", "bf16-mixed"))
         one_of("trainer.strategy", self.strategy, STRATEGIES)
         one_of("trainer.offload", self.offload, ("none", "optimizer", "all"))
         one_of("trainer.adapter", self.adapter, ("last", "best"))

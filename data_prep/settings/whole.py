@@ -60,6 +60,12 @@ class Recipe:
             "optim.fused=true: a fused step takes float16's gradients before they are clipped; set optim.fused=false, "
             "trainer.grad_clip=0, or trainer.precision=bf16-mixed",
         )
+        split = self.ranker.quantize == "4bit" and self.trainer.strategy == "deepspeed_stage_3"
+        check(
+            not split,
+            "ranker.quantize=4bit: stage 3 splits weights, and packed ones are read wrongly then; set "
+            "trainer.strategy=deepspeed_stage_2 or ddp",
+        )
         check(
             not (self.mining.streaming and self.optim.group_by_length),
             "optim.group_by_length: a stream's lengths are not known; set mining.streaming=false",

@@ -40,6 +40,23 @@ def test_command_line_wins_over_file_and_file_over_default(tmp_path):
     assert (loaded.optim.lr, loaded.eval.shots) == (5e-4, [1, 2])
 
 
+@pytest.mark.parametrize("value", ["off", "on"])
+def test_a_word_that_yaml_takes_for_a_truth_value_is_kept_on_the_command_line(value):
+    assert load_recipe([RANKER, f"trainer.progress={value}"]).trainer.progress == value
+
+
+@pytest.mark.parametrize("value", ["2026_11", "007", "1e3", "no", "0x10", "12:30"])
+def test_text_that_looks_like_a_number_is_kept_on_the_command_line(value):
+    assert load_recipe([RANKER, f"out={value}"]).out == value
+
+
+@pytest.mark.parametrize("line", ["out: 2026_11", "trainer:\n  progress: off"])
+def test_text_that_yaml_takes_for_something_else_is_refused_in_a_file(line, tmp_path):
+    (tmp_path / "own.yaml").write_text(f"{line}\n")
+    with pytest.raises(UserError, match=r"own\.yaml: (out|trainer\.progress) is text, .*put it in quotes"):
+        load_recipe([f"recipe={tmp_path / 'own.yaml'}"])
+
+
 def test_a_recipe_builds_on_its_base(tmp_path):
     write(tmp_path, "ground", "task: ranker\nout: ground\nmining: {k: 3, shard_size: 7}\n")
     write(tmp_path, "middle", "base: ground\nmining: {k: 4}\n")
@@ -133,10 +150,12 @@ def test_a_value_of_the_wrong_type_names_its_key(setting):
         "retriever.regions.large=10",
         "retriever.templates=[photo]",
         "ranker.mode=guess",
-        "ranker.dtype=float16",
+        "ranker.dtype=float8",
         "ranker.lora.rank=0",
         "ranker.lora.scope=vision",
         "trainer.strategy=fsdp",
+        "trainer.precision=bf16-true",
+        "trainer.precision=8-mixed",
         "tracking.wandb=on",
         "eval.split=train",
         "eval.k=0",
@@ -214,6 +233,7 @@ def test_a_value_that_no_stage_can_work_with_names_its_key(setting):
         ("mining.streaming=true", "optim.group_by_length=true"),
         ("mining.ground_truth=keep_without",),
         ("optim.fused=true", "trainer.precision=16-mixed"),
+        ("ranker.quantize=4bit", "trainer.strategy=deepspeed_stage_3"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings):

@@ -18,7 +18,7 @@ from tests.commands import command_line, environment
 def kill_when(
     folder: Path, due: Callable[[], bool], module: str, *arguments: str, by: int = signal.SIGKILL
 ) -> subprocess.CompletedProcess:
-    """Starts a command and stops it, children and all, as soon as a condition holds: dead at once, or as by Ctrl-C."""
+    """Starts a command and stops it, children and all, as soon as a condition holds: dead at once, or asked to."""
     process = subprocess.Popen(
         command_line(module, *arguments),
         cwd=folder,
@@ -39,7 +39,7 @@ def kill_when(
 
 
 def check_goes_on(stopped: subprocess.CompletedProcess) -> None:
-    """What Ctrl-C ended says so and how to go on, and no traceback of any of its processes."""
+    """What was asked to end says so and how to go on, and no traceback of any of its processes."""
     assert stopped.returncode == 130 and "Traceback" not in stopped.stderr, stopped.stderr
     last = stopped.stderr.splitlines()[-1]
     assert last.startswith("interrupted") and "same command goes on" in last
@@ -55,15 +55,10 @@ def test_killed_in_training_it_resumes_to_the_same_adapter(run_here, settings, t
     arguments = ("recipe=ranker_lora", *settings, "optim.max_steps=12", "optim.epochs=2", "ranker.lora.dropout=0.1")
     run_here("rar_train.fit", *arguments, "out=whole")
     checkpoints = tmp_path / "killed" / "checkpoints"
-    kill_when(
-        tmp_path,
-        lambda: (checkpoints / "step-00000004.ckpt").exists(),
-        "rar_train.fit",
-        *arguments,
-        "out=killed",
-    )
-    later = checkpoints / "step-00000008.ckpt"
-    check_goes_on(kill_when(tmp_path, later.exists, "rar_train.fit", *arguments, "out=killed", by=signal.SIGINT))
+    fit, due = ("rar_train.fit", *arguments, "out=killed"), "step-{:08d}.ckpt".format
+    check_goes_on(kill_when(tmp_path, (checkpoints / due(2)).exists, *fit, by=signal.SIGTERM))
+    kill_when(tmp_path, (checkpoints / due(4)).exists, *fit)
+    check_goes_on(kill_when(tmp_path, (checkpoints / due(8)).exists, *fit, by=signal.SIGINT))
     assert not (tmp_path / "killed" / "adapter").exists()
     resumed = run_here("rar_train.fit", *arguments, "out=killed")
     assert "from step" in resumed.stderr
@@ -98,7 +93,7 @@ def test_killed_in_evaluation_it_goes_on_to_the_same_results(fitted: Path, run_h
     def answered() -> int:
         return sum(len(path.read_bytes().splitlines()) for path in results.glob("answers-*/*.jsonl"))
 
-    check_goes_on(kill_when(tmp_path, lambda: answered() >= 4, "eval.run", *arguments, by=signal.SIGINT))
+    check_goes_on(kill_when(tmp_path, lambda: answered() >= 4, "eval.run", *arguments, by=signal.SIGTERM))
     assert not (results / "results.json").exists()
     before = answered()
     resumed = run_here("eval.run", *arguments)

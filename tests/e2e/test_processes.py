@@ -28,21 +28,23 @@ def resume_from_step_2(run_command, folder: Path, arguments: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize(
-    ("strategy", "devices", "offload", "accelerator"),
+    ("strategy", "devices", "offload", "accelerator", "precision"),
     [
-        ("deepspeed_stage_2", 2, "none", "cpu"),
+        ("deepspeed_stage_2", 2, "none", "cpu", "32-true"),
         # Half a minute a command.
-        pytest.param("deepspeed_stage_1", 2, "none", "cpu", marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_2", 1, "none", "cpu", marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_2", 2, "optimizer", "cpu", marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_3", 2, "none", "cpu", marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_3", 2, "all", "cpu", marks=pytest.mark.slow),
-        pytest.param("ddp", 2, "none", "cpu", marks=pytest.mark.slow),
-        pytest.param("auto", 1, "none", "gpu", marks=pytest.mark.gpu),
-        pytest.param("deepspeed_stage_2", 1, "none", "gpu", marks=pytest.mark.gpu),
-        pytest.param("deepspeed_stage_2", 1, "optimizer", "gpu", marks=pytest.mark.gpu),
-        pytest.param("deepspeed_stage_3", 1, "none", "gpu", marks=pytest.mark.gpu),
-        pytest.param("deepspeed_stage_3", 1, "all", "gpu", marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_1", 2, "none", "cpu", "32-true", marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_2", 1, "none", "cpu", "bf16-mixed", marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_2", 2, "optimizer", "cpu", "32-true", marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_3", 2, "none", "cpu", "32-true", marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_3", 2, "all", "cpu", "32-true", marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_3", 2, "all", "cpu", "bf16-mixed", marks=pytest.mark.slow),
+        pytest.param("ddp", 2, "none", "cpu", "32-true", marks=pytest.mark.slow),
+        pytest.param("auto", 1, "none", "gpu", "32-true", marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_2", 1, "none", "gpu", "32-true", marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_2", 1, "optimizer", "gpu", "32-true", marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_3", 1, "none", "gpu", "32-true", marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_3", 1, "all", "gpu", "32-true", marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_2", 1, "optimizer", "gpu", "bf16-mixed", marks=pytest.mark.gpu),
     ],
 )
 def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
@@ -50,6 +52,7 @@ def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
     devices: int,
     offload: str,
     accelerator: str,
+    precision: str,
     run_command,
     run_here,
     small,
@@ -64,6 +67,7 @@ def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
         f"trainer.accelerator={accelerator}",
         f"trainer.strategy={strategy}",
         f"trainer.offload={offload}",
+        f"trainer.precision={precision}",
         f"trainer.devices={devices}",
         "optim.batch_size=2",
         "optim.max_steps=4",
@@ -87,8 +91,8 @@ def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
     for name, value in trained.items():
         if accelerator == "cpu":
             torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-6)
-        else:  # a guess, not yet measured: sums come in any order there, and AdamW enlarges small gradients
-            assert (again[name] - value).norm() <= 0.05 * value.norm()
+        else:  # sums come in any order there; two threads instead of one change 0.0005 of the norm on a CPU
+            assert (again[name].float() - value.float()).norm() <= 0.02 * value.float().norm()
     if strategy == "deepspeed_stage_2":  # an adapter is the same kind of file after any
         run_here("eval.run", "--ckpt", "run", "eval.seeds=[1]", "eval.alone_images=0", "eval.zero_shot=false")
 

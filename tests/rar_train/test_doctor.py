@@ -259,6 +259,7 @@ def test_estimates_follow_types_and_stages():
     said = advice_for(recipe_of(), whole, 24 * 2**30)
     for change in ("gradient_checkpointing=true", "optim.batch_size=8 optim.accumulate=2", "quantize=4bit", "stage_3"):
         assert change in said
+    assert "quantize" not in advice_for(recipe_of(*eight), whole, 24 * 2**30)  # four bits can't be split
 
 
 def test_time_comes_from_a_measured_speed_alone(tmp_path):

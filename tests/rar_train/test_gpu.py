@@ -48,7 +48,7 @@ def test_a_cpu_has_no_mfu():
     "settings",
     [
         ("trainer.precision=bf16-mixed", "trainer.gradient_checkpointing=true"),
-        ("trainer.precision=bf16-true", "ranker.dtype=bfloat16"),
+        ("trainer.precision=bf16-mixed", "ranker.dtype=bfloat16"),
         ("trainer.precision=bf16-mixed", "trainer.compile=true"),
         ("trainer.precision=bf16-mixed", "trainer.workers=2"),
     ],

@@ -6,8 +6,11 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 
+from data_prep.devices import own_gpu
 from data_prep.errors import UserError
+from data_prep.recipe import load_recipe
 from data_prep.settings import TrainerArgs
+from rar_train.optimizer import adamw
 from rar_train.strategies import accelerator_of, is_first_process, strategy_of
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -47,6 +50,37 @@ def test_offload_settings_reach_deepspeed(stage, offload, expected, monkeypatch)
     assert {key for key in ("offload_optimizer", "offload_param") if config.get(key)} == expected
 
 
+@pytest.fixture
+def as_with_a_gpu(monkeypatch):
+    """Settings are read as on a machine that has one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+
+@pytest.mark.parametrize(("stage", "offload"), [(2, "none"), (2, "optimizer"), (3, "all")])
+def test_on_a_gpu_too_deepspeed_takes_the_optimiser_that_it_is_given(stage, offload, as_with_a_gpu):
+    args = TrainerArgs(accelerator="gpu", strategy=f"deepspeed_stage_{stage}", offload=offload)
+    strategy = strategy_of(args)
+    assert type(strategy) is DeepSpeedStrategy
+    assert strategy.config["zero_force_ds_cpu_optimizer"] is False
+    assert strategy.exclude_frozen_parameters
+
+
+@pytest.mark.parametrize(
+    ("settings", "fused"),
+    [
+        (("trainer.accelerator=cpu",), None),
+        (("trainer.accelerator=cpu", "trainer.strategy=deepspeed_stage_2", "trainer.offload=optimizer"), True),
+        (("trainer.accelerator=gpu",), True),
+        (("trainer.accelerator=gpu", "trainer.strategy=deepspeed_stage_2"), True),
+        (("trainer.accelerator=gpu", "trainer.precision=16-mixed"), None),
+        (("trainer.accelerator=gpu", "optim.fused=false"), None),
+    ],
+)
+def test_the_optimiser_is_fused_by_the_recipe_wherever_the_weights_still_are(settings, fused, as_with_a_gpu):
+    weights = [torch.nn.Parameter(torch.zeros(2))]
+    assert adamw(weights, load_recipe(["recipe=ranker_lora", *settings])).defaults["fused"] is fused
+
+
 @pytest.mark.parametrize(
     ("strategy", "offload", "message"),
     [("ddp", "optimizer", "only DeepSpeed offloads"), ("deepspeed_stage_2", "all", "deepspeed_stage_3 alone")],
@@ -73,6 +107,25 @@ def test_one_process_alone_is_the_first_under_every_launcher(environment, first,
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert is_first_process() is first
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpus", "own"),
+    [
+        ({}, 8, 0),
+        ({"LOCAL_RANK": "3", "RANK": "11"}, 8, 3),
+        ({"SLURM_LOCALID": "5", "SLURM_PROCID": "13"}, 8, 5),
+        ({"SLURM_LOCALID": "5"}, 1, 0),  # SLURM shows each process its own GPU alone
+        ({"LOCAL_RANK": "1"}, 0, 0),
+    ],
+)
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(environment, gpus, own, monkeypatch):
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert own_gpu() == own
 
 
 @without_gpu
