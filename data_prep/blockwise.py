@@ -6,7 +6,6 @@ company whatever the number of processes, and its similarities agree to the last
 
 from __future__ import annotations
 
-import os
 import pickle
 import tempfile
 from collections.abc import Callable
@@ -15,13 +14,11 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
 from data_prep.progress import bar
+from data_prep.spawning import predicting_strategy, spawning
 
 BLOCK = 4096  # as FAISS itself cuts queries
 _SMALL = 20  # FAISS sums so few queries in another way; a remainder of so few joins the block before it
@@ -97,10 +94,9 @@ def search_blockwise(search: Callable[[np.ndarray], list], queries: int, process
     """
     blocks = blocks_of(queries)
     several = processes > 1 and len(blocks) >= LEAST_BLOCKS * processes
-    own_port = "MASTER_PORT" not in os.environ
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
-            strategy=_spawned() if several else SingleDeviceStrategy(torch.device("cpu")),
+            strategy=predicting_strategy("cpu", several),
             accelerator="cpu",  # FAISS searches there
             devices=processes if several else 1,
             callbacks=[_BlockWriter(Path(folder))],
@@ -110,20 +106,11 @@ def search_blockwise(search: Callable[[np.ndarray], list], queries: int, process
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        try:
+        with spawning():
             trainer.predict(SearchModule(search, blocks), return_predictions=False)
-        finally:
-            if own_port:  # Lightning leaves there what the next Trainer of this command would take for its own
-                os.environ.pop("MASTER_PORT", None)
         # Not from outside: this command's own processes wrote them, into a folder that only its user can enter.
         return [
             result
             for number in range(len(blocks))
             for result in pickle.loads((Path(folder) / str(number)).read_bytes())
         ]
-
-
-def _spawned() -> DDPStrategy:
-    # Spawned rather than started as a second command: that works in the middle of any command.
-    environment = LightningEnvironment()
-    return DDPStrategy(start_method="spawn", process_group_backend="gloo", cluster_environment=environment)

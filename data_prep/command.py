@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from data_prep.errors import Interrupted, UserError
 from data_prep.progress import watched
+from data_prep.ranks import is_first_process
 
 
 def quiet_libraries() -> None:
@@ -31,12 +32,13 @@ def quiet_libraries() -> None:
         warnings.filterwarnings("ignore", category=category, module=libraries)
 
 
-def run_command(main: Callable[[list[str]], None], help_text: str) -> int:
+def run_command(main: Callable[[list[str]], None], help_text: str, alone: bool = False) -> int:
     """Runs a command's main on the command line.
 
     Args:
         main: Takes the arguments after the program's name.
         help_text: Printed for ``--help``.
+        alone: It starts its own processes; where torchrun or srun have started it several times, the first one works.
 
     Returns:
         int: Exit status: 0; 2 after a ``UserError``, 1 after any other, 130 after Ctrl-C or SIGTERM. What it was goes
@@ -46,6 +48,8 @@ def run_command(main: Callable[[list[str]], None], help_text: str) -> int:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if {"-h", "--help"} & set(arguments):
         print(help_text.strip())
+        return 0
+    if alone and not is_first_process():
         return 0
     quiet_libraries()
     if "--debug" in sys.argv[1:]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from data_prep.errors import UserError
+from data_prep.ranks import local_rank
 from data_prep.settings import TrainerArgs
 
 
@@ -23,6 +22,5 @@ def accelerator_of(args: TrainerArgs) -> str:
 
 
 def own_gpu() -> int:
-    """This process's GPU among those that it sees, however it was launched (Lightning, torchrun, SLURM)."""
-    rank = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0
-    return int(rank) % max(1, torch.cuda.device_count())
+    """This process's GPU among those that it sees."""
+    return local_rank() % max(1, torch.cuda.device_count())

@@ -18,10 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor, nn
-from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader, Dataset
 
 from data_prep.command import quiet_libraries
@@ -30,6 +27,7 @@ from data_prep.embedding_store import EmbeddingStore
 from data_prep.errors import UserError
 from data_prep.progress import bar
 from data_prep.settings import TrainerArgs
+from data_prep.spawning import predicting_strategy, spawning
 
 log = logging.getLogger(__name__)
 
@@ -174,19 +172,6 @@ class PartWriter(BasePredictionWriter):
         log.info("embeddings: %d of %d %s, %.1f %s/s", done, self.total, self.what, speed, self.what)
 
 
-def _strategy(args: TrainerArgs, several: bool) -> Strategy:
-    kind = accelerator_of(args)
-    if not several:
-        return SingleDeviceStrategy(torch.device(kind, 0) if kind == "cuda" else torch.device("cpu"))
-    # Spawned rather than started as a second command: this works in the middle of any command, also where
-    # only its first process embeds, and where CUDA is in use already.
-    return DDPStrategy(
-        start_method="spawn",
-        process_group_backend="gloo" if kind == "cpu" else "nccl",
-        cluster_environment=LightningEnvironment(),
-    )
-
-
 def workers_of(asked: int, devices: int, batches: int) -> int:
     """How many processes prepare rows for each process that embeds.
 
@@ -227,12 +212,11 @@ def embed_missing(
         UserError: What a process met, in its words.
     """
     batches = [list(missing[start : start + size]) for start in range(0, len(missing), size)]
-    world = args.devices * args.num_nodes
+    kind, world = accelerator_of(args), args.devices * args.num_nodes
     several = world > 1 and len(batches) >= _LEAST_BATCHES * world
-    own_port = "MASTER_PORT" not in os.environ
     trainer = L.Trainer(
-        strategy=_strategy(args, several),
-        accelerator=accelerator_of(args),
+        strategy=predicting_strategy(kind, several),
+        accelerator=kind,
         devices=args.devices if several else 1,
         num_nodes=args.num_nodes if several else 1,
         callbacks=[writer],
@@ -243,13 +227,5 @@ def embed_missing(
         use_distributed_sampler=False,
     )
     module = EncoderModule(model, dtype, rows, batches, workers_of(workers, args.devices, len(batches)))
-    try:
+    with spawning():
         trainer.predict(module, return_predictions=False)
-    except ProcessRaisedException as error:
-        told = str(error).rpartition(f"{UserError.__module__}.{UserError.__name__}: ")
-        if not told[1]:
-            raise
-        raise UserError(told[2].strip()) from None
-    finally:
-        if own_port:  # Lightning leaves there what the next Trainer of this command would take for its own
-            os.environ.pop("MASTER_PORT", None)

@@ -15,21 +15,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import lightning as L
-import torch
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
-from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader
 
 from data_prep.command import quiet_libraries
-from data_prep.errors import Interrupted, UserError
+from data_prep.devices import accelerator_of
+from data_prep.errors import Interrupted
 from data_prep.files import write_text
 from data_prep.progress import watched
 from data_prep.settings import RankerArgs, TrainerArgs
+from data_prep.spawning import predicting_strategy, spawning
 from eval.modes import ask
 from eval.questions import Answer, Manner, Question
 from rar_train.adapter import load_adapter
 from rar_train.backend import load_mllm
-from rar_train.strategies import accelerator_of
 
 log = logging.getLogger(__name__)
 
@@ -133,18 +131,11 @@ class Asker(L.LightningModule):
             os.fsync(file.fileno())
 
 
-def _strategy(kind: str, processes: int) -> Strategy:
-    """Processes are spawned, so that no other part of the command runs twice."""
-    if processes == 1:
-        return SingleDeviceStrategy(torch.device(kind, 0) if kind == "cuda" else torch.device("cpu"))
-    return DDPStrategy(start_method="spawn", process_group_backend="gloo" if kind == "cpu" else "nccl")
-
-
 def _predict(asker: Asker, trainer: TrainerArgs) -> None:
     kind = accelerator_of(trainer)
     processes = min(trainer.devices, len(asker.batches))
     runner = L.Trainer(
-        strategy=_strategy(kind, processes),
+        strategy=predicting_strategy(kind, processes > 1),
         accelerator=kind,
         devices=processes,
         logger=False,
@@ -154,10 +145,8 @@ def _predict(asker: Asker, trainer: TrainerArgs) -> None:
         use_distributed_sampler=False,
     )
     try:
-        runner.predict(asker, return_predictions=False)
-    except ProcessRaisedException as error:
-        _, known, said = str(error).rpartition(f"{UserError.__module__}.{UserError.__name__}: ")
-        raise UserError(said.strip()) if known else error from None
+        with spawning():
+            runner.predict(asker, return_predictions=False)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
         raise Interrupted("interrupted; the same command goes on from the answers that are there") from None
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from data_prep.datasets import read_dataset
 from data_prep.datasets.dataset import digests, key_of
 from data_prep.datasets.folder import IMAGE_SUFFIXES
+from data_prep.devices import accelerator_of
 from data_prep.encoder import Encoder, embed_names
 from data_prep.errors import UserError
 from data_prep.memories import Memories, image_memory, name_memory, prompted
@@ -22,7 +23,6 @@ from data_prep.shots import kept_shots
 from eval.questions import opened
 from eval.ranker import Picture
 from eval.tasks import nearest_example
-from rar_train.strategies import accelerator_of
 
 Classes = str | Path | Sequence[str] | Mapping[str, Sequence[str | Path]]
 

@@ -61,4 +61,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, __doc__))
+    sys.exit(run_command(main, __doc__, alone=True))

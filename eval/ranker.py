@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from data_prep.devices import accelerator_of
 from data_prep.errors import UserError
 from data_prep.files import file_hash
 from data_prep.recipe import load_saved_recipe
@@ -19,7 +20,6 @@ from eval.ranking import to_one_ranking
 from rar_train.adapter import load_adapter
 from rar_train.backend import Mllm, load_mllm
 from rar_train.run_folder import find_adapter
-from rar_train.strategies import accelerator_of
 
 Picture = str | Path | Image.Image
 

@@ -21,6 +21,7 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.files import write_folder, write_json
 from data_prep.prompts import NAMING
+from data_prep.ranks import is_first_process
 from data_prep.settings import Recipe, check
 from rar_train.backend import Mllm, load_mllm
 from rar_train.checkpoint import fit_from, last_checkpoint, steps_done
@@ -32,7 +33,6 @@ from rar_train.projector_data import NamingData, projector_inputs
 from rar_train.projector_module import ProjectorTraining
 from rar_train.retriever import step_trainer
 from rar_train.scoring import by_owner, name_scores
-from rar_train.strategies import is_first_process
 from rar_train.train import claim_run_folder
 
 log = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from data_prep.datasets import read_dataset
+from data_prep.devices import accelerator_of
 from data_prep.encoder import NANO_CLIP, Encoder, load_encoder
 from data_prep.files import write_folder, write_json
 from data_prep.settings import Recipe, check
@@ -21,7 +22,7 @@ from rar_train.open_clip_folder import write_open_clip
 from rar_train.retriever_data import RetrieverData
 from rar_train.retriever_module import RetrieverModule, merged_model, prepare_model
 from rar_train.retriever_views import Features, Pixels, Projections
-from rar_train.strategies import accelerator_of, strategy_of
+from rar_train.strategies import strategy_of
 from rar_train.tracking import loggers_of
 from rar_train.train import claim_run_folder
 

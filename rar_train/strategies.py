@@ -14,12 +14,6 @@ from data_prep.devices import accelerator_of
 from data_prep.settings import TrainerArgs
 
 
-def is_first_process() -> bool:
-    """Whether this is the run's first process, however it was launched (Lightning, torchrun, SLURM)."""
-    ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
-    return all(int(os.environ.get(rank, 0)) == 0 for rank in ranks)
-
-
 def _deepspeed(args: TrainerArgs, kind: str) -> Strategy:
     """Lightning's DeepSpeed strategy, by the recipe, on either kind of device."""
     from lightning.pytorch.strategies import DeepSpeedStrategy

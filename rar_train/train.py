@@ -13,8 +13,10 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 from omegaconf import OmegaConf
 
+from data_prep.devices import accelerator_of
 from data_prep.errors import UserError
 from data_prep.files import write_folder, write_text
+from data_prep.ranks import is_first_process
 from data_prep.recipe import recipe_yaml
 from data_prep.settings import RankerArgs, Recipe
 from rar_train.adapter import parameter_table, save_adapter
@@ -24,7 +26,7 @@ from rar_train.datamodule import RankingData, optimizer_steps
 from rar_train.features import cache_features
 from rar_train.monitor import Monitor, progress_bar, table_lines
 from rar_train.ranker import RankerModule
-from rar_train.strategies import accelerator_of, gathered, is_first_process, strategy_of
+from rar_train.strategies import gathered, strategy_of
 from rar_train.tracking import finish_tracking, loggers_of
 
 log = logging.getLogger(__name__)

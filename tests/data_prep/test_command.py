@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+from data_prep.command import run_command
+
 
 def run(body: str, *arguments: str) -> subprocess.CompletedProcess:
     program = (
@@ -30,6 +34,17 @@ def test_any_other_error_is_told_in_two_lines_and_where_only_when_asked():
         traced = run(body, "recipe=x", "--debug")
         assert traced.returncode == 1
         assert "Traceback" in traced.stderr and "bug" in traced.stderr
+
+
+@pytest.mark.parametrize("rank", ["RANK", "SLURM_PROCID"])
+def test_a_command_that_starts_its_own_processes_works_once_under_a_launcher(rank, monkeypatch):
+    said = []
+    monkeypatch.setattr("data_prep.command.quiet_libraries", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["command", "recipe=x"])
+    for number in ("0", "1"):
+        monkeypatch.setenv(rank, number)
+        assert run_command(said.append, "help", alone=True) == 0
+    assert said == [["recipe=x"]]
 
 
 def test_debug_is_not_passed_on():

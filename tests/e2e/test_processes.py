@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -97,13 +98,43 @@ def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
         run_here("eval.run", "--ckpt", "run", "eval.seeds=[1]", "eval.alone_images=0", "eval.zero_shot=false")
 
 
+def torchrun(number: int, module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """A launch on one of two machines: command line and environment."""
+    launch = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "tuning"]
+    launch += ["--rdzv-endpoint", "127.0.0.1:29655", "--local-addr", "127.0.0.1", "-m", module]
+    return command_line("torch.distributed.run", *launch, *arguments, "trainer.num_nodes=2"), environment()
+
+
+def srun(number: int, module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """A task of two on one machine, as SLURM starts them."""
+    said = {
+        "JOB_ID": "7", "JOB_NAME": "tuning", "STEP_ID": "0", "NNODES": "1", "NODEID": "0", "NODELIST": "127.0.0.1",
+        "JOB_NODELIST": "127.0.0.1", "NTASKS": "2", "NTASKS_PER_NODE": "2", "PROCID": number, "LOCALID": number,
+    }  # fmt: skip
+    told = {f"SLURM_{key}": str(value) for key, value in said.items()}
+    return command_line(module, *arguments, "trainer.devices=2"), environment() | told
+
+
+def launched(by: Callable, folder: Path, module: str, *arguments: str) -> None:
+    """Runs a command as a launcher does, in two processes."""
+    lines = [by(number, module, *arguments) for number in range(2)]
+    processes = [
+        subprocess.Popen(line, cwd=folder, env=around, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for line, around in lines
+    ]
+    said = [process.communicate(timeout=900)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+
+
 @pytest.mark.slow
-def test_two_machines_under_torchrun_tune_as_one_with_two_processes(run_command, small, shared_cache, tmp_path: Path):
-    """Two launches on this machine stand for them."""
+@pytest.mark.parametrize("by", [torchrun, srun])
+def test_processes_of_a_launcher_tune_and_rank_as_two_of_one_command(
+    by: Callable, run_command, small, shared_cache, tmp_path: Path
+):
     arguments = (
         "recipe=ranker_lora",
-        f"cache={shared_cache}",
         *small,
+        "retriever.batch_size=2",  # enough batches to embed in several processes
         "tracking.wandb=disabled",
         "trainer.accelerator=cpu",
         "trainer.strategy=ddp",
@@ -111,23 +142,16 @@ def test_two_machines_under_torchrun_tune_as_one_with_two_processes(run_command,
         "optim.max_steps=4",
         "trainer.validation_text=0",
     )
-    launch = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "tuning"]
-    machines = [
-        subprocess.Popen(
-            [
-                *command_line("torch.distributed.run", *launch, "--rdzv-endpoint", "127.0.0.1:29655"),
-                *("--local-addr", "127.0.0.1", "-m", "rar_train.fit", *arguments, "trainer.num_nodes=2", "out=two"),
-            ],
-            cwd=tmp_path,
-            env=environment(),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    said = [machine.communicate(timeout=900)[1] for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], said
-    run_command("rar_train.fit", *arguments, "trainer.devices=2", "out=one")
+    launched(by, tmp_path, "rar_train.fit", *arguments, "cache=cache", "out=two")
+    run_command("rar_train.fit", *arguments, f"cache={shared_cache}", "trainer.devices=2", "out=one")
     expected = adapter(tmp_path / "one")
     for name, value in adapter(tmp_path / "two").items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+
+    asked = ("--ckpt", "two", "eval.seeds=[1]", "eval.batch_size=2", "eval.alone_images=0", "eval.zero_shot=false")
+    launched(srun, tmp_path, "eval.run", *asked)
+    answers = tmp_path / "two" / "eval" / "test-likelihood" / "predictions.jsonl"
+    found = answers.read_bytes()
+    shutil.rmtree(tmp_path / "two" / "eval")
+    run_command("eval.run", *asked, "trainer.devices=1")
+    assert answers.read_bytes() == found

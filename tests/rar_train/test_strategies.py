@@ -6,12 +6,13 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 
-from data_prep.devices import own_gpu
+from data_prep.devices import accelerator_of, own_gpu
 from data_prep.errors import UserError
+from data_prep.ranks import is_first_process
 from data_prep.recipe import load_recipe
 from data_prep.settings import TrainerArgs
 from rar_train.optimizer import adamw
-from rar_train.strategies import accelerator_of, is_first_process, strategy_of
+from rar_train.strategies import strategy_of
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
