@@ -58,7 +58,6 @@ class EpochSampler(Sampler):
         full: bool = False,
     ):
         self.examples, self.lengths = examples, lengths
-        self.batch_size = batch_size  # Lightning's DeepSpeed strategy reads it off
         self.rank, self.world, self.epochs, self.seed = rank, world, epochs, seed
         self.position = position
         size = batch_size * world

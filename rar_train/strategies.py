@@ -23,6 +23,7 @@ def _deepspeed(args: TrainerArgs, kind: str) -> Strategy:
         "offload_optimizer": args.offload in ("optimizer", "all"),
         "offload_parameters": args.offload == "all",
         "exclude_frozen_parameters": True,
+        "logging_batch_size_per_gpu": 1,  # of its own log, which is off; it would ask a loader, which a stream's lacks
     }
     strategy = _cpu_deepspeed(settings) if kind == "cpu" else DeepSpeedStrategy(**settings)
     # In host memory torch's fused AdamW does; DeepSpeed's own would have to be compiled first.

@@ -60,11 +60,15 @@ class Recipe:
             "optim.fused=true: a fused step takes float16's gradients before they are clipped; set optim.fused=false, "
             "trainer.grad_clip=0, or trainer.precision=bf16-mixed",
         )
-        split = self.ranker.quantize == "4bit" and self.trainer.strategy == "deepspeed_stage_3"
+        split, instead = self.trainer.strategy == "deepspeed_stage_3", "set trainer.strategy=deepspeed_stage_2 or ddp"
         check(
-            not split,
-            "ranker.quantize=4bit: stage 3 splits weights, and packed ones are read wrongly then; set "
-            "trainer.strategy=deepspeed_stage_2 or ddp",
+            not (split and self.ranker.quantize == "4bit"),
+            f"ranker.quantize=4bit: stage 3 splits weights, and packed ones are read wrongly then; {instead}",
+        )
+        check(
+            not (split and self.trainer.feature_cache),
+            "trainer.feature_cache=true: processes gather weights that stage 3 splits together, and one that has its "
+            f"features would not come; set it to false, or {instead}",
         )
         check(
             not (self.mining.streaming and self.optim.group_by_length),

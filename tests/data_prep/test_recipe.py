@@ -234,6 +234,7 @@ def test_a_value_that_no_stage_can_work_with_names_its_key(setting):
         ("mining.ground_truth=keep_without",),
         ("optim.fused=true", "trainer.precision=16-mixed"),
         ("ranker.quantize=4bit", "trainer.strategy=deepspeed_stage_3"),
+        ("trainer.feature_cache=true", "trainer.strategy=deepspeed_stage_3"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings):

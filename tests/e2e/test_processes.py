@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 from tests.commands import command_line, environment
 
+WHOLE, HALF = "trainer.precision=32-true", "trainer.precision=bf16-mixed"
+
 
 def adapter(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "adapter" / "adapter_model.safetensors")
@@ -29,23 +31,23 @@ def resume_from_step_2(run_command, folder: Path, arguments: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize(
-    ("strategy", "devices", "offload", "accelerator", "precision"),
+    ("strategy", "devices", "offload", "accelerator", "setting"),
     [
-        ("deepspeed_stage_2", 2, "none", "cpu", "32-true"),
+        ("deepspeed_stage_2", 2, "none", "cpu", WHOLE),
         # Half a minute a command.
-        pytest.param("deepspeed_stage_1", 2, "none", "cpu", "32-true", marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_2", 1, "none", "cpu", "bf16-mixed", marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_2", 2, "optimizer", "cpu", "32-true", marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_3", 2, "none", "cpu", "32-true", marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_3", 2, "all", "cpu", "32-true", marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_3", 2, "all", "cpu", "bf16-mixed", marks=pytest.mark.slow),
-        pytest.param("ddp", 2, "none", "cpu", "32-true", marks=pytest.mark.slow),
-        pytest.param("auto", 1, "none", "gpu", "32-true", marks=pytest.mark.gpu),
-        pytest.param("deepspeed_stage_2", 1, "none", "gpu", "32-true", marks=pytest.mark.gpu),
-        pytest.param("deepspeed_stage_2", 1, "optimizer", "gpu", "32-true", marks=pytest.mark.gpu),
-        pytest.param("deepspeed_stage_3", 1, "none", "gpu", "32-true", marks=pytest.mark.gpu),
-        pytest.param("deepspeed_stage_3", 1, "all", "gpu", "32-true", marks=pytest.mark.gpu),
-        pytest.param("deepspeed_stage_2", 1, "optimizer", "gpu", "bf16-mixed", marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_1", 2, "none", "cpu", "mining.streaming=true", marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_2", 1, "none", "cpu", HALF, marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_2", 2, "optimizer", "cpu", WHOLE, marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_3", 2, "none", "cpu", WHOLE, marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_3", 2, "all", "cpu", WHOLE, marks=pytest.mark.slow),
+        pytest.param("deepspeed_stage_3", 2, "all", "cpu", HALF, marks=pytest.mark.slow),
+        pytest.param("ddp", 2, "none", "cpu", WHOLE, marks=pytest.mark.slow),
+        pytest.param("auto", 1, "none", "gpu", WHOLE, marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_2", 1, "none", "gpu", WHOLE, marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_2", 1, "optimizer", "gpu", WHOLE, marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_3", 1, "none", "gpu", WHOLE, marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_3", 1, "all", "gpu", WHOLE, marks=pytest.mark.gpu),
+        pytest.param("deepspeed_stage_2", 1, "optimizer", "gpu", HALF, marks=pytest.mark.gpu),
     ],
 )
 def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
@@ -53,7 +55,7 @@ def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
     devices: int,
     offload: str,
     accelerator: str,
-    precision: str,
+    setting: str,
     run_command,
     run_here,
     small,
@@ -68,7 +70,7 @@ def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
         f"trainer.accelerator={accelerator}",
         f"trainer.strategy={strategy}",
         f"trainer.offload={offload}",
-        f"trainer.precision={precision}",
+        setting,
         f"trainer.devices={devices}",
         "optim.batch_size=2",
         "optim.max_steps=4",

@@ -38,6 +38,7 @@ def test_deepspeed_runs_on_cpu_processes_and_keeps_checkpoints_small(stage, monk
     assert strategy.config["zero_optimization"]["stage"] == stage
     assert strategy.exclude_frozen_parameters
     assert strategy.root_device.type == "cpu"
+    assert strategy.config["train_micro_batch_size_per_gpu"] == 1  # or it would ask a stream's loader, which has none
 
 
 @pytest.mark.parametrize(
