@@ -1,0 +1,47 @@
+"""Each ranker's recipe through the commands, with its own settings: its architecture in small, on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForImageTextToText
+
+from data_prep.recipe import load_recipe, recipe_names
+from tests.rar_train.tiny_families import save_tiny
+
+FAMILIES = {"llava-hf/llava-1.5": "llava", "Qwen/Qwen2.5-VL": "qwen2_5_vl", "Qwen/Qwen3-VL": "qwen3_vl"}
+# Four bits want a GPU (tests/rar_train/test_gpu.py); the embedded and the lite models have tests of their own.
+ELSEWHERE = {"ranker_qlora_qwen2_5_vl_7b", "ranker_lora", "ranker_lora_lite"}
+
+
+def rankers() -> list[str]:
+    recipes = {name: load_recipe([f"recipe={name}"]) for name in recipe_names()}
+    return [name for name, recipe in recipes.items() if recipe.task == "ranker" and name not in ELSEWHERE]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", rankers())
+def test_a_recipe_tunes_ranks_and_exports(name, run_here, run_command, small, shared_cache, tmp_path: Path):
+    recipe = load_recipe([f"recipe={name}"])
+    kind = next((kind for start, kind in FAMILIES.items() if recipe.ranker.model.startswith(start)), None)
+    model = save_tiny(kind, tmp_path / "model") if kind else recipe.ranker.model
+    several = recipe.trainer.devices > 1
+    settings = (
+        *small,
+        f"cache={shared_cache}",
+        "data.name=armory",
+        f"ranker.model={model}",
+        "retriever.model=nano-clip",
+        "retriever.pretrained=null",
+        "tracking.wandb=disabled",
+        "trainer.accelerator=cpu",
+        f"trainer.devices={min(2, recipe.trainer.devices)}",
+        "optim.max_steps=2",
+    )
+    (run_command if several else run_here)("rar_train.fit", f"recipe={name}", *settings, "out=run")
+    asked = ("eval.seeds=[1]", "eval.batch_size=4", "eval.alone_images=0", "trainer.devices=1")
+    table = run_here("eval.run", "--ckpt", "run", *asked).stdout
+    assert "rar_untuned" in table and recipe.ranker.mode in str(list((tmp_path / "run" / "eval").iterdir()))
+    run_here("rar_train.export", "--ckpt", "run", "--merge", "--to", "merged")
+    assert AutoModelForImageTextToText.from_pretrained(tmp_path / "merged")
