@@ -6,6 +6,7 @@ seconds. Each picture is kept from one of the readers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -21,6 +22,8 @@ from data_prep.settings import Recipe
 from rar_train.backend import Mllm
 from rar_train.projector_data import NamingData, projector_inputs
 from rar_train.projector_module import ProjectorTraining
+
+log = logging.getLogger(__name__)
 
 _AT_ONCE = 64  # pictures
 _FILL = "\n"  # what tokens behind a name's end say
@@ -105,7 +108,11 @@ class NameModule(ProjectorTraining):
     def __init__(self, recipe: Recipe, mllm: Mllm, dataset: Dataset, steps: int):
         super().__init__(recipe, mllm, steps)
         self.known = torch.tensor(dataset.labels("tuning"))
-        self.asked = torch.isin(self.known, torch.tensor(dataset.labels("development"))).nonzero()[:, 0]
+        shown = torch.isin(self.known, torch.tensor(dataset.labels("development")))
+        if not shown.any():
+            log.warning("development shows none of the classes whose names the projector learns: val/named will be 0")
+            shown[:] = True
+        self.asked = shown.nonzero()[:, 0]
 
     def on_train_start(self) -> None:
         """``from_pretrained`` leaves eval mode and Lightning keeps what it finds."""

@@ -112,3 +112,11 @@ def test_a_llavas_own_layer_and_tokens_reach_its_projector(place):
 def test_too_few_pictures_are_an_error(place):
     with pytest.raises(UserError, match=r"do not fill a step of optim\.batch_size"):
         train(place, "lite", "large", "optim.batch_size=1000")
+
+
+def test_a_data_set_split_by_classes_trains_too_and_says_that_it_validates_nothing(place, tmp_path, caplog):
+    classes = [f"data.armory.{part}_classes=8" for part in ("tuning", "development", "test")]
+    armory = ("data.name=armory", "data.root=null", *classes, "data.armory.tuning_images=2", "optim.max_steps=2")
+    tuned = train(place, "lite", "split", *armory, f"out={tmp_path}", "trainer.checkpoint_every=2")
+    assert read_json(tuned / "manifest.json")["validation"]["val/named"] == 0
+    assert "development shows none of the classes" in caplog.text
