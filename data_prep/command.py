@@ -50,6 +50,7 @@ def run_command(main: Callable[[list[str]], None], help_text: str, alone: bool =
         print(help_text.strip())
         return 0
     if alone and not is_first_process():
+        print("started several times by a launcher: the first process does the work, this one ends", file=sys.stderr)
         return 0
     quiet_libraries()
     if "--debug" in sys.argv[1:]:

@@ -73,8 +73,8 @@ class TrainerArgs:
     """Views of each tuning picture that ``task: projector`` trains on, by turns: itself, and mirrored, turned, shifted
     and recoloured ones."""
     compile: bool = False
-    """Compiles the decoder's layers with ``torch.compile``: for long runs on a GPU, where its gain was not
-    measured; on two CPU cores there was none (``benchmarks/train_step.py``)."""
+    """Compiles the decoder's layers with ``torch.compile``: for long runs on a GPU, where its gain was not measured;
+    on two CPU cores there was none (``benchmarks/train_step.py``)."""
     progress: str = "auto"
     """Progress bar: ``on``, ``off``, or ``auto``, where standard error is a terminal."""
     resume: bool = True

@@ -37,7 +37,7 @@ def test_any_other_error_is_told_in_two_lines_and_where_only_when_asked():
 
 
 @pytest.mark.parametrize("rank", ["RANK", "SLURM_PROCID"])
-def test_a_command_that_starts_its_own_processes_works_once_under_a_launcher(rank, monkeypatch):
+def test_a_command_that_starts_its_own_processes_works_once_under_a_launcher(rank, monkeypatch, capsys):
     said = []
     monkeypatch.setattr("data_prep.command.quiet_libraries", lambda: None)
     monkeypatch.setattr(sys, "argv", ["command", "recipe=x"])
@@ -45,6 +45,7 @@ def test_a_command_that_starts_its_own_processes_works_once_under_a_launcher(ran
         monkeypatch.setenv(rank, number)
         assert run_command(said.append, "help", alone=True) == 0
     assert said == [["recipe=x"]]
+    assert "the first process does the work" in capsys.readouterr().err
 
 
 def test_debug_is_not_passed_on():
