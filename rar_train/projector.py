@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import lightning as L
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -19,6 +18,7 @@ from transformers import BatchFeature
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from data_prep.datasets import Dataset, read_dataset
+from data_prep.devices import accelerator_of
 from data_prep.files import write_folder, write_json
 from data_prep.prompts import NAMING
 from data_prep.ranks import is_first_process
@@ -33,6 +33,7 @@ from rar_train.projector_data import NamingData, projector_inputs
 from rar_train.projector_module import ProjectorTraining
 from rar_train.retriever import step_trainer
 from rar_train.scoring import by_owner, name_scores
+from rar_train.strategies import seed_all
 from rar_train.train import claim_run_folder
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ def train_projector(recipe: Recipe) -> Path:
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("tuning", "development"))
     checkpoint = last_checkpoint(out / "checkpoints")
     start = steps_done(checkpoint)
-    L.seed_everything(recipe.seed, verbose=False)
+    seed_all(recipe.seed, accelerator_of(recipe.trainer))
     if isinstance(projector, NameProjector):
         data = MapData(recipe, mllm, dataset, start)
         start_names(mllm, data)

@@ -22,7 +22,7 @@ from rar_train.open_clip_folder import write_open_clip
 from rar_train.retriever_data import RetrieverData
 from rar_train.retriever_module import RetrieverModule, merged_model, prepare_model
 from rar_train.retriever_views import Features, Pixels, Projections
-from rar_train.strategies import strategy_of
+from rar_train.strategies import seed_all, strategy_of
 from rar_train.tracking import loggers_of
 from rar_train.train import claim_run_folder
 
@@ -53,7 +53,7 @@ def train_retriever(recipe: Recipe) -> Path:
     views = Features(recipe, encoder, dataset) if apart else Pixels(encoder, tuning.augment)
     data = RetrieverData(recipe, views, dataset, start)
     steps = data.steps
-    L.seed_everything(recipe.seed, verbose=False)
+    seed_all(recipe.seed, accelerator_of(recipe.trainer))
     model = Projections(encoder.model) if apart else prepare_model(encoder.model, tuning)
     module = RetrieverModule(recipe, model, data.name_ids(), steps)
     trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -74,6 +74,18 @@ def strategy_of(args: TrainerArgs) -> Strategy:
     return SingleDeviceStrategy(torch.device(kind, 0) if kind == "cuda" else torch.device("cpu"))
 
 
+def seed_all(seed: int, kind: str) -> None:
+    """Seeds everything, and on a CPU has several threads add up in a fixed order, so that a run repeats to the bit.
+
+    Args:
+        seed: The run's.
+        kind: ``cpu`` or ``cuda``, where a fixed order would take time.
+    """
+    L.seed_everything(seed, verbose=False)
+    torch.use_deterministic_algorithms(kind == "cpu", warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it would look for reads of what was never written
+
+
 @contextmanager
 def gathered(module: L.LightningModule) -> Iterator[None]:
     """Within it the trainable parameters are whole on every process, also under ZeRO-3, which splits them.

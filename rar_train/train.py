@@ -26,7 +26,7 @@ from rar_train.datamodule import RankingData, optimizer_steps
 from rar_train.features import cache_features
 from rar_train.monitor import Monitor, progress_bar, table_lines
 from rar_train.ranker import RankerModule
-from rar_train.strategies import gathered, strategy_of
+from rar_train.strategies import gathered, seed_all, strategy_of
 from rar_train.tracking import finish_tracking, loggers_of
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,8 @@ def train_ranker(recipe: Recipe) -> Path:
         _wait_for(out / "data.json")
     data.setup("fit")
     steps = optimizer_steps(recipe, len(data.kept))
-    L.seed_everything(recipe.seed, verbose=False)  # after the data stages, which may or may not have drawn numbers
+    # After the data stages, which may or may not have drawn numbers.
+    seed_all(recipe.seed, accelerator_of(recipe.trainer))
     module = RankerModule(recipe, mllm, steps)
     table = parameter_table(module.mllm)
     for line in table_lines(table) if first else ():

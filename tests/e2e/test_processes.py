@@ -94,7 +94,7 @@ def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
     for name, value in trained.items():
         if accelerator == "cpu":
             torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-6)
-        else:  # sums come in any order there; two threads instead of one change 0.0005 of the norm on a CPU
+        else:  # sums come in any order there; on a CPU OMP_NUM_THREADS=2 instead of 1 changes 0.0005 of a norm
             assert (again[name].float() - value.float()).norm() <= 0.02 * value.float().norm()
     if strategy == "deepspeed_stage_2":  # an adapter is the same kind of file after any
         run_here("eval.run", "--ckpt", "run", "eval.seeds=[1]", "eval.alone_images=0", "eval.zero_shot=false")

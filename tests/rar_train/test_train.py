@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from data_prep.errors import UserError
 from data_prep.files import file_hash, read_json
@@ -64,6 +65,16 @@ def test_a_complete_run_is_reused_untouched(finished, tiny):
 
 def test_another_folder_and_the_same_recipe_give_the_same_adapter(finished, tiny, tmp_path):
     assert adapter_hash(train_ranker(tiny(tmp_path / "again"))) == adapter_hash(finished)
+
+
+def test_several_threads_give_the_same_bits_each_time(tiny, tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        runs = [train_ranker(tiny(tmp_path / name, "optim.batch_size=16")) for name in ("one", "other")]
+    finally:
+        torch.set_num_threads(threads)
+    assert len({adapter_hash(run) for run in runs}) == 1
 
 
 def test_another_seed_gives_another_adapter(finished, tiny, tmp_path):
