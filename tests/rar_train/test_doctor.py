@@ -272,8 +272,8 @@ def test_time_comes_from_a_measured_speed_alone(tmp_path):
     assert finding.status == "ok" and "1.0 h at 0.1 images/s" in finding.found
 
 
-def test_a_recipe_is_checked_through(offline):
-    findings = recipe_findings(recipe_of(), False)
+def test_a_recipe_is_checked_through(offline, tmp_path):
+    findings = recipe_findings(recipe_of(f"out={tmp_path}"), False)
     assert {finding.about: finding.status for finding in findings} == {
         "data": "ok", "retriever": "ok", "ranker": "ok", "ranker family": "ok", "letters": "ok", "prompt": "ok",
         "memory": "ok", "time": "not checked",
