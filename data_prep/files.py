@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and fingerprints of what they depend on."""
+"""Whole or absent files, checksums, locks, and fingerprints of what a file depends on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,15 +39,24 @@ def folder_hash(folder: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def part_path(path: Path) -> Path:
+    """A temporary name beside a file or folder; no other process, thread or machine uses the same one."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+
+
 def write_text(path: Path, text: str | Iterable[str]) -> None:
     """Writes a text file, given whole or in pieces, under a temporary name and renames it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(part, "w", encoding="utf-8") as file:
-        file.writelines([text] if isinstance(text, str) else text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    part = part_path(path)
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            file.writelines([text] if isinstance(text, str) else text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -54,8 +64,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, remedy: str = "") -> Any:
     """Reads a JSON file.
+
+    Args:
+        path: The file.
+        remedy: What to do about a damaged file, for the error. Name a way that leads back to the same result; a file
+            that can't be made again is not to be deleted.
 
     Raises:
         UserError: The file is missing or is not JSON.
@@ -64,14 +79,87 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); delete it to have it made again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error})" + (f"; {remedy}" if remedy else "")) from None
+
+
+REMAKE = "delete it to have it made again"
+"""The remedy for a damaged file of a cache."""
+
+
+def _checksum(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def write_sealed(path: Path, value: Any) -> None:
+    """Writes a JSON file that carries its own checksum, for ``read_sealed``."""
+    write_json(path, {"sha256": _checksum(value), "content": value})
+
+
+def read_sealed(path: Path, remedy: str = REMAKE) -> Any:
+    """Reads what ``write_sealed`` wrote, and checks it.
+
+    Raises:
+        UserError: The file is missing, is not JSON, or its content is not what was written.
+    """
+    sealed = read_json(path, remedy)
+    if not isinstance(sealed, dict) or sealed.keys() != {"sha256", "content"}:
+        raise UserError(f"{path}: damaged (it has no checksum); {remedy}")
+    if _checksum(sealed["content"]) != sealed["sha256"]:
+        raise UserError(f"{path}: damaged (its checksum differs); {remedy}")
+    return sealed["content"]
+
+
+def sealed_line(record: dict) -> str:
+    """A line of JSON that carries its own checksum, for files that grow line by line."""
+    return json.dumps(record | {"sha256": _checksum(record)[:16]}) + "\n"
+
+
+def unsealed(line: str, where: str, remedy: str) -> dict:
+    """Reads and checks a line that ``sealed_line`` wrote.
+
+    Args:
+        line: The line.
+        where: File and number of the line, for the error.
+        remedy: What to do about a damaged file.
+
+    Raises:
+        UserError: It is not JSON, or not what was written.
+    """
+    try:
+        record = json.loads(line)
+        expected = record.pop("sha256")
+    except (ValueError, RecursionError, KeyError, AttributeError, TypeError):
+        raise UserError(f"{where}: damaged (not a line with a checksum); {remedy}") from None
+    if _checksum(record)[:16] != expected:
+        raise UserError(f"{where}: damaged (its checksum differs); {remedy}")
+    return record
+
+
+@contextmanager
+def locked(path: Path, seconds: float = 600) -> Iterator[None]:
+    """Holds the lock of a file or folder that several commands change; the lock is a file beside it.
+
+    Raises:
+        UserError: Another process held it for ``seconds``.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        with FileLock(lock, timeout=seconds):
+            yield
+    except Timeout:
+        raise UserError(
+            f"{path}: another command has been changing it for {seconds:g} s; wait for it to end and try again"
+        ) from None
 
 
 def _parts_left(folder: Path) -> Iterator[Path]:
     """Half-written folders that runs of this machine left behind when they were killed."""
     for part in folder.parent.glob(f".{folder.name}.*.part"):
-        host, _, number = part.name.removesuffix(".part").removeprefix(f".{folder.name}.").rpartition("-")
+        host, number, _ = part.name.removesuffix(".part").removeprefix(f".{folder.name}.").rsplit("-", 2)
         if host == socket.gethostname() and number.isdigit() and not Path(f"/proc/{number}").exists():
             yield part
 
@@ -86,8 +174,7 @@ def write_folder(folder: Path) -> Iterator[Path]:
     before = folder.exists()
     for left in _parts_left(folder):
         shutil.rmtree(left, ignore_errors=True)
-    part = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = part_path(folder)
     part.mkdir(parents=True)
     try:
         yield part

@@ -1,11 +1,29 @@
 """Files and folders are whole or as they were, and fingerprints follow contents."""
 
 import json
+import threading
+import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_prep.errors import UserError
-from data_prep.files import file_hash, fingerprint, folder_hash, read_json, write_folder, write_json, write_text
+from data_prep.files import (
+    file_hash,
+    fingerprint,
+    folder_hash,
+    locked,
+    part_path,
+    read_json,
+    read_sealed,
+    sealed_line,
+    unsealed,
+    write_folder,
+    write_json,
+    write_sealed,
+    write_text,
+)
 
 
 def contents(folder):
@@ -77,10 +95,62 @@ def test_a_value_that_is_not_json_leaves_the_old_file(tmp_path):
 def test_json_errors_name_the_file_and_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"gone\.json: no such file"):
         read_json(tmp_path / "gone.json")
-    for bad in (b'{"a": 1', b"\xff\xfe"):
+    for bad in (b'{"a": 1', b"\xff\xfe", b"[" * 100_000):
         (tmp_path / "bad.json").write_bytes(bad)
-        with pytest.raises(UserError, match=r"bad\.json: not readable as JSON .* delete it"):
-            read_json(tmp_path / "bad.json")
+        with pytest.raises(UserError, match=r"bad\.json: not readable as JSON .*; fetch it again"):
+            read_json(tmp_path / "bad.json", "fetch it again")
+
+
+def test_a_changed_character_of_a_sealed_file_is_an_error(tmp_path):
+    path = tmp_path / "a.json"
+    write_sealed(path, {"scores": [1.25, -3.5e-7], "name": "é"})
+    assert read_sealed(path) == {"scores": [1.25, -3.5e-7], "name": "é"}
+    whole = path.read_text()
+    for damaged in (whole.replace("1.25", "1.35"), '{"scores": []}', "[]", whole[:-5]):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"a\.json: .*; delete it to have it made again"):
+            read_sealed(path)
+
+
+@given(st.dictionaries(st.text(), st.lists(st.floats(allow_nan=False) | st.text())), st.data())
+def test_a_sealed_line_is_read_back_or_refused(record, data):
+    record.pop("sha256", None)
+    line = sealed_line(record)
+    assert line.count("\n") == 1 and unsealed(line, "here", "ask again") == record
+    place = data.draw(st.integers(0, len(line) - 2))
+    changed = line[:place] + data.draw(st.characters(codec="utf-8")) + line[place + 1 :]
+    try:
+        assert unsealed(changed, "here", "ask again") == record
+    except UserError as error:
+        assert str(error).startswith("here: damaged") and str(error).endswith("ask again")
+
+
+def test_a_lock_is_held_by_one_and_the_other_waits_or_gives_up(tmp_path):
+    seen = []
+
+    def hold(number):
+        with locked(tmp_path / "memory"):
+            seen.append(number)
+            assert len(seen) % 2 == 1
+            time.sleep(0.01)
+            seen.append(number)
+
+    threads = [threading.Thread(target=hold, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 8 and seen[::2] == seen[1::2]
+    with (
+        locked(tmp_path / "memory"),
+        pytest.raises(UserError, match="memory: another command"),
+        locked(tmp_path / "memory", 0.05),
+    ):
+        pass
+
+
+def test_temporary_names_are_never_shared(tmp_path):
+    assert len({part_path(tmp_path / "a") for _ in range(100)}) == 100
 
 
 def test_fingerprint_follows_values_and_not_the_order_of_keys():
