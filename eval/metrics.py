@@ -1,4 +1,4 @@
-"""Figures of a ranking, and how sure they are."""
+"""Ranking metrics of one evaluation."""
 
 from __future__ import annotations
 
@@ -82,59 +82,6 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
     ranks = rankdata([*positive, *negative])[: len(positive)]
     pairs = len(positive) * len(negative)
     return float((ranks.sum() - len(positive) * (len(positive) + 1) / 2) / pairs)
-
-
-def resampled_means(values: np.ndarray, groups: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
-    """Means of bootstrap resamples, by drawing whole groups, and seeds where there are several.
-
-    Images of one class succeed and fail together, so classes are drawn, with all their images;
-    drawing single images would make the spread too narrow. Another memory would have been drawn by
-    another seed, so seeds are drawn too, for all classes of a resample alike.
-
-    Args:
-        values: Per seed and image, shape ``[s, n]``.
-        groups: The class of each image, shape ``[n]``.
-        resamples: How many.
-        seed: Of the resampling.
-
-    Returns:
-        np.ndarray: Shape ``[resamples]``.
-    """
-    _, members = np.unique(groups, return_inverse=True)
-    sizes = np.bincount(members)
-    sums = np.stack([np.bincount(members, weights=row) for row in values])
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(sizes), (resamples, len(sizes)))
-    totals = sizes[drawn].sum(1)
-    if len(sums) == 1:
-        return sums[0][drawn].sum(1) / totals
-    times = rng.multinomial(len(sums), [1 / len(sums)] * len(sums), resamples)
-    by_seed = np.stack([row[drawn].sum(1) for row in sums], 1)
-    return (by_seed * times).sum(1) / (len(sums) * totals)
-
-
-def interval(means: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of resampled means."""
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def bootstrap_interval(
-    differences: np.ndarray, groups: np.ndarray, resamples: int, seed: int = 0
-) -> tuple[float, float, float]:
-    """A mean difference with its 95 % percentile interval, as ``resampled_means`` draws.
-
-    Args:
-        differences: Paired differences per image, shape ``[n]``; or per seed and image, ``[s, n]``.
-        groups: The class of each image, shape ``[n]``.
-        resamples: How many.
-        seed: Of the resampling.
-
-    Returns:
-        tuple: Mean, lower and upper end.
-    """
-    means = resampled_means(np.atleast_2d(differences), groups, resamples, seed)
-    return float(differences.mean()), *interval(means)
 
 
 def percent(shares: Sequence[float]) -> str:

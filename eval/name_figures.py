@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from eval.clustering import Embed
+from eval.intervals import DIFFERENCE, interval, of_samples
 from eval.published import beside_published
 
 FIGURES = ("cacc", "sacc", "nmi", "ari")
@@ -105,24 +106,15 @@ def resampled(runs: Sequence[Named], resamples: int, seed: int = 0) -> dict[str,
     return {key: np.array(values) for key, values in drawn.items()}
 
 
-def interval(value: float, drawn: np.ndarray) -> dict[str, float]:
-    """A figure with its 95 % interval: as wide as the samples spread, about the figure.
-
-    Repeated images make clusters look tighter, so that figures of samples lie above the figure of all images, NMI's so
-    far that percentiles would not hold it. That shift is taken out; the spread stays.
-
-    Args:
-        value: The figure itself.
-        drawn: On bootstrap samples, shape ``[resamples]``.
-    """
-    low, high = np.percentile(drawn, [2.5, 97.5]) - drawn.mean()
-    return {"mean": value, "low": float(value + low), "high": float(value + high)}
+def _with_interval(value: float, samples: np.ndarray, images: int, bounds: tuple[float, float]) -> dict[str, float]:
+    mean, low, high = interval([of_samples(value, samples, images, bounds)], bounds)
+    return {"mean": mean, "low": low, "high": high}
 
 
-def _gains(means: dict, drawn: dict, of: str, reference: str) -> dict[str, dict]:
+def _gains(means: dict, drawn: dict, of: str, reference: str, images: int) -> dict[str, dict]:
     """What one method's figures are above another's, each with its interval over the same samples of images."""
     return {
-        key: interval(means[of][key] - means[reference][key], values - drawn[reference][key])
+        key: _with_interval(means[of][key] - means[reference][key], values - drawn[reference][key], images, DIFFERENCE)
         for key, values in drawn[of].items()
     }
 
@@ -155,13 +147,14 @@ def scored(lines: Sequence[dict], dataset: str, embed: Embed | None, resamples: 
             rows[-1] |= {"outcomes": dict(sorted(outcomes.items()))} if outcomes else {}
         means[method] = {key: float(np.mean([own[key] for own in figures])) for key in figures[0]}
         drawn[method] = resampled(named, resamples)
+        images = len(named[0].truths)
         summary[method] = {
-            key: interval(value, drawn[method][key])
+            key: _with_interval(value, drawn[method][key], images, (min(value, 0.0), 1.0))
             | {"sd": float(np.std([own[key] for own in figures], ddof=1)) if len(figures) > 1 else 0.0}
             for key, value in means[method].items()
         }
     retriever = next(method for method in runs if method.startswith("clip_") and method != "clip_true_names")
-    gains = {f"rar_minus_{other}": _gains(means, drawn, "rar", other) for other in (retriever, "rar_untuned")}
+    gains = {f"rar_minus_{other}": _gains(means, drawn, "rar", other, images) for other in (retriever, "rar_untuned")}
     percent = {key: 100 * value for key, value in means["rar"].items()}
     measured = {"task": "fine_grained", "dataset": dataset, "method": "RAR", "figures": percent}
     return {"rows": rows, "summary": summary, "gains": gains, "published": beside_published([measured])}

@@ -19,7 +19,8 @@ from data_prep.regions import Cut, region_key
 from data_prep.settings import Recipe
 from eval.answers import Job, answer_all
 from eval.detections import detections_of
-from eval.metrics import bootstrap_interval, hits_at, staged
+from eval.intervals import bootstrap_interval
+from eval.metrics import hits_at, staged
 from eval.questions import Manner, Question, shuffles
 from eval.ranking import to_one_ranking
 from eval.score_policies import Ranked

@@ -17,7 +17,8 @@ from data_prep.errors import UserError
 from data_prep.files import write_json
 from data_prep.memories import memories_of
 from data_prep.settings import Recipe
-from eval.metrics import bootstrap_interval, hits_at
+from eval.intervals import bootstrap_interval
+from eval.metrics import hits_at
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.metrics import interval, resampled_means
+from eval.intervals import DIFFERENCE, SHARE, interval, resample
 
 RETRIEVERS = ("clip_zero_shot", "clip_knn", "clip_fused")
 ALONE = "ranker_alone"
@@ -35,20 +35,23 @@ def _by_seed(hits: dict[tuple, np.ndarray], task: str, shots: int, method: str) 
     return np.stack([own[seed] for seed in sorted(own)])
 
 
-def _mean_and_interval(values: Sequence[np.ndarray], sets: Sequence[HitSet], resamples: int) -> dict[str, float]:
+def _mean_and_interval(
+    values: Sequence[np.ndarray], sets: Sequence[HitSet], resamples: int, bounds: tuple[float, float]
+) -> dict[str, float]:
     """A mean over data sets with its interval.
 
     Args:
         values: By data set, per seed and image, shape ``[s, n]``.
         sets: For the classes.
         resamples: Of the bootstrap, which draws classes and seeds of each data set on its own.
+        bounds: The values' range.
     """
-    drawn = [
-        resampled_means(own, classes, resamples, number)
-        for number, (own, (_, classes)) in enumerate(zip(values, sets, strict=True))
+    parts = [
+        resample(by_seed, classes, resamples, number, bounds)
+        for number, (by_seed, (_, classes)) in enumerate(zip(values, sets, strict=True))
     ]
-    low, high = interval(np.mean(drawn, axis=0))
-    return {"mean": float(np.mean([own.mean() for own in values])), "low": low, "high": high}
+    mean, low, high = interval(parts, bounds)
+    return {"mean": mean, "low": low, "high": high}
 
 
 def summarise(sets: Sequence[HitSet], resamples: int) -> list[dict]:
@@ -61,7 +64,7 @@ def summarise(sets: Sequence[HitSet], resamples: int) -> list[dict]:
     Returns:
         list[dict]: Per task and shots that all have: ``methods`` with ``mean``, ``sd`` over seeds and the 95 % interval
         ``low`` to ``high`` of top-1; and ``GAINS`` (over the best retriever row by mean, or the untuned ranker), each
-        with mean and interval, paired by image. ``resampled_means`` says what is drawn.
+        with mean and interval, paired by image. ``eval.intervals.resample`` says what is drawn.
     """
     summary = []
     for (task, shots), methods in _common(sets).items():
@@ -70,7 +73,7 @@ def summarise(sets: Sequence[HitSet], resamples: int) -> list[dict]:
         for method, values in hits.items():
             by_seed = np.mean([own.mean(1) for own in values], axis=0)
             sd = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else 0.0
-            figures[method] = _mean_and_interval(values, sets, resamples) | {"sd": sd}
+            figures[method] = _mean_and_interval(values, sets, resamples, SHARE) | {"sd": sd}
         best = max((m for m in RETRIEVERS if m in methods), key=lambda m: figures[m]["mean"])
         gains = {}
         for name in GAINS:
@@ -79,7 +82,7 @@ def summarise(sets: Sequence[HitSet], resamples: int) -> list[dict]:
                 continue
             reference = best if over == "retriever" else "rar_untuned"
             differences = [tuned - other for tuned, other in zip(hits[method], hits[reference], strict=True)]
-            gains[name] = {"reference": reference} | _mean_and_interval(differences, sets, resamples)
+            gains[name] = {"reference": reference} | _mean_and_interval(differences, sets, resamples, DIFFERENCE)
         seeds = len(hits["rar"][0])
         summary.append({"task": task, "shots": shots, "seeds": seeds, "methods": figures, **gains})
     return summary
