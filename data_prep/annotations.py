@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,11 @@ from pathlib import Path
 from data_prep.errors import UserError
 from data_prep.files import read_json
 from data_prep.names import told_apart
+
+log = logging.getLogger(__name__)
+
+CATEGORY_TREE = "v3det_2023_v1_category_tree.json"
+"""V3Det's file of classes and their descendants, by which its authors score; it belongs beside the annotations."""
 
 SOURCES = {
     "coco": "COCO is had from https://cocodataset.org/#download",
@@ -31,7 +37,7 @@ class Annotations:
     Attributes:
         path: The file.
         format: ``coco``, ``lvis`` or ``v3det``.
-        truth: Its content, checked, for scoring.
+        truth: Its content, checked, for scoring; V3Det's categories with their ``ancestors`` where the tree is there.
         categories: Category id by label.
         names: Class name by label, distinct, with spaces for underscores.
         synonyms: Other names by label, where the file has them.
@@ -178,6 +184,8 @@ def read_annotations(path: Path, form: str) -> Annotations:
         for key, kind in (("image_id", "images"), ("category_id", "categories")):
             if record[key] not in known[kind]:
                 raise UserError(f"{path}: annotations[{number}]: {key} {record[key]} is not among the {kind}; {source}")
+    if form == "v3det":
+        truth = _with_ancestors(truth, path.with_name(CATEGORY_TREE))
     categories = sorted(truth["categories"], key=lambda record: record["id"])
     names = [readable(record["name"]) for record in categories]
     return Annotations(
@@ -188,6 +196,42 @@ def read_annotations(path: Path, form: str) -> Annotations:
         told_apart(names),
         {label: _others(record, names[label]) for label, record in enumerate(categories)},
     )
+
+
+def _with_ancestors(truth: dict, path: Path) -> dict:
+    """V3Det's annotations whose categories know their ``ancestors`` by id, as the category tree says.
+
+    Raises:
+        UserError: The tree is of another layout.
+    """
+    if not path.is_file():
+        log.warning(
+            "%s: no such file, so objects of ancestor classes count as misses of a descendant's name, unlike in the "
+            "authors' figures; put it there. %s",
+            path,
+            SOURCES["v3det"],
+        )
+        return truth
+    tree = read_json(path)
+    nodes, below = (
+        tree.get(key) if isinstance(tree, dict) else None for key in ("categoryid2treeid", "ancestor2descendant")
+    )
+    if (
+        not isinstance(nodes, dict)
+        or not isinstance(below, dict)
+        or not all(isinstance(v, list) for v in below.values())
+    ):
+        raise UserError(
+            f"{path}: must have categoryid2treeid and ancestor2descendant with lists of nodes; {SOURCES['v3det']}"
+        )
+    category_of = {node: int(category) for category, node in nodes.items() if str(category).isdigit()}
+    ancestors: dict[int, list[int]] = {}
+    for node, descendants in below.items():
+        for descendant in descendants if node in category_of else ():
+            if descendant in category_of and descendant != node:
+                ancestors.setdefault(category_of[descendant], []).append(category_of[node])
+    categories = [record | {"ancestors": ancestors.get(record["id"], [])} for record in truth["categories"]]
+    return truth | {"categories": categories}
 
 
 def _others(category: dict, name: str) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ def _proposals(
     for record in records:
         by_image[record[0]].append(record)
     images = [image for image in annotations.truth["images"] if image["id"] in by_image]
-    paths = [root / image_name(image) for image in images]
+    paths = [_image_path(root, image_name(image)) for image in images]
     found = []
     contents = _contents(annotations, paths, cache, on_error)
     for image, path, digest, size in zip(images, paths, contents, _sizes(paths), strict=True):
@@ -134,6 +134,12 @@ def _proposals(
     if not found:
         raise UserError(f"{annotations.path}: no box is left to name ({dict(skipped) or 'there are none'})")
     return Proposals(found, skipped)
+
+
+def _image_path(root: Path, name: str) -> Path:
+    """An image's file; where a file written on Windows has backslashes in its names, they separate folders."""
+    path = root / name
+    return root / name.replace("\\", "/") if "\\" in name and not path.exists() else path
 
 
 def _contents(annotations: Annotations, paths: list[Path], cache: Path, on_error: str) -> list[str | None]:

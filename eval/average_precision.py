@@ -32,7 +32,7 @@ _FIGURES = {
 }
 _BY_FREQUENCY = ("APr", "APc", "APf")
 _CLASS_AXIS = {"precision": 2, "recall": 1}
-_TRUTH = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+_TRUTH = ("image_id", "category_id", "bbox", "area", "iscrowd")
 _DETECTION = ("image_id", "category_id", "bbox", "score")
 
 
@@ -50,6 +50,36 @@ def _by_class(records: list[dict], keys: tuple[str, ...]) -> dict[int, list[dict
     for record in records:
         found[record["category_id"]].append({key: record[key] for key in keys if key in record})
     return found
+
+
+_BEYOND_ALL_SIZES = 1e12
+"""An area outside every range of areas: such an object is ignored, and takes at most one detection with it."""
+
+
+def _ignored_ancestors(truth: dict, found: dict[int, list[dict]]) -> dict[int, list[dict]]:
+    """V3Det's rule: an object of an ancestor class is ignored where its descendants are scored.
+
+    Whoever calls an annotated dog a husky may be right, so that detection does not count. As in the authors' own code
+    (github.com/V3Det/mmdetection-V3Det) the object is one to be ignored in each descendant class that was detected in
+    its image.
+
+    Args:
+        truth: An annotation file's content, whose categories may name their ``ancestors`` by id.
+        found: Detections by class.
+
+    Returns:
+        dict: Objects to be ignored, by class.
+    """
+    objects = _by_class(truth["annotations"], _TRUTH)
+    ignored: dict[int, list[dict]] = defaultdict(list)
+    for category in truth["categories"]:
+        detected = {record["image_id"] for record in found[category["id"]]}
+        for ancestor in category.get("ancestors", ()) if detected else ():
+            for record in objects[ancestor]:
+                if record["image_id"] in detected:
+                    changed = {"category_id": category["id"], "area": _BEYOND_ALL_SIZES}
+                    ignored[category["id"]].append(record | changed)
+    return ignored
 
 
 def scorer() -> ModuleType:
@@ -80,14 +110,18 @@ def _evaluator(truth: dict, detections: list[dict], rules: str) -> COCOeval_fast
 def _tables(truth: dict, detections: list[dict], rules: str, block: int) -> dict[str, np.ndarray]:
     """Precision and recall by class, joined over blocks of classes."""
     truths, found = _by_class(truth["annotations"], _TRUTH), _by_class(detections, _DETECTION)
+    for category, objects in (_ignored_ancestors(truth, found) if rules == "v3det" else {}).items():
+        truths[category] += objects
     parts = defaultdict(list)
     categories, images = _sorted_categories(truth), {image["id"]: image for image in truth["images"]}
     for start in range(0, len(categories), block):
         chosen = categories[start : start + block]
-        own = [record for category in chosen for record in truths[category["id"]]]
+        # Numbered from 1: the counting takes the id 0 for an object that no detection matches.
+        records = (record for category in chosen for record in truths[category["id"]])
+        objects = [record | {"id": number} for number, record in enumerate(records, 1)]
         guessed = [record for category in chosen for record in found[category["id"]]]
-        shown = [images[number] for number in sorted({record["image_id"] for record in (*own, *guessed)})]
-        evaluator = _evaluator({"images": shown, "categories": chosen, "annotations": own}, guessed, rules)
+        shown = [images[number] for number in sorted({record["image_id"] for record in (*objects, *guessed)})]
+        evaluator = _evaluator({"images": shown, "categories": chosen, "annotations": objects}, guessed, rules)
         evaluator.evaluate()
         evaluator.accumulate()
         for key in _CLASS_AXIS:
@@ -107,7 +141,7 @@ def average_precision(truth: dict, detections: list[dict], rules: str, block: in
         detections: Records of ``image_id``, ``category_id``, ``bbox`` and ``score``.
         rules: ``coco``; ``lvis``, where a class counts in an image only if it is annotated there or listed as absent,
             and a false detection does not where the image's annotation of its class is not exhaustive; or ``v3det``,
-            COCO's with 300 detections.
+            COCO's with 300 detections, where objects of a class's ``ancestors`` are ignored.
         block: Classes that are counted at once.
 
     Returns:

@@ -128,6 +128,7 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         "dataset": source.name,
         "annotations": str(annotations.path),
         "rules": annotations.format,
+        "ancestors_ignored": any("ancestors" in category for category in annotations.truth["categories"]),
         "boxes": "annotated" if source.detections is None else args.detections,
         "mode": recipe.ranker.mode,
         "k": recipe.eval.k,

@@ -8,7 +8,7 @@ from functools import reduce
 
 import pytest
 
-from data_prep.annotations import read_annotations, read_detections, readable
+from data_prep.annotations import CATEGORY_TREE, read_annotations, read_detections, readable
 from data_prep.errors import UserError
 from tests.data_prep.detection_files import write_coco, write_lvis, write_v3det
 
@@ -36,6 +36,29 @@ def test_lvis_has_synonyms_without_its_name_and_doubles(tmp_path):
 def test_v3dets_annotations_get_ids_for_scoring(tmp_path):
     truth = read_annotations(write_v3det(tmp_path), "v3det").truth
     assert [annotation["id"] for annotation in truth["annotations"]] == [1]
+
+
+def test_v3dets_categories_know_their_ancestors_where_the_tree_is(tmp_path, caplog):
+    path = write_v3det(tmp_path)
+    categories = read_annotations(path, "v3det").truth["categories"]
+    assert not any("ancestors" in category for category in categories)
+    assert f"{CATEGORY_TREE}: no such file" in caplog.text
+    tree = {
+        "categoryid2treeid": {"7": "n01", "8": "n03"},
+        "ancestor2descendant": {"n00": ["n01", "n02", "n03"], "n01": ["n02", "n03"], "n02": ["n03"], "n03": []},
+    }
+    (tmp_path / CATEGORY_TREE).write_text(json.dumps(tree))
+    categories = read_annotations(path, "v3det").truth["categories"]
+    assert {category["id"]: category["ancestors"] for category in categories} == {7: [], 8: [7]}
+    (tmp_path / CATEGORY_TREE).write_text(json.dumps({"categoryid2treeid": {}}))
+    with pytest.raises(UserError, match=f"{CATEGORY_TREE}: must have categoryid2treeid and ancestor2descendant"):
+        read_annotations(path, "v3det")
+
+
+def test_a_byte_order_mark_before_the_json_is_read_over(tmp_path):
+    path = write_coco(tmp_path)
+    path.write_text("\ufeff" + path.read_text())
+    assert read_annotations(path, "coco").names == ("person", "toothbrush")
 
 
 def test_names_are_readable():

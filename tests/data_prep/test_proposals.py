@@ -36,6 +36,14 @@ def test_images_are_found_as_lvis_and_v3det_name_them(form, write, count, tmp_pa
     assert len(annotated_boxes(annotations, tmp_path, tmp_path / "cache", "raise").found) == count
 
 
+def test_file_names_written_on_windows_are_found(tmp_path):
+    path = write_coco(tmp_path)
+    path.write_text(path.read_text().replace('"0000', '"val2017\\\\0000'))
+    annotations = read_annotations(path, "coco")
+    assert annotations.truth["images"][0]["file_name"] == "val2017\\000000000001.jpg"
+    assert len(annotated_boxes(annotations, tmp_path, tmp_path / "cache", "raise").found) == 2
+
+
 def test_a_missing_image_is_named_with_what_to_give(coco, tmp_path):
     with pytest.raises(UserError, match=r"000000000001\.jpg: no such image \(2 of 2 are missing\); give as --images"):
         annotated_boxes(coco, tmp_path, tmp_path / "cache", "skip")

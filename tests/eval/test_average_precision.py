@@ -100,6 +100,80 @@ def test_coco_and_v3det_equal_pycocotools(rules, most, seed, tmp_path):
     assert same(average_precision(truth, detections, rules), official)
 
 
+def by_v3dets_rule(truth: dict, detections: list[dict], tmp_path) -> dict[str, float]:
+    """pycocotools with the rule of V3Det's authors: detected descendants have an ancestor's object to be ignored."""
+    coco, scoring = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
+
+    class Official(scoring.COCOeval):
+        def _prepare(self):
+            super()._prepare()
+            ancestors = {category["id"]: category["ancestors"] for category in truth["categories"]}
+            added = [
+                (image, category, dict(gt, ignore=1))
+                for (image, category), detected in list(self._dts.items())
+                for ancestor in ancestors[category]
+                for gt in truth["annotations"]
+                if detected and (gt["image_id"], gt["category_id"]) == (image, ancestor)
+            ]
+            for image, category, gt in added:
+                self._gts[image, category].append(gt)
+
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(truth))
+    whole = coco.COCO(str(path))
+    official = Official(whole, whole.loadRes(json.loads(json.dumps(detections))), "bbox")
+    official.params.maxDets = [1, 10, 300]
+    official.evaluate()
+    official.accumulate()
+    official.summarize()
+    figures = dict(zip(FIGURES, official.stats[:6].tolist(), strict=True))
+    table = official.eval["precision"][:, :, :, 0, -1]
+    return figures | {"AP": float(table[table > -1].mean())}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_v3det_ignores_objects_of_ancestor_classes(seed, tmp_path):
+    truth = made_truth(seed)
+    ids = [category["id"] for category in truth["categories"]]
+    for place, category in enumerate(truth["categories"]):
+        category["ancestors"] = [ids[place // 2], ids[place // 4]][: place // 2] if place else []
+    detections = perturbed(truth, 100 + seed)
+    ours = average_precision(truth, detections, "v3det")
+    assert same(ours, by_v3dets_rule(truth, detections, tmp_path))
+    assert ours["AP"] > average_precision(truth, detections, "coco")["AP"]
+
+
+def test_a_husky_on_an_annotated_dog_does_not_count_and_a_dog_on_a_husky_does():
+    boxes = {"dog": [10, 10, 50, 50], "husky": [100, 10, 50, 50]}
+    categories = [{"id": 1, "name": "dog", "ancestors": []}, {"id": 2, "name": "husky", "ancestors": [1]}]
+    annotations = [
+        {"id": n, "image_id": 1, "category_id": n, "bbox": box, "area": 2500, "iscrowd": 0}
+        for n, box in enumerate(boxes.values(), 1)
+    ]
+    truth = {"images": [{"id": 1, "width": 200, "height": 100}], "categories": categories, "annotations": annotations}
+
+    def detected(*named):
+        return [
+            {"image_id": 1, "category_id": category, "bbox": boxes[where], "score": 1 - place / 10}
+            for place, (category, where) in enumerate(named)
+        ]
+
+    assert average_precision(truth, detected((2, "dog"), (2, "husky"), (1, "dog")), "v3det")["AP"] == pytest.approx(1)
+    # An ancestor's name on a descendant's object stays a false detection, and one object excuses one detection.
+    assert average_precision(truth, detected((1, "husky"), (1, "dog"), (2, "husky")), "v3det")["AP"] < 1
+    assert average_precision(truth, detected((2, "dog"), (2, "dog"), (2, "husky"), (1, "dog")), "v3det")["AP"] < 1
+
+
+@pytest.mark.parametrize("rules", ["coco", "lvis", "v3det"])
+def test_ids_of_annotations_do_not_matter(rules):
+    truth = made_truth(1)
+    detections = perturbed(truth, 5)
+    figures = average_precision(truth, detections, rules)
+    for annotation in truth["annotations"]:
+        annotation["id"] -= 1
+    assert average_precision(truth, detections, rules) == figures
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_lvis_equals_the_lvis_api(seed, tmp_path, monkeypatch):
     truth = made_truth(seed)
