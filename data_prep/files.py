@@ -110,6 +110,26 @@ def read_sealed(path: Path, remedy: str = REMAKE) -> Any:
     return sealed["content"]
 
 
+def write_manifest(path: Path, facts: dict) -> None:
+    """Writes a JSON object with its own checksum beside its keys, for ``read_manifest``."""
+    facts = json.loads(json.dumps(facts))  # as it is read back: keys are text, and their order follows it
+    write_json(path, facts | {"sha256": _checksum(facts)})
+
+
+def read_manifest(path: Path, remedy: str = REMAKE) -> dict:
+    """Reads what ``write_manifest`` wrote, and checks it.
+
+    Raises:
+        UserError: The file is missing, is not JSON, or is not what was written.
+    """
+    facts = read_json(path, remedy)
+    if not isinstance(facts, dict) or "sha256" not in facts:
+        raise UserError(f"{path}: damaged (it has no checksum); {remedy}")
+    if facts.pop("sha256") != _checksum(facts):
+        raise UserError(f"{path}: damaged (its checksum differs); {remedy}")
+    return facts
+
+
 def sealed_line(record: dict) -> str:
     """A line of JSON that carries its own checksum, for files that grow line by line."""
     return json.dumps(record | {"sha256": _checksum(record)[:16]}) + "\n"
@@ -164,6 +184,12 @@ def _parts_left(folder: Path) -> Iterator[Path]:
             yield part
 
 
+def _taken_away(folder: Path) -> UserError:
+    return UserError(
+        f"{folder.parent}: was removed or moved while {folder.name} was being written there; give the command again"
+    )
+
+
 @contextmanager
 def write_folder(folder: Path) -> Iterator[Path]:
     """Gives a temporary folder to fill and renames it to ``folder`` when the block ends well.
@@ -178,16 +204,23 @@ def write_folder(folder: Path) -> Iterator[Path]:
     part.mkdir(parents=True)
     try:
         yield part
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and not part.exists():
+            raise _taken_away(folder) from error
         shutil.rmtree(part, ignore_errors=True)
         raise
-    if not before and folder.exists():
-        shutil.rmtree(part)  # made meanwhile; another process may be reading it
-    elif folder.exists():
+    if before and folder.exists():
         old = part.with_suffix(".old")
         shutil.rmtree(old, ignore_errors=True)
         os.replace(folder, old)
         os.replace(part, folder)
         shutil.rmtree(old)
-    else:
-        os.replace(part, folder)
+        return
+    try:
+        part.rename(folder)
+    except OSError as error:
+        if not part.exists():
+            raise _taken_away(folder) from error
+        shutil.rmtree(part)
+        if not folder.exists():
+            raise  # else it was made meanwhile, and another process may be reading it

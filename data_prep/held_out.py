@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -53,14 +54,32 @@ def write_mined(folder: Path, digests: Iterable[str]) -> dict:
         dict: For the manifest: how many, and a hash of them all.
     """
     distinct = sorted(set(digests))
-    write_text(folder / MINED, "".join(f"{digest}\n" for digest in distinct))
+    write_text(folder / MINED, [_seal(distinct), *(f"{digest}\n" for digest in distinct)])
     return {"images": len(distinct), "hash": fingerprint(distinct)}
 
 
+def _seal(digests: list[str]) -> str:
+    """The first line of a list: a checksum of the others."""
+    return f"sha256 {hashlib.sha256(' '.join(digests).encode()).hexdigest()}\n"
+
+
 def read_mined(folder: Path) -> set[str]:
-    """The contents that ``write_mined`` wrote; none where the file is missing."""
+    """The contents that ``write_mined`` wrote; none where the file is missing.
+
+    Raises:
+        UserError: The file is damaged.
+    """
     path = folder / MINED
-    return set(path.read_text(encoding="utf-8").split()) if path.exists() else set()
+    if not path.exists():
+        return set()
+    first, *digests = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) or [""]
+    digests = [line.removesuffix("\n") for line in digests]
+    if first != _seal(digests):
+        raise UserError(
+            f"{path}: damaged (its checksum differs); leaks could not be seen. The same file lies in the folder of "
+            f"examples: a run's data.json names it under tuning, and python -m data_prep.build makes it again"
+        )
+    return set(digests)
 
 
 def check_not_mined(run: Path, samples: Sequence[Sample], split: str) -> None:

@@ -1,4 +1,4 @@
-"""``python -m data_prep.memory build|add|remove|check FOLDER …``: a memory kept as files.
+"""``python -m data_prep.memory build|import|add|remove|check FOLDER …``: a memory kept as files.
 
     python -m data_prep.memory build mem recipe=ranker_lora
     python -m data_prep.memory add mem "name=Manul" manul-1.jpg manuls/
@@ -6,48 +6,39 @@
 
 build FOLDER recipe=NAME [part=test_memory] [key.sub=value …]
     embeds a part of the recipe's data set into FOLDER/images and FOLDER/names
+import FOLDER index=FILE labels=FILE [classnames=FILE] recipe=NAME [key.sub=value …]
+    takes a memory of RAR's released code; give the encoder that made it, as retriever.model=ViT-B-16
+    retriever.pretrained=openai for the released ones
 add FOLDER name=CLASS [IMAGE or FOLDER OF IMAGES …]
     adds a class, or images to a class that is there; nothing is trained, and only the new is embedded
 remove FOLDER name=CLASS
     removes a class
 check FOLDER [k=5] [sample=1000]
-    prints recall@k of each index against exact search on a sample of its entries, with the queries/s of both
+    compares every file with its checksum, and prints recall@k of each index against exact search on a sample of its
+    entries, with the queries/s of both
+
+A folder changes whole or not at all, and commands that change it at once do so one after another.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from data_prep.errors import UserError
-from data_prep.files import file_hash, read_json, write_json, write_text
+from data_prep.files import read_manifest, write_manifest
+from data_prep.memory_files import Entry, check_kept, drop_others, keep, read_entries, write_entries
 from data_prep.memory_index import VectorIndex, unit_block
 from data_prep.settings import RetrieverArgs
 
+PATTERNS = ("index-*.faiss", "entries-*.jsonl")
+"""The files that ``Memory.write`` writes."""
+
+_OWN = ("encoder", "dimension", "entries", "next_id", "index", "trained_on", "metric", "parts", "files")
 _EXACT_SHARE = 0.25  # of the entries: who asks for so many gets them all, also of an approximate index
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What one vector stands for.
-
-    Attributes:
-        label: Its class.
-        modality: ``image`` or ``name``.
-        key: The sample's key, or the class name.
-        digest: The image's SHA-256; empty for a name.
-    """
-
-    label: int
-    modality: str
-    key: str
-    digest: str = ""
 
 
 class Memory:
@@ -176,27 +167,15 @@ class Memory:
         """The stored vectors of some entries, shape ``[len(ids), d]``."""
         return self.index.vectors(np.asarray(ids, np.int64))
 
-    def save(self, folder: Path) -> None:
-        """Writes index, entries and manifest.
+    def write(self, folder: Path) -> dict:
+        """Writes index and entries beside those that are there, under names of their own.
 
-        The manifest is renamed into place last and names the other files by their content, so a
-        kill at any moment leaves the memory that was there before, or this one.
+        Returns:
+            dict: What a manifest says of the memory; ``read`` takes it.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = [
-            json.dumps({"id": int(i)} | asdict(entry), ensure_ascii=False)
-            for i, entry in zip(self.ids, self.entries, strict=True)
-        ]
-        parts = {"index": (".faiss", self.index.write), "entries": (".jsonl", lambda p: write_text(p, _joined(lines)))}
-        names, files = {}, {}
-        for what, (suffix, write) in parts.items():
-            part = folder / f".{what}.{os.getpid()}.part"
-            write(part)
-            digest = file_hash(part)
-            names[what] = f"{what}-{digest[:16]}{suffix}"
-            files[names[what]] = {"sha256": digest, "bytes": part.stat().st_size}
-            os.replace(part, folder / names[what])
-        manifest = self.facts | {
+        index = keep(folder, "index", ".faiss", self.index.write)
+        entries = keep(folder, "entries", ".jsonl", lambda part: write_entries(part, self.ids, self.entries))
+        return self.facts | {
             "encoder": self.encoder_id,
             "dimension": self.index.index.d,
             "entries": len(self.entries),
@@ -204,56 +183,61 @@ class Memory:
             "index": self.index.kind,
             "trained_on": self.index.trained_on,
             "metric": "inner product of unit vectors",
-            "parts": names,
-            "files": files,
+            "parts": {"index": next(iter(index)), "entries": next(iter(entries))},
+            "files": index | entries,
         }
-        write_json(folder / "manifest.json", manifest)
-        for old in [*folder.glob("index-*.faiss"), *folder.glob("entries-*.jsonl")]:
-            if old.name not in files:
-                old.unlink(missing_ok=True)
+
+    def save(self, folder: Path) -> None:
+        """Writes index, entries and manifest.
+
+        The manifest is renamed into place last and names the other files by their content, so a
+        kill at any moment leaves the memory that was there before, or this one.
+        """
+        manifest = self.write(folder)
+        write_manifest(folder / "manifest.json", manifest)
+        drop_others(folder, PATTERNS, manifest["files"])
 
     @classmethod
-    def load(cls, folder: Path, encoder_id: str, args: RetrieverArgs | None = None) -> Memory:
+    def read(
+        cls, folder: Path, manifest: dict, encoder_id: str, args: RetrieverArgs | None = None, remedy: str = ""
+    ) -> Memory:
         """Reads a memory that was made with the given encoder.
 
         Args:
-            folder: What ``save`` wrote.
+            folder: Where ``write`` wrote.
+            manifest: What it returned.
             encoder_id: The encoder that queries come from.
-            args: For searches. With ``mmap`` the index stays on disk, and only its size is checked.
+            args: For searches. With ``mmap`` the index stays on disk.
+            remedy: What to do about a damaged file; by default to delete the folder, as of a cache.
 
         Raises:
-            UserError: The memory is missing or damaged, or another encoder made it.
+            UserError: A file is missing or damaged, or another encoder made the memory.
         """
-        args = args or RetrieverArgs()
-        manifest = read_json(folder / "manifest.json")
         if manifest["encoder"] != encoder_id:
             raise UserError(
                 f"{folder}: this memory was made with encoder {manifest['encoder']}, but {encoder_id} is loaded; "
                 "its vectors do not compare. Load the first, or build the memory again."
             )
-        for name, expected in manifest["files"].items():
-            path = folder / name
-            whole = path.is_file() and path.stat().st_size == expected["bytes"]
-            if whole and not (args.mmap and name == manifest["parts"]["index"]):
-                whole = file_hash(path) == expected["sha256"]
-            if not whole:
-                raise UserError(f"{path}: missing or damaged; delete {folder} to have it built again")
-        ids, entries = [], []
-        with open(folder / manifest["parts"]["entries"], encoding="utf-8") as lines:
-            for line in lines:
-                record = json.loads(line)
-                ids.append(record.pop("id"))
-                entries.append(Entry(**record))
-        ids = np.array(ids, np.int64)
+        check_kept(folder, manifest["files"], remedy or _remake(folder))
+        ids, entries = read_entries(folder / manifest["parts"]["entries"])
         path = folder / manifest["parts"]["index"]
-        index = VectorIndex.read(path, manifest["index"], manifest["trained_on"], ids, args)
-        own = ("encoder", "dimension", "entries", "next_id", "index", "trained_on", "metric", "parts", "files")
-        facts = {key: value for key, value in manifest.items() if key not in own}
+        index = VectorIndex.read(path, manifest["index"], manifest["trained_on"], ids, args or RetrieverArgs())
+        facts = {key: value for key, value in manifest.items() if key not in _OWN}
         return cls(index, ids, entries, encoder_id, manifest["next_id"], facts)
 
+    @classmethod
+    def load(cls, folder: Path, encoder_id: str, args: RetrieverArgs | None = None) -> Memory:
+        """Reads what ``save`` wrote, as ``read`` does.
 
-def _joined(lines: list[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
+        Raises:
+            UserError: The memory is missing or damaged, or another encoder made it.
+        """
+        manifest = read_manifest(folder / "manifest.json", _remake(folder))
+        return cls.read(folder, manifest, encoder_id, args)
+
+
+def _remake(folder: Path) -> str:
+    return f"delete {folder} to have it built again"
 
 
 def main(arguments: list[str]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +12,21 @@ import numpy as np
 from data_prep.datasets import read_dataset
 from data_prep.datasets.dataset import PARTS, digests, key_of
 from data_prep.datasets.folder import IMAGE_SUFFIXES
-from data_prep.encoder import Encoder, embed_images, embed_names, load_encoder
-from data_prep.errors import UserError
-from data_prep.files import write_text
+from data_prep.encoder import embed_images, embed_names, load_encoder
+from data_prep.import_memory import import_memory
+from data_prep.kept_memory import KeptMemory, changing
 from data_prep.memories import image_memory, name_memory, prompted
 from data_prep.memory import Entry, Memory
-from data_prep.recipe import load_recipe, load_saved_recipe, recipe_yaml
+from data_prep.recipe import load_recipe
 from data_prep.records import Sample
-from data_prep.settings import Recipe, check
+from data_prep.settings import check
 from data_prep.settings.checks import one_of
 
 log = logging.getLogger(__name__)
 
 _OWN_KEYS = {
     "build": {"part": "test_memory"},
+    "import": {"index": "", "labels": "", "classnames": ""},
     "add": {"name": ""},
     "remove": {"name": ""},
     "check": {"k": "5", "sample": "1000"},
@@ -72,27 +73,22 @@ def _build(folder: Path, own: dict[str, str], settings: list[str]) -> None:
     dataset = read_dataset(recipe.data, Path(recipe.cache), (own["part"],))
     recipe.retriever = prompted(recipe.retriever, dataset)  # kept in the memory's recipe, for what is added later
     args, cache = recipe.retriever, Path(recipe.cache)
-    memories = {
-        "images": image_memory(encoder, dataset.parts[own["part"]], args, cache),
-        "names": name_memory(encoder, dataset.labels(own["part"]), dataset.names, args, cache),
-    }
-    for what, memory in memories.items():
-        memory.save(folder / what)
-        log.info("memory: %d %s in %s (%s)", len(memory), what, folder / what, memory.index.kind)
-    write_text(folder / "recipe.yaml", recipe_yaml(recipe))
+    images = image_memory(encoder, dataset.parts[own["part"]], args, cache)
+    names = name_memory(encoder, dataset.labels(own["part"]), dataset.names, args, cache)
+    _say(KeptMemory.create(folder, recipe, images, names))
 
 
-def _open(folder: Path, settings: list[str]) -> tuple[Recipe, Encoder, Memory, Memory]:
-    """A memory that ``build`` made: its recipe, its encoder, images and names."""
-    check((folder / "recipe.yaml").is_file(), f"{folder}: no memory there (no recipe.yaml); build one first")
-    recipe = load_saved_recipe(folder / "recipe.yaml", settings)
-    encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
-    images, names = (Memory.load(folder / what, encoder.id, recipe.retriever) for what in ("images", "names"))
-    return recipe, encoder, images, names
+def _say(kept: KeptMemory) -> None:
+    for what, memory in (("images", kept.images), ("names", kept.names)):
+        log.info("memory: %d %s in %s (%s)", len(memory), what, kept.folder / what, memory.index.kind)
 
 
-def _label_of(names: Memory, name: str) -> int | None:
-    return next((entry.label for entry in names.entries if entry.key == name), None)
+def _import(folder: Path, own: dict[str, str], settings: list[str]) -> None:
+    for key in ("index", "labels"):
+        check(bool(own[key]), f"give {key}=FILE")
+    check(not folder.exists() or not any(folder.iterdir()), f"{folder}: exists; choose another folder")
+    classnames = Path(own["classnames"]) if own["classnames"] else None
+    _say(import_memory(folder, load_recipe(settings), Path(own["index"]), Path(own["labels"]), classnames))
 
 
 def _files(places: list[str]) -> list[Path]:
@@ -108,55 +104,59 @@ def _files(places: list[str]) -> list[Path]:
     return found
 
 
+def _is_place(argument: str) -> bool:
+    """Whether an argument is a file or folder rather than a setting: it is there, or looks like no setting."""
+    key, equals, _ = argument.partition("=")
+    setting = equals and re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", key)
+    return not setting or Path(argument).exists() or Path(argument).suffix.lower() in IMAGE_SUFFIXES
+
+
 def _add(folder: Path, own: dict[str, str], arguments: list[str]) -> None:
-    name = own["name"]
+    name = own["name"].strip()
     check(bool(name), "give name=CLASS")
-    settings = [argument for argument in arguments if "=" in argument]
-    recipe, encoder, images, names = _open(folder, settings)
-    args, cache = recipe.retriever, Path(recipe.cache)
-    files = _files([argument for argument in arguments if "=" not in argument])
-    label = _label_of(names, name)
-    # The name first: a class with a name and no images yet is whole, images of a class without name are not.
-    if label is None:
-        label = 1 + max((int(memory.labels.max()) for memory in (images, names) if len(memory)), default=-1)
-        names.add(embed_names(encoder, [name], args, cache), [Entry(label, "name", name)])
-        names.save(folder / "names")
-        log.info("memory: new class %s", name)
-    held = {images.entries[row].digest for row in images.rows(images.ids_of(label))}
-    samples = []
-    for path, digest in zip(files, digests(files, cache, recipe.data.on_error), strict=True):
-        if digest is not None and digest not in held:
-            held.add(digest)
-            samples.append(Sample(key_of(str(path)), str(path), label, digest))
-    if samples:
-        images.add(
-            embed_images(encoder, samples, args, cache), [Entry(label, "image", s.key, s.digest) for s in samples]
-        )
-        images.save(folder / "images")
+    files = _files([argument for argument in arguments if _is_place(argument)])
+    with changing(folder):
+        recipe, encoder, kept = KeptMemory.load(folder, [a for a in arguments if not _is_place(a)])
+        args, cache = recipe.retriever, Path(recipe.cache)
+        images, label = kept.images, kept.label_of(name)
+        new = label is None
+        if new:
+            label = kept.new_label()
+            kept.names.add(embed_names(encoder, [name], args, cache), [Entry(label, "name", name)])
+        held = {images.entries[row].digest for row in images.rows(images.ids_of(label))}
+        samples = []
+        for path, digest in zip(files, digests(files, cache, recipe.data.on_error), strict=True):
+            if digest is not None and digest not in held:
+                held.add(digest)
+                samples.append(Sample(key_of(str(path)), str(path), label, digest))
+        if samples:
+            entries = [Entry(label, "image", s.key, s.digest) for s in samples]
+            images.add(embed_images(encoder, samples, args, cache), entries)
+        kept.save()
     left = len(files) - len(samples)
+    if new:
+        log.info("memory: new class %s", name)
     log.info("memory: added %d images of %s%s", len(samples), name, f"; {left} skipped or there already" * bool(left))
 
 
 def _remove(folder: Path, own: dict[str, str], settings: list[str]) -> None:
     name = own["name"]
     check(bool(name), "give name=CLASS")
-    _, _, images, names = _open(folder, settings)
-    label = _label_of(names, name)
-    if label is None:
-        raise UserError(f"{folder}: holds no class {name}")
-    # The name last: killed between the two, the same command still knows which class is meant.
-    count = images.remove(images.ids_of(label))
-    images.save(folder / "images")
-    names.remove(names.ids_of(label))
-    names.save(folder / "names")
+    with changing(folder):
+        _, _, kept = KeptMemory.load(folder, settings)
+        label = kept.label_of(name)
+        check(label is not None, f"{folder}: holds no class {name}")
+        count = kept.images.remove(kept.images.ids_of(label))
+        kept.names.remove(kept.names.ids_of(label))
+        kept.save()
     log.info("memory: removed %s with %d images", name, count)
 
 
 def _check(folder: Path, own: dict[str, str], settings: list[str]) -> None:
-    _, _, images, names = _open(folder, settings)
+    _, _, kept = KeptMemory.load(folder, settings)
     k, sample = (int(own[key]) if own[key].isdigit() and int(own[key]) else 0 for key in ("k", "sample"))
     check(k > 0 and sample > 0, f"k={own['k']} sample={own['sample']}: give whole numbers above 0")
-    for what, memory in (("images", images), ("names", names)):
+    for what, memory in (("images", kept.images), ("names", kept.names)):
         figures = recall_against_exact(memory, k, sample)
         print(
             f"{what}: {len(memory)} entries, {memory.index.kind}: recall@{k} {figures['recall']:.4f} against exact, "
@@ -164,14 +164,13 @@ def _check(folder: Path, own: dict[str, str], settings: list[str]) -> None:
         )
 
 
-COMMANDS = {"build": _build, "add": _add, "remove": _remove, "check": _check}
+COMMANDS = {"build": _build, "import": _import, "add": _add, "remove": _remove, "check": _check}
 
 
 def main(arguments: list[str]) -> None:
     """Reads the command line and does what it says."""
-    check(
-        len(arguments) >= 2 and arguments[0] in COMMANDS, "give build, add, remove or check, and a FOLDER; see --help"
-    )
+    known = len(arguments) >= 2 and arguments[0] in COMMANDS
+    check(known, "give build, import, add, remove or check, and a FOLDER; see --help")
     own = dict(_OWN_KEYS[arguments[0]])
     rest = []
     for argument in arguments[2:]:

@@ -187,8 +187,15 @@ class VectorIndex:
         return self.index.reconstruct_batch(np.ascontiguousarray(ids, np.int64))
 
     def write(self, path: Path) -> None:
-        """Writes FAISS's file."""
-        faiss.write_index(self.index, str(path))
+        """Writes FAISS's file.
+
+        Raises:
+            UserError: The disk refuses.
+        """
+        try:
+            faiss.write_index(self.index, str(path))
+        except RuntimeError as error:  # as FAISS says it, with its own source lines
+            raise UserError(f"{path}: not written; is the disk full? FAISS says: {error}") from None
 
     @classmethod
     def read(cls, path: Path, kind: str, trained_on: int, ids: np.ndarray, args: RetrieverArgs) -> VectorIndex:

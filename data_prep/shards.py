@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from data_prep.errors import UserError
-from data_prep.files import file_hash, read_json, write_json
+from data_prep.files import file_hash, read_manifest, write_manifest
 from data_prep.images import open_image
 from data_prep.records import Candidate, RankingExample, Sample
 
@@ -74,7 +74,7 @@ def write_parts(folder: Path, parts: Iterable[tuple[RankingExample, str, bytes]]
             file.writelines(f"{json.dumps(line)}\n" for line in lines)
     files = {path.name: file_hash(path) for path in sorted(folder.iterdir())}
     whole = facts | {"examples": sum(counts.values()), "shards": counts, "files": files}
-    write_json(folder / "manifest.json", whole)
+    write_manifest(folder / "manifest.json", whole)
 
 
 def _format_of(path: Path) -> str:
@@ -96,17 +96,36 @@ def index_lines(shard: Path) -> list[dict]:
     return list(found.values())
 
 
-def check_files(folder: Path, files: dict[str, str]) -> None:
+def _remake(folder: Path) -> str:
+    return f"delete {folder} to have it made again"
+
+
+def check_files(folder: Path, files: dict[str, str], remedy: str = "") -> None:
     """Compares files with the hashes that the manifest names.
+
+    Args:
+        folder: Where they lie.
+        files: SHA-256 by name.
+        remedy: What to do about a damaged file; by default to delete the folder, as of a cache.
 
     Raises:
         UserError: One is missing or its bytes are not those that were written.
     """
+    remedy = remedy or _remake(folder)
     for name, expected in files.items():
         if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: missing; delete {folder} to have it made again")
+            raise UserError(f"{folder / name}: missing; {remedy}")
         if file_hash(folder / name) != expected:
-            raise UserError(f"{folder / name}: damaged (its hash differs); delete {folder} to have it made again")
+            raise UserError(f"{folder / name}: damaged (its hash differs); {remedy}")
+
+
+def read_facts(folder: Path, remedy: str = "") -> dict:
+    """The manifest of a folder of shards.
+
+    Raises:
+        UserError: It is missing or damaged.
+    """
+    return read_manifest(folder / "manifest.json", remedy or _remake(folder))
 
 
 def read_example(folder: Path, line: dict) -> RankingExample:
@@ -150,15 +169,16 @@ class ShardedExamples(Dataset):
 
     Args:
         folder: What ``write_shards`` filled.
+        remedy: What to do about a damaged file; by default to delete the folder, as of a cache.
 
     Raises:
         UserError: A shard is missing or its bytes are not those that were written.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, remedy: str = ""):
         self.folder = folder
-        self.manifest = read_json(folder / "manifest.json")
-        check_files(folder, self.manifest["files"])
+        self.manifest = read_facts(folder, remedy)
+        check_files(folder, self.manifest["files"], remedy)
         self.lines = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
 
     def __len__(self) -> int:

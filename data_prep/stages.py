@@ -74,7 +74,8 @@ def build(recipe: Recipe) -> tuple[Path, Path]:
     log.info("encoder: %s", encoder.id)
     dataset = _read(recipe.data, cache)
     if recipe.mining.shards:
-        tuning = ShardedExamples(Path(recipe.mining.shards)).folder
+        remedy = "mining.shards is not made again by itself: copy, import or mine it once more"
+        tuning = ShardedExamples(Path(recipe.mining.shards), remedy).folder
     else:
         shares = [Share(_mine_tuning(recipe, encoder, dataset), recipe.mining.weight)]
         for other in recipe.mining.mix:

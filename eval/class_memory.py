@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from data_prep.encoder import Encoder, embed_names
 from data_prep.errors import UserError
 from data_prep.memories import Memories, image_memory, name_memory, prompted
 from data_prep.memory import Entry, Memory
+from data_prep.names import folded
 from data_prep.records import Candidate, Sample
 from data_prep.settings import Recipe, RetrieverArgs, check
 from data_prep.shots import kept_shots
 from eval.questions import opened
 from eval.ranker import Picture
 from eval.tasks import nearest_example
+
+log = logging.getLogger(__name__)
 
 Classes = str | Path | Sequence[str] | Mapping[str, Sequence[str | Path]]
 
@@ -51,7 +55,19 @@ def example_images(classes: Classes) -> dict[str, list[Path]]:
         found = {name: [] for name in classes}
     if not found:
         raise UserError(f"{classes}: no classes; give names, or a folder with a folder of images per class")
-    return found
+    return _one_of_each_name(found)
+
+
+def _one_of_each_name(found: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """Joins classes whose names look alike (case, white space, Unicode form): no reply says which of them is meant."""
+    shown: dict[str, str] = {}
+    joined: dict[str, list[Path]] = {}
+    for name, files in found.items():
+        first = shown.setdefault(folded(name), name)
+        if first != name:
+            log.warning("classes: %r looks like %r: one class", name, first)
+        joined.setdefault(first, []).extend(files)
+    return joined
 
 
 def own_classes(recipe: Recipe) -> tuple[RetrieverArgs, dict[str, list[str]]]:
@@ -166,14 +182,15 @@ class ClassMemory:
         """
         name = name.strip()
         check(bool(name), "a class needs a name")
-        label = self._labels.get(name, len(self._names))
+        known = self._label_of(name)
+        label = len(self._names) if known is None else known
         held, memory = set(), self.memories.images
         if memory:
             held = {memory.entries[row].digest for row in memory.rows(memory.ids_of(label))}
         read = {sample.digest: sample for sample in self._samples([(label, Path(file)) for file in images])}
         samples = [sample for digest, sample in read.items() if digest not in held]
         vectors = embed_pictures(self.encoder, [s.path for s in samples], self.recipe) if samples else None
-        if label == len(self._names):
+        if known is None:
             unit = embed_names(self.encoder, [name], self.recipe.retriever, Path(self.recipe.cache))
             self.memories.names.add(unit, [Entry(label, "name", name)])
             self._names += (name,)
@@ -196,7 +213,7 @@ class ClassMemory:
         Raises:
             UserError: There is no such class, or it is the last.
         """
-        label = self._labels.get(name)
+        label = self._label_of(name)
         check(label is not None, f"{name}: no such class")
         check(len(self.classes) > 1, f"{name} is the only class, and without any there is nothing to recognise")
         images, names = self.memories.images, self.memories.names
@@ -204,6 +221,10 @@ class ClassMemory:
         names.remove(names.ids_of(label))
         self.memories = Memories(images or None, names)
         return removed
+
+    def _label_of(self, name: str) -> int | None:
+        """The class of a name, however it is spelled in case, white space and Unicode form."""
+        return next((label for held, label in self._labels.items() if folded(held) == folded(name)), None)
 
     def _samples(self, files: Sequence[tuple[int, Path]]) -> list[Sample]:
         """Image files with their labels, as samples."""

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from data_prep.errors import UserError
-from data_prep.files import read_json, write_json
+from data_prep.files import locked, read_json, write_json
 from eval.fusion import Fusion
 from eval.unknown import Refusal
 
@@ -25,12 +25,13 @@ def save_fits(path: Path, adapter: str, fusions: dict[str, Fusion], refusal: Ref
         fusions: By kind of setting, such as ``few_shot-4``.
         refusal: Or None.
     """
-    old = read_json(path) if path.exists() else {}
-    kept = old if old.get("adapter") == adapter else {}
-    new = {"adapter": adapter, "fusion": kept.get("fusion", {}), "refusal": kept.get("refusal")}
-    new["fusion"] |= {kind: asdict(fusion) for kind, fusion in fusions.items()}
-    new["refusal"] = asdict(refusal) if refusal else new["refusal"]
-    write_json(path, new)
+    with locked(path):
+        old = read_json(path) if path.exists() else {}
+        kept = old if old.get("adapter") == adapter else {}
+        new = {"adapter": adapter, "fusion": kept.get("fusion", {}), "refusal": kept.get("refusal")}
+        new["fusion"] |= {kind: asdict(fusion) for kind, fusion in fusions.items()}
+        new["refusal"] = asdict(refusal) if refusal else new["refusal"]
+        write_json(path, new)
 
 
 def load_fits(path: Path, adapter: str) -> tuple[dict[str, Fusion], Refusal | None]:

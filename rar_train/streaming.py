@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
-from data_prep.files import read_json
 from data_prep.records import RankingExample
-from data_prep.shards import check_files, index_lines, read_pair
+from data_prep.shards import check_files, index_lines, read_facts, read_pair
 
 _OPEN_SHARDS = 4  # that a stream reads in turn, so that a batch is not of one shard alone
 
@@ -38,7 +37,9 @@ class ShardStream:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.manifest = read_json(folder / "manifest.json")
+        self.manifest = read_facts(folder)
+        shards, files = self.manifest["shards"], self.manifest["files"]
+        check_files(folder, {name: expected for name, expected in files.items() if name not in shards})
         self.counts = {name: count for name, count in self.manifest["shards"].items() if count}
 
     def __len__(self) -> int:

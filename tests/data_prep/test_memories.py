@@ -67,16 +67,16 @@ def test_a_class_is_found_by_its_synonyms_too(encoder, tmp_path):
 
 def test_two_commands_that_make_one_memory_at_once_leave_it_whole(encoder, tmp_path, monkeypatch):
     names, args = ("azure", "gules", "sable"), RetrieverArgs(templates=["{}"])
-    write, build = memory.write_json, Memory.build
+    write, build = memory.write_manifest, Memory.build
 
     def the_other_is_faster(path, value):
-        monkeypatch.setattr(memory, "write_json", write)
+        monkeypatch.setattr(memory, "write_manifest", write)
         # Its index has other bytes, as a graph that several threads build has.
         monkeypatch.setattr(Memory, "build", lambda vectors, entries, *rest: build(vectors[::-1], entries[::-1], *rest))
         name_memory(encoder, range(3), names, args, tmp_path)
         write(path, value)
 
-    monkeypatch.setattr(memory, "write_json", the_other_is_faster)
+    monkeypatch.setattr(memory, "write_manifest", the_other_is_faster)
     for _ in range(2):
         held = name_memory(encoder, range(3), names, args, tmp_path)
         assert sorted(entry.key for entry in held.entries) == sorted(names)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import UserError
+from data_prep.files import locked
+from data_prep.kept_memory import KeptMemory
 from data_prep.memory_command import main
 
 BUILD = (
@@ -27,6 +29,10 @@ def memory(place):
     folder = place / "mem"
     main(["build", str(folder), *BUILD, f"cache={place / 'cache'}"])
     return str(folder)
+
+
+def times(memory: str) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in Path(memory).rglob("*") if path.name != ".memory.lock"}
 
 
 def checked(memory: str, capsys) -> dict[str, str]:
@@ -53,24 +59,53 @@ def test_a_class_is_added_once_and_removed(memory, place, draw_picture, capsys, 
     assert checked(memory, capsys) == {"images": "32", "names": "8"}
 
 
+def test_files_whose_names_hold_an_equals_sign_are_files(memory, place, draw_picture, capsys):
+    draw_picture(place / "w=800&h=600.png", 20)
+    draw_picture(place / "page=3" / "seed=1.png", 21)
+    main(["add", memory, "name=equal=ly", str(place / "w=800&h=600.png"), str(place / "page=3"), "trainer.devices=1"])
+    assert checked(memory, capsys) == {"images": "34", "names": "9"}
+    main(["remove", memory, "name=EQUAL=LY "])  # as a name looks
+    assert checked(memory, capsys) == {"images": "32", "names": "8"}
+
+
+def test_what_changes_a_memory_holds_its_lock_from_reading_to_writing(memory, place, monkeypatch):
+    waiting = []
+
+    def read(folder, settings):
+        with pytest.raises(UserError, match="another command"), locked(folder / "memory", 0.01):
+            pass
+        waiting.append(folder)
+        raise UserError("far enough")
+
+    monkeypatch.setattr(KeptMemory, "load", read)
+    for command in ("add", "remove"):
+        with pytest.raises(UserError, match="far enough"):
+            main([command, memory, "name=x"])
+    assert len(waiting) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["remove", "MEM", "name=nobody"], "mem: holds no class nobody"),
         (["add", "MEM", "name=x", "nowhere.png"], "nowhere.png: no such image or folder"),
+        (["add", "MEM", "name=x", "seed=1.png"], "seed=1.png: no such image or folder"),
+        (["add", "MEM", "name=x", "here/seed=1"], "here/seed=1: no such image or folder"),
+        (["add", "MEM", "name=x", "retriever.bach_size=1"], "did you mean retriever.batch_size?"),
+        (["add", "nowhere", "name=x"], "nowhere: no memory there"),
         (["add", "MEM"], "give name=CLASS"),
         (["check", "MEM", "k=0"], "k=0"),
         (["check", "nowhere"], "nowhere: no memory there"),
         (["check"], "a FOLDER"),
-        (["grow", "MEM"], "build, add, remove or check"),
+        (["grow", "MEM"], "build, import, add, remove or check"),
         (["build", "other", *BUILD, "part=tests"], "part=tests: must be one of tuning"),
         (["add", "MEM", "name=x", "retriever.dtype=bfloat16"], "this memory was made with encoder nano-clip-"),
         (["add", "MEM", "name=x", "retriever.mmap=true"], "retriever.mmap=true"),
     ],
 )
 def test_mistakes_are_named_and_leave_the_memory_alone(memory, arguments, said, capsys):
-    before = {path.name: path.stat().st_mtime_ns for path in Path(memory).rglob("*")}
+    before = times(memory)
     with pytest.raises(UserError) as caught:
         main([memory if argument == "MEM" else argument for argument in arguments])
     assert said in str(caught.value)
-    assert {path.name: path.stat().st_mtime_ns for path in Path(memory).rglob("*")} == before
+    assert times(memory) == before

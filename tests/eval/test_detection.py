@@ -12,6 +12,7 @@ import pytest
 
 from data_prep.errors import UserError
 from data_prep.files import file_hash, read_json, write_json
+from data_prep.held_out import write_mined
 from eval import answers
 from eval.average_precision import average_precision
 from eval.detection import main
@@ -152,7 +153,7 @@ def test_images_that_were_mined_are_refused(run, results, truth, tmp_path):
     leaky = tmp_path / "run"
     shutil.copytree(run, leaky)
     picture = Path(results["annotations"]).parent / truth["images"][3]["file_name"]
-    (leaky / "mined.txt").write_text(f"{file_hash(picture)}\n")
+    write_mined(leaky, [file_hash(picture)])
     with pytest.raises(UserError, match=rf"of armory-scenes-test were mined .*{picture.name}"):
         main(["--ckpt", str(leaky), *SIZES])
 

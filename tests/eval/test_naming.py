@@ -15,6 +15,7 @@ from data_prep.blazon import draw_classes
 from data_prep.encoder import load_encoder
 from data_prep.errors import UserError
 from data_prep.files import read_json
+from data_prep.held_out import write_mined
 from data_prep.prompts import NAMING
 from data_prep.shields import render
 from eval.clustering import score_names
@@ -178,7 +179,7 @@ def test_a_ranker_that_was_tuned_on_the_unlabelled_images_is_warned_of(run, name
     digests = [sample.digest for sample in naming.dataset.parts["test_memory"]]
     mined = (run / "mined.txt").read_text()
     try:
-        (run / "mined.txt").write_text("\n".join(digests))
+        write_mined(run, digests)
         naming.evaluate()
     finally:
         (run / "mined.txt").write_text(mined)

@@ -13,6 +13,7 @@ import pytest
 from data_prep.datasets import read_dataset
 from data_prep.errors import UserError
 from data_prep.files import read_json
+from data_prep.held_out import read_mined, write_mined
 from data_prep.recipe import load_saved_recipe
 from eval.run import main
 from rar_train.run_folder import find_adapter
@@ -339,8 +340,7 @@ def test_images_that_the_run_was_tuned_on_are_not_evaluated_or_counted(finished,
     shutil.copytree(finished, tmp_path / "run")
     recipe = load_saved_recipe(tmp_path / "run" / "recipe.yaml", [])
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("test",))
-    with open(tmp_path / "run" / "mined.txt", "a") as file:
-        file.write(f"{dataset.parts['test'][3].digest}\n")
+    write_mined(tmp_path / "run", read_mined(tmp_path / "run") | {dataset.parts["test"][3].digest})
     with pytest.raises(UserError, match="1 of 16 images of test were mined for its training"):
         main(["--ckpt", str(tmp_path / "run")])
     few = ["eval.shots=[]", "eval.alone_images=0", "eval.leaks=allow"]
