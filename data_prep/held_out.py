@@ -54,13 +54,13 @@ def write_mined(folder: Path, digests: Iterable[str]) -> dict:
         dict: For the manifest: how many, and a hash of them all.
     """
     distinct = sorted(set(digests))
-    write_text(folder / MINED, [_seal(distinct), *(f"{digest}\n" for digest in distinct)])
+    write_text(folder / MINED, (f"{line}\n" for line in (_seal(distinct), *distinct)))
     return {"images": len(distinct), "hash": fingerprint(distinct)}
 
 
 def _seal(digests: list[str]) -> str:
     """The first line of a list: a checksum of the others."""
-    return f"sha256 {hashlib.sha256(' '.join(digests).encode()).hexdigest()}\n"
+    return f"sha256 {hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
 
 
 def read_mined(folder: Path) -> set[str]:
@@ -72,12 +72,11 @@ def read_mined(folder: Path) -> set[str]:
     path = folder / MINED
     if not path.exists():
         return set()
-    first, *digests = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) or [""]
-    digests = [line.removesuffix("\n") for line in digests]
+    first, *digests = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
     if first != _seal(digests):
         raise UserError(
             f"{path}: damaged (its checksum differs); leaks could not be seen. The same file lies in the folder of "
-            f"examples: a run's data.json names it under tuning, and python -m data_prep.build makes it again"
+            "examples: a run's data.json names it under tuning, and python -m data_prep.build makes it again"
         )
     return set(digests)
 

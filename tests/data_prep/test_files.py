@@ -1,8 +1,10 @@
 """Files and folders are whole or as they were, and fingerprints follow contents."""
 
 import json
+import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,11 +18,13 @@ from data_prep.files import (
     locked,
     part_path,
     read_json,
+    read_manifest,
     read_sealed,
     sealed_line,
     unsealed,
     write_folder,
     write_json,
+    write_manifest,
     write_sealed,
     write_text,
 )
@@ -112,6 +116,19 @@ def test_a_changed_character_of_a_sealed_file_is_an_error(tmp_path):
             read_sealed(path)
 
 
+def test_a_changed_character_of_a_manifest_is_an_error_and_its_keys_lie_open(tmp_path):
+    path = tmp_path / "manifest.json"
+    facts = {"name": "é", "counts": {10: 1, 9: 2}, "files": ("a", "b")}
+    write_manifest(path, facts)
+    assert read_manifest(path) == {"name": "é", "counts": {"10": 1, "9": 2}, "files": ["a", "b"]}
+    assert read_json(path)["name"] == "é"
+    whole = path.read_text()
+    for damaged in (whole.replace('"9": 2', '"9": 3'), '{"name": "é"}', "[]", "1", whole[:-5]):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"manifest\.json: .*; put it back"):
+            read_manifest(path, "put it back")
+
+
 @given(st.dictionaries(st.text(), st.lists(st.floats(allow_nan=False) | st.text())), st.data())
 def test_a_sealed_line_is_read_back_or_refused(record, data):
     record.pop("sha256", None)
@@ -180,3 +197,30 @@ def test_of_two_that_make_the_same_folder_the_first_to_end_makes_it(tmp_path):
         (folder / "who").write_text("first")
     assert (folder / "who").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_of_two_that_end_at_one_moment_one_makes_the_folder(tmp_path, monkeypatch):
+    """The other appears after the last look and before the rename."""
+    folder, rename = tmp_path / "made", Path.rename
+
+    def a_moment_later(part, target):
+        folder.mkdir()
+        (folder / "who").write_text("first")
+        return rename(part, target)
+
+    monkeypatch.setattr(Path, "rename", a_moment_later)
+    with write_folder(folder) as late:
+        (late / "who").write_text("late")
+    assert contents(folder) == {"who": "first"}
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+@pytest.mark.parametrize("moment", ["while writing", "at the end"])
+def test_a_cache_that_is_taken_away_is_named(tmp_path, moment):
+    with (
+        pytest.raises(UserError, match=r"cache: was removed or moved while entry was being written there"),
+        write_folder(tmp_path / "cache" / "entry") as part,
+    ):
+        shutil.rmtree(tmp_path / "cache")
+        if moment == "while writing":
+            (part / "a.txt").write_text("x")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from data_prep.datasets import Dataset
 from data_prep.errors import UserError
-from data_prep.held_out import check_not_mined, read_mined, without_evaluated, write_mined
+from data_prep.held_out import MINED, check_not_mined, read_mined, without_evaluated, write_mined
 from data_prep.records import Sample
 
 
@@ -43,6 +44,20 @@ def test_evaluation_refuses_images_that_were_mined(tmp_path):
     check_not_mined(tmp_path, samples("c", "d"), "test")
     with pytest.raises(UserError, match=r"1 of 2 images of test were mined for its training; the first is b\.png"):
         check_not_mined(tmp_path, samples("c", "b"), "test")
+
+
+def test_a_damaged_list_is_refused_and_the_copy_that_the_error_names_is_the_way_out(tmp_path):
+    examples, run = tmp_path / "examples", tmp_path / "run"
+    for folder in (examples, run):
+        write_mined(folder, ["a1", "b2"])
+    assert (examples / MINED).read_bytes() == (run / MINED).read_bytes()
+    whole = (run / MINED).read_text()
+    for damaged in (whole.replace("b2", "b3"), whole.replace("b2\n", ""), whole[3:], ""):
+        (run / MINED).write_text(damaged)
+        with pytest.raises(UserError, match=r"run/mined\.txt: damaged .*data\.json names it under tuning"):
+            check_not_mined(run, samples("b3"), "test")
+    shutil.copy(examples / MINED, run / MINED)
+    assert read_mined(run) == {"a1", "b2"}
 
 
 def test_a_run_without_the_list_is_said_to_be_unchecked(tmp_path, caplog):

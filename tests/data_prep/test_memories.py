@@ -1,5 +1,6 @@
 """Memories are asked with the prompts of the data set, and drawn as the recipe says."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from data_prep import memory
 from data_prep.encoder import embed_names
+from data_prep.errors import UserError
 from data_prep.memories import Memories, memories_of, name_memory
 from data_prep.memory import Memory
 from data_prep.settings import Recipe, RetrieverArgs
@@ -81,3 +83,18 @@ def test_two_commands_that_make_one_memory_at_once_leave_it_whole(encoder, tmp_p
         held = name_memory(encoder, range(3), names, args, tmp_path)
         assert sorted(entry.key for entry in held.entries) == sorted(names)
     assert not list(tmp_path.glob(".memory-*"))
+
+
+def test_a_damaged_memory_of_a_cache_is_made_again_as_the_error_says(encoder, tmp_path):
+    names, args = ("azure", "gules", "sable"), RetrieverArgs(templates=["{}"])
+    held = name_memory(encoder, range(3), names, args, tmp_path)
+    (folder,) = tmp_path.glob("memory-*")
+    for file in [path.name for path in folder.iterdir()]:
+        data = (folder / file).read_bytes()
+        (folder / file).write_bytes(data.replace(b"3", b"4", 1) if file == "manifest.json" else data[:-3] + b"abc")
+        with pytest.raises(UserError, match=rf"{file}: .*damaged.*; delete {folder} to have it built again"):
+            name_memory(encoder, range(3), names, args, tmp_path)
+        shutil.rmtree(folder)
+        again = name_memory(encoder, range(3), names, args, tmp_path)
+        assert again.entries == held.entries
+        assert np.array_equal(again.vectors(range(3)), held.vectors(range(3)))

@@ -206,6 +206,13 @@ def test_every_kind_loads_as_it_was_saved_also_from_disk(kind, mmap, tmp_path):
     for before, after in zip(memory.search(vectors[:9], 7), loaded.search(vectors[:9], 7), strict=True):
         assert np.array_equal(before, after)
     assert np.array_equal(loaded.vectors([3, 5]), vectors[[3, 5]])
+    (index,) = (tmp_path / "memory").glob("index-*.faiss")
+    data = bytearray(index.read_bytes())
+    data[-40] ^= 1
+    (tmp_path / "memory" / "damaged").write_bytes(data)  # beside it: the loaded one may read the other still
+    (tmp_path / "memory" / "damaged").rename(index)
+    with pytest.raises(UserError, match=f"{index.name}: missing or damaged"):
+        Memory.load(tmp_path / "memory", "e", args_of(kind, mmap=mmap))
     if mmap:
         with pytest.raises(UserError, match=r"retriever\.mmap"):
             loaded.remove([3])

@@ -122,6 +122,21 @@ def test_a_corrupt_or_missing_file_is_named(written, name):
         ShardedExamples(written[0])
 
 
+def test_a_changed_digit_of_the_manifest_is_noticed(written):
+    path = written[0] / "manifest.json"
+    path.write_text(path.read_text().replace('"examples": 5', '"examples": 6'))
+    with pytest.raises(
+        UserError, match=r"manifest\.json: damaged \(its checksum differs\); delete .*shards to have it"
+    ):
+        ShardedExamples(written[0])
+
+
+def test_shards_that_are_not_of_a_cache_are_not_to_be_deleted(written):
+    (written[0] / "index.jsonl").unlink()
+    with pytest.raises(UserError, match=r"index\.jsonl: missing; copy it again$"):
+        ShardedExamples(written[0], "copy it again")
+
+
 def test_a_folder_without_manifest_is_a_readable_error(tmp_path):
     with pytest.raises(UserError, match=r"manifest\.json: no such file"):
         ShardedExamples(tmp_path)

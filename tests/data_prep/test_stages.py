@@ -1,5 +1,6 @@
 """The data stages in one call, on a tiny armory: what is there is reused, what a setting touches is made."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -153,6 +154,21 @@ def test_data_sets_are_mixed_by_weight(built, cache):
 def test_a_folder_of_shards_takes_the_place_of_mining(built, cache, tmp_path):
     shutil.copytree(built[0], tmp_path / "mine")
     assert build(recipe_in(cache, f"mining.shards={tmp_path / 'mine'}")) == (tmp_path / "mine", built[1])
+
+
+def test_damaged_shards_of_a_cache_are_made_again_as_the_error_says_and_others_are_not_to_be_deleted(built, tmp_path):
+    shutil.copytree(built[0].parent, tmp_path / "cache")
+    folder = tmp_path / "cache" / built[0].name
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "mined.txt").write_bytes(before["mined.txt"].replace(b"a", b"b", 1))
+    with pytest.raises(UserError, match=r"mined\.txt: damaged .*; delete (\S+) to have it made again") as caught:
+        ShardedExamples(folder)
+    shutil.rmtree(re.search(r"delete (\S+) to", str(caught.value))[1])
+    assert build(recipe_in(tmp_path / "cache"))[0] == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "mined.txt").unlink()
+    with pytest.raises(UserError, match=r"mined\.txt: missing; mining\.shards is not made again by itself: copy,"):
+        build(recipe_in(tmp_path / "cache", f"mining.shards={folder}"))
 
 
 def test_an_unknown_data_set_lists_those_there_are(tmp_path):

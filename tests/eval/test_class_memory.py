@@ -78,6 +78,18 @@ def test_pictures_of_a_known_class_are_added_once(encoder, recipe, files):
     assert memory.classes == {one: 3, two: 1}
 
 
+def test_names_that_look_alike_are_one_class(encoder, recipe, files, caplog):
+    one, two = NAMES[:2]
+    alike = one.upper().replace(" ", "  ")
+    memory = ClassMemory(encoder, recipe, {one: files[one][:1], two: files[two][:1], alike: files[one][1:2]})
+    assert memory.classes == {one: 2, two: 1} and f"{alike!r} looks like {one!r}: one class" in caplog.text
+    assert memory.add(f"{alike}\n", files[one]) == 1
+    assert memory.classes == {one: 3, two: 1}
+    assert memory.remove(alike) == 3
+    assert list(memory.classes) == [two]
+    assert list(ClassMemory(encoder, recipe, [one, alike]).classes) == [one]
+
+
 def test_classes_without_pictures_are_found_by_name(encoder, recipe, files):
     memory = ClassMemory(encoder, recipe, NAMES[:3])
     assert (memory.source, memory.shots) == ("name", 0)

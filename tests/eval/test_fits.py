@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from data_prep.errors import UserError
@@ -19,6 +21,17 @@ def test_fits_come_back_and_a_later_fit_of_one_kind_keeps_the_others(tmp_path):
     save_fits(path, "a", {}, REFUSAL)
     save_fits(path, "a", {"zero_shot-0": FUSION}, None)
     assert load_fits(path, "a") == ({"few_shot-4": FUSION, "zero_shot-0": FUSION}, REFUSAL)
+
+
+def test_fits_of_evaluations_that_end_at_once_are_all_kept(tmp_path):
+    path = fits_path(tmp_path, "letters")
+    kinds = [f"few_shot-{shots}" for shots in range(8)]
+    threads = [threading.Thread(target=save_fits, args=(path, "a", {kind: FUSION}, None)) for kind in kinds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert load_fits(path, "a")[0].keys() == set(kinds)
 
 
 def test_another_adapters_fits_are_refused_and_replaced(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from data_prep.errors import UserError
+from data_prep.held_out import write_mined
 from data_prep.records import Candidate, RankingExample, Sample
 from data_prep.shards import write_shards
 from rar_train.streaming import DataPosition, ResampledBatches, ShardStream
@@ -54,6 +55,18 @@ def test_every_example_comes_about_equally_often_and_a_drawn_shard_is_read_whole
     assert max(Counter(rows).values()) == 1  # once in each draw of its shard
     by_draw = Counter(draw for _, draw in rows)
     assert sum(count == 6 for count in by_draw.values()) >= len(by_draw) - 4
+
+
+def test_a_missing_file_beside_the_shards_is_named_at_once(tmp_path, pictures):
+    pictures[0].save(tmp_path / "a.png")
+    (tmp_path / "shards").mkdir()
+    write_mined(tmp_path / "shards", ["d"])
+    example = RankingExample("key", 0, (Candidate(0, "a", 1.0),))
+    write_shards(tmp_path / "shards", [(example, Sample("a", str(tmp_path / "a.png"), 0, "d"))], 6, {})
+    assert len(ShardStream(tmp_path / "shards")) == 1
+    (tmp_path / "shards" / "mined.txt").unlink()
+    with pytest.raises(UserError, match=r"mined\.txt: missing; delete .*shards to have it made again"):
+        ShardStream(tmp_path / "shards")
 
 
 def test_a_damaged_shard_is_named_when_it_is_drawn(folder, tmp_path):
