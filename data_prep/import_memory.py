@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 FLOAT16 = 2**-10
 """How far float16 moves the length of a unit vector: half of it by the rounded norm, half by the rounded quotients."""
 
-_LABELLED = re.compile(r"(?P<path>.+?)\s+(?:(?P<label>\d+)|\{\s*['\"]label['\"]\s*:\s*(?P<named>\d+)\s*[,}].*)")
+_LABELLED = re.compile(r"(?P<path>.+?)\s+(?:(?P<label>\d+)|\{\s*['\"]label['\"]\s*:\s*(?P<named>\d+)\s*(?:,.*)?\})")
 
 
 def unit_vectors(path: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 from data_prep.encoder import Encoder, load_encoder
 from data_prep.errors import UserError
 from data_prep.files import locked, read_manifest, write_manifest, write_text
-from data_prep.memory import PATTERNS, Memory
+from data_prep.memory import KINDS_OF_FILES, Memory
 from data_prep.memory_files import check_kept, drop_others, keep
 from data_prep.names import folded
 from data_prep.recipe import load_saved_recipe, recipe_yaml
@@ -114,9 +114,9 @@ class KeptMemory:
         names = self._written("names", self.names, _of_names(self.manifest))
         self.manifest = names | {"images": images, "recipe": recipe}
         write_manifest(self.folder / MANIFEST, self.manifest)
-        drop_others(self.folder, ("recipe-*.yaml",), recipe)
-        drop_others(self.folder / "images", PATTERNS, images["files"])
-        drop_others(self.folder / "names", PATTERNS, names["files"])
+        drop_others(self.folder, {"recipe": ".yaml"}, recipe)
+        drop_others(self.folder / "images", KINDS_OF_FILES, images["files"])
+        drop_others(self.folder / "names", KINDS_OF_FILES, names["files"])
 
     def _written(self, what: str, memory: Memory, before: dict | None) -> dict:
         if before and (before["next_id"], before["entries"]) == (memory.next_id, len(memory)):

@@ -34,8 +34,8 @@ from data_prep.memory_files import Entry, check_kept, drop_others, keep, read_en
 from data_prep.memory_index import VectorIndex, unit_block
 from data_prep.settings import RetrieverArgs
 
-PATTERNS = ("index-*.faiss", "entries-*.jsonl")
-"""The files that ``Memory.write`` writes."""
+KINDS_OF_FILES = {"index": ".faiss", "entries": ".jsonl"}
+"""What ``Memory.write`` writes: suffixes by stem."""
 
 _OWN = ("encoder", "dimension", "entries", "next_id", "index", "trained_on", "metric", "parts", "files")
 _EXACT_SHARE = 0.25  # of the entries: who asks for so many gets them all, also of an approximate index
@@ -195,7 +195,7 @@ class Memory:
         """
         manifest = self.write(folder)
         write_manifest(folder / "manifest.json", manifest)
-        drop_others(folder, PATTERNS, manifest["files"])
+        drop_others(folder, KINDS_OF_FILES, manifest["files"])
 
     @classmethod
     def read(

@@ -171,6 +171,7 @@ def main(arguments: list[str]) -> None:
     """Reads the command line and does what it says."""
     known = len(arguments) >= 2 and arguments[0] in COMMANDS
     check(known, "give build, import, add, remove or check, and a FOLDER; see --help")
+    check(not Path(arguments[1]).is_file(), f"{arguments[1]}: is a file; give the memory's folder")
     own = dict(_OWN_KEYS[arguments[0]])
     rest = []
     for argument in arguments[2:]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from data_prep.errors import UserError
 from data_prep.files import file_hash, part_path, write_text
+
+_DIGITS = 16  # of a content's hash, in a file's name
 
 Named = dict[str, dict]
 """Files by name, each with its ``sha256`` and ``bytes``."""
@@ -50,7 +52,7 @@ def keep(folder: Path, stem: str, suffix: str, write: Callable[[Path], None]) ->
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         digest, size = file_hash(part), part.stat().st_size
-        name = f"{stem}-{digest[:16]}{suffix}"
+        name = f"{stem}-{digest[:_DIGITS]}{suffix}"
         os.replace(part, folder / name)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -71,9 +73,15 @@ def check_kept(folder: Path, files: Named, remedy: str) -> None:
             raise UserError(f"{path}: missing or damaged; {remedy}")
 
 
-def drop_others(folder: Path, patterns: Iterable[str], named: Mapping) -> None:
-    """Removes files of some patterns that a manifest no longer names, and what killed commands left half-written."""
-    for pattern in (*patterns, ".*.part"):
+def drop_others(folder: Path, kinds: Mapping[str, str], named: Named) -> None:
+    """Removes what ``keep`` wrote and a manifest no longer names, and what killed commands left half-written.
+
+    Args:
+        folder: Where.
+        kinds: Suffixes by stem.
+        named: What stays.
+    """
+    for pattern in (*(f"{stem}-{'[0-9a-f]' * _DIGITS}{suffix}" for stem, suffix in kinds.items()), ".*.part"):
         for old in folder.glob(pattern):
             if old.name not in named:
                 old.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from importlib import import_module
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import faiss
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_prep import faiss_vectors
 from data_prep.encoder import embed_images
@@ -87,7 +90,7 @@ def test_without_class_names_the_pictures_folders_name_them():
     labels = [0, 0, 1, 2]
     paths = [line.rpartition(" ")[0] for line in lines_of(labels)]
     assert names_by_folder(paths, labels) == ["Basset Hound", "Boxer", "Egyptian Mau"]
-    for where, given in (
+    for where, numbers in (
         (["images/a.jpg", "images/b.jpg"], [0, 1]),  # all in one folder
         (["x/a.jpg", "y/b.jpg"], [0, 2]),  # a label without pictures
         (["x/a.jpg", "y/b.jpg"], [0, 10**12]),
@@ -95,7 +98,7 @@ def test_without_class_names_the_pictures_folders_name_them():
         (["a.jpg"], [0]),
     ):
         with pytest.raises(UserError, match="give classnames=FILE"):
-            names_by_folder(where, given)
+            names_by_folder(where, numbers)
 
 
 def test_labels_are_read_in_both_forms_and_of_paths_with_blanks(tmp_path):
@@ -103,6 +106,17 @@ def test_labels_are_read_in_both_forms_and_of_paths_with_blanks(tmp_path):
         "\ufeff/d/a b.jpg 3\n/d/c.jpg {'label': 12, 'classname': 'DC-10'}\n/d/e.jpg {'label': 0}\n\n"
     )
     assert read_labels(tmp_path / "a.txt") == (["/d/a b.jpg", "/d/c.jpg", "/d/e.jpg"], [3, 12, 0])
+
+
+paths = st.text(st.sampled_from("ab 1{}':,/."), min_size=1).filter(lambda path: path == path.strip())
+
+
+@given(st.lists(st.tuples(paths, st.integers(0, 10**6), st.booleans()), min_size=1))
+def test_any_path_and_label_come_back(rows):
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "list.txt"
+        file.write_text("".join(f"{path} {{'label': {n}}}\n" if named else f"{path} {n}\n" for path, n, named in rows))
+        assert read_labels(file) == ([path for path, _, _ in rows], [n for _, n, _ in rows])
 
 
 @pytest.mark.parametrize(

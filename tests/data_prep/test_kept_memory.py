@@ -62,7 +62,7 @@ class Killed(BaseException):
 
 
 def kill_at(patched: pytest.MonkeyPatch, number: int) -> list[str]:
-    """Ends the code before the so many-th rename or removal of a file; returns what was done."""
+    """Ends the code before a rename or removal of a file, by its number from 0; returns what was done."""
     done: list[str] = []
 
     def counted(act):
@@ -102,9 +102,11 @@ def test_killed_at_any_write_the_memory_is_the_old_one_or_the_new(folder, encode
     assert seen.count(old) >= 5 and seen.count(new) >= 3  # killed before the manifest is there, and in tidying up
     # What a killed command left is gone after the next.
     (folder / "images" / ".index.faiss.host-1-ab.part").write_text("half")
+    (folder / "recipe-notes.yaml").write_text("the user's own")
     add_class(folder, "another")
     assert len(list(folder.rglob("*.part"))) == 0
-    assert len(list(folder.rglob("*"))) == 9  # two folders, two files in each, manifest, recipe and lock
+    # Two folders, two files in each, manifest, recipe and lock, and what is not the commands'.
+    assert len(list(folder.rglob("*"))) == 10 and (folder / "recipe-notes.yaml").exists()
 
 
 def test_commands_that_change_a_memory_at_once_all_have_their_way(folder):

@@ -97,6 +97,7 @@ def test_what_changes_a_memory_holds_its_lock_from_reading_to_writing(memory, pl
         (["check", "MEM", "k=0"], "k=0"),
         (["check", "nowhere"], "nowhere: no memory there"),
         (["check"], "a FOLDER"),
+        (["check", __file__], "test_memory_command.py: is a file; give the memory's folder"),
         (["grow", "MEM"], "build, import, add, remove or check"),
         (["build", "other", *BUILD, "part=tests"], "part=tests: must be one of tuning"),
         (["add", "MEM", "name=x", "retriever.dtype=bfloat16"], "this memory was made with encoder nano-clip-"),
