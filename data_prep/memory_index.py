@@ -193,9 +193,10 @@ class VectorIndex:
             UserError: The disk refuses.
         """
         try:
-            faiss.write_index(self.index, str(path))
-        except RuntimeError as error:  # as FAISS says it, with its own source lines
-            raise UserError(f"{path}: not written; is the disk full? FAISS says: {error}") from None
+            with open(path, "wb") as file:  # Python's: FAISS's own says nothing of a disk that is full on closing
+                faiss.write_index(self.index, faiss.PyCallbackIOWriter(file.write))
+        except OSError as error:
+            raise UserError(f"{path}: not written: {error.strerror}; give the command again when it can be") from None
 
     @classmethod
     def read(cls, path: Path, kind: str, trained_on: int, ids: np.ndarray, args: RetrieverArgs) -> VectorIndex:

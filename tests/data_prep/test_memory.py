@@ -243,6 +243,14 @@ def test_any_course_of_adding_and_removing_equals_a_plain_list(course, kind):
         assert [sorted(row) for row in ids.tolist()] == [list(plain)] * 3
 
 
+@pytest.mark.parametrize(
+    ("path", "said"), [("/dev/full", "No space left on device"), ("gone/index.faiss", "No such file or directory")]
+)
+def test_a_disk_that_refuses_the_index_is_named(memory, tmp_path, path, said):
+    with pytest.raises(UserError, match=f"{path}: not written: {said}; give the command again"):
+        memory.index.write(tmp_path / path)
+
+
 def test_the_default_is_exact_until_it_would_be_slow():
     assert kind_for("auto", FLAT_MOST) == "flat"
     assert kind_for("auto", FLAT_MOST + 1) != "flat"
