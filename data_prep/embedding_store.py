@@ -2,6 +2,7 @@
 
 A folder belongs to one encoder. Every process writes part files of its own, under a temporary name
 that is then renamed, so that processes, machines and killed runs can share the folder without locks.
+A part carries the checksums of its keys and vectors, which are compared whenever it is read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from data_prep.errors import UserError
-from data_prep.files import write_json
+from data_prep.files import REMAKE, part_path, write_json
 
 KEY = "S32"
 
@@ -24,6 +25,13 @@ KEY = "S32"
 def _raw(keys: Sequence[str]) -> np.ndarray:
     """SHA-256 keys as 32-byte values, shape ``[n]``."""
     return np.frombuffer(bytes.fromhex("".join(keys)), KEY)
+
+
+def _checksum(values: np.ndarray) -> str:
+    """SHA-256 of an array: its type, shape and content."""
+    digest = hashlib.sha256(f"{values.dtype.str}{values.shape}".encode())
+    digest.update(np.ascontiguousarray(values))
+    return digest.hexdigest()
 
 
 class EmbeddingStore:
@@ -40,9 +48,14 @@ class EmbeddingStore:
     def _tensor(self, part: Path, name: str) -> np.ndarray:
         try:
             with safe_open(part, "np") as file:
-                return file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{part}: damaged ({error}); delete it to have it made again") from None
+                values, checksums = file.get_tensor(name), file.metadata() or {}
+        except SafetensorError as error:
+            raise UserError(f"{part}: damaged ({error}); {REMAKE}") from None
+        except OSError as error:
+            raise UserError(f"{part}: cannot be read ({error})") from None
+        if checksums.get(name) != _checksum(values):
+            raise UserError(f"{part}: damaged (the checksum of its {name} differs); {REMAKE}")
+        return values
 
     def _places(self, keys: Sequence[str]) -> tuple[list[Path], np.ndarray, np.ndarray]:
         """The parts, and for each key its part (-1 where none has it) and its row there."""
@@ -91,7 +104,14 @@ class EmbeddingStore:
         if not self.folder.exists():
             write_json(self.folder / "encoder.json", self.facts)
         name = hashlib.sha256("".join(keys).encode()).hexdigest()[:24]
-        part = self.folder / f".{name}.{os.getpid()}.tmp"
-        raw = _raw(keys).view(np.uint8).reshape(len(keys), -1)
-        save_file({"keys": raw, "vectors": np.ascontiguousarray(vectors, np.float32)}, part)
-        os.replace(part, self.folder / f"part-{name}.safetensors")
+        path = self.folder / f"part-{name}.safetensors"
+        tensors = {
+            "keys": _raw(keys).view(np.uint8).reshape(len(keys), -1),
+            "vectors": np.ascontiguousarray(vectors, np.float32),
+        }
+        part = part_path(path)
+        try:
+            save_file(tensors, part, {what: _checksum(values) for what, values in tensors.items()})
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)

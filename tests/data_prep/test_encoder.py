@@ -213,6 +213,21 @@ def test_a_damaged_part_of_the_cache_is_named(encoder, samples, tmp_path):
         embed_images(encoder, samples, ARGS, tmp_path)
 
 
+def test_a_damaged_vector_is_not_used_and_the_advice_leads_back_to_the_same_bytes(encoder, samples, tmp_path):
+    """One flipped sign leaves the vector's length as it was."""
+    first = embed_images(encoder, samples, ARGS, tmp_path)
+    embed_names(encoder, ["a bend", "a cross"], ARGS, tmp_path)
+    for part in tmp_path.glob("embeddings-*/part-*.safetensors"):
+        whole = part.read_bytes()
+        sign = whole.find(safetensors.torch.load(whole)["vectors"].numpy().tobytes()) + 3
+        part.write_bytes(whole[:sign] + bytes([whole[sign] ^ 0x80]) + whole[sign + 1 :])
+    with pytest.raises(UserError, match=r"the checksum of its vectors differs\); delete it to have it made again"):
+        embed_images(encoder, samples, ARGS, tmp_path)
+    for part in tmp_path.glob("embeddings-*/part-*.safetensors"):
+        part.unlink()
+    assert embed_images(encoder, samples, ARGS, tmp_path).tobytes() == first.tobytes()
+
+
 def test_another_architecture_on_the_same_weights_is_another_encoder(encoder, tmp_path):
     """Heads leave no trace in the weights."""
     model = copy_of_nano_clip(tmp_path / "nano-clip")

@@ -1,0 +1,58 @@
+"""The embedding cache: what is read is what was written, or the damaged part is named."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from data_prep.embedding_store import EmbeddingStore
+from data_prep.errors import UserError
+
+KEYS = [hashlib.sha256(bytes([n])).hexdigest() for n in range(3)]
+VECTORS = np.eye(3, 4, dtype=np.float32)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = EmbeddingStore(tmp_path / "embeddings", {"model": "m"})
+    store.write(KEYS, VECTORS)
+    return store
+
+
+def test_any_flipped_bit_is_noticed_or_harmless(store):
+    """A vector whose sign is flipped in one place keeps its length, so nothing else would notice."""
+    (part,) = store.folder.glob("part-*")
+    whole, noticed = part.read_bytes(), 0
+    for place in range(len(whole)):
+        flipped = bytes([whole[place] ^ 1 << place % 8])
+        part.write_bytes(whole[:place] + flipped + whole[place + 1 :])
+        try:
+            assert np.array_equal(store.read(KEYS), VECTORS), place
+        except UserError as error:
+            assert f"{part}: damaged" in str(error) and "delete it to have it made again" in str(error)
+            noticed += 1
+    # Only the header's spaces may change unseen.
+    assert noticed > 0.95 * len(whole)
+
+
+def test_a_part_without_checksums_is_not_believed(store):
+    from safetensors.numpy import load_file, save_file
+
+    (part,) = store.folder.glob("part-*")
+    save_file(load_file(part), part)
+    with pytest.raises(UserError, match="the checksum of its keys differs"):
+        store.missing(KEYS)
+
+
+def test_a_write_that_fails_leaves_nothing_behind(store, monkeypatch):
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("data_prep.embedding_store.save_file", full)
+    before = sorted(store.folder.iterdir())
+    with pytest.raises(OSError, match="No space left"):
+        store.write(KEYS[:1], VECTORS[:1])
+    assert sorted(store.folder.iterdir()) == before
