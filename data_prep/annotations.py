@@ -40,6 +40,7 @@ class Annotations:
         truth: Its content, checked, for scoring; V3Det's categories with their ``ancestors`` where the tree is there.
         categories: Category id by label.
         names: Class name by label, distinct, with spaces for underscores.
+        texts: The same without the numbers of classes of one name, for the encoder's prompts.
         synonyms: Other names by label, where the file has them.
     """
 
@@ -48,6 +49,7 @@ class Annotations:
     truth: dict
     categories: tuple[int, ...]
     names: tuple[str, ...]
+    texts: tuple[str, ...]
     synonyms: dict[int, tuple[str, ...]]
 
     @property
@@ -194,6 +196,7 @@ def read_annotations(path: Path, form: str) -> Annotations:
         truth,
         tuple(record["id"] for record in categories),
         told_apart(names),
+        tuple(names),
         {label: _others(record, names[label]) for label, record in enumerate(categories)},
     )
 

@@ -23,13 +23,21 @@ def _cached_memory(
     cache: Path,
     encoder: Encoder,
     entries: list[Entry],
+    texts: Sequence[str],
     templates: Sequence[str],
     vectors: Callable[[], np.ndarray],
     args: RetrieverArgs,
 ) -> Memory:
     kind = kind_for(args.index, len(entries))
     how = {"flat": None, "hnsw": [args.hnsw.links, args.hnsw.build_width], "ivf": args.ivf.lists}[kind]
-    depends = [encoder.id, list(templates), [[e.label, e.modality, e.key, e.digest] for e in entries], kind, how]
+    depends = [
+        encoder.id,
+        list(templates),
+        list(texts),
+        [[e.label, e.modality, e.key, e.digest] for e in entries],
+        kind,
+        how,
+    ]
     folder = cache / f"memory-{fingerprint(depends)}"
     if not (folder / "manifest.json").exists():
         facts = {"encoder_facts": encoder.facts, "templates": list(templates)}
@@ -42,7 +50,7 @@ def _cached_memory(
 def image_memory(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArgs, cache: Path) -> Memory:
     """A memory of images, built or found in the cache."""
     entries = [Entry(s.label, "image", s.key, s.digest) for s in samples]
-    return _cached_memory(cache, encoder, entries, (), lambda: embed_images(encoder, samples, args, cache), args)
+    return _cached_memory(cache, encoder, entries, (), (), lambda: embed_images(encoder, samples, args, cache), args)
 
 
 def name_memory(
@@ -52,13 +60,27 @@ def name_memory(
     args: RetrieverArgs,
     cache: Path,
     synonyms: Mapping[int, Sequence[str]] | None = None,
+    texts: Sequence[str] | None = None,
 ) -> Memory:
-    """A memory of class names, and of their synonyms where some are given, built or found in the cache."""
-    told = [(label, text) for label in labels for text in (names[label], *(synonyms or {}).get(label, ()))]
-    texts = [text for _, text in told]
-    entries = [Entry(label, "name", text) for label, text in told]
+    """A memory of class names, and of their synonyms where some are given, built or found in the cache.
+
+    Args:
+        encoder: Makes the vectors.
+        labels: The classes.
+        names: Class names by label, each class's own.
+        args: Templates and index.
+        cache: Folder of caches.
+        synonyms: Other names by label.
+        texts: What is embedded in place of each name; by default the name. Where names are numbered because several
+            classes have one, the number says nothing of what is seen.
+    """
+    embedded: list[tuple[Entry, str]] = []
+    for label in labels:
+        embedded.append((Entry(label, "name", names[label]), (texts or names)[label]))
+        embedded += [(Entry(label, "name", other), other) for other in (synonyms or {}).get(label, ())]
+    entries, shown = [entry for entry, _ in embedded], [text for _, text in embedded]
     return _cached_memory(
-        cache, encoder, entries, args.templates, lambda: embed_names(encoder, texts, args, cache), args
+        cache, encoder, entries, shown, args.templates, lambda: embed_names(encoder, shown, args, cache), args
     )
 
 
@@ -129,6 +151,6 @@ def memories_of(
     if shots is not None and shots > 0:
         samples = kept_shots(samples, shots, seed, recipe.data.draw, cache)
     args = prompted(recipe.retriever, dataset)
-    names = name_memory(encoder, dataset.labels(part), dataset.names, args, cache)
+    names = name_memory(encoder, dataset.labels(part), dataset.names, args, cache, texts=dataset.texts)
     images = None if shots == 0 else image_memory(encoder, samples, recipe.retriever, cache)
     return Memories(images, names)

@@ -74,7 +74,7 @@ def _build(folder: Path, own: dict[str, str], settings: list[str]) -> None:
     recipe.retriever = prompted(recipe.retriever, dataset)  # kept in the memory's recipe, for what is added later
     args, cache = recipe.retriever, Path(recipe.cache)
     images = image_memory(encoder, dataset.parts[own["part"]], args, cache)
-    names = name_memory(encoder, dataset.labels(own["part"]), dataset.names, args, cache)
+    names = name_memory(encoder, dataset.labels(own["part"]), dataset.names, args, cache, texts=dataset.texts)
     _say(KeptMemory.create(folder, recipe, images, names))
 
 

@@ -29,7 +29,7 @@ from data_prep.shards import write_shards
 
 log = logging.getLogger(__name__)
 
-_VERSION = 2  # of the examples and their files: raise it when either changes
+_VERSION = 3  # of the examples and their files: raise it when either changes
 _CUTS = (1, 3, 5, 10, 20, 50)
 
 # What decides the examples of a part beside its data, encoder and memories.
@@ -74,7 +74,7 @@ def _facts(
         "encoder": encoder.id,
         "queries": fingerprint([[s.key, s.label, s.digest] for s in dataset.parts[part]]),
         "memory": fingerprint(held),
-        "names": fingerprint(list(dataset.names)),
+        "names": fingerprint([list(dataset.names), list(dataset.texts)]),
         "synonyms": fingerprint([[label, list(forms)] for label, forms in sorted(dataset.synonyms.items())]),
         "mining": settings,
         "sources": list(mining.memories),
@@ -83,7 +83,7 @@ def _facts(
         "templates": prompted(retriever, dataset).templates,
         "pool": retriever.pool,
         "fusion": retriever.fusion,
-        "scores": [retriever.aggregate, retriever.top_m, retriever.unit],
+        "scores": [retriever.aggregate, retriever.top_m],
         "index": [retriever.index, asdict(retriever.hnsw), asdict(retriever.ivf)],
     }
     drawn = mining.k_max is not None or mining.easy or mining.names == "synonyms"
@@ -140,8 +140,9 @@ def mine(
     counts: Counter = Counter()
     recall: dict[str, dict] = {}
     facts |= {"skipped": dict(dataset.skipped), "counts": counts, "recall": recall}  # filled as examples are made
+    search = replace(retriever, unit=mining.unit)
     searches = {
-        source: Neighbours(memories, source, mining.unit, xq, mining.depth, retriever, dataset.names, exclude)
+        source: Neighbours(memories, source, xq, mining.depth, search, dataset.names, exclude)
         for source in mining.memories
     }
     kept = _with_likeness(_examples(dataset, samples, searches, mining, processes, counts, recall), memories.names)

@@ -14,7 +14,6 @@ from data_prep.lots import lot
 from data_prep.memories import Memories
 from data_prep.memory import Memory
 from data_prep.records import Candidate, Sample
-from data_prep.retrieve import nearest_entries
 from data_prep.settings import RetrieverArgs
 
 log = logging.getLogger(__name__)
@@ -129,7 +128,6 @@ class Neighbours:
     Attributes:
         memories: What candidates come from.
         source: ``image``, ``name`` or ``fused``.
-        unit: ``class`` or ``image``.
         xq: Unit queries of shape ``[nq, d]``.
         depth: Candidates for each.
         retriever: Search settings.
@@ -139,7 +137,6 @@ class Neighbours:
 
     memories: Memories
     source: str
-    unit: str
     xq: np.ndarray
     depth: int
     retriever: RetrieverArgs
@@ -150,8 +147,4 @@ class Neighbours:
         """Candidates by query, best first."""
         xq = self.xq[rows]
         exclude = [self.exclude[row] for row in rows] if self.exclude else None
-        if self.unit == "class" or self.source == "fused":
-            return self.memories.candidates(self.source, xq, self.depth, self.retriever, self.names, exclude)
-        memory = self.memories.images if self.source == "image" else self.memories.names
-        found = nearest_entries(memory, xq, self.depth, self.retriever.pool, exclude)
-        return [tuple(Candidate(label, self.names[label], score) for label, score in row) for row in found]
+        return self.memories.candidates(self.source, xq, self.depth, self.retriever, self.names, exclude)

@@ -70,12 +70,13 @@ def _one_of_each_name(found: dict[str, list[Path]]) -> dict[str, list[Path]]:
     return joined
 
 
-def own_classes(recipe: Recipe) -> tuple[RetrieverArgs, dict[str, list[str]]]:
+def own_classes(recipe: Recipe) -> tuple[RetrieverArgs, dict[str, list[str]], dict[str, str]]:
     """The classes of a recipe's own test split, with the images that its evaluation draws first.
 
     Returns:
-        tuple[RetrieverArgs, dict[str, list[str]]]: The retriever's settings with the data set's templates, and image
-        files by class name; none where the evaluation has names alone.
+        tuple[RetrieverArgs, dict[str, list[str]], dict[str, str]]: The retriever's settings with the data set's
+        templates; image files by class name, none where the evaluation has names alone; and what the encoder reads for
+        each name.
     """
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("test_memory",))
     found: dict[str, list[str]] = {dataset.names[label]: [] for label in dataset.labels("test_memory")}
@@ -84,7 +85,7 @@ def own_classes(recipe: Recipe) -> tuple[RetrieverArgs, dict[str, list[str]]]:
         pool, draw = dataset.parts["test_memory"], recipe.data.draw
         for sample in kept_shots(pool, args.shots[0], args.seeds[0], draw, Path(recipe.cache)):
             found[dataset.names[sample.label]].append(sample.path)
-    return prompted(recipe.retriever, dataset), found
+    return prompted(recipe.retriever, dataset), found, dict(zip(dataset.names, dataset.texts, strict=True))
 
 
 @torch.inference_mode()
@@ -115,19 +116,21 @@ class ClassMemory:
         encoder: Embeds images and names.
         recipe: The retriever's settings, ``eval.candidates``, and the cache.
         classes: A folder with a folder of images per class, image files by class name, or names alone.
+        texts: What the encoder reads for a name that is not listed as it is; see ``Dataset.texts``.
 
     Raises:
         UserError: There are no classes, or an image is missing or does not decode; with ``data.on_error=skip`` it is
             left out and counted in the log.
     """
 
-    def __init__(self, encoder: Encoder, recipe: Recipe, classes: Classes):
+    def __init__(self, encoder: Encoder, recipe: Recipe, classes: Classes, texts: Mapping[str, str] | None = None):
         self.encoder, self.recipe = encoder, recipe
         by_name = example_images(classes)
         cache, retriever = Path(recipe.cache), recipe.retriever
         self._names = tuple(by_name)  # by label, also of classes that were removed
         samples = self._samples([(label, file) for label, own in enumerate(by_name.values()) for file in own])
-        names = name_memory(encoder, range(len(self._names)), self._names, retriever, cache)
+        shown = [(texts or {}).get(name, name) for name in self._names]
+        names = name_memory(encoder, range(len(self._names)), self._names, retriever, cache, texts=shown)
         self.memories = Memories(image_memory(encoder, samples, retriever, cache) if samples else None, names)
         self._paths = {sample.digest: sample.path for sample in samples}
 

@@ -82,7 +82,7 @@ class NamedBoxes:
         args, cache = replace(recipe.retriever, templates=templates, unit="class", aggregate="best"), Path(recipe.cache)
         synonyms = named.synonyms if recipe.detection.synonyms else None
         labels = range(len(named.names))
-        memory = name_memory(encoder, labels, named.names, args, cache, synonyms)
+        memory = name_memory(encoder, labels, named.names, args, cache, synonyms, named.texts)
         regions = [proposal.region for proposal in self.proposals.found]
         xq = embed_regions(encoder, regions, args, cache)
         self.candidates = Memories(None, memory).candidates("name", xq, recipe.eval.k, args, named.names)

@@ -205,7 +205,8 @@ class Naming:
         recipe, names, cache = self.recipe, self.dataset.names, Path(self.recipe.cache)
         args = prompted(recipe.retriever, self.dataset)
         xq = embed_images(encoder, queries, args, cache)
-        true = name_memory(encoder, self.dataset.labels(recipe.eval.split), names, args, cache)
+        labels = self.dataset.labels(recipe.eval.split)
+        true = name_memory(encoder, labels, names, args, cache, texts=self.dataset.texts)
         yield from told_lines(queries, names, Memories(None, true).candidates("name", xq, 1, args, names))
         if self.given is None and recipe.discover.alone:
             alone = guess_names(recipe, queries, self.adapter, self._naming_answers, "alone")

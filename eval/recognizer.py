@@ -56,6 +56,7 @@ class Recognizer:
         classes: What to remember; see ``remember``.
         fusions: Fitted fusions by kind of memory; without any the ranker's order stands and every image is ranked.
         refusal: Fitted threshold for unknown classes, or None.
+        texts: What the encoder reads for a name that is not listed as it is.
     """
 
     def __init__(
@@ -65,10 +66,11 @@ class Recognizer:
         classes: Classes,
         fusions: Mapping[str, Fusion] | None = None,
         refusal: Refusal | None = None,
+        texts: Mapping[str, str] | None = None,
     ):
         self.ranker, self.encoder, self.recipe = ranker, encoder, ranker.recipe
         self.fusions, self.refusal = fusions or {}, refusal
-        self.remember(classes)
+        self.remember(classes, texts)
 
     @classmethod
     def from_pretrained(cls, run: str | Path, classes: Classes | None = None, *settings: str) -> Recognizer:
@@ -95,22 +97,23 @@ class Recognizer:
                 f"{path}: nothing fitted yet; first run "
                 f"python -m eval.run --ckpt {run} --split development --mode {recipe.ranker.mode} eval.fusion=true"
             )
-        encoder = load_encoder(recipe.retriever)
+        encoder, texts = load_encoder(recipe.retriever), None
         if classes is None:
-            recipe.retriever, classes = own_classes(recipe)
-        return cls(ranker, encoder, classes, fusions if recipe.eval.fusion else {}, refusal)
+            recipe.retriever, classes, texts = own_classes(recipe)
+        return cls(ranker, encoder, classes, fusions if recipe.eval.fusion else {}, refusal, texts)
 
-    def remember(self, classes: Classes) -> None:
+    def remember(self, classes: Classes, texts: Mapping[str, str] | None = None) -> None:
         """Replaces the memory; nothing is trained. ``memory.add`` and ``memory.remove`` change it by a class.
 
         Args:
             classes: A folder with a folder of images per class, image files by class name, or names alone.
+            texts: What the encoder reads for a name that is not listed as it is.
 
         Raises:
             UserError: An image is missing or does not decode; with ``data.on_error=skip`` it is left
                 out and counted in the log.
         """
-        self.memory = ClassMemory(self.encoder, self.recipe, classes)
+        self.memory = ClassMemory(self.encoder, self.recipe, classes, texts)
 
     @property
     def fusion(self) -> Fusion | None:

@@ -92,7 +92,7 @@ def start_projector(mllm: Mllm, dataset: Dataset, batch_size: int) -> None:
             projector.linear_1.weight /= scale
             projector.linear_1.bias /= scale
         hidden = F.pad(projector.act(projector.linear_1(tokens)), (0, 1), value=1.0).cpu().double()
-        ids = [mllm.answer_ids(NAMING, dataset.names[sample.label])[:-1] for sample in chosen]
+        ids = [mllm.answer_ids(NAMING, dataset.texts[sample.label])[:-1] for sample in chosen]
         names = torch.stack([words.weight[list(own)].mean(0) for own in ids]).cpu().double()
         gram += torch.einsum("ntd,nte->de", hidden, hidden)
         cross += torch.einsum("ntd,ne->de", hidden, names)

@@ -111,7 +111,7 @@ class NamingData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """All epochs as one stream of labelled conversations, from the position on."""
-        rows = _Named(self.dataset.parts["tuning"], self.dataset.names, self.recipe.trainer.feature_views)
+        rows = _Named(self.dataset.parts["tuning"], self.dataset.texts, self.recipe.trainer.feature_views)
         sampler = self._sampler(self.trainer.world_size, self.trainer.global_rank)
         return DataLoader(rows, batch_sampler=sampler, collate_fn=self._conversations)
 

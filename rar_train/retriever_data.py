@@ -24,7 +24,7 @@ class _Pairs(Rows):
     """Image and caption by (number, epoch); crop and template follow from seed, epoch and number alone."""
 
     def __init__(self, recipe: Recipe, views: Pixels | Features, samples: Sequence[Sample], dataset: Dataset):
-        self.views, self.samples, self.names, self.seed = views, samples, dataset.names, recipe.seed
+        self.views, self.samples, self.names, self.seed = views, samples, dataset.texts, recipe.seed
         self.templates = prompted(recipe.retriever, dataset).templates
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
@@ -81,7 +81,7 @@ class RetrieverData(L.LightningDataModule):
     def name_ids(self) -> Tensor:
         """The development classes' names as the views show them, shape ``[classes, templates, …]``."""
         templates = prompted(self.recipe.retriever, self.dataset).templates
-        texts = [template.format(self.dataset.names[label]) for label in self.labels for template in templates]
+        texts = [template.format(self.dataset.texts[label]) for label in self.labels for template in templates]
         return self.views.texts(texts).unflatten(0, (len(self.labels), len(templates)))
 
     def train_dataloader(self) -> DataLoader:

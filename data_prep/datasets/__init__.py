@@ -63,7 +63,7 @@ def read_dataset(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset
         raise UserError(f"data.name={args.name}: there are {', '.join(READERS)}")
     dataset = READERS[args.name](args, cache, parts)
     synonyms = read_synonyms(Path(args.root), dataset.names) if args.root else {}
-    return replace(dataset, names=told_apart(dataset.names), synonyms=synonyms)
+    return replace(dataset, names=told_apart(dataset.names), unnumbered=dataset.names, synonyms=synonyms)
 
 
 __all__ = ["FEW_SHOT", "FINE_GRAINED", "OWN", "READERS", "Dataset", "read_dataset"]

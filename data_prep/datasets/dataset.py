@@ -33,6 +33,7 @@ class Dataset:
         skipped: How many images were left out, by reason.
         synonyms: Other names of a class by label, where the data set has them.
         templates: The data set's own prompts around a class name, for a recipe that names none.
+        unnumbered: Class names as the data set has them, where ``names`` numbers classes of one name.
     """
 
     name: str
@@ -41,6 +42,12 @@ class Dataset:
     skipped: Counter = field(default_factory=Counter)
     synonyms: dict[int, tuple[str, ...]] = field(default_factory=dict)
     templates: tuple[str, ...] = ()
+    unnumbered: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What stands for each class in the encoder's prompts: classes of one name have one text, and one embedding."""
+        return self.unnumbered or self.names
 
     def labels(self, part: str) -> list[int]:
         """The classes that occur in a part, ascending."""

@@ -26,6 +26,7 @@ WRITERS = {"coco": write_coco, "lvis": write_lvis, "v3det": write_v3det}
 def test_classes_are_read_by_id_with_names_that_one_would_write(form, names, categories, tmp_path):
     found = read_annotations(WRITERS[form](tmp_path), form)
     assert found.names == names and found.categories == categories
+    assert found.texts == tuple(name.removesuffix(" (2)") for name in names), "the number tells the encoder nothing"
     assert found.label_of[categories[-1]] == len(categories) - 1
 
 

@@ -2,16 +2,19 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_prep import memory
+from data_prep.datasets import READERS, Dataset, read_dataset
 from data_prep.encoder import embed_names
 from data_prep.errors import UserError
 from data_prep.memories import Memories, memories_of, name_memory
 from data_prep.memory import Memory
-from data_prep.settings import Recipe, RetrieverArgs
+from data_prep.records import Sample
+from data_prep.settings import DataArgs, Recipe, RetrieverArgs
 from data_prep.shots import draw_shots, first_shots
 
 OWN = ("a shield: {}.", "{}, painted")
@@ -98,3 +101,21 @@ def test_a_damaged_memory_of_a_cache_is_made_again_as_the_error_says(encoder, tm
         again = name_memory(encoder, range(3), names, args, tmp_path)
         assert again.entries == held.entries
         assert np.array_equal(again.vectors(range(3)), held.vectors(range(3)))
+
+
+def test_numbers_of_classes_of_one_name_stay_out_of_the_prompts(recipe, encoder, monkeypatch):
+    """What is shown of "missile (2)" is a missile; a class that is really called so keeps its text."""
+    classes = ("missile", "crane", "missile", "crane (2)", "crane")
+    samples = [Sample(f"s{label}", "", label, f"d{label}") for label in range(5)]
+    monkeypatch.setitem(READERS, "folder", lambda *_: Dataset("twins", classes, {"test_memory": samples}))
+    read = read_dataset(DataArgs(name="folder"), Path(recipe.cache), ("test_memory",))
+    assert read.names == ("missile", "crane", "missile (2)", "crane (2)", "crane (3)")
+    assert read.texts == classes
+    memory = memories_of(recipe, encoder, read, "test_memory", 0, 0).names
+    assert [entry.key for entry in memory.entries] == list(read.names)
+    vectors = memory.vectors(range(5))
+    assert np.array_equal(vectors[0], vectors[2]) and np.array_equal(vectors[1], vectors[4])
+    assert abs(vectors[3] @ vectors[1]) < 0.9999
+    # The same names without numbers to leave out are another memory, not this one from the cache.
+    real = memories_of(recipe, encoder, replace(read, unnumbered=()), "test_memory", 0, 0).names
+    assert not np.array_equal(real.vectors([2]), vectors[2:3])

@@ -114,6 +114,15 @@ def test_insert_keeps_every_example_and_puts_a_missed_truth_last(mined):
             assert example.truth == 1
 
 
+@pytest.mark.parametrize("unit", ["class", "image"])
+def test_mining_and_retrieval_have_a_unit_each(mined, unit):
+    """The retriever's concerns evaluation: examples are those of ``mining.unit`` whatever it says."""
+    found = [mined(k=4, unit=unit, retriever=replace(RETRIEVER, unit=other)) for other in ("class", "image")]
+    assert found[0] == found[1]
+    distinct = [len({c.label for c in example.candidates}) == 4 for example in by_key(found[0]).values()]
+    assert all(distinct) == (unit == "class")
+
+
 def test_there_is_an_example_per_image_and_source(mined):
     assert {key.rsplit("-", 1)[1] for key in by_key(mined(k=4))} == {"image", "name"}
     assert len(by_key(mined(k=4, memories=["name"]))) == 12

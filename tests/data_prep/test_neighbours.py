@@ -39,10 +39,9 @@ def test_no_query_is_its_own_neighbour_nor_a_copys(count, classes, contents, see
         search = Neighbours(
             Memories(by_group(memory, copies.groups), None),
             "image",
-            unit_of,
             vectors,
             k,
-            RetrieverArgs(pool=1),
+            RetrieverArgs(pool=1, unit=unit_of),
             names,
             [copies.groups[s.digest] for s in samples],
         )

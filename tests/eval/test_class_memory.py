@@ -103,6 +103,13 @@ def test_classes_without_pictures_are_found_by_name(encoder, recipe, files):
     assert memory.add(NAMES[4]) == 0 and memory.classes[NAMES[4]] == 0
 
 
+def test_a_numbered_name_is_listed_with_its_number_and_embedded_without(encoder, recipe):
+    twins = ClassMemory(encoder, recipe, [NAMES[0], f"{NAMES[0]} (2)", NAMES[1]], {f"{NAMES[0]} (2)": NAMES[0]})
+    assert list(twins.classes) == [NAMES[0], f"{NAMES[0]} (2)", NAMES[1]]
+    vectors = twins.memories.names.vectors(range(3))
+    assert np.array_equal(vectors[0], vectors[1]) and not np.array_equal(vectors[0], vectors[2])
+
+
 def test_mistakes_leave_the_memory_as_it_was(encoder, recipe, files, tmp_path):
     memory = ClassMemory(encoder, recipe, {NAMES[0]: files[NAMES[0]]})
     (tmp_path / "bad.png").write_text("no picture")
