@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,15 +19,17 @@ from data_prep.embedding import PartWriter, check_norms, embed_missing
 from data_prep.embedding_store import EmbeddingStore
 from data_prep.errors import UserError
 from data_prep.files import fingerprint
-from data_prep.hub import settle_hub
 from data_prep.images import VERSION, open_image
+from data_prep.name_tokens import name_tokens
+from data_prep.open_clip_models import LOCAL, architecture, load_open_clip
+from data_prep.open_clip_models import NANO_CLIP as NANO_CLIP
 from data_prep.records import Sample
 from data_prep.regions import Region, open_region, region_key
 from data_prep.settings import RegionArgs, RetrieverArgs, TrainerArgs
 
 log = logging.getLogger(__name__)
 
-NANO_CLIP = Path(__file__).resolve().parent / "assets" / "nano-clip"
+_PROBE = "The quick brown fox jumps over 13 lazy dogs; Zoë's café."  # tokenizers differ in what they make of it
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,9 @@ def state_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _own_text_tower(name: str) -> dict:
-    """Has open_clip read a Hugging Face text tower's configuration where it lies beside the weights, not on a hub."""
-    import open_clip
-
-    folder = Path(name.removeprefix("local-dir:"))
-    if not name.startswith("local-dir:") or not (folder / "config.json").is_file():
-        return {}
-    text = open_clip.get_model_config(name)["text_cfg"]
-    if "hf_model_name" not in text:
-        return {}
-    return {"text_cfg": text | {"hf_model_name": str(folder), "hf_model_pretrained": False}}
+def encoder_id(name: str, facts: dict) -> str:
+    """Names an encoder by its content: weights from any path, or a tag's, are the same encoder where they are equal."""
+    return f"{name}-{fingerprint({key: value for key, value in facts.items() if key not in ('model', 'pretrained')})}"
 
 
 def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> Encoder:
@@ -88,64 +82,25 @@ def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> E
         UserError: No weights are named, or the model or its weights cannot be had; the message
             says how to point to a local copy.
     """
-    import open_clip
-
-    name = f"local-dir:{NANO_CLIP}" if args.model == "nano-clip" else args.model
-    carries_weights = name.startswith(("local-dir:", "hf-hub:"))
-    if carries_weights and args.pretrained:
-        raise UserError(
-            f"retriever.pretrained={args.pretrained}: {args.model} brings its own weights; leave it out, or name the "
-            "architecture as retriever.model"
-        )
-    known = open_clip.list_models()
-    if not carries_weights and name not in known:
-        near = difflib.get_close_matches(name, known, 3)
-        raise UserError(
-            f"retriever.model={name}: unknown to open_clip"
-            + (f"; near it are {', '.join(near)}" if near else "")
-            + "; nano-clip, local-dir:FOLDER and hf-hub:OWNER/NAME work too"
-        )
-    if not carries_weights and not args.pretrained:
-        tags = open_clip.list_pretrained_tags_by_model(name)
-        raise UserError(
-            f"retriever.model={name} needs retriever.pretrained: "
-            + (f"one of {', '.join(tags)}, or a path of weights" if tags else "a path of weights")
-        )
-    if not name.startswith("local-dir:") and not Path(args.pretrained or "").is_file():
-        settle_hub()
-    try:
-        model, augment, preprocess = open_clip.create_model_and_transforms(
-            name,
-            pretrained=None if carries_weights else args.pretrained,
-            precision={"float32": "fp32", "bfloat16": "bf16"}[args.dtype],
-            require_pretrained=True,
-            **_own_text_tower(name),
-        )
-        tokenize = open_clip.get_tokenizer(name)
-    except Exception as error:
-        raise UserError(
-            f"retriever.model={args.model} retriever.pretrained={args.pretrained}: could not be loaded "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). Without a network, give "
-            "retriever.pretrained=PATH of the weights' file, or retriever.model=local-dir:FOLDER with "
-            "open_clip_config.json beside the weights."
-        ) from None
-    model.eval()
+    model, augment, preprocess, tokenize = load_open_clip(args)
     facts = {
         "model": args.model,
         "pretrained": args.pretrained or "",
         "weights": state_hash(model),
         # Weights alone do not tell an architecture: heads and activations leave no trace in them.
-        "architecture": fingerprint([open_clip.get_model_config(name), repr(model)]),
-        "transform": f"images-{VERSION} {preprocess!r}",
+        "architecture": fingerprint([architecture(args, model), repr(model)]),
+        "tokens": fingerprint(tokenize([_PROBE]).tolist()),
+        "transform": f"images-{VERSION} {json.dumps(model.visual.preprocess_cfg, sort_keys=True)}",
         "dtype": args.dtype,
     }
+    name = "clip" if args.model.startswith(LOCAL) else Path(args.model).name
     return Encoder(
         model,
         preprocess,
         augment,
         tokenize,
         getattr(torch, args.dtype),
-        f"{Path(args.model).name}-{fingerprint(facts)}",
+        encoder_id(name, facts),
         facts,
         processes or TrainerArgs(),
     )
@@ -228,8 +183,7 @@ def embed_names(encoder: Encoder, names: Sequence[str], args: RetrieverArgs, cac
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the names.
     """
     templates = list(args.templates) or ["{}"]
-    texts = [template.format(name) for name in names for template in templates]
-    ids = encoder.tokenize(texts).unflatten(0, (len(names), len(templates)))
+    ids = name_tokens(encoder.tokenize, names, templates)
     keys = [hashlib.sha256(repr(rows).encode()).hexdigest() for rows in ids.tolist()]
     size = max(1, args.batch_size // len(templates))
     return _embed(encoder, _Names(ids, keys), keys, size, 0, "names", cache)

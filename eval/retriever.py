@@ -62,7 +62,7 @@ def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
     split, k = recipe.eval.split, recipe.eval.k
     dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
     truths = [sample.label for sample in dataset.parts[split]]
-    tuned = replace(recipe.retriever, model=f"local-dir:{run / 'model'}", pretrained=None)
+    tuned = replace(recipe.retriever, model=f"local-dir:{run / 'model'}", pretrained=None, tag=None)
     rows, hits, firsts = [], defaultdict(list), defaultdict(list)
     for which, args in (("before", recipe.retriever), ("after", tuned)):
         encoder = load_encoder(args, replace(recipe.trainer, num_nodes=1))

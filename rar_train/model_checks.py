@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from data_prep.encoder import NANO_CLIP
 from data_prep.errors import UserError
 from data_prep.hub import settle_hub
+from data_prep.open_clip_models import NANO_CLIP, check_named, trained_with
 from data_prep.settings import Recipe, RetrieverArgs
 from rar_train.backend import Mllm
 from rar_train.checks import Finding
@@ -31,19 +31,16 @@ def check_retriever(args: RetrieverArgs) -> list[Finding]:
         return [Finding("retriever", "ok", f"in {folder}")]
     if args.model.startswith("hf-hub:"):
         return [_fetchable("retriever", args.model.removeprefix("hf-hub:"), "retriever.model=local-dir:FOLDER")]
-    tags = open_clip.list_pretrained_tags_by_model(args.model)
-    if args.model not in open_clip.list_models():
-        raise UserError(
-            f"retriever.model={args.model}: unknown to open_clip; nano-clip, local-dir: and hf-hub: work too"
-        )
-    if args.pretrained and Path(args.pretrained).is_file():
+    check_named(args)
+    trained_with(args)
+    source = open_clip.get_pretrained_cfg(args.model, args.pretrained)
+    if not source and Path(args.pretrained).is_file():
         return [Finding("retriever", "ok", f"{args.model} with the weights in {args.pretrained}")]
-    if not args.pretrained or args.pretrained.lower() not in {tag.lower() for tag in tags}:
+    if not source:
         raise UserError(
             f"retriever.pretrained={args.pretrained}: no file, and no weights of {args.model}; there are "
-            f"{', '.join(tags)}"
+            f"{', '.join(open_clip.list_pretrained_tags_by_model(args.model))}"
         )
-    source = open_clip.get_pretrained_cfg(args.model, args.pretrained)
     place = "retriever.pretrained=PATH of a local copy"
     if source.get("hf_hub"):
         return [_fetchable("retriever", source["hf_hub"].rstrip("/"), place)]

@@ -13,8 +13,11 @@ from torch import nn
 
 from data_prep.datasets import read_dataset
 from data_prep.devices import accelerator_of
-from data_prep.encoder import NANO_CLIP, Encoder, load_encoder
+from data_prep.encoder import Encoder, load_encoder
 from data_prep.files import write_folder, write_json
+from data_prep.memories import prompted
+from data_prep.name_tokens import name_tokens
+from data_prep.open_clip_models import architecture
 from data_prep.settings import Recipe, check
 from rar_train.checkpoint import fit_from, last_checkpoint, steps_done
 from rar_train.monitor import progress_bar
@@ -50,6 +53,10 @@ def train_retriever(recipe: Recipe) -> Path:
     start = steps_done(checkpoint)
     tuning = recipe.retriever.tuning
     apart = tuning.towers == "projections"
+    if not apart:
+        name_tokens(
+            encoder.tokenize, dataset.texts, prompted(recipe.retriever, dataset).templates
+        )  # warns of cut names
     views = Features(recipe, encoder, dataset) if apart else Pixels(encoder, tuning.augment)
     data = RetrieverData(recipe, views, dataset, start)
     steps = data.steps
@@ -113,13 +120,10 @@ def save_open_clip(model: nn.Module, encoder: Encoder, recipe: Recipe, folder: P
         folder: Where to; it is whole or as it was before.
         facts: For the manifest.
     """
-    import open_clip
     from open_clip.tokenizer import HFTokenizer
 
-    name = f"local-dir:{NANO_CLIP}" if recipe.retriever.model == "nano-clip" else recipe.retriever.model
-    config = open_clip.get_model_config(name)
-    # Weights from elsewhere may bring their activation with them, which the architecture's name does not tell.
-    config["quick_gelu"] = any(type(module).__name__ == "QuickGELU" for module in model.modules())
+    # Weights bring their activation with them, which the architecture's name does not tell.
+    config = architecture(recipe.retriever, model)
     with write_folder(folder) as part:
         tokenizer = encoder.tokenize.tokenizer if isinstance(encoder.tokenize, HFTokenizer) else None
         write_open_clip(part, model, config, dict(model.visual.preprocess_cfg), tokenizer)

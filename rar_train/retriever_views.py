@@ -14,7 +14,7 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
 from data_prep.datasets import Dataset
-from data_prep.encoder import Encoder, embed_images, embed_names, state_hash
+from data_prep.encoder import Encoder, embed_images, embed_names, encoder_id, state_hash
 from data_prep.errors import UserError
 from data_prep.files import fingerprint
 from data_prep.images import open_image
@@ -68,7 +68,7 @@ class Features:
         self.images = {sample.digest: row for sample, row in zip(samples, images, strict=True)}
         bare = replace(recipe.retriever, templates=["{}"])
         templates = prompted(recipe.retriever, dataset).templates
-        texts = list(dict.fromkeys(template.format(name) for name in dataset.names for template in templates))
+        texts = list(dict.fromkeys(template.format(name) for name in dataset.texts for template in templates))
         self.by_text = dict(zip(texts, torch.from_numpy(embed_names(towers, texts, bare, cache)), strict=True))
 
     def shown(self, sample: Sample, seed: int) -> Tensor:
@@ -124,4 +124,4 @@ def towers_of(encoder: Encoder) -> Encoder:
     bare = copy.deepcopy(model)
     bare.visual.head, bare.text.proj = nn.Identity(), nn.Identity()
     facts = encoder.facts | {"weights": state_hash(bare), "architecture": fingerprint(repr(bare))}
-    return replace(encoder, model=bare, id=f"towers-{fingerprint(facts)}", facts=facts)
+    return replace(encoder, model=bare, id=encoder_id("towers", facts), facts=facts)

@@ -89,6 +89,10 @@ class RetrieverArgs:
     """``nano-clip``, an open_clip model name, ``local-dir:PATH`` or ``hf-hub:OWNER/NAME``."""
     pretrained: str | None = None
     """open_clip tag or path of weights; not needed with nano-clip, ``local-dir:`` and ``hf-hub:``."""
+    tag: str | None = None
+    """With a path of weights: the open_clip tag that they are or were tuned from, whose activation and preprocessing
+    they need; or ``default`` for weights that open_clip trained from scratch. None: those of all the model's tags where
+    they agree, else an error."""
     dtype: str = "float32"
     """What the encoder computes in: ``float32`` or ``bfloat16``. Embeddings are float32 either way."""
     templates: list[str] = field(default_factory=list)

@@ -185,6 +185,9 @@ def test_models_are_found_locally_or_fail_without_a_hub(offline, llava_folder, t
     assert retriever("retriever.model=ViT-B-16", "retriever.pretrained=openai").status == "failure"
     assert "openai" in retriever("retriever.model=ViT-B-16", "retriever.pretrained=opnai").found
     assert "unknown to open_clip" in retriever("retriever.model=ViT-B16").found
+    file = ("retriever.model=ViT-B-16", f"retriever.pretrained={llava_folder / 'model.safetensors'}")
+    assert "Set retriever.tag" in retriever(*file).found
+    assert retriever(*file, "retriever.tag=openai").status == "ok"
     assert retriever(f"retriever.model=local-dir:{tmp_path}").status == "failure"
 
 
