@@ -192,11 +192,13 @@ def load_open_clip(args: RetrieverArgs) -> tuple[nn.Module, Callable, Callable, 
         )
         tokenize = open_clip.get_tokenizer(name)
     except Exception as error:
+        by_tag = open_clip.get_pretrained_cfg(name, args.pretrained or "")
+        follows = f" with retriever.tag={args.pretrained}" if by_tag else ""
         raise UserError(
             f"retriever.model={args.model} retriever.pretrained={args.pretrained}: could not be loaded "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). Without a network, give "
-            "retriever.pretrained=PATH of the weights' file, or retriever.model=local-dir:FOLDER with "
-            "open_clip_config.json beside the weights."
+            f"retriever.pretrained=PATH of the weights' file{follows}, or "
+            "retriever.model=local-dir:FOLDER with open_clip_config.json beside the weights."
         ) from None
     return model.eval(), augment, preprocess, tokenize
 

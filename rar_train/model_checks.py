@@ -41,7 +41,7 @@ def check_retriever(args: RetrieverArgs) -> list[Finding]:
             f"retriever.pretrained={args.pretrained}: no file, and no weights of {args.model}; there are "
             f"{', '.join(open_clip.list_pretrained_tags_by_model(args.model))}"
         )
-    place = "retriever.pretrained=PATH of a local copy"
+    place = f"retriever.pretrained=PATH of a local copy with retriever.tag={args.pretrained}"
     if source.get("hf_hub"):
         return [_fetchable("retriever", source["hf_hub"].rstrip("/"), place)]
     kept = Path("~/.cache/clip").expanduser() / Path(source["url"]).name

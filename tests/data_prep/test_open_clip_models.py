@@ -39,6 +39,7 @@ def tiny(monkeypatch, tmp_path):
     place = {"file": files[False]}
     monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda *_, **__: str(place["file"]))
     monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: open_clip.tokenizer._tokenizer)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
     def choose(name: str) -> str:
         place["file"] = files[bool(configs[name].get("custom_text"))]
@@ -114,6 +115,16 @@ def test_a_file_of_a_model_whose_tags_differ_is_refused_without_its_tag(tiny):
     assert "QuickGELU, mean 0.481 0.458 0.408, deviation 0.269 0.261 0.276, bicubic, shortest: openai, " in said
     assert "GELU, mean 0.5 0.5 0.5, deviation 0.5 0.5 0.5, bicubic, shortest: laion2b_s32b_b82k" in said
     assert not is_quick(load_open_clip(RetrieverArgs(model="ViT-L-14", pretrained=file, tag="default"))[0])
+
+
+def test_who_cannot_fetch_a_tags_weights_learns_how_to_name_a_copy(monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"retriever\.pretrained=PATH .* with retriever\.tag=openai, or"):
+        load_open_clip(RetrieverArgs(model="ViT-B-16", pretrained="openai"))
 
 
 @pytest.mark.parametrize(
