@@ -117,7 +117,8 @@ def test_insert_keeps_every_example_and_puts_a_missed_truth_last(mined):
 @pytest.mark.parametrize("unit", ["class", "image"])
 def test_mining_and_retrieval_have_a_unit_each(mined, unit):
     """The retriever's concerns evaluation: examples are those of ``mining.unit`` whatever it says."""
-    found = [mined(k=4, unit=unit, retriever=replace(RETRIEVER, unit=other)) for other in ("class", "image")]
+    other = {"class": "image", "image": "class"}[unit]
+    found = [mined(k=4, unit=unit, retriever=replace(RETRIEVER, unit=retrieved)) for retrieved in (other, unit)]
     assert found[0] == found[1]
     distinct = [len({c.label for c in example.candidates}) == 4 for example in by_key(found[0]).values()]
     assert all(distinct) == (unit == "class")
