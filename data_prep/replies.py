@@ -11,6 +11,7 @@ import ast
 import json
 import re
 from collections.abc import Sequence
+from itertools import chain
 
 from data_prep.names import folded
 from data_prep.prompts import LETTERS
@@ -19,13 +20,18 @@ from data_prep.records import Ranking
 # A bracketed list of quoted strings or whole numbers. The alternatives exclude each other, so no reply takes long.
 _ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d+)"""
 _LIST = re.compile(rf"\[\s*{_ITEM}(?:\s*,\s*{_ITEM})*\s*,?\s*\]", re.DOTALL)
+_LISTED = re.compile(rf"{_LIST.pattern}|\[\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\]", re.DOTALL)
 _THINKING = re.compile(r"\A\s*<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _THOUGHT = re.compile(r"\A.*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
 _PREAMBLE = re.compile(r"\A.*\b(?:answer|ranking|order|result)(?:\s+is)?\W{0,3}:[*_]*", re.DOTALL | re.IGNORECASE)
 _SAID = re.compile(r"\banswer(?:\s+is)?\W{0,4}([a-z]|\d+)(?=[.,;)\]*]|\s*$)", re.IGNORECASE | re.MULTILINE)
 _MARKER = re.compile(r"\s*(?:[-*•‣·]|\(?(?:\d+|[A-Za-z])[.):])\s+(?=\S)")
-_BETWEEN = re.compile(r"[\s,;>|/→]+")
 _QUOTES = "\"'`*_“”‘’«»"
+_BETWEEN = re.compile(r"(?:[\s,;>|/→≻≥=]|-+>)+")
+_OPENING = re.compile(rf"[\s\[({{{_QUOTES}]*")
+_CLOSING = re.compile(rf"[\])}}{_QUOTES}]*(?:{_BETWEEN.pattern}|[\s.]*\Z)")
+_LABEL = r"[\[(]?(?:\d+|[A-Za-z])[\])]?"
+_CHAIN = re.compile(rf"(?<!\w){_LABEL}(?:\s*(?:>+|→|≻|-+>)\s*{_LABEL})+(?!\w)")
 
 
 class _Reader:
@@ -53,38 +59,58 @@ class _Reader:
     def literal(self, text: str) -> list[str]:
         """The bracketed Python or JSON list that holds most candidates, the first of equals.
 
-        Brackets that belong to a candidate's own name, as in ``row [3]``, are no list.
+        Several with nothing but separators between, as in ``[3] > [1] > [2]``, are one. Brackets that belong to a
+        candidate's own name, as in ``row [3]``, are no list.
         """
-        best: list[str] = []
-        for match in _LIST.finditer(text):
+        runs: list[list[list[str]]] = []
+        end = 0
+        for match in _LISTED.finditer(text):
             if self.is_in_a_name(match.group()):
                 continue
-            items = self.resolve([str(item) for item in _evaluated(match.group())])
-            if len(set(items) - {""}) > len(set(best) - {""}):
-                best = items
-        return best
+            if not runs or not _BETWEEN.fullmatch(text, end, match.start()):
+                runs.append([])
+            runs[-1].append(_items(match.group()))
+            end = match.end()
+        return self._most([items for run in runs for items in (*run, list(chain.from_iterable(run)))])
+
+    def _most(self, found: Sequence[Sequence[str]]) -> list[str]:
+        """The one of several lists that holds most candidates, the first of equals."""
+        resolved = (self.resolve(items) for items in found)
+        return max(resolved, key=lambda items: len(set(items) - {""}), default=[])
+
+    def ordered(self, text: str) -> list[str]:
+        """Labels within a sentence with signs between that say what goes first: three, or all where there are fewer."""
+        found = [_BETWEEN.split(match.group()) for match in _CHAIN.finditer(text)]
+        items = self._most([[part.strip("[]()") for part in parts] for parts in found])
+        return items if len(set(items) - {""}) >= min(3, len(self.names)) else []
 
     def inline(self, text: str) -> list[str]:
         """A text that is nothing but candidates, or nothing but labels, with separators between."""
-        text = folded(text).strip("[]{}. ")
-        names = self._consumed(text, self.longest_first)
+        text = folded(text)
+        names = self._consumed(text)
         if names:
             return names
-        parts = [part.strip("().:" + _QUOTES) for part in _BETWEEN.split(text)]
+        parts = [part.strip("()[].:" + _QUOTES) for part in _BETWEEN.split(text.strip("[]{}. "))]
         known = [self.labels[part] for part in parts if part in self.labels]
         return known if known and len(known) == len(parts) else []
 
-    def _consumed(self, text: str, words: Sequence[str]) -> list[str]:
+    def _consumed(self, text: str) -> list[str]:
         found, place = [], 0
         while place < len(text):
-            fits = (word for word in words if text.startswith(word, place))
-            word = next((w for w in fits if _BETWEEN.match(text[place + len(w) :]) or place + len(w) == len(text)), "")
+            word, place = self._next(text, place)
             if not word:
                 return []
             found.append(word)
-            rest = _BETWEEN.match(text, place + len(word))
-            place = rest.end() if rest else len(text)
         return found
+
+    def _next(self, text: str, place: int) -> tuple[str, int]:
+        """The candidate at a place, with quotes or brackets around it or not, and where the next one begins."""
+        for start in (place, _OPENING.match(text, place).end()):
+            for word in self.longest_first:
+                rest = _CLOSING.match(text, start + len(word)) if text.startswith(word, start) else None
+                if rest:
+                    return word, rest.end()
+        return "", place
 
     def lines(self, text: str) -> list[str]:
         """Lines with bullets, numbers or letters before them; with a remark after the name or not."""
@@ -130,6 +156,13 @@ def _evaluated(text: str) -> list:
     return []
 
 
+def _items(text: str) -> list[str]:
+    """The items of a bracketed list; letters may be without quotes."""
+    if re.match(r"\[\s*[A-Za-z]", text):
+        return re.findall("[A-Za-z]", text)
+    return [str(item) for item in _evaluated(text)]
+
+
 def without_thought(reply: str) -> str:
     """A reply without the section in which a model thinks before it answers."""
     return _THOUGHT.sub("", _THINKING.sub("", reply)).strip()
@@ -137,7 +170,7 @@ def without_thought(reply: str) -> str:
 
 def lists_in(text: str) -> list[list[str]]:
     """The bracketed Python or JSON lists of strings and whole numbers in a text, in order."""
-    return [[str(item) for item in _evaluated(match.group())] for match in _LIST.finditer(text)]
+    return [_items(match.group()) for match in _LIST.finditer(text)]
 
 
 def lines_in(text: str) -> list[str]:
@@ -156,7 +189,7 @@ def _read(reader: _Reader, reply: str) -> tuple[list[str], bool]:
     after = _PREAMBLE.sub("", text).strip()
     parts = list(dict.fromkeys((after, text)))
     forms = [(reader.literal, part) for part in parts]
-    forms += [(form, part) for part in parts for form in (reader.lines, reader.inline)]
+    forms += [(form, part) for part in parts for form in (reader.lines, reader.inline, reader.ordered)]
     for form, part in forms:
         items = form(part)
         if any(items):
@@ -168,8 +201,8 @@ def read_list(reply: str, names: Sequence[str], shown: Sequence[str] | None = No
     """Reads the order of the candidates out of a reply.
 
     Understood are Python and JSON lists, lists by line with bullets or numbers, names or labels
-    with separators between them, each with a preamble ("Answer:") or a thinking section before it,
-    and last a free text, by the order of mention.
+    with separators between them (``[2] > [1]``), each with a preamble ("Answer:") or a thinking
+    section before it, and last a free text, by the order of mention.
 
     Args:
         reply: What the model wrote.

@@ -128,6 +128,23 @@ SHOWN = ["Abyssinian", "Maine Coon", "Sphynx"]  # A, B, C and 1, 2, 3
         "It has no fur, so I rule out A.\n**Ranking:** Sphynx, Maine Coon, Abyssinian",
         "<think>Perhaps ['Abyssinian', 'Sphynx', 'Maine Coon']? No.</think>\n['Sphynx', 'Maine Coon', 'Abyssinian']",
         "Abyssinian, or rather not.</think>C, B, A",
+        "[3] > [2] > [1]",
+        "[C]>[B]>[A]",
+        "(C) > (B) > (A).",
+        "3 -> 2 -> 1",
+        "[3] ≻ [2] = [1]",
+        "[3], [2], [1]",
+        "[3]\n[2]\n[1]",
+        "[3, 2] > [1]",
+        "[[3] > [2] > [1]]",
+        "['Sphynx'] > ['Maine Coon'] > ['Abyssinian']",
+        "[Sphynx] > [Maine Coon] > [Abyssinian]",
+        "'Sphynx' > 'Maine Coon' > 'Abyssinian'",
+        "**Sphynx** > **Maine Coon** > **Abyssinian**",
+        "Ranking: [3] > [2] > [1]\nReason: it has no fur.",
+        "The order is [3] > [2] > [1]. [1] has fur.",
+        "It has no fur, so I rank them C > B > A.",
+        "By the tail [B, A], but by its fur [C, B, A].",
     ],
 )
 def test_lists_of_many_forms_are_read_whole(reply):
@@ -192,6 +209,34 @@ def test_letters_refer_to_the_order_shown(order, shown):
     assert (ranking.order, ranking.outcome) == (tuple(order), "ok")
 
 
+@given(
+    st.permutations(range(6)),
+    st.integers(2, 6),
+    st.sampled_from([" > ", ">", ", ", " -> ", "\n"]),
+    st.sampled_from(["[{}]", "({})", "{}", "'{}'"]),
+    st.sampled_from(["{}", "Ranking: {}", "The final order is as follows.\nAnswer: {}.", "[{}]"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_labels_and_names_with_signs_between_are_read_whole(order, count, sign, marks, whole):
+    names = [*NAMES, "row 3"][:count]
+    order = [place for place in order if place < count]
+    for words in ("ABCDEF", "123456", names):
+        reply = whole.format(sign.join(marks.format(words[place]) for place in order))
+        ranking = read_list(reply, names)
+        assert (ranking.order, ranking.outcome) == (tuple(order), "ok"), reply
+
+
+@pytest.mark.parametrize("reply", ["[17] > [3] > [0] > [100]", "'17' > '3' > '0' > '100'", "(17), (3), (0), (100)"])
+def test_numbers_that_are_names_are_names_in_every_form(reply):
+    ranking = read_list(reply, ["3", "100", "17", "0"])
+    assert (ranking.order, ranking.outcome) == ((2, 0, 3, 1), "ok")
+
+
+def test_a_comparison_within_a_sentence_is_no_ranking():
+    ranking = read_list("Since 2 > 1, it is the Sphynx.", CATS, SHOWN)
+    assert (ranking.order, ranking.outcome) == ((1, 0, 2), "repaired")
+
+
 @given(replies, replies)
 @settings(max_examples=60, deadline=None)
 def test_nothing_carries_over_from_one_reply_to_the_next(one, other):
@@ -201,5 +246,17 @@ def test_nothing_carries_over_from_one_reply_to_the_next(one, other):
 
 
 def test_a_hostile_reply_takes_no_time():
-    for reply in ("[" * 5000, "['a'" * 2000, "<think>" * 3000, "answer: " * 3000, "1. " * 3000, "' ," * 3000):
+    for reply in (
+        "[1] > " * 3000,
+        "1 > " * 3000,
+        "['a'] " * 3000,
+        "[A" * 3000,
+        "((" * 3000,
+        "[" * 5000,
+        "['a'" * 2000,
+        "<think>" * 3000,
+        "answer: " * 3000,
+        "1. " * 3000,
+        "' ," * 3000,
+    ):
         assert sorted(read_list(reply, CATS).order) == [0, 1, 2]
