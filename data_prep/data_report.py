@@ -67,7 +67,7 @@ def figures(opened: ShardedExamples, recipe: Recipe) -> dict:
     examples = list(bar("reading examples", opened.examples(), len(opened)))
     names = {c.label: c.name for example in examples for c in example.candidates}
     copies = opened.folder / "copies.jsonl"
-    lines = copies.read_text(encoding="utf-8").splitlines()[:_LISTED] if copies.exists() else []
+    lines = copies.read_text(encoding="utf-8").split("\n")[:-1][:_LISTED] if copies.exists() else []
     tokens, missing = _tokens(examples, recipe)
     return {
         "folder": str(opened.folder),

@@ -179,7 +179,7 @@ class ShardedExamples(Dataset):
         self.folder = folder
         self.manifest = read_facts(folder, remedy)
         check_files(folder, self.manifest["files"], remedy)
-        self.lines = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
+        self.lines = [json.loads(line) for line in (folder / "index.jsonl").read_text().split("\n")[:-1]]
 
     def __len__(self) -> int:
         return len(self.lines)

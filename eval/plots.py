@@ -24,6 +24,7 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
+    "text.parse_math": False,  # a name may hold dollar signs
 }
 # Told apart by people who see few colours (Okabe and Ito); legible on white and on near-black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c8c8c")
@@ -69,12 +70,12 @@ def line_plot(
         # The legend stands below, and the plot grows by it: names of runs may be long.
         columns = 3 if max(len(label) for label, _, _ in lines) <= _SHORT else 1
         figure = Figure(figsize=(4.6, 2.9 + 0.19 * -(-len(lines) // columns)), layout="constrained")
-        axes = figure.add_subplot()
-        for number, (label, xs, ys) in enumerate(lines):
+        axes, drawn = figure.add_subplot(), []
+        for number, (_, xs, ys) in enumerate(lines):
             places = [list(ticks).index(value) for value in xs] if ticks else xs
             look = {"color": COLOURS[number % len(COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]}
             spread = errors[number] if errors else None
-            axes.errorbar(places, ys, yerr=spread, label=label, markersize=4, linewidth=1.4, capsize=3, **look)
+            drawn.append(axes.errorbar(places, ys, yerr=spread, markersize=4, linewidth=1.4, capsize=3, **look))
         if ticks:
             axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
         else:
@@ -84,5 +85,9 @@ def line_plot(
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.grid(alpha=0.25, color=_INK, linewidth=0.5)
-        figure.legend(fontsize=8, loc="outside lower left", ncols=columns)
+        # A label with an underscore before it would be left out of the legend, so texts are set afterwards.
+        numbers = [str(number) for number in range(len(drawn))]
+        legend = figure.legend(drawn, numbers, fontsize=8, loc="outside lower left", ncols=columns)
+        for text, (label, _, _) in zip(legend.get_texts(), lines, strict=True):
+            text.set_text(label)
         return _svg(figure, title)
