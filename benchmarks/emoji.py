@@ -38,9 +38,11 @@ from data_prep.files import read_json
 from data_prep.memories import Memories, image_memory
 from data_prep.recipe import load_saved_recipe
 from data_prep.records import Sample
+from data_prep.results_file import RESULTS, read_results
 from data_prep.settings import Recipe
 from data_prep.settings.data import EMOJI_VOCABULARIES, EmojiArgs
 from eval.evaluate import Run, encoder_of, evaluate, read_checked, stamp
+from eval.evaluated import FILES
 from eval.metrics import hits_at
 from rar_train.backend import load_mllm
 from rar_train.features import cache_features
@@ -64,9 +66,10 @@ def evaluated(ckpt: Path, vocabulary: str, settings: list[str]) -> dict:
         recipe = replace(recipe, eval=replace(recipe.eval, fusion=False))
     run, out = Run(folder, adapter), folder / "eval" / f"emoji-{vocabulary}"
     dataset = read_checked(recipe, folder)
-    if (out / "results.json").exists() and read_json(out / "results.json")["settings"] == stamp(recipe, run, dataset):
-        return read_json(out / "results.json")
-    return evaluate(recipe, run, dataset, encoder_of(recipe), out)
+    encoder = encoder_of(recipe)
+    if (out / RESULTS).exists() and read_results(out, FILES)["settings"] == stamp(recipe, run, dataset, encoder):
+        return read_results(out)
+    return evaluate(recipe, run, dataset, encoder, out)
 
 
 class Projector:

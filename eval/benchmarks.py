@@ -8,10 +8,11 @@ from pathlib import Path
 
 from data_prep.datasets import FEW_SHOT, FINE_GRAINED, OWN
 from data_prep.errors import UserError
-from data_prep.files import read_json
+from data_prep.results_file import RESULTS, read_results
 from data_prep.settings import Recipe
 from eval.combined import combine
 from eval.evaluate import Run, encoder_of, evaluate, read_checked, stamp
+from eval.evaluated import FILES
 
 log = logging.getLogger(__name__)
 
@@ -63,19 +64,25 @@ def evaluate_several(recipes: dict[str, Recipe], run: Run, task: str) -> dict:
     """
     one = next(iter(recipes.values()))
     folder = run.folder / "eval" / f"{task}-{one.eval.split}-{one.ranker.mode}"
-    stamps = {name: stamp(recipe, run, read_checked(recipe, run.folder)) for name, recipe in recipes.items()}
-    open_ones = [name for name in recipes if not _complete(folder / name, stamps[name])]
-    encoder = encoder_of(one) if open_ones else None
+    for recipe in recipes.values():
+        read_checked(recipe, run.folder)
+    encoder = encoder_of(one)
     for name, recipe in recipes.items():
-        if name not in open_ones:
+        dataset = read_checked(recipe, run.folder)
+        if _complete(folder / name, stamp(recipe, run, dataset, encoder)):
             log.info("%s: reusing %s", name, folder / name)
             continue
         log.info("%s: evaluating", name)
-        evaluate(recipe, run, read_checked(recipe, run.folder), encoder, folder / name)
+        evaluate(recipe, run, dataset, encoder, folder / name)
     return combine(folder, list(recipes))
 
 
 def _complete(folder: Path, expected: str) -> bool:
-    results = folder / "results.json"
-    there = results.is_file() and (folder / "predictions.jsonl").is_file()
-    return there and read_json(results).get("settings") == expected
+    """Whether an evaluation is there, of the same models, settings and images, and undamaged."""
+    if not (folder / RESULTS).is_file():
+        return False
+    try:
+        return read_results(folder, FILES).get("settings") == expected
+    except UserError as error:
+        log.warning("%s; evaluating", error)
+        return False

@@ -40,13 +40,13 @@ def _asked(recipe: Recipe, tasks: Sequence[Task]) -> list[list[list[Question]]]:
         asked.append([])
         for sample, row in zip(task.samples, task.candidates, strict=True):
             names = together[sample.digest] if free else {candidate.name for candidate in row}
-            question = Question(sample.digest, sample.path, tuple(sorted(names)))
+            question = Question(sample.digest, sample.path, tuple(sorted(names)), contents=(sample.digest,))
             asked[-1].append(shuffles(question, 1 if free else recipe.eval.permutations))
     return asked
 
 
 def rank_tasks(
-    recipe: Recipe, tasks: Sequence[Task], methods: dict[str, bool], adapter: Path, folder: Path
+    recipe: Recipe, tasks: Sequence[Task], methods: dict[str, bool], adapter: Path, out: Path
 ) -> dict[str, list[list[Ranking]]]:
     """Ranks the candidates of every image of every task.
 
@@ -55,7 +55,7 @@ def rank_tasks(
         tasks: What to rank.
         methods: By name, whether it is the tuned model; the base model's first.
         adapter: The tuned model's.
-        folder: For answers; it belongs to these models and settings.
+        out: Where answers go.
 
     Returns:
         dict: Rankings by method, task and image.
@@ -70,7 +70,7 @@ def rank_tasks(
         Job(name, tuned, Manner(mode, args.structured and not tuned, args.reply_tokens), distinct, args.batch_size)
         for name, tuned in methods.items()
     ]
-    answers = answer_all(jobs, recipe.ranker, adapter, recipe.trainer, folder)
+    answers = answer_all(jobs, recipe.ranker, adapter, recipe.trainer, out)
 
     def ranking(method: str, row: tuple[Candidate, ...], several: list[Question]) -> Ranking:
         own = [answers[method][question.id] for question in several]

@@ -26,6 +26,7 @@ from data_prep.command import run_command
 from data_prep.datasets.folder import records_of
 from data_prep.errors import UserError
 from data_prep.files import write_json
+from data_prep.results_file import check_result
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 
@@ -103,6 +104,7 @@ def _records(path: Path) -> list[tuple[int, dict]]:
     """The records of a table, each with its line."""
     if path.suffix not in (".csv", ".jsonl") or not path.is_file():
         raise UserError(f"{path}: should be a .csv or .jsonl file")
+    check_result(path)
     records = records_of(path)
     strange = [number for number, record in records if not isinstance(record, dict)]
     if strange or not records:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.files import read_json, write_json, write_text
-from eval.evaluated import read_evaluations
+from data_prep.files import write_text
+from data_prep.results_file import read_results, write_results
+from eval.evaluated import FILES, read_evaluations
 from eval.figures import read_figures
 from eval.page import render_page
 from eval.published import FEW_SHOT_GAIN, FEW_SHOT_ORDER, WHOLE_TRAINING_SET, published
@@ -26,7 +27,7 @@ def combine(folder: Path, names: list[str]) -> dict:
         ``average``; ``published``; and ``leaks`` and ``skipped`` by data set. It is also written to ``results.json``,
         with the page ``report.html``.
     """
-    found = {name: read_json(folder / name / "results.json") for name in names}
+    found = {name: read_results(folder / name, FILES) for name in names}
     first = found[names[0]]
     hits = [read_figures(folder / name, own).hits() for name, own in found.items()]
     average = [{"dataset": AVERAGE} | part for part in summarise(hits, first["bootstrap"])]
@@ -38,7 +39,7 @@ def combine(folder: Path, names: list[str]) -> dict:
     results["published"] = [row for own in found.values() for row in own["published"]]
     results["published"] += _published_averages(names, average) if first["split"] == "test" else []
     results |= {key: {name: own[key] for name, own in found.items()} for key in ("leaks", "skipped")}
-    write_json(folder / "results.json", results)
+    write_results(folder, results)
     write_text(folder / "report.html", render_page([read_evaluations(folder / name)[0][1] for name in names], results))
     return results
 

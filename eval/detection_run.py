@@ -14,9 +14,10 @@ from data_prep.annotations import Annotations, read_annotations, read_detections
 from data_prep.datasets.armory_scenes import draw_scenes
 from data_prep.encoder import load_encoder
 from data_prep.errors import UserError
-from data_prep.files import fingerprint, read_json, write_json, write_text
+from data_prep.files import read_json, write_text
 from data_prep.held_out import check_not_mined
 from data_prep.proposals import annotated_boxes, detected_boxes
+from data_prep.results_file import check_result, write_results
 from data_prep.settings import Recipe
 from eval.average_precision import average_precision, scorer
 from eval.named_boxes import NamedBoxes
@@ -26,9 +27,6 @@ log = logging.getLogger(__name__)
 
 TEMPLATE = "a photo of a {}."
 """Around the class names of COCO, LVIS and V3Det where the recipe names no templates."""
-
-# Settings that change what becomes of rankings, but no ranking.
-_AFTER = ("policy", "temperature", "least_score", "nms", "per_image")
 
 
 @dataclass(frozen=True)
@@ -69,20 +67,10 @@ def source_of(recipe: Recipe) -> Source:
     annotations = read_annotations(Path(args.annotations), args.format)
     name, detections = Path(args.annotations).stem, None
     if args.detections:
+        check_result(Path(args.detections))
         detections = read_detections(Path(args.detections), annotations)
         name += f"-{Path(args.detections).stem}"
     return Source(name, annotations, Path(args.images), templates or [TEMPLATE], detections)
-
-
-def _answers(recipe: Recipe, run: Path, adapter: Path, encoder: str) -> Path:
-    """The folder of the answers: it belongs to models and settings, whatever the policy."""
-    manifest = read_json(adapter / "manifest.json")
-    asked = {key: value for key, value in asdict(recipe.detection).items() if key not in _AFTER}
-    args, ranker = recipe.eval, recipe.ranker
-    manner = [args.k, args.batch_size, args.permutations, args.structured, args.reply_tokens, args.split]
-    models = [manifest["adapter"], manifest["base_model"], ranker.model, ranker.dtype, ranker.mode, encoder]
-    depends = [*models, *manner, asdict(recipe.data), asdict(recipe.retriever), asked]
-    return run / "detection" / f"answers-{fingerprint(depends)}"
 
 
 def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
@@ -111,7 +99,7 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
     encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
     named = NamedBoxes(recipe, annotations, proposals)
     named.retrieve(encoder, source.templates)
-    named.rank(adapter, _answers(recipe, run, adapter, encoder.id))
+    named.rank(adapter, run / "detection")
     out = run / "detection" / f"{source.name}-{recipe.ranker.mode}-{args.policy}"
     rows = []
     for method, detections in named.detections().items():
@@ -143,7 +131,7 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         "rows": rows,
         "gains": named.gains() if source.detections is None else [],
     }
-    write_json(out / "results.json", results)
+    write_results(out, results, [f"detections-{method}.json" for method in named.rankings])
     log.info("wrote %s", out / "results.json")
     return results
 

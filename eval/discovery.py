@@ -62,7 +62,7 @@ def prompt_of(recipe: Recipe) -> str:
 
 
 def guess_names(
-    recipe: Recipe, samples: Sequence[Sample], adapter: Path, folder: Path, job: str = "names"
+    recipe: Recipe, samples: Sequence[Sample], adapter: Path, out: Path, job: str = "names"
 ) -> dict[str, Guess]:
     """Asks the MLLM for names of images, greedily.
 
@@ -70,18 +70,18 @@ def guess_names(
         recipe: Model and ``discover``.
         samples: Their labels are not looked at.
         adapter: The tuned model's.
-        folder: For answers; it belongs to this model, prompt and settings.
+        out: Where answers go.
         job: Name of the answers' file.
 
     Returns:
         dict[str, Guess]: By the image's digest.
     """
     args = recipe.discover
-    questions = {sample.digest: Question(sample.digest, sample.path, ()) for sample in samples}
+    questions = {s.digest: Question(s.digest, s.path, (), contents=(s.digest,)) for s in samples}
     manner = Manner("name", reply_tokens=args.reply_tokens, prompt=prompt_of(recipe))
     log.info("%s: asking for %d names of %d images: %s", job, args.guesses, len(questions), manner.prompt)
     asked = Job(job, args.tuned, manner, list(questions.values()), recipe.eval.batch_size)
-    answers = answer_all([asked], recipe.ranker, adapter, recipe.trainer, folder)[job]
+    answers = answer_all([asked], recipe.ranker, adapter, recipe.trainer, out)[job]
     found = {key: read_guesses(answers[question.id].reply, args.guesses) for key, question in questions.items()}
     outcomes = Counter(guess.outcome for guess in found.values())
     log.info("%s: replies %s", job, ", ".join(f"{name} {count}" for name, count in sorted(outcomes.items())))
@@ -105,7 +105,7 @@ def choose_names(
     drawn: dict[int, list[Sample]],
     guessed: dict[int, dict[str, int]],
     adapter: Path,
-    folder: Path,
+    out: Path,
 ) -> list[Vocabulary]:
     """Has each unlabelled image choose among the guesses that it retrieves, and keeps what is chosen often enough.
 
@@ -116,7 +116,7 @@ def choose_names(
         drawn: Unlabelled images by seed.
         guessed: Images that a name was guessed for, by name, by seed.
         adapter: The tuned ranker's, which chooses under ``discover.vote=ranker``.
-        folder: For answers.
+        out: Where answers go.
 
     Raises:
         UserError: No name has ``discover.least_votes``.
@@ -131,7 +131,7 @@ def choose_names(
     orders = [[[candidate.name for candidate in row] for row in task.candidates] for task in tasks]
     if how == "ranker":
         log.info("names: choosing among retrieved guesses by %s", recipe.ranker.mode)
-        rankings = rank_tasks(recipe, tasks, {"choose": True}, adapter, folder)["choose"]
+        rankings = rank_tasks(recipe, tasks, {"choose": True}, adapter, out)["choose"]
         orders = [
             [[row[place] for place in ranking.order] for row, ranking in zip(own, ranked, strict=True)]
             for own, ranked in zip(orders, rankings, strict=True)

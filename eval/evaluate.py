@@ -9,8 +9,12 @@ from pathlib import Path
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import Encoder, load_encoder
 from data_prep.files import fingerprint, read_json, write_json, write_text
-from data_prep.settings import Recipe
-from eval.evaluated import Evaluated, cases_of
+from data_prep.held_out import read_mined
+from data_prep.recipe import load_saved_recipe
+from data_prep.results_file import write_results
+from data_prep.settings import DataArgs, Recipe, RetrieverArgs
+from eval.answer_key import models_key
+from eval.evaluated import FILES, Evaluated, cases_of
 from eval.evaluation import Evaluation
 from eval.figures import Figures
 from eval.fits import fits_path, save_fits
@@ -22,12 +26,6 @@ from eval.tracking import track_evaluation
 from eval.unknown import Refusal
 
 log = logging.getLogger(__name__)
-
-# Settings that change what becomes of answers, or how many there are, but not an answer.
-_AFTER = (
-    "aggregate", "fusion", "fit_images", "gate", "gate_loss", "bootstrap", "alone_images", "alone_classes", "leaks",
-    "copies_above",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,26 @@ class Run:
     folder: Path
     adapter: Path
 
-    def depends(self, recipe: Recipe, encoder: str) -> list:
-        """What answers depend on, whichever settings of ``eval`` there are."""
-        manifest = read_json(self.adapter / "manifest.json")
-        models = [manifest["adapter"], manifest["base_model"], recipe.ranker.model, recipe.ranker.dtype, encoder]
-        return [*models, asdict(recipe.data), asdict(recipe.retriever)]
+    @property
+    def weights(self) -> str:
+        """SHA-256 of the adapter."""
+        return read_json(self.adapter / "manifest.json")["adapter"]
+
+    def is_own(self, recipe: Recipe) -> bool:
+        """Whether a recipe evaluates the data set that the run was made with, by the same retriever."""
+        own = load_saved_recipe(self.folder / "recipe.yaml", [])
+        return _source(recipe.data) == _source(own.data) and _bare(recipe.retriever) == _bare(own.retriever)
+
+
+def _source(data: DataArgs) -> DataArgs:
+    """Settings of a data set by which two are the same: its root wherever one stands, and not how it is read."""
+    root = data.root and str(Path(data.root).resolve())
+    return replace(data, root=root, on_error="skip")
+
+
+def _bare(retriever: RetrieverArgs) -> RetrieverArgs:
+    """Settings of a retriever without those that only say how fast it works."""
+    return replace(retriever, batch_size=1, workers=0, mmap=False)
 
 
 def out_of(recipe: Recipe, run: Path) -> Path:
@@ -71,43 +84,48 @@ def encoder_of(recipe: Recipe) -> Encoder:
     return load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
 
 
-def prepared(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: Path) -> Evaluation:
-    """Retrieves the candidates of a recipe's split; answers go to a folder in ``out``."""
-    settings = settings_of(recipe, encoder, dataset)
-    asked = {key: value for key, value in asdict(recipe.eval).items() if key not in _AFTER}
-    folder = out / f"answers-{fingerprint([*run.depends(recipe, encoder.id), asked])}"
-    return Evaluation(recipe, dataset, settings, folder)
+def _to_fit_on(recipe: Recipe, run: Run) -> tuple[Recipe, Dataset]:
+    """The recipe on the development split, and the images on which fusion, gate and threshold are fitted."""
+    recipe = replace(recipe, eval=replace(recipe.eval, split="development", alone_images=0))
+    dataset, most = read_checked(recipe, run.folder), recipe.eval.fit_images
+    if most:
+        images = dataset.parts["development"]
+        dataset.parts["development"] = [images[number] for number in spread(len(images), most)]
+    return recipe, dataset
+
+
+def _fits(recipe: Recipe) -> bool:
+    """Whether an evaluation fits something on the development split."""
+    return recipe.eval.fusion or recipe.eval.unknown > 0
 
 
 def fitted(
     recipe: Recipe, run: Run, evaluation: Evaluation, encoder: Encoder, out: Path
 ) -> tuple[dict[str, Fusion], Refusal | None]:
-    """Fits fusion and refusal on the development split, whatever split is evaluated; and notes them in the run.
+    """Fits fusion and refusal on the development split, whatever split is evaluated; and notes them.
 
     Args:
         recipe: Of the evaluation.
-        run: The run.
+        run: The run. Fits on its own data set with its own retriever are kept there, for other evaluations and for
+            inference.
         evaluation: Answered; it is the one to fit on where it is of the development split.
         encoder: The retriever's.
-        out: The evaluation's folder. Fits on another data set than the run's stay in it.
+        out: The evaluation's folder. Other fits stay in it.
     """
-    args, own = recipe.eval, out == out_of(recipe, run.folder)
-    if not args.fusion and not args.unknown:
+    if not _fits(recipe):
         return {}, None
+    args, own = recipe.eval, run.is_own(recipe)
     if args.split != "development":
         log.info("fusion, gate and threshold: fitting on the development split")
-        recipe = replace(recipe, eval=replace(args, split="development", alone_images=0))
+        recipe, dataset = _to_fit_on(recipe, run)
         place = out_of(recipe, run.folder) if own else out / "development"
-        dataset = read_checked(recipe, run.folder)
-        if args.fit_images:
-            own = dataset.parts["development"]
-            dataset.parts["development"] = [own[number] for number in spread(len(own), args.fit_images)]
-        evaluation = prepared(recipe, run, dataset, encoder, place)
+        evaluation = Evaluation(recipe, dataset, settings_of(recipe, encoder, dataset), place)
         evaluation.ask(run.adapter, untuned=False)
     fusions = evaluation.fit_fusions() if args.fusion else {}
     refusal = evaluation.fit_refusal() if args.unknown else None
     path = fits_path(run.folder, recipe.ranker.mode) if own else out / "fits.json"
-    save_fits(path, read_json(run.adapter / "manifest.json")["adapter"], fusions, refusal)
+    save_fits(path, run.weights, encoder.id, fusions, refusal)
+    log.info("fits: %s%s", path, "" if own else ", as data set or retriever are not the run's own")
     return fusions, refusal
 
 
@@ -124,7 +142,7 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
     Returns:
         dict: What ``results.json`` holds.
     """
-    evaluation = prepared(recipe, run, dataset, encoder, out)
+    evaluation = Evaluation(recipe, dataset, settings_of(recipe, encoder, dataset), out)
     evaluation.ask(run.adapter)
     fusions, refusal = fitted(recipe, run, evaluation, encoder, out)
     if fusions:
@@ -132,8 +150,8 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
     args = recipe.eval
     facts = {"dataset": dataset.name, "split": args.split, "mode": recipe.ranker.mode, "k": args.k}
     facts |= {"bootstrap": args.bootstrap, "skipped": dict(dataset.skipped)}
-    facts |= {"adapter": read_json(run.adapter / "manifest.json")["adapter"], "encoder": encoder.id}
-    facts |= {"settings": stamp(recipe, run, dataset), "leaks": leaks_of(recipe, encoder, dataset, run.folder)}
+    facts |= {"adapter": run.weights, "encoder": encoder.id}
+    facts |= {"settings": stamp(recipe, run, dataset, encoder), "leaks": leaks_of(recipe, encoder, dataset, run.folder)}
     facts |= {"fusion": {kind: asdict(fusion) for kind, fusion in fusions.items()}} if fusions else {}
     facts |= {"refusal": asdict(refusal)} if refusal else {}
     figures = Figures(facts)
@@ -141,7 +159,7 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
     results = figures.results()
     pictures = evaluation.pictures()
     write_json(out / "pictures.json", pictures)
-    write_json(out / "results.json", results)
+    write_results(out, results, FILES)
     log.info("wrote %s, predictions.jsonl and %s", out / "results.json", write_page(out).name)
     if recipe.tracking.wandb != "disabled":
         with open(out / "predictions.jsonl", encoding="utf-8") as lines:
@@ -150,8 +168,12 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
     return results
 
 
-def stamp(recipe: Recipe, run: Run, dataset: Dataset) -> str:
-    """Identifies an evaluation by its models, settings and images, before a model is loaded."""
-    images = [[part, [[s.key, s.digest, s.label] for s in own]] for part, own in sorted(dataset.parts.items())]
-    trained = [recipe.ranker.mode, asdict(recipe.eval), dataset.names, fingerprint(images)]
-    return fingerprint([*run.depends(recipe, ""), *trained])
+def stamp(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder) -> str:
+    """Identifies an evaluation by its models, settings and images: those evaluated, remembered, fitted on and mined."""
+    parts = dict(dataset.parts)
+    if _fits(recipe) and recipe.eval.split != "development":
+        parts |= _to_fit_on(recipe, run)[1].parts
+    images = [[part, [[s.key, s.digest, s.label] for s in own]] for part, own in sorted(parts.items())]
+    models = [models_key(recipe.ranker, run.adapter), encoder.id, recipe.ranker.mode]
+    settings = [asdict(recipe.data), asdict(recipe.retriever), asdict(recipe.eval), recipe.seed]
+    return fingerprint([models, settings, dataset.names, images, sorted(read_mined(run.folder))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +11,11 @@ from pathlib import Path
 
 from data_prep.errors import UserError
 from data_prep.files import read_json
+from data_prep.results_file import RESULTS, read_results
 from eval.diagnostics import Case
+
+FILES = ("predictions.jsonl", "pictures.json")
+"""What an evaluation writes beside ``results.json``, which names them with their checksums."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,14 @@ def _case(by_method: dict[str, dict]) -> Case:
     )
 
 
-def _results(folder: Path) -> dict:
-    path = folder / "results.json"
-    return read_json(path) if path.is_file() else {}
+def _holds_evaluation(folder: Path) -> bool:
+    return (folder / RESULTS).is_file() and "by_place" in read_results(folder)
+
+
+def _name(folder: Path) -> str:
+    """A name that any page can hold, whatever the encoding of the folder's."""
+    name = f"{folder.parent.parent.name} {folder.name}" if folder.parent.name == "eval" else folder.name
+    return os.fsencode(name).decode(errors="replace")
 
 
 def read_evaluations(run: Path) -> list[tuple[Path, Evaluated]]:
@@ -72,20 +82,18 @@ def read_evaluations(run: Path) -> list[tuple[Path, Evaluated]]:
         run: A run's folder, or one of the folders in its ``eval``; one of several data sets holds theirs.
 
     Raises:
-        UserError: There is none.
+        UserError: There is none, or a file of it is damaged.
     """
     # The evaluation's own folder, that of several data sets, or the run's.
     patterns = (("",), ("*/",), ("eval/*/", "eval/*/*/"))
     files = [[path for start in own for path in sorted(run.glob(f"{start}predictions.jsonl"))] for own in patterns]
-    folders = [path.parent for path in next(filter(None, files), []) if "by_place" in _results(path.parent)]
+    folders = [path.parent for path in next(filter(None, files), []) if _holds_evaluation(path.parent)]
     if not folders:
         raise UserError(f"{run}: no evaluation there (no results.json); run python -m eval.run --ckpt {run} first")
     found = []
     for folder in folders:
-        pictures = folder / "pictures.json"
-        name = f"{folder.parent.parent.name} {folder.name}" if folder.parent.name == "eval" else folder.name
+        results = read_results(folder, FILES)
         with open(folder / "predictions.jsonl", encoding="utf-8") as lines:
             cases = cases_of(lines)
-        shown = read_json(pictures) if pictures.exists() else {"images": {}, "classes": {}}
-        found.append((folder, Evaluated(name, read_json(folder / "results.json"), cases, shown)))
+        found.append((folder, Evaluated(_name(folder), results, cases, read_json(folder / "pictures.json"))))
     return found

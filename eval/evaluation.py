@@ -32,11 +32,11 @@ class Evaluation:
         recipe: Settings.
         dataset: With the split's queries and memory pool.
         settings: Candidates by memory.
-        folder: For answers.
+        out: Where answers go.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, settings: list[Setting], folder: Path):
-        self.recipe, self.dataset, self.settings, self.folder = recipe, dataset, settings, folder
+    def __init__(self, recipe: Recipe, dataset: Dataset, settings: list[Setting], out: Path):
+        self.recipe, self.dataset, self.settings, self.out = recipe, dataset, settings, out
         self.samples = dataset.parts[recipe.eval.split]
         self.truths = [sample.label for sample in self.samples]
         self.mode = recipe.ranker.mode
@@ -49,13 +49,17 @@ class Evaluation:
         # A likelihood depends on neither order nor company: one question serves all memories.
         free = self.mode == "likelihood"
         count = 1 if free else self.recipe.eval.permutations
+        pool = self.dataset.parts[f"{self.recipe.eval.split}_memory"]
+        content_of = {sample.path: sample.digest for sample in pool}
         asked = []
         for setting in self.settings:
             asked.append([])
             for number, sample in enumerate(self.samples):
                 sources = self.settings if free else [setting]
                 names = tuple(sorted({c.name for source in sources for c in source.candidates[number]}))
-                question = Question(sample.key, sample.path, names, examples=self._examples(setting, number, names))
+                examples = self._examples(setting, number, names)
+                contents = (sample.digest, *(content_of[path] for path in examples))
+                question = Question(sample.key, sample.path, names, examples=examples, contents=contents)
                 asked[-1].append(shuffles(question, count))
         return asked
 
@@ -74,7 +78,8 @@ class Evaluation:
             log.info("ranker_alone: left out (%d classes, eval.alone_images=%d)", len(labels), args.alone_images)
             return [], []
         names = tuple(dict.fromkeys(self.dataset.names[label] for label in labels))
-        return chosen, [Question(self.samples[i].key, self.samples[i].path, names) for i in chosen]
+        some = [self.samples[number] for number in chosen]
+        return chosen, [Question(sample.key, sample.path, names, contents=(sample.digest,)) for sample in some]
 
     def ask(self, adapter: Path, untuned: bool = True) -> None:
         """Asks what is not answered yet, and ranks.
@@ -92,7 +97,7 @@ class Evaluation:
         jobs.append(Job("alone", True, Manner("likelihood"), self.alone[1], ALONE_BATCH))
         for job in jobs:
             log.info("%s: ranking by %s, %d questions", job.name, job.manner.mode, len(job.questions))
-        self.answers = answer_all(jobs, self.recipe.ranker, adapter, self.recipe.trainer, self.folder)
+        self.answers = answer_all(jobs, self.recipe.ranker, adapter, self.recipe.trainer, self.out)
         for name in manners:
             self.ranked[name] = [
                 [self._ranking(name, setting, n, several) for n, several in enumerate(own)]

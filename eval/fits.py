@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
 from data_prep.errors import UserError
-from data_prep.files import locked, read_json, write_json
+from data_prep.files import locked, read_sealed, write_sealed
 from eval.fusion import Fusion
 from eval.unknown import Refusal
+
+log = logging.getLogger(__name__)
+
+_COMMAND = "python -m eval.run --ckpt RUN --split development eval.fusion=true eval.unknown=0.2"
+_REMEDY = f"delete it and fit again with the settings that it was fitted with, such as {_COMMAND}"
 
 
 def fits_path(run: Path, mode: str) -> Path:
@@ -16,37 +22,39 @@ def fits_path(run: Path, mode: str) -> Path:
     return run / "eval" / f"fits-{mode}.json"
 
 
-def save_fits(path: Path, adapter: str, fusions: dict[str, Fusion], refusal: Refusal | None) -> None:
-    """Writes fits; those of the same adapter that are not renewed stay.
+def save_fits(path: Path, adapter: str, encoder: str, fusions: dict[str, Fusion], refusal: Refusal | None) -> None:
+    """Writes fits; those of the same models that are not renewed stay.
 
     Args:
         path: From ``fits_path``.
         adapter: SHA-256 of the adapter that they belong to.
+        encoder: Id of the retriever's encoder that they belong to.
         fusions: By kind of setting, such as ``few_shot-4``.
         refusal: Or None.
     """
+    models = {"adapter": adapter, "encoder": encoder}
     with locked(path):
-        old = read_json(path) if path.exists() else {}
-        kept = old if old.get("adapter") == adapter else {}
-        new = {"adapter": adapter, "fusion": kept.get("fusion", {}), "refusal": kept.get("refusal")}
+        old = read_sealed(path, _REMEDY) if path.exists() else {}
+        kept = old if models.items() <= old.items() else {}
+        new = models | {"fusion": kept.get("fusion", {}), "refusal": kept.get("refusal")}
         new["fusion"] |= {kind: asdict(fusion) for kind, fusion in fusions.items()}
         new["refusal"] = asdict(refusal) if refusal else new["refusal"]
-        write_json(path, new)
+        write_sealed(path, new)
 
 
-def load_fits(path: Path, adapter: str) -> tuple[dict[str, Fusion], Refusal | None]:
-    """Reads fits.
+def load_fits(path: Path, adapter: str, encoder: str) -> tuple[dict[str, Fusion], Refusal | None]:
+    """Reads fits; with another retriever than theirs there are none.
 
     Raises:
-        UserError: They belong to another adapter.
+        UserError: They belong to another adapter, or are damaged.
     """
     if not path.exists():
         return {}, None
-    saved = read_json(path)
+    saved = read_sealed(path, _REMEDY)
     if saved["adapter"] != adapter:
-        raise UserError(
-            f"{path}: fitted for another adapter; fit again with "
-            "python -m eval.run --ckpt RUN --split development eval.fusion=true eval.unknown=0.2"
-        )
+        raise UserError(f"{path}: fitted for another adapter; fit again with {_COMMAND}")
+    if saved["encoder"] != encoder:
+        log.warning("%s: fitted with the retriever %s, not with %s: not used", path, saved["encoder"], encoder)
+        return {}, None
     fusions = {kind: Fusion(**values) for kind, values in saved["fusion"].items()}
     return fusions, Refusal(**saved["refusal"]) if saved["refusal"] else None

@@ -10,6 +10,7 @@ from data_prep.datasets.folder import records_of
 from data_prep.errors import UserError
 from data_prep.files import read_json
 from data_prep.guesses import counted
+from data_prep.results_file import check_result
 
 _KINDS = "a .txt file with a name a line, a .json list, or .csv or .jsonl with the column name"
 
@@ -17,7 +18,7 @@ _KINDS = "a .txt file with a name a line, a .json list, or .csv or .jsonl with t
 def _listed(path: Path) -> list[tuple[int, Any]]:
     """The names or records of a file, each with the number of its line or place."""
     if path.suffix == ".txt":
-        return list(enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1))
+        return list(enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1))
     if path.suffix == ".json":
         found = read_json(path)
         if not isinstance(found, list):
@@ -48,10 +49,11 @@ def read_vocabulary(path: Path) -> dict[str, int]:
         dict[str, int]: In alphabetical order; spellings that differ in case or white space alone are one name.
 
     Raises:
-        UserError: The file is missing, of another kind, or holds no names.
+        UserError: The file is missing, of another kind, or holds no names; or it is a discovery's and damaged.
     """
     if not path.is_file():
         raise UserError(f"--names {path}: no such file")
+    check_result(path)
     try:
         names = [_name(path, number, value) for number, value in _listed(path)]
     except UnicodeDecodeError as error:

@@ -89,12 +89,12 @@ class NamedBoxes:
         self.probabilities = class_probabilities(memory, xq, self.candidates, recipe.detection.temperature)
         self.rankings[ALONE] = [Ranking(tuple(range(len(own)))) for own in self.candidates]
 
-    def rank(self, adapter: Path, folder: Path) -> None:
+    def rank(self, adapter: Path, out: Path) -> None:
         """Asks the untuned and the tuned ranker what is not answered yet.
 
         Args:
             adapter: The tuned model's.
-            folder: Of the answers.
+            out: Where answers go.
         """
         recipe, args, mode = self.recipe, self.recipe.eval, self.recipe.ranker.mode
         asked = []
@@ -110,7 +110,7 @@ class NamedBoxes:
         }
         jobs = [Job(name, name == "rar", manner, distinct, args.batch_size) for name, manner in manners.items()]
         log.info("ranking %d boxes by %s, untuned and tuned", len(asked), mode)
-        found = answer_all(jobs, recipe.ranker, adapter, recipe.trainer, folder)
+        found = answer_all(jobs, recipe.ranker, adapter, recipe.trainer, out)
         for method, answers in found.items():
             self.rankings[method] = [
                 to_one_ranking(mode, [c.name for c in own], several, [answers[q.id] for q in several], args.aggregate)

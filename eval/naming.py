@@ -13,12 +13,13 @@ from pathlib import Path
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import Encoder, embed_images, load_encoder
 from data_prep.errors import UserError
-from data_prep.files import fingerprint, read_json, write_json, write_text
+from data_prep.files import read_json, write_text
 from data_prep.guesses import Guess, counted
 from data_prep.held_out import check_not_mined, read_mined
 from data_prep.memories import Memories, name_memory, prompted
 from data_prep.recipe import load_saved_recipe
 from data_prep.records import Sample
+from data_prep.results_file import read_results, write_results
 from data_prep.settings import Recipe, check
 from data_prep.unlabelled import draw_unlabelled
 from eval.choices import Task, rank_tasks
@@ -40,6 +41,9 @@ log = logging.getLogger(__name__)
 
 METHODS = {"rar_untuned": False, "rar": True}
 """Rankers by name, and whether each is the tuned one."""
+
+FILES = ("names.jsonl", "guesses.jsonl", "predictions.jsonl")
+"""What is written beside ``results.json``, which names them with their checksums."""
 
 
 def _jsonl(records: Iterable[dict]) -> str:
@@ -108,22 +112,6 @@ class Naming:
         check_not_mined(self.run, dataset.parts[split], split)
         return dataset
 
-    def _answers(self, *depends: object) -> Path:
-        """A folder for answers that depend on the models and on more."""
-        manifest, ranker = read_json(self.adapter / "manifest.json"), self.recipe.ranker
-        models = [manifest["adapter"], manifest["base_model"], ranker.model, ranker.dtype, ranker.quantize]
-        return self.out / f"answers-{fingerprint([*models, ranker.max_pixels, self.recipe.eval.batch_size, *depends])}"
-
-    @property
-    def _ranking_answers(self) -> Path:
-        args = self.recipe.eval
-        return self._answers(self.recipe.ranker.mode, args.structured, args.reply_tokens)
-
-    @property
-    def _naming_answers(self) -> Path:
-        discover = self.recipe.discover
-        return self._answers(discover.tuned, prompt_of(self.recipe), discover.reply_tokens)
-
     def _drawn(self) -> dict[int, list[Sample]]:
         """Unlabelled images by seed."""
         pool, args = self.dataset.parts[f"{self.recipe.eval.split}_memory"], self.recipe.eval
@@ -142,7 +130,7 @@ class Naming:
                 len(mined),
                 len(distinct),
             )
-        found = guess_names(self.recipe, list(distinct.values()), self.adapter, self._naming_answers)
+        found = guess_names(self.recipe, list(distinct.values()), self.adapter, self.out)
         if not any(guess.names for guess in found.values()):
             said = f"no name in any of {len(found)} replies, such as {next(iter(found.values())).reply!r}"
             raise UserError(f"{said}; change discover.prompt or discover.guesses")
@@ -165,7 +153,7 @@ class Naming:
         if empty:
             raise UserError(f"eval.seeds: no reply about the images of seed {empty[0]} holds a name; draw more images")
         args = prompted(self.recipe.retriever, self.dataset)
-        return choose_names(self.recipe, encoder, args, drawn, counts, self.adapter, self._ranking_answers), guesses
+        return choose_names(self.recipe, encoder, args, drawn, counts, self.adapter, self.out), guesses
 
     def evaluate(self) -> dict:
         """Runs the whole evaluation and writes its files.
@@ -209,10 +197,10 @@ class Naming:
         true = name_memory(encoder, labels, names, args, cache, texts=self.dataset.texts)
         yield from told_lines(queries, names, Memories(None, true).candidates("name", xq, 1, args, names))
         if self.given is None and recipe.discover.alone:
-            alone = guess_names(recipe, queries, self.adapter, self._naming_answers, "alone")
+            alone = guess_names(recipe, queries, self.adapter, self.out, "alone")
             yield from alone_lines(queries, names, alone)
         tasks = [Task(queries, recognised(recipe, encoder, args, own, queries, xq)) for own in vocabularies]
-        rankings = rank_tasks(recipe, tasks, METHODS, self.adapter, self._ranking_answers)
+        rankings = rank_tasks(recipe, tasks, METHODS, self.adapter, self.out)
         retriever = RETRIEVERS[recipe.discover.memory]
         for number, (task, vocabulary) in enumerate(zip(tasks, vocabularies, strict=True)):
             own = {method: rankings[method][number] for method in METHODS}
@@ -223,7 +211,7 @@ class Naming:
         embed = None if model == "none" else SentenceEncoder(model).embed
         found = scored(lines, head["dataset"], embed, self.recipe.eval.bootstrap)
         results = head | {"sentences": model} | found
-        write_json(self.out / "results.json", results)
+        write_results(self.out, results, FILES)
         log.info("wrote %s, predictions.jsonl, names.jsonl and guesses.jsonl", self.out / "results.json")
         return results
 
@@ -231,9 +219,8 @@ class Naming:
         """Computes every figure anew from the predictions, and writes ``results.json``.
 
         Raises:
-            UserError: There are no predictions.
+            UserError: There are no results, or a file of theirs is missing or damaged.
         """
-        head, predictions = read_json(self.out / "results.json"), self.out / "predictions.jsonl"
-        if not predictions.is_file():
-            raise UserError(f"{predictions}: no such file; run the command without --rescore first")
-        return self._scored(head, [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()])
+        head = read_results(self.out, FILES)
+        with open(self.out / "predictions.jsonl", encoding="utf-8") as lines:
+            return self._scored(head, [json.loads(line) for line in lines])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from PIL import Image
 
-from data_prep.files import fingerprint
+from data_prep.errors import UserError
+from data_prep.files import file_hash, fingerprint
 from data_prep.images import open_image
 from data_prep.regions import Cut
 
@@ -35,11 +37,13 @@ class Question:
     """An image and the classes to rank for it.
 
     Attributes:
-        key: The sample's key; it seeds the order shown.
+        key: The sample's key, or its content; it seeds the order shown.
         image: The image's file, the image itself, or an object to be cut out of one.
         names: Distinct class names.
         shuffle: Number of the order in which they are shown.
         examples: An image file for each name, or none.
+        contents: SHA-256 of the image's and of each example's file, as the data set was read; none where ``key`` is
+            the image's content.
     """
 
     key: str
@@ -47,13 +51,12 @@ class Question:
     names: tuple[str, ...]
     shuffle: int = 0
     examples: tuple[str, ...] = ()
+    contents: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
-        """Identifies it by image, names, order shown and examples, wherever the image lies."""
-        parts = [self.key, self.names]
-        more = [self.shuffle, self.examples] if self.shuffle or self.examples else []
-        return fingerprint(parts + more)
+        """Identifies it by names, order shown, and what image and examples hold, wherever they lie."""
+        return fingerprint([self.key, self.names, self.shuffle, self.contents or self.examples])
 
     @property
     def shown(self) -> list[int]:
@@ -74,8 +77,11 @@ class Question:
         """The image, and then the examples in the order shown.
 
         Raises:
-            UserError: One is missing or does not decode.
+            UserError: One is missing, does not decode, or is not what it was when the data set was read.
         """
+        for path, content in zip((self.image, *self.examples), self.contents, strict=bool(self.contents)):
+            if Path(path).is_file() and file_hash(Path(path)) != content:
+                raise UserError(f"{path}: has changed since the data set was read; run the command again")
         files = [self.examples[place] for place in self.shown] if self.examples else []
         return [opened(image) for image in (self.image, *files)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from eval.fusion import Fusion
 from eval.ranker import Picture, Ranker
 from eval.unknown import Refusal, signals_of
 from rar_train.run_folder import find_adapter
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,14 @@ class Recognizer:
         adapter, folder = find_adapter(Path(run))
         recipe = ranker.recipe
         path = fits_path(folder, recipe.ranker.mode)
-        fusions, refusal = load_fits(path, read_json(adapter / "manifest.json")["adapter"])
+        encoder = load_encoder(recipe.retriever)
+        fusions, refusal = load_fits(path, read_json(adapter / "manifest.json")["adapter"], encoder.id)
         if recipe.eval.fusion and not fusions:
             raise UserError(
                 f"{path}: nothing fitted yet; first run "
                 f"python -m eval.run --ckpt {run} --split development --mode {recipe.ranker.mode} eval.fusion=true"
             )
-        encoder, texts = load_encoder(recipe.retriever), None
+        texts = None
         if classes is None:
             recipe.retriever, classes, texts = own_classes(recipe)
         return cls(ranker, encoder, classes, fusions if recipe.eval.fusion else {}, refusal, texts)
@@ -114,16 +118,24 @@ class Recognizer:
                 out and counted in the log.
         """
         self.memory = ClassMemory(self.encoder, self.recipe, classes, texts)
+        if self.fusions and self.fusion is None:
+            kinds, own = ", ".join(self.fusions), "names and images" if self.memory.shots else "names alone"
+            log.warning("fusion: fitted for %s, but not for a memory of %s: every image is ranked", kinds, own)
 
     @property
     def fusion(self) -> Fusion | None:
-        """The fusion that was fitted with the nearest number of images a class; names alone have their own."""
+        """The fusion that was fitted with such a memory: names alone, or the nearest number of images a class.
+
+        Of a memory with images it is one of the whole training set only where none was fitted on drawn images. None
+        where nothing was fitted on such memories; every image is ranked then, and the ranker's order stands.
+        """
         shots = self.memory.shots
-        kinds = [kind.split("-") for kind in self.fusions]
-        fits = [
-            (abs(int(number) - shots), f"{task}-{number}") for task, number in kinds if (number == "0") == (not shots)
-        ]
-        return self.fusions[min(fits)[1]] if fits else None
+        if not shots:
+            return self.fusions.get("zero_shot-0")
+        numbers = [int(kind.removeprefix("few_shot-")) for kind in self.fusions if kind.startswith("few_shot-")]
+        if not numbers:
+            return self.fusions.get("whole_set-0")
+        return self.fusions[f"few_shot-{min(numbers, key=lambda number: (abs(number - shots), number))}"]
 
     def predict(self, images: Sequence[Picture], k: int | None = None) -> list[Recognition]:
         """Recognises images.

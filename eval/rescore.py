@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 
 from data_prep.errors import UserError
-from data_prep.files import read_json, write_json
+from data_prep.results_file import RESULTS, read_results, write_results
 from eval.combined import combine
+from eval.evaluated import FILES
 from eval.figures import FIGURES, read_figures
 from eval.page import write_page
 
@@ -24,15 +25,15 @@ def rescore(folder: Path) -> dict:
     Raises:
         UserError: A file is missing or damaged.
     """
-    old = read_json(folder / "results.json")
+    old = read_results(folder)
     if "datasets" in old:
         for name in old["datasets"]:
             rescore(folder / name)
         results = combine(folder, old["datasets"])
     else:
-        facts = {key: value for key, value in old.items() if key not in FIGURES}
+        facts = {key: value for key, value in read_results(folder, FILES).items() if key not in FIGURES}
         results = read_figures(folder, facts).results()
-        write_json(folder / "results.json", results)
+        write_results(folder, results, FILES)
         write_page(folder)
     changed = sorted(key for key in results if results[key] != old.get(key))
     log.info("%s: %s", folder, f"changed: {', '.join(changed)}" if changed else "the same figures as before")
@@ -43,11 +44,11 @@ def evaluations_of(run: Path) -> list[Path]:
     """The folders of a run's evaluations that have predictions, or the one that is given.
 
     Raises:
-        UserError: There is none.
+        UserError: There is none, or its results are damaged.
     """
-    if (run / "results.json").is_file():
+    if (run / RESULTS).is_file():
         return [run]
-    found = {path.parent: read_json(path) for path in sorted(run.glob("eval/*/results.json"))}
+    found = {path.parent: read_results(path.parent) for path in sorted(run.glob(f"eval/*/{RESULTS}"))}
     kept = [folder for folder, results in found.items() if "by_place" in results or "datasets" in results]
     if not kept:
         raise UserError(f"{run}: no evaluation there with predictions; run python -m eval.run --ckpt {run} first")

@@ -14,8 +14,8 @@ from rich.table import Table
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import Encoder, embed_images, load_encoder
 from data_prep.errors import UserError
-from data_prep.files import write_json
 from data_prep.memories import memories_of
+from data_prep.results_file import write_results
 from data_prep.settings import Recipe
 from eval.intervals import bootstrap_interval
 from eval.metrics import hits_at
@@ -86,7 +86,7 @@ def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
         summary.append(part | {"gain": {"mean": mean, "low": low, "high": high}})
     results = {"dataset": dataset.name, "split": split, "k": k, "settings": asdict(tuned)}
     results |= {"skipped": dict(dataset.skipped), "rows": rows, "summary": summary}
-    write_json(run / "eval" / f"{split}-retriever" / "results.json", results)
+    write_results(run / "eval" / f"{split}-retriever", results)
     return results
 
 

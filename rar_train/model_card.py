@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_prep.files import read_json
+from data_prep.results_file import read_results
 from data_prep.settings import Recipe
 
 _USE = """```python
@@ -36,7 +36,7 @@ def _measured(manifest: dict, run: Path) -> list[str]:
             *_lines(manifest["validation"]),
         ]
     for path in sorted((run / "eval").glob("*/results.json")):
-        results = read_json(path)
+        results = read_results(path.parent)
         if results.get("adapter") != manifest["adapter"]:
             continue
         found += ["", f"Evaluation `{path.parent.name}` (top-1, 0 to 1):", ""]

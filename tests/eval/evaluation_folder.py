@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data_prep.results_file import write_results
+from eval.evaluated import FILES
+
 # What class names in the wild hold, and what would end a script or a tag.
 NAMES = ["</script><script>alert(1)</script>", 'd\'or & "argent"', "<b>gules</b>", "紋章 🛡️", "azure"]
 
@@ -65,9 +68,9 @@ def write_evaluation(place: Path) -> Path:
         "summary": summary,
         "by_place": {"rar": {"retrieved": places}},
     }
-    (folder / "results.json").write_text(json.dumps(results))
     picture = place / "shield.png"
     Image.fromarray(np.zeros((90, 60, 3), np.uint8)).save(picture)
     pictures = {"images": {f"image-{n}": str(picture) for n in range(5)}, "classes": {NAMES[0]: str(picture)}}
     (folder / "pictures.json").write_text(json.dumps(pictures))
+    write_results(folder, results, FILES)
     return folder

@@ -17,7 +17,10 @@ from data_prep.datasets.coop import GUIDE
 from data_prep.errors import UserError
 from data_prep.files import read_json
 from data_prep.recipe import load_recipe
+from data_prep.results_file import read_results, write_results
 from eval.benchmarks import recipes_of
+from eval.evaluated import FILES
+from eval.figures import read_figures
 from eval.run import main
 from tests.commands import environment
 
@@ -116,9 +119,11 @@ def test_complete_data_sets_are_reused_and_others_evaluated(run, root, folder, c
     assert "ranking by" not in caplog.text and "embeddings:" not in caplog.text
     caplog.clear()
     (folder / "eurosat" / "results.json").unlink()
+    (folder / "dtd" / "pictures.json").write_text("{}")
     with caplog.at_level("INFO"):
         again(run, root)
-    assert "dtd: reusing" in caplog.text and "eurosat: evaluating" in caplog.text
+    assert "dtd/pictures.json: damaged or changed" in caplog.text and "dtd: evaluating" in caplog.text
+    assert "eurosat: evaluating" in caplog.text and "ranking batches" not in caplog.text
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -150,7 +155,7 @@ def test_a_test_image_in_training_is_refused_or_counted(run, root, tmp_path, cap
     assert "leaks, dtd: 1 of 6 evaluated images stand in test_memory byte for byte, 1 of 6 have a near-dup" in printed
 
 
-def test_rescoring_gives_the_same_bytes_without_torch_and_an_edited_prediction_changes_the_figures(
+def test_rescoring_gives_the_same_bytes_without_torch_and_other_predictions_other_figures(
     run, folder, tmp_path, capsys
 ):
     before = {path: path.read_bytes() for path in folder.rglob("*.json")}
@@ -168,6 +173,9 @@ def test_rescoring_gives_the_same_bytes_without_torch_and_an_edited_prediction_c
         others = [name for name in CLASSES if name != line["truth"]]
         line["ranking"] = others[:2] if right else [line["truth"], others[0]]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UserError, match=r"dtd/predictions\.jsonl: damaged or changed .*run the command .* again"):
+        main(["--rescore", str(copy)])
+    write_results(copy / "dtd", read_results(copy / "dtd"), FILES)
     main(["--rescore", str(copy)])
 
     def top1(where: Path, dataset: str, method: str) -> float:
@@ -185,12 +193,15 @@ def test_damaged_predictions_are_named(folder, tmp_path):
     copy = shutil.copytree(folder / "dtd", tmp_path / "copy")
     with open(copy / "predictions.jsonl", "a") as file:
         file.write('{"key": "cut sh')
-    with pytest.raises(UserError, match=r"predictions.jsonl, line \d+: no prediction of eval.run"):
+    with pytest.raises(UserError, match=r"predictions\.jsonl: damaged or changed"):
         main(["--rescore", str(copy)])
+    facts = read_results(copy)
+    with pytest.raises(UserError, match=r"predictions.jsonl, line \d+: no prediction of eval.run"):
+        read_figures(copy, facts)
     lines = (copy / "predictions.jsonl").read_text().splitlines(keepends=True)[:-1]
     (copy / "predictions.jsonl").write_text("".join(lines[1:]))
     with pytest.raises(UserError, match="are not of the same images"):
-        main(["--rescore", str(copy)])
+        read_figures(copy, facts).results()
     (copy / "predictions.jsonl").unlink()
     with pytest.raises(UserError, match=r"predictions\.jsonl: no such file"):
         main(["--rescore", str(copy)])

@@ -1,4 +1,4 @@
-"""What was fitted is kept with the adapter that it belongs to."""
+"""What was fitted is kept with the models that it belongs to."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FUSION, REFUSAL = Fusion(0.7, 0.4, 2.0, 0.05, "margin", 0.3), Refusal("score", -
 
 def test_fits_come_back_and_a_later_fit_of_one_kind_keeps_the_others(tmp_path):
     path = fits_path(tmp_path, "letters")
-    assert load_fits(path, "a") == ({}, None)
-    save_fits(path, "a", {"few_shot-4": FUSION}, None)
-    save_fits(path, "a", {}, REFUSAL)
-    save_fits(path, "a", {"zero_shot-0": FUSION}, None)
-    assert load_fits(path, "a") == ({"few_shot-4": FUSION, "zero_shot-0": FUSION}, REFUSAL)
+    assert load_fits(path, "a", "clip") == ({}, None)
+    save_fits(path, "a", "clip", {"few_shot-4": FUSION}, None)
+    save_fits(path, "a", "clip", {}, REFUSAL)
+    save_fits(path, "a", "clip", {"zero_shot-0": FUSION}, None)
+    assert load_fits(path, "a", "clip") == ({"few_shot-4": FUSION, "zero_shot-0": FUSION}, REFUSAL)
 
 
 def test_fits_of_evaluations_that_end_at_once_are_all_kept(tmp_path):
@@ -36,8 +36,30 @@ def test_fits_of_evaluations_that_end_at_once_are_all_kept(tmp_path):
 
 def test_another_adapters_fits_are_refused_and_replaced(tmp_path):
     path = fits_path(tmp_path, "letters")
-    save_fits(path, "a", {"few_shot-4": FUSION}, REFUSAL)
+    save_fits(path, "a", "clip", {"few_shot-4": FUSION}, REFUSAL)
     with pytest.raises(UserError, match=r"fitted for another adapter; fit again with python -m eval\.run"):
-        load_fits(path, "b")
-    save_fits(path, "b", {"few_shot-1": FUSION}, None)
-    assert load_fits(path, "b") == ({"few_shot-1": FUSION}, None)
+        load_fits(path, "b", "clip")
+    save_fits(path, "b", "clip", {"few_shot-1": FUSION}, None)
+    assert load_fits(path, "b", "clip") == ({"few_shot-1": FUSION}, None)
+
+
+def test_another_retrievers_fits_are_not_used_and_not_mixed_in(tmp_path, caplog):
+    path = fits_path(tmp_path, "letters")
+    save_fits(path, "a", "clip", {"few_shot-4": FUSION}, REFUSAL)
+    assert load_fits(path, "a", "siglip") == ({}, None)
+    assert "fitted with the retriever clip, not with siglip: not used" in caplog.text
+    save_fits(path, "a", "siglip", {"few_shot-1": FUSION}, None)
+    assert load_fits(path, "a", "siglip") == ({"few_shot-1": FUSION}, None)
+
+
+def test_a_changed_number_is_refused_and_deleting_the_file_lets_it_be_fitted_again(tmp_path):
+    path = fits_path(tmp_path, "letters")
+    save_fits(path, "a", "clip", {"few_shot-4": FUSION}, REFUSAL)
+    whole = path.read_text()
+    path.write_text(whole.replace("-9.5", "-8.5"))
+    for act in (lambda: load_fits(path, "a", "clip"), lambda: save_fits(path, "a", "clip", {}, REFUSAL)):
+        with pytest.raises(UserError, match=r"fits-letters\.json: damaged .*; delete it and fit again"):
+            act()
+    path.unlink()
+    save_fits(path, "a", "clip", {"few_shot-4": FUSION}, REFUSAL)
+    assert path.read_text() == whole

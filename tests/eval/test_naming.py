@@ -14,12 +14,13 @@ import pytest
 from data_prep.blazon import draw_classes
 from data_prep.encoder import load_encoder
 from data_prep.errors import UserError
-from data_prep.files import read_json
+from data_prep.files import read_json, sealed_line, unsealed
 from data_prep.held_out import write_mined
 from data_prep.prompts import NAMING
+from data_prep.results_file import read_results, write_results
 from data_prep.shields import render
 from eval.clustering import score_names
-from eval.naming import Naming
+from eval.naming import FILES, Naming
 from eval.naming_table import print_names
 
 FEW = ["eval.seeds=[1,2]", "discover.guesses=1", "discover.images=2", "discover.sentences=none", "eval.bootstrap=20"]
@@ -88,10 +89,43 @@ def test_killed_and_started_again_it_writes_the_same_bytes(run, named):
 def test_rescoring_needs_the_predictions_alone(run, named, tmp_path):
     before = (named / "results.json").read_bytes()
     (tmp_path / "answers").mkdir()
-    assert Naming.of_run(run, FEW).rescore() == read_json(named / "results.json")
+    assert Naming.of_run(run, FEW).rescore() == read_results(named)
     assert (named / "results.json").read_bytes() == before
     with pytest.raises(UserError, match=r"results\.json: no such file"):
         Naming.of_run(run, [*FEW, "eval.split=development"]).rescore()
+
+
+def test_a_reply_with_any_sign_that_ends_a_line_is_rescored(run, named, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    out = copy / "discover" / named.name
+    lines = lines_of(out, "predictions.jsonl")
+    for line in lines:
+        line["reply"] = "one\u2028two\u2029three\x85four\x0bfive\x0csix\x1cseven\r\neight"
+    (out / "predictions.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    before = read_results(out)
+    write_results(out, before, FILES)
+    assert Naming.of_run(copy, FEW).rescore() == before
+
+
+def test_a_damaged_file_is_named_before_it_is_used_and_the_command_makes_it_again(run, named, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    out = copy / "discover" / named.name
+    whole = {name: (out / name).read_bytes() for name in (*FILES, "results.json")}
+    for name in FILES:
+        (out / name).write_bytes(whole[name].replace(b"a", b"e", 1))
+        with pytest.raises(UserError, match=rf"{name}: damaged or changed .*; run the command that wrote it again"):
+            Naming.of_run(copy, FEW).rescore()
+        (out / name).write_bytes(whole[name])
+    (out / "names.jsonl").write_bytes(whole["names.jsonl"][: len(whole["names.jsonl"]) // 2])
+    with pytest.raises(UserError, match=r"names\.jsonl: damaged or changed .*into another folder"):
+        Naming.of_run(copy, FEW, out / "names.jsonl")
+    for path in out.glob("answers-*/answers-choose.jsonl"):
+        path.write_text(path.read_text().replace("1", "2", 1))
+        with pytest.raises(UserError, match=r"answers-choose\.jsonl, line 1: damaged .*; delete it to have it made"):
+            Naming.of_run(copy, FEW).evaluate()
+        path.unlink()
+    Naming.of_run(copy, FEW).evaluate()
+    assert {name: (out / name).read_bytes() for name in whole} == whole
 
 
 def test_after_the_draw_no_label_decides_anything(run):
@@ -148,8 +182,8 @@ def test_replies_without_names_and_names_without_votes_say_what_to_change(run, t
     with pytest.raises(UserError, match=r"discover\.least_votes=99: no name has as many with seed 1; the most is \d"):
         Naming.of_run(copy, [*FEW, "discover.least_votes=99"]).evaluate()
     for path in copy.rglob("answers-names.jsonl"):
-        answers = [json.loads(line) | {"reply": "I cannot say."} for line in path.read_text().splitlines()]
-        path.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+        answers = [unsealed(line, "", "") | {"reply": "I cannot say."} for line in path.read_text().splitlines()]
+        path.write_text("".join(map(sealed_line, answers)))
     with pytest.raises(
         UserError, match=r"no name in any of \d+ replies, such as 'I cannot say\.'; change discover\.pr"
     ):

@@ -14,6 +14,7 @@ from PIL import Image
 from data_prep.errors import UserError
 from eval.evaluated import read_evaluations
 from eval.page import browsed, render_page, write_page
+from eval.plots import line_plot
 from eval.thumbnails import thumbnail
 from tests.eval.evaluation_folder import NAMES, write_evaluation
 
@@ -86,6 +87,24 @@ def test_runs_stand_beside_each_other(evaluation):
     page = Page(html)
     assert page.script == ""
     assert " ".join(page.texts).count("run test-letters") > 10
+
+
+def test_a_runs_name_is_drawn_as_it_is_whatever_it_holds(tmp_path):
+    folder = write_evaluation(tmp_path).parent.parent.rename(tmp_path / "$\\lr_{1e-3}$ #2")
+    (pair,) = read_evaluations(folder)
+    page = Page(render_page([pair[1], pair[1]]))
+    assert " ".join(page.texts).count("$\\lr_{1e-3}$ #2 test-letters") > 10
+    assert "_under $x^$: ranker" in line_plot("title", [("_under $x^$: ranker", [1, 2], [1, 2])], "x $", "y")
+
+
+def test_a_page_of_damaged_files_is_refused(evaluation):
+    for name in ("predictions.jsonl", "pictures.json", "results.json"):
+        whole = (evaluation / name).read_text()
+        (evaluation / name).write_text(whole.replace("image-1", "image-2", 1).replace("0.52", "0.92", 1))
+        with pytest.raises(UserError, match=rf"{name}: damaged .*; run the command that wrote it again"):
+            read_evaluations(evaluation)
+        (evaluation / name).write_text(whole)
+    assert read_evaluations(evaluation)
 
 
 def test_a_page_of_many_predictions_keeps_an_even_spread_of_each_setting(evaluation):

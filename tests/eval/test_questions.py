@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep.errors import UserError
+from data_prep.files import file_hash
 from eval.questions import Question, opened, shuffles
 
 CLASSES = tuple(f"class {i}" for i in range(7))
@@ -39,18 +40,26 @@ def test_shuffles_are_different_orders_of_the_same_question_and_the_first_is_the
     assert {(one.key, one.image, one.names) for one in several} == {("key", "image.png", CLASSES)}
 
 
-def test_ids_tell_images_names_orders_and_examples_apart_but_not_paths():
+def test_ids_tell_images_contents_names_orders_and_examples_apart_but_not_paths():
     one = Question("key", "image.png", ("a", "b"))
     assert replace(one, image="moved.png").id == one.id
+    assert (
+        replace(one, contents=("1", "2", "3"), examples=("a.png", "b.png")).id
+        == replace(one, contents=("1", "2", "3"), examples=("moved/a.png", "moved/b.png")).id
+    )
     others = [
         replace(one, key="other"),
+        replace(one, contents=("1",)),
+        replace(one, contents=("2",)),
+        replace(one, contents=("1", "2", "3"), examples=("a.png", "b.png")),
+        replace(one, contents=("1", "2", "4"), examples=("a.png", "b.png")),
         replace(one, names=("b", "a")),
         replace(one, names=("a",)),
         replace(one, shuffle=1),
         replace(one, examples=("a.png", "b.png")),
         replace(one, examples=("a.png", "c.png")),
     ]
-    assert len({question.id for question in [one, *others]}) == 7
+    assert len({question.id for question in [one, *others]}) == 11
 
 
 def test_examples_stand_behind_the_image_in_the_order_shown(tmp_path):
@@ -61,6 +70,21 @@ def test_examples_stand_behind_the_image_in_the_order_shown(tmp_path):
     question = Question("key", files["image"], CLASSES, examples=tuple(files[name] for name in CLASSES))
     seen = [picture.getpixel((0, 0))[0] for picture in question.images()]
     assert seen == [0, *(1 + place for place in question.shown)]
+
+
+def test_a_picture_that_changed_after_the_data_set_was_read_is_named(tmp_path):
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, file in enumerate(files):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(file)
+    image, *examples = map(str, files)
+    question = Question("key", image, CLASSES[:2], examples=tuple(examples), contents=tuple(map(file_hash, files)))
+    assert len(question.images()) == 3
+    for file in files:
+        whole = file.read_bytes()
+        Image.new("RGB", (4, 4), (9, 9, 9)).save(file)
+        with pytest.raises(UserError, match=rf"{file.name}: has changed since the data set was read"):
+            question.images()
+        file.write_bytes(whole)
 
 
 def test_an_image_in_memory_is_taken_as_it_is():

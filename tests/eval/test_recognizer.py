@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from data_prep.blazon import draw_classes
+from data_prep.encoder import load_encoder
 from data_prep.errors import UserError
 from data_prep.files import read_json
+from data_prep.settings import RetrieverArgs
 from data_prep.shields import render
 from eval.fits import fits_path, save_fits
 from eval.fusion import Fusion
@@ -44,7 +46,8 @@ def run(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "zero_shot-0": Fusion(0.5, 0.5, 1.0, 0.05, "margin", 0.0),
         "few_shot-2": Fusion(0.5, 0.5, 1.0, 0.05, "margin", 2.0),
     }
-    save_fits(fits_path(copy, "likelihood"), adapter, fusions, Refusal("score", 0.5))
+    encoder = load_encoder(RetrieverArgs()).id
+    save_fits(fits_path(copy, "likelihood"), adapter, encoder, fusions, Refusal("score", 0.5))
     return copy
 
 
@@ -81,6 +84,26 @@ def test_fits_of_the_run_fuse_gate_and_refuse(run, own):
     assert all(one.ranked and one.known is False for one in found)
     alone = Recognizer.from_pretrained(run, NAMES).predict(queries)
     assert [one.probabilities for one in alone] != [one.probabilities for one in found]
+
+
+def test_a_memory_takes_the_fusion_of_its_kind_and_of_the_nearest_number(finished, own, caplog):
+    def fusions(*kinds: str) -> dict[str, Fusion]:
+        return {kind: Fusion(0.1 * place, 0.5, 1.0, 0.05, "margin", 0.0) for place, kind in enumerate(kinds, 1)}
+
+    recognizer = Recognizer.from_pretrained(finished, NAMES)
+    given = recognizer.fusions = fusions("whole_set-0", "few_shot-16", "few_shot-3", "few_shot-1", "zero_shot-0")
+    assert recognizer.fusion == given["zero_shot-0"]
+    recognizer.remember(own[0])  # two images a class: as near to one as to three
+    assert recognizer.fusion == given["few_shot-1"]
+    recognizer.fusions = fusions("whole_set-0", "few_shot-16", "zero_shot-0")
+    assert recognizer.fusion == recognizer.fusions["few_shot-16"]
+    recognizer.fusions = fusions("whole_set-0", "zero_shot-0")
+    assert recognizer.fusion == recognizer.fusions["whole_set-0"]
+    recognizer.fusions = fusions("whole_set-0")
+    assert "every image is ranked" not in caplog.text
+    recognizer.remember(NAMES)
+    assert recognizer.fusion is None
+    assert "fitted for whole_set-0, but not for a memory of names alone: every image is ranked" in caplog.text
 
 
 def test_mistakes_are_named(finished, own, tmp_path):

@@ -8,16 +8,20 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from data_prep.blazon import draw_classes
 from data_prep.datasets import read_dataset
 from data_prep.errors import UserError
 from data_prep.files import read_json
 from data_prep.held_out import read_mined, write_mined
 from data_prep.recipe import load_saved_recipe
+from data_prep.shields import render
 from eval.run import main
 from rar_train.run_folder import find_adapter
 
+SHIELDS = draw_classes("test", 8, 4, 0)
 ROW = {"task", "dataset", "shots", "seed", "method", "mode", "k", "n", "top1", "top5", "recall_at_k"}
 STAGED = {"top1_given_hit", "corrected", "broken", "outcomes"}
 PREDICTION = {
@@ -55,7 +59,7 @@ def predictions_of(folder: Path) -> list[dict]:
 def test_results_hold_a_row_for_every_memory_and_method(evaluated):
     results = read_json(evaluated / "results.json")
     facts = {"dataset", "split", "mode", "k", "skipped", "bootstrap", "adapter", "encoder", "settings", "leaks"}
-    assert set(results) == facts | {"rows", "summary", "by_place", "published"}
+    assert set(results) == facts | {"rows", "summary", "by_place", "published", "files", "checksum"}
     assert results["leaks"]["clean"] and results["leaks"]["queries"] == results["leaks"]["near_queries"] == 16
     assert {part: own["images"] for part, own in results["leaks"]["parts"].items()} == {
         "test_memory": 32,
@@ -253,6 +257,50 @@ def test_fits_may_look_at_some_development_images_and_ask_the_tuned_ranker_alone
     assert [path.name for path in asked.glob("*.jsonl")] == ["answers-rar.jsonl"]
     assert len((asked / "answers-rar.jsonl").read_text().splitlines()) == 5
     assert {row["n"] for row in read_json(run / "eval" / "test-likelihood" / "results.json")["rows"]} == {16}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of eight classes with a split."""
+    for label, blazon in enumerate(SHIELDS):
+        for split, count in (("train", 2), ("val", 2), ("test", 1)):
+            for number in range(count):
+                file = tmp_path / "pictures" / split / blazon.name / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                render(blazon, 96, np.random.default_rng([label, number, len(split)])).save(file)
+    return tmp_path / "pictures"
+
+
+def test_pictures_replaced_under_their_names_are_asked_about_again(finished, pictures, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    few = ["data.name=folder", f"data.root={pictures}", "eval.shots=[1]", "eval.seeds=[1]", "eval.alone_images=2"]
+    own = ["--ckpt", str(run), "--mode", "letters", *few, "eval.k=2", "eval.examples=true"]
+    main(own)
+    out = run / "eval" / "test-letters"
+    before = (out / "predictions.jsonl").read_bytes()
+    # One to be recognised, and those that stand beside questions as examples.
+    for split in ("test", "train"):
+        for number, file in enumerate((pictures / split / SHIELDS[1].name).glob("*.png")):
+            render(SHIELDS[5], 96, np.random.default_rng([7, number, len(split)])).save(file)
+    main(own)
+    after = (out / "predictions.jsonl").read_bytes()
+    assert after != before
+    shutil.rmtree(out)
+    main(own)
+    assert (out / "predictions.jsonl").read_bytes() == after
+
+
+def test_fits_on_another_data_set_stay_out_of_the_runs_own(finished, pictures, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0", "eval.fusion=true"]
+    own = run / "eval" / "fits-likelihood.json"
+    main(["--ckpt", str(run), "--task", "fewshot", "--datasets", "armory", *few, "eval.fit_images=5"])
+    before = own.read_bytes()  # the run's own data set, whichever way it is asked for
+    other = ["--ckpt", str(run), *few, "data.name=folder", f"data.root={pictures}", "eval.fit_images=5"]
+    for how, out in (([], "test-likelihood"), (["--task", "fewshot"], "fewshot-test-likelihood/folder")):
+        main([*other, *how])
+        assert own.read_bytes() == before
+        assert (run / "eval" / out / "fits.json").is_file()
 
 
 def test_several_orders_and_examples_are_asked_and_aggregated(finished, tmp_path):

@@ -13,6 +13,7 @@ import torch
 
 from data_prep.errors import UserError
 from data_prep.recipe import recipe_yaml
+from data_prep.results_file import write_results
 from data_prep.settings import LoraArgs, RankerArgs
 from rar_train.adapter import add_lora, load_adapter, save_adapter
 from rar_train.backend import load_mllm
@@ -54,10 +55,10 @@ def test_the_card_holds_what_the_runs_files_hold(run):
     evaluated = run / "eval" / "test-letters"
     evaluated.mkdir(parents=True)
     row = {"task": "few_shot", "shots": 4, "seed": 1, "method": "rar", "top1": 0.8125}
-    (evaluated / "results.json").write_text(json.dumps({"rows": [row], "adapter": manifest["adapter"]}))
+    write_results(evaluated, {"rows": [row], "adapter": manifest["adapter"]})
     other = run / "eval" / "test-generate"
     other.mkdir()
-    (other / "results.json").write_text(json.dumps({"rows": [row | {"top1": 0.4321}], "adapter": "another"}))
+    write_results(other, {"rows": [row | {"top1": 0.4321}], "adapter": "another"})
     main(["--ckpt", str(run)])
     card = (run / "exported" / "README.md").read_text()
     for fact in (manifest["base_model"], manifest["adapter"], "0.625", "0.8125", "step 7", "NAME"):
