@@ -52,7 +52,7 @@ class Run:
 
 
 def _source(data: DataArgs) -> DataArgs:
-    """Settings of a data set by which two are the same: its root wherever one stands, and not how it is read."""
+    """Settings of a data set by which two are the same: its root as an absolute path, and not how it is read."""
     root = data.root and str(Path(data.root).resolve())
     return replace(data, root=root, on_error="skip")
 

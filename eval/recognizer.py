@@ -127,7 +127,7 @@ class Recognizer:
         """The fusion that was fitted with such a memory: names alone, or the nearest number of images a class.
 
         Of a memory with images it is one of the whole training set only where none was fitted on drawn images. None
-        where nothing was fitted on such memories; every image is ranked then, and the ranker's order stands.
+        where nothing was fitted on such memories; every image is ranked then, and the ranker's order is kept.
         """
         shots = self.memory.shots
         if not shots:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,14 @@ import pytest
 from PIL import Image
 
 from data_prep.datasets.coop import GUIDE
+from data_prep.encoder import load_encoder
 from data_prep.errors import UserError
 from data_prep.files import read_json
-from data_prep.recipe import load_recipe
+from data_prep.recipe import load_recipe, load_saved_recipe
 from data_prep.results_file import read_results, write_results
+from data_prep.settings import RetrieverArgs
 from eval.benchmarks import recipes_of
+from eval.evaluate import Run, read_checked, stamp
 from eval.evaluated import FILES
 from eval.figures import read_figures
 from eval.run import main
@@ -125,6 +129,26 @@ def test_complete_data_sets_are_reused_and_others_evaluated(run, root, folder, c
     assert "dtd/pictures.json: damaged or changed" in caplog.text and "dtd: evaluating" in caplog.text
     assert "eurosat: evaluating" in caplog.text and "ranking batches" not in caplog.text
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_what_is_reused_goes_by_everything_that_it_came_from(run, root, tmp_path):
+    copy, pictures = shutil.copytree(run, tmp_path / "run"), shutil.copytree(root, tmp_path / "DATA")
+    encoder = load_encoder(RetrieverArgs())
+
+    def stamp_of(*settings: str, encoder=encoder) -> str:
+        own = ["data.name=dtd", f"data.root={pictures}", *QUICK, *settings]
+        recipe, one = load_saved_recipe(copy / "recipe.yaml", own), Run(copy, copy / "adapter")
+        return stamp(recipe, one, read_checked(recipe, copy), encoder)
+
+    kinds = [(), ("eval.fusion=true",), ("ranker.max_pixels=9000",), ("ranker.dtype=bfloat16",), ("seed=3",)]
+    before = [stamp_of(*settings) for settings in kinds]
+    before.append(stamp_of(encoder=replace(encoder, id="another")))
+    assert len(set(before)) == len(kinds) + 1
+    # A picture of the development split decides what is fitted there, and nothing else.
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(pictures / "dtd/images/dotted/val_0.png")
+    assert stamp_of() == before[0] and stamp_of("eval.fusion=true") != before[1]
+    Image.new("RGB", (32, 32), (8, 8, 8)).save(pictures / "dtd/images/dotted/train_0.png")
+    assert stamp_of() != before[0]
 
 
 def test_a_missing_data_set_is_named_with_where_to_get_it_before_a_model_loads(run, root, caplog):

@@ -278,7 +278,7 @@ def test_pictures_replaced_under_their_names_are_asked_about_again(finished, pic
     main(own)
     out = run / "eval" / "test-letters"
     before = (out / "predictions.jsonl").read_bytes()
-    # One to be recognised, and those that stand beside questions as examples.
+    # One to be recognised, and those that are shown beside questions as examples.
     for split in ("test", "train"):
         for number, file in enumerate((pictures / split / SHIELDS[1].name).glob("*.png")):
             render(SHIELDS[5], 96, np.random.default_rng([7, number, len(split)])).save(file)
