@@ -26,12 +26,12 @@ def test_fits_come_back_and_a_later_fit_of_one_kind_keeps_the_others(tmp_path):
 def test_fits_of_evaluations_that_end_at_once_are_all_kept(tmp_path):
     path = fits_path(tmp_path, "letters")
     kinds = [f"few_shot-{shots}" for shots in range(8)]
-    threads = [threading.Thread(target=save_fits, args=(path, "a", {kind: FUSION}, None)) for kind in kinds]
+    threads = [threading.Thread(target=save_fits, args=(path, "a", "clip", {kind: FUSION}, None)) for kind in kinds]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert load_fits(path, "a")[0].keys() == set(kinds)
+    assert load_fits(path, "a", "clip")[0].keys() == set(kinds)
 
 
 def test_another_adapters_fits_are_refused_and_replaced(tmp_path):
