@@ -1,14 +1,36 @@
-"""Class names: when two count as the same, and how classes of one name are told apart."""
+"""Class names: how they are written, when two count as the same, and how classes of one name are told apart."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
+
+# Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt): characters that show nothing.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+# Those of them that no script and no emoji needs.
+_RESIDUE = re.compile(
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff0-\ufff8]"
+)
+
+
+def tidy(name: str) -> str:
+    """A name as it looks: composed accents (NFC), single blanks, and none of the marks that files leave in texts."""
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFC", _RESIDUE.sub("", name))).strip()
 
 
 def folded(name: str) -> str:
-    """A name without the differences that a reader of replies overlooks: case and white space."""
-    return re.sub(r"\s+", " ", name).strip().casefold()
+    """A name without the differences that a reader of replies overlooks.
+
+    These are case, white space, invisible characters, and other code points for the same letters (NFKC), such as
+    accents as characters of their own or letters of full width.
+    """
+    # Twice, since a letter of lower case can be composed of others.
+    visible = unicodedata.normalize("NFKC", _INVISIBLE.sub("", name)).casefold()
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", visible)).strip()
 
 
 def told_apart(names: Sequence[str]) -> tuple[str, ...]:

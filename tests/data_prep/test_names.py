@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data_prep.names import folded, told_apart
+from data_prep.names import folded, tidy, told_apart
 from data_prep.prompts import list_answer
 from data_prep.replies import read_list
 
@@ -29,3 +32,25 @@ def test_two_classes_of_one_name_are_two_answers():
     assert names == ("crane", "heron", "Crane (2)")
     ranking = read_list(list_answer([names[2], names[0], names[1]]), names)
     assert (ranking.order, ranking.outcome) == ((2, 0, 1), "ok")
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["Ku\u0308cken ", "kücken\u00a0", "K\u00adücken", "Kü\u200bcken", "\ufeffKücken", "ＫÜＣＫＥＮ", "Kücken\ufe0f"],
+)
+def test_look_alikes_are_folded_to_one(other):
+    assert folded(other) == folded("Kücken")
+
+
+def test_a_name_is_written_as_it_looks():
+    assert tidy("\ufeff Ku\u0308cken\u00a0 im\tNest\u200b") == "Kücken im Nest"
+    assert tidy("می\u200cخواهم") == "می\u200cخواهم"  # the joiner belongs to the script
+    assert tidy("m² ❤️") == "m² ❤️"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=12))
+def test_tidying_is_done_once_and_never_parts_what_is_folded_to_one(name):
+    assert tidy(tidy(name)) == tidy(name)
+    assert folded(tidy(name)) == folded(name)
+    assert folded(unicodedata.normalize("NFD", name)) == folded(name)
