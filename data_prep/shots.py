@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.errors import UserError
-from data_prep.files import fingerprint, read_json, write_json
+from data_prep.files import REMAKE, fingerprint, read_json, write_json
 from data_prep.records import Sample
 
 
@@ -64,10 +64,14 @@ def kept_shots(samples: Sequence[Sample], shots: int, seed: int, draw: str, cach
     path = folder / (f"shot_{shots}-seed_{seed}.json" if draw == "coop" else f"shot_{shots}-first_n.json")
     if path.exists():
         by_key = {sample.key: sample for sample in samples}
-        keys = read_json(path)
+        keys = read_json(path, REMAKE)
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise UserError(f"{path}: should be a list of keys; {REMAKE}")
         strange = [key for key in keys if key not in by_key]
         if strange:
-            raise UserError(f"{path}: {strange[0]} is not in the training split; delete the file to have it made again")
+            raise UserError(f"{path}: {strange[0]} is not in the training split; {REMAKE}")
+        if len(set(keys)) < len(keys):
+            raise UserError(f"{path}: lists an image twice; {REMAKE}")
         return [by_key[key] for key in keys]
     drawn = draw_shots(samples, shots, seed) if draw == "coop" else first_shots(samples, shots)
     write_json(path, [sample.key for sample in drawn])

@@ -61,6 +61,10 @@ def test_a_draw_is_kept_as_keys_and_read_again(tmp_path, seed):
     kept.write_text(json.dumps(["k30"]))
     with pytest.raises(UserError, match="k30 is not in the training split"):
         kept_shots(made(30), 4, seed, "coop", tmp_path)
+    for damaged, said in (('["k0", "k0"]', "lists an image twice"), ('{"k0": 1}', "a list of keys"), ("[", "as JSON")):
+        kept.write_text(damaged)
+        with pytest.raises(UserError, match=f"{said}.*; delete it to have it made again"):
+            kept_shots(made(30), 4, seed, "coop", tmp_path)
 
 
 def test_draws_of_other_splits_or_ways_are_kept_apart(tmp_path):
