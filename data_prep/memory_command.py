@@ -11,12 +11,13 @@ import numpy as np
 
 from data_prep.datasets import read_dataset
 from data_prep.datasets.dataset import PARTS, digests, key_of
-from data_prep.datasets.folder import IMAGE_SUFFIXES
+from data_prep.datasets.finding import IMAGE_SUFFIXES, find_pictures, report_passed
 from data_prep.encoder import embed_images, embed_names, load_encoder
 from data_prep.import_memory import import_memory
 from data_prep.kept_memory import KeptMemory, changing
 from data_prep.memories import image_memory, name_memory, prompted
 from data_prep.memory import Entry, Memory
+from data_prep.names import tidy
 from data_prep.recipe import load_recipe
 from data_prep.records import Sample
 from data_prep.settings import check
@@ -91,17 +92,19 @@ def _import(folder: Path, own: dict[str, str], settings: list[str]) -> None:
     _say(import_memory(folder, load_recipe(settings), Path(own["index"]), Path(own["labels"]), classnames))
 
 
-def _files(places: list[str]) -> list[Path]:
+def _files(places: list[str], cache: Path) -> list[Path]:
     """Image files, from files and folders."""
-    found: list[Path] = []
+    files: list[Path] = []
     for place in map(Path, places):
         check(place.exists(), f"{place}: no such image or folder")
-        inside = (
-            sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if place.is_dir() else [place]
-        )
-        check(bool(inside), f"{place}: holds no images")
-        found += inside
-    return found
+        if place.is_dir():
+            found = find_pictures(place)
+            check(bool(found.files), f"{place}: holds no images")
+            report_passed(found.passed, cache)
+            files += found.files
+        else:
+            files.append(place)
+    return files
 
 
 def _is_place(argument: str) -> bool:
@@ -112,12 +115,12 @@ def _is_place(argument: str) -> bool:
 
 
 def _add(folder: Path, own: dict[str, str], arguments: list[str]) -> None:
-    name = own["name"].strip()
+    name = tidy(own["name"])
     check(bool(name), "give name=CLASS")
-    files = _files([argument for argument in arguments if _is_place(argument)])
     with changing(folder):
         recipe, encoder, kept = KeptMemory.load(folder, [a for a in arguments if not _is_place(a)])
         args, cache = recipe.retriever, Path(recipe.cache)
+        files = _files([argument for argument in arguments if _is_place(argument)], cache)
         images, label = kept.images, kept.label_of(name)
         new = label is None
         if new:
@@ -140,7 +143,7 @@ def _add(folder: Path, own: dict[str, str], arguments: list[str]) -> None:
 
 
 def _remove(folder: Path, own: dict[str, str], settings: list[str]) -> None:
-    name = own["name"]
+    name = tidy(own["name"])
     check(bool(name), "give name=CLASS")
     with changing(folder):
         _, _, kept = KeptMemory.load(folder, settings)

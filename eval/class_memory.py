@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import torch.nn.functional as F
 
 from data_prep.datasets import read_dataset
 from data_prep.datasets.dataset import digests, key_of
-from data_prep.datasets.folder import IMAGE_SUFFIXES
+from data_prep.datasets.finding import class_folders, find_pictures, report_passed
+from data_prep.datasets.tables import label_text
 from data_prep.devices import accelerator_of
 from data_prep.encoder import Encoder, embed_names
 from data_prep.errors import UserError
 from data_prep.memories import Memories, image_memory, name_memory, prompted
 from data_prep.memory import Entry, Memory
-from data_prep.names import folded
+from data_prep.names import folded, tidy
 from data_prep.records import Candidate, Sample
 from data_prep.settings import Recipe, RetrieverArgs, check
 from data_prep.shots import kept_shots
@@ -31,28 +33,35 @@ log = logging.getLogger(__name__)
 Classes = str | Path | Sequence[str] | Mapping[str, Sequence[str | Path]]
 
 
-def example_images(classes: Classes) -> dict[str, list[Path]]:
-    """Image files by class name.
+def example_images(classes: Classes, cache: Path) -> dict[str, list[Path]]:
+    """Image files by class name; spellings of a name that look the same are one class.
 
     Args:
         classes: A folder with a folder of images per class; names alone; or files by name.
+        cache: Folder of caches, where what a folder holds besides is listed.
 
     Raises:
-        UserError: There is no folder, or it holds no classes.
+        UserError: There is no folder, or it holds no classes, or a class of it no images.
     """
+    found: dict[str, list[Path]] = defaultdict(list)
     if isinstance(classes, Mapping):
-        found = {name: [Path(file) for file in files] for name, files in classes.items()}
+        for name, files in classes.items():
+            found[tidy(name)] += [Path(file) for file in files]
     elif isinstance(classes, str | Path):
         root = Path(classes)
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; give one with a folder of images per class")
-        folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-        found = {
-            folder.name: sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-            for folder in folders
-        }
+        top = class_folders(root)
+        passed = list(top.passed)
+        for folder in top.files:
+            inside = find_pictures(folder)
+            check(bool(inside.files), f"{folder}: a class without images; add some, or move the folder elsewhere")
+            found[tidy(label_text(folder.name, str(folder)))] += inside.files
+            passed += inside.passed
+        report_passed(passed, cache)
     else:
-        found = {name: [] for name in classes}
+        for name in classes:
+            found[tidy(name)] += []
     if not found:
         raise UserError(f"{classes}: no classes; give names, or a folder with a folder of images per class")
     return _one_of_each_name(found)
@@ -125,7 +134,7 @@ class ClassMemory:
 
     def __init__(self, encoder: Encoder, recipe: Recipe, classes: Classes, texts: Mapping[str, str] | None = None):
         self.encoder, self.recipe = encoder, recipe
-        by_name = example_images(classes)
+        by_name = example_images(classes, Path(recipe.cache))
         cache, retriever = Path(recipe.cache), recipe.retriever
         self._names = tuple(by_name)  # by label, also of classes that were removed
         samples = self._samples([(label, file) for label, own in enumerate(by_name.values()) for file in own])
@@ -183,7 +192,7 @@ class ClassMemory:
         Raises:
             UserError: There is no name, or an image is missing or does not decode; nothing is added then.
         """
-        name = name.strip()
+        name = tidy(name)
         check(bool(name), "a class needs a name")
         known = self._label_of(name)
         label = len(self._names) if known is None else known

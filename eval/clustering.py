@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.command import run_command
-from data_prep.datasets.folder import records_of
+from data_prep.datasets.tables import records_of
 from data_prep.errors import UserError
 from data_prep.files import write_json
 from data_prep.results_file import check_result

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader
 
-from data_prep.datasets.folder import IMAGE_SUFFIXES
+from data_prep.datasets.finding import IMAGE_SUFFIXES
 from data_prep.errors import UserError
 from data_prep.prompts import LETTERS
 from data_prep.settings import check

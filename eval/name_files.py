@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data_prep.datasets.folder import records_of
+from data_prep.datasets.tables import records_of
 from data_prep.errors import UserError
 from data_prep.files import read_json
 from data_prep.guesses import counted

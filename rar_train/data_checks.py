@@ -8,8 +8,9 @@ from pathlib import Path
 
 from data_prep.blazon import draw_classes
 from data_prep.datasets import READERS, read_dataset
-from data_prep.datasets.dataset import PARTS
+from data_prep.datasets.dataset import PARTS, missing_of
 from data_prep.datasets.folder import list_rows
+from data_prep.names import tidy
 from data_prep.settings import DataArgs, Recipe, check
 from data_prep.shards import ShardedExamples
 from rar_train.checks import Finding, made
@@ -91,9 +92,10 @@ def check_data(args: DataArgs, cache: Path, read: bool, listed: Listed) -> list[
 
 
 def _folder(args: DataArgs, listed: Listed) -> list[Finding]:
-    base, rows = list_rows(Path(args.root))
-    missing = [row.path for row in rows if not (base / row.path).is_file()]
-    check(not missing, f"{base / missing[0] if missing else ''}: no such image ({len(missing)} of {len(rows)} missing)")
+    layout = list_rows(Path(args.root), args.label_column)
+    rows = layout.rows
+    missing = missing_of([layout.base / row.path for row in rows])
+    check(not missing, f"{missing[0] if missing else ''}: no such image ({len(missing)} of {len(rows)} missing)")
     splits = {row.split for row in rows}
     check(splits == {""} or {"train", "test"} <= splits, f"data.root={args.root}: needs splits train and test, or none")
     # As data_prep.datasets.folder divides them: two to leave one out, one each to choose and to measure on.
@@ -101,8 +103,8 @@ def _folder(args: DataArgs, listed: Listed) -> list[Finding]:
         frozenset([""]): (4, args.shares[0]),
         frozenset(["train", "test"]): (3, args.shares[0] / sum(args.shares[:2])),
     }.get(frozenset(splits), (2, 1.0))
-    counts = Counter({row.label: 0 for row in rows})
-    counts.update(row.label for row in rows if row.split in ("", "train"))
+    counts = Counter(dict.fromkeys(map(tidy, [*layout.classes, *(row.label for row in rows)]), 0))
+    counts.update(tidy(row.label) for row in rows if row.split in ("", "train"))
     small = sorted(label for label, count in counts.items() if count < least)
     listed.names = sorted(set(counts) - set(small))
     listed.images = round(share * sum(counts[label] for label in listed.names))

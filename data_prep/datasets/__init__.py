@@ -6,6 +6,7 @@ Every data set has five parts. ``tuning`` is mined for ranking examples. ``devel
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from data_prep.datasets.webdataset import read_webdataset
 from data_prep.errors import UserError
 from data_prep.names import told_apart
 from data_prep.settings import DataArgs
+
+log = logging.getLogger(__name__)
 
 FEW_SHOT = {
     "imagenet": read_imagenet,
@@ -48,6 +51,23 @@ OWN = {
 READERS = {"armory": read_armory, "emoji": read_emoji, **OWN, **FEW_SHOT, **FINE_GRAINED}
 
 
+def _check_classes(dataset: Dataset, args: DataArgs) -> None:
+    """Refuses a single class, and says which names a numbering tells from an earlier class's."""
+    tuned = dataset.labels("tuning") if "tuning" in dataset.parts else range(len(dataset.names))
+    if len(tuned) < 2:
+        there = f"a single class, {dataset.names[tuned[0]]!r}" if tuned else "no class"
+        raise UserError(
+            f"data.root={args.root}: has {there}, and at least two are needed; where data.root is a folder above the "
+            "classes, give the folder that holds the folders of classes"
+        )
+    numbered = [(n, s) for n, s in zip(dataset.names, told_apart(dataset.names), strict=True) if n != s]
+    if numbered:
+        log.warning(
+            "data: %d class names are an earlier class's but for case, spaces or invisible characters, and are "
+            "numbered, such as %r as %r; where they are one class, give them one name", len(numbered), *numbered[0]
+        )  # fmt: skip
+
+
 def read_dataset(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     """Reads the parts of the recipe's data set. Classes of one name are numbered, so that a reply can tell them apart.
 
@@ -62,6 +82,7 @@ def read_dataset(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset
     if args.name not in READERS:
         raise UserError(f"data.name={args.name}: there are {', '.join(READERS)}")
     dataset = READERS[args.name](args, cache, parts)
+    _check_classes(dataset, args)
     synonyms = read_synonyms(Path(args.root), dataset.names) if args.root else {}
     return replace(dataset, names=told_apart(dataset.names), unnumbered=dataset.names, synonyms=synonyms)
 

@@ -82,10 +82,7 @@ def read_split(path: Path) -> tuple[tuple[str, ...], dict[str, Items]]:
     Raises:
         UserError: It is no such file, or a label stands for two names, or labels have gaps.
     """
-    try:
-        content = read_json(path)
-    except UserError:
-        raise UserError(f"{path}: not readable as JSON; it is had from {GUIDE}") from None
+    content = read_json(path, f"it is had from {GUIDE}")
     if not isinstance(content, dict) or not all(isinstance(content.get(split), list) for split in SPLITS):
         raise UserError(f"{path}: needs the lists train, val and test; it is had from {GUIDE}")
     names: dict[int, str] = {}

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_prep.datasets.checked import check_picture
 from data_prep.errors import UserError
-from data_prep.files import fingerprint, read_json, write_json, write_text
-from data_prep.images import VERSION, ImageError, open_image
+from data_prep.files import fingerprint, read_sealed, write_sealed, write_text
+from data_prep.images import VERSION
 from data_prep.progress import bar
 from data_prep.records import Sample
 
@@ -63,18 +65,55 @@ def key_of(path: str) -> str:
     return f"{readable}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 
-def _check(path: Path) -> dict[str, str]:
-    """The ``digest`` of an image file (SHA-256), or the ``reason`` why it cannot be shown."""
-    data = path.read_bytes()
+def missing_of(paths: list[Path]) -> list[Path]:
+    """The paths at which there is nothing; a broken link is something."""
+    return [path for path, known in zip(paths, map(_known_by, paths), strict=True) if known is None]
+
+
+def _known_by(path: Path) -> list | None:
+    """By what a checked file is known again: size and time, or why it has none; None where there is nothing."""
     try:
-        open_image(data, str(path))
-    except ImageError as error:
-        return {"reason": error.reason}
-    return {"digest": hashlib.sha256(data).hexdigest()}
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ["broken link"] if path.is_symlink() else None
+    except (OSError, ValueError) as error:
+        return [str(error)]
+    return [found.st_size, found.st_mtime_ns]
+
+
+def check_pictures(paths: list[Path], cache: Path) -> list[dict[str, str]]:
+    """Decodes every image once and hashes its bytes; the result is cached by path, size and time.
+
+    Args:
+        paths: Image files.
+        cache: Folder of caches.
+
+    Returns:
+        list[dict[str, str]]: What ``check_picture`` says of each.
+
+    Raises:
+        UserError: A file is missing, or the cached result is damaged.
+    """
+    known = [_known_by(path) for path in paths]
+    missing = [path for path, by in zip(paths, known, strict=True) if by is None]
+    if missing:
+        raise UserError(f"{missing[0]}: no such image ({len(missing)} of {len(paths)} are missing)")
+    kept = cache / f"digests-{_listing(paths, known)}.json"
+    if kept.exists():
+        return read_sealed(kept)
+    log.info("data: checking %d images", len(paths))
+    with ThreadPoolExecutor() as pool:
+        found = list(bar("checking images", pool.map(check_picture, paths), len(paths)))
+    write_sealed(kept, found)
+    return found
+
+
+def _listing(paths: list[Path], known: list) -> str:
+    return fingerprint([VERSION, [(ascii(str(path)), by) for path, by in zip(paths, known, strict=True)]])
 
 
 def digests(paths: list[Path], cache: Path, on_error: str) -> list[str | None]:
-    """Decodes every image once and hashes its bytes; the result is cached by path, size and time.
+    """Checks every image; those that cannot be shown are left out or refused.
 
     Args:
         paths: Image files.
@@ -87,19 +126,7 @@ def digests(paths: list[Path], cache: Path, on_error: str) -> list[str | None]:
     Raises:
         UserError: A file is missing, or an image cannot be shown and ``on_error`` is ``raise``.
     """
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise UserError(f"{missing[0]}: no such image ({len(missing)} of {len(paths)} are missing)")
-    stats = [path.stat() for path in paths]
-    listing = [VERSION, [(str(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)]]
-    kept = cache / f"digests-{fingerprint(listing)}.json"
-    if kept.exists():
-        found = read_json(kept)
-    else:
-        log.info("data: checking %d images", len(paths))
-        with ThreadPoolExecutor() as pool:
-            found = list(bar("checking images", pool.map(_check, paths), len(paths)))
-        write_json(kept, found)
+    found = check_pictures(paths, cache)
     bad = [(path, image["reason"]) for path, image in zip(paths, found, strict=True) if "reason" in image]
     if bad and on_error == "raise":
         raise UserError(
@@ -107,12 +134,19 @@ def digests(paths: list[Path], cache: Path, on_error: str) -> list[str | None]:
             "mend or remove it, or set data.on_error=skip"
         )
     if bad:
-        _list_skipped(bad, cache / f"skipped-{fingerprint(listing)}.jsonl")
-    return [image.get("digest") for image in found]
+        path = cache / f"skipped-{fingerprint([(ascii(str(image)), reason) for image, reason in bad])}.jsonl"
+        counts = list_left_out(bad, path)
+        log.warning("data: skipped %d images that cannot be shown (%s), listed in %s", len(bad), counts, path)
+    return [None if "reason" in image else image["digest"] for image in found]
 
 
-def _list_skipped(bad: list[tuple[Path, str]], path: Path) -> None:
-    lines = [json.dumps({"path": str(image), "reason": reason}, ensure_ascii=False) for image, reason in bad]
+def list_left_out(entries: list[tuple[Path, str]], path: Path) -> str:
+    """Writes paths with the reasons why they are left out, as JSON lines.
+
+    Returns:
+        str: How often each reason is given, most frequent first, for the log.
+    """
+    named = [(os.fsencode(image).decode(errors="backslashreplace"), reason) for image, reason in entries]
+    lines = [json.dumps({"path": image, "reason": reason}, ensure_ascii=False) for image, reason in named]
     write_text(path, "".join(f"{line}\n" for line in lines))
-    counts = ", ".join(f"{count} {reason}" for reason, count in Counter(r for _, r in bad).most_common())
-    log.warning("data: skipped %d images that cannot be shown (%s), listed in %s", len(bad), counts, path)
+    return ", ".join(f"{count} {reason}" for reason, count in Counter(r for _, r in entries).most_common())

@@ -111,8 +111,8 @@ def _flower_names(path: Path) -> tuple[str, ...]:
 
         return tuple(Flowers102.classes)
     by_number = read_json(path)
-    numbers = [str(number) for number in range(1, len(by_number) + 1)]
-    if not isinstance(by_number, dict) or not set(numbers) <= by_number.keys():
+    numbers = [str(number) for number in range(1, len(by_number) + 1)] if isinstance(by_number, dict) else []
+    if not numbers or not all(isinstance(by_number.get(number), str) for number in numbers):
         raise UserError(f"{path}: should name each class by its number, from 1; it is had from {FLOWER_NAMES}")
     return tuple(plain(by_number[number]) for number in numbers)
 

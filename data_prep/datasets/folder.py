@@ -6,82 +6,56 @@ choices and ``test`` for the figures.
 
 from __future__ import annotations
 
-import csv
-import json
-import logging
-import random
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+import stat
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.datasets.dataset import Dataset, digests, key_of
+from data_prep.datasets.dataset import Dataset
+from data_prep.datasets.finding import class_folders, find_pictures, mode_of, report_passed
+from data_prep.datasets.rows import Row, part_rows
+from data_prep.datasets.splits import SPLIT_WORDS, split_folders
+from data_prep.datasets.synonyms import FILE as SYNONYMS
+from data_prep.datasets.tables import is_empty, label_text, path_text, records_of
 from data_prep.errors import UserError
-from data_prep.records import Sample
 from data_prep.settings import DataArgs
 
-log = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-}
 TABLES = ("samples.csv", "samples.jsonl")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One listed image; ``split`` is empty where the layout names none."""
+@dataclass
+class Layout:
+    """What a folder of one's own lists.
 
-    path: str
-    label: str
-    split: str
-
-
-def _parsed(table: Path) -> Iterator[tuple[int, object]]:
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        if table.suffix == ".csv":
-            reader = csv.DictReader(file)
-            for record in reader:
-                yield reader.line_num, record
-            return
-        for number, line in enumerate(file, 1):
-            try:
-                if line.strip():
-                    yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{table}, line {number}: not readable as JSON ({error.msg})") from None
-
-
-def records_of(table: Path) -> list[tuple[int, object]]:
-    """Reads a CSV or JSON-lines table's records, each with the number of its line.
-
-    Raises:
-        UserError: The table is not readable as what its suffix says.
+    Attributes:
+        base: The folder that paths are relative to.
+        rows: The images.
+        classes: Names of class folders, also of those without images.
+        passed: What was passed over, with reasons.
     """
-    try:
-        return list(_parsed(table))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{table}: not readable ({error})") from None
+
+    base: Path
+    rows: list[Row] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    passed: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def _table_rows(table: Path) -> list[Row]:
+def _table_rows(table: Path, label_column: str) -> list[Row]:
     """Reads path, label and optional split from a CSV or JSON-lines file."""
     rows = []
     for number, record in records_of(table):
-        for column in ("path", "label"):
-            if not isinstance(record, dict) or record.get(column) in (None, ""):
-                raise UserError(f"{table}, line {number}: no {column}; columns are path, label and optionally split")
-        split = str(record.get("split") or "")
+        where = f"{table}, line {number}"
+        for column in ("path", label_column):
+            if not isinstance(record, dict) or is_empty(record.get(column)):
+                known = ", ".join(record) if isinstance(record, dict) else "none"
+                raise UserError(
+                    f"{where}: no {column}; columns are path, label and optionally split (here: {known}); "
+                    "data.label_column says which column names the class"
+                )
+        split = str(record.get("split") or "").strip()
         if split and split.casefold() not in SPLIT_WORDS:
-            raise UserError(f"{table}, line {number}: split {split!r}; use train, val or test")
-        rows.append(Row(str(record["path"]), str(record["label"]), SPLIT_WORDS.get(split.casefold(), "")))
+            raise UserError(f"{where}: split {split!r}; use train, val or test")
+        path = path_text(record["path"], table.parent, where)
+        rows.append(Row(path, label_text(record[label_column], where), SPLIT_WORDS.get(split.casefold(), "")))
     if not rows:
         raise UserError(f"{table}: lists no images; it needs lines of path, label and optionally split")
     if {row.split for row in rows} > {""} and any(not row.split for row in rows):
@@ -89,77 +63,48 @@ def _table_rows(table: Path) -> list[Row]:
     return rows
 
 
-def _class_folders(root: Path, prefix: str, split: str) -> list[Row]:
-    return [
-        Row(f"{prefix}{folder.name}/{path.relative_to(folder).as_posix()}", folder.name, split)
-        for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
+def _add_classes(layout: Layout, folders: list[Path], split: str) -> None:
+    """Adds the pictures of class folders."""
+    for folder in folders:
+        label = label_text(folder.name, str(folder))
+        found = find_pictures(folder)
+        layout.classes.append(label)
+        layout.rows += [Row(p.relative_to(layout.base).as_posix(), label, split) for p in found.files]
+        layout.passed += found.passed
 
 
-def list_rows(root: Path) -> tuple[Path, list[Row]]:
+def list_rows(root: Path, label_column: str) -> Layout:
     """Lists the images of a layout.
 
-    Returns:
-        tuple[Path, list[Row]]: The folder that paths are relative to, and the rows.
+    Args:
+        root: A folder, or a table.
+        label_column: The column of a table that names the class.
 
     Raises:
-        UserError: The folder is missing, empty, or its table is malformed.
+        UserError: The folder is missing, empty, or its table is malformed; or it is not clear which folders are splits.
     """
-    if not root.exists():
-        raise UserError(f"data.root={root}: no such folder or file")
-    if root.is_file():
+    mode = mode_of(root)
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise UserError(f"data.root={root}: {'neither a folder nor a file' if mode else 'no such folder or file'}")
+    if stat.S_ISREG(mode):
         if root.suffix not in (".csv", ".jsonl"):
             raise UserError(f"data.root={root}: a file must be .csv or .jsonl")
-        return root.parent, _table_rows(root)
+        return Layout(root.parent, _table_rows(root, label_column))
     for name in TABLES:
         if (root / name).is_file():
-            return root, _table_rows(root / name)
-    folders = [p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    splits = [folder for folder in folders if folder.name.casefold() in SPLIT_WORDS]
-    if len(splits) > 1 and len(splits) < len(folders):
-        other = next(folder.name for folder in folders if folder not in splits)
-        raise UserError(
-            f"data.root={root}: holds {splits[0].name} and {splits[1].name}, which name splits, beside {other}; "
-            "move what is no split elsewhere, or list the images in samples.csv"
-        )
-    if folders and len(splits) == len(folders):
-        rows = [row for f in folders for row in _class_folders(f, f"{f.name}/", SPLIT_WORDS[f.name.casefold()])]
-    else:
-        rows = _class_folders(root, "", "")
-    if not rows:
+            return Layout(root, _table_rows(root / name, label_column))
+    found = class_folders(root)
+    layout = Layout(root, passed=[(path, reason) for path, reason in found.passed if path.name != SYNONYMS])
+    inner = {folder: class_folders(folder) for folder in found.files}
+    splits = split_folders(root, found.files, {folder: {f.name for f in own.files} for folder, own in inner.items()})
+    for folder, split in splits.items():
+        layout.passed += inner[folder].passed
+        _add_classes(layout, inner[folder].files, split)
+    if not splits:
+        _add_classes(layout, found.files, "")
+    if not layout.rows:
         raise UserError(f"data.root={root}: no images; it needs a folder per class, or {' or '.join(TABLES)}")
-    return root, rows
-
-
-def _cut(samples: list[Sample], shares: list[float], rng: random.Random) -> list[list[Sample]]:
-    """Shuffles a class and cuts it by shares: at least two to the first part, and one to each other."""
-    shuffled = rng.sample(samples, len(samples))
-    counts = [max(1, round(share * len(samples))) for share in shares[1:]]
-    while len(samples) - sum(counts) < 2:
-        counts[counts.index(max(counts))] -= 1
-    edges = [len(samples) - sum(counts)]
-    for count in counts:
-        edges.append(edges[-1] + count)
-    return [shuffled[a:b] for a, b in zip([0, *edges], edges, strict=False)]
-
-
-def _too_small(by_class: dict[str, int], least: int, policy: str, names: tuple[str, ...], what: str) -> set[str]:
-    small = sorted(name for name in names if by_class.get(name, 0) < least)
-    if small and policy == "error":
-        shown = ", ".join(f"{name} ({by_class.get(name, 0)})" for name in small[:5])
-        raise UserError(
-            f"{len(small)} of {len(names)} classes have fewer than {least} {what}: {shown}; "
-            "add images, or set data.small_classes=skip"
-        )
-    if len(small) == len(names):
-        raise UserError(
-            f"data.small_classes=skip: leaves no class, since each has fewer than {least} {what}; add images"
-        )
-    if small:
-        log.warning("data: skipped %d classes with fewer than %d %s: %s", len(small), least, what, ", ".join(small[:5]))
-    return set(small)
+    return layout
 
 
 def read_folder(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
@@ -173,67 +118,12 @@ def read_folder(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     """
     if not args.root:
         raise UserError("data.name=folder needs data.root=PATH: a folder per class, or a CSV or JSON-lines table")
-    return part_rows(*list_rows(Path(args.root)), args, cache, parts)
+    return layout_parts(list_rows(Path(args.root), args.label_column), args, cache, parts)
 
 
-def part_rows(base: Path, rows: list[Row], args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
-    """Opens the listed images and divides them into parts, as ``read_folder`` says.
-
-    Args:
-        base: The folder that paths are relative to.
-        rows: The images.
-        args: Shares, seed and policies.
-        cache: Folder of caches.
-        parts: The parts that are needed.
-
-    Raises:
-        UserError: Missing or unreadable images, a class with too few.
-    """
-    repeated = [path for path, count in Counter(row.path for row in rows).items() if count > 1]
-    if repeated:
-        raise UserError(f"data.root={args.root}: {repeated[0]} is listed twice ({len(repeated)} such paths)")
-    found = digests([base / row.path for row in rows], cache, args.on_error)
-    skipped = Counter({"unreadable": sum(digest is None for digest in found)})
-    names = tuple(sorted({row.label for row in rows}))
-    label_of = {name: label for label, name in enumerate(names)}
-    by_class: dict[tuple[str, str], list[Sample]] = defaultdict(list)
-    for row, digest in zip(rows, found, strict=True):
-        if digest is not None:
-            sample = Sample(key_of(row.path), str(base / row.path), label_of[row.label], digest)
-            by_class[row.label, row.split].append(sample)
-
-    splits = {row.split for row in rows}
-    # Two in train so that one can be left out, and one each to choose and to measure on.
-    if splits == {""}:
-        counts = {name: len(by_class[name, ""]) for name in names}
-        small = _too_small(counts, 4, args.small_classes, names, "images")
-    else:
-        if not {"train", "test"} <= splits:
-            raise UserError(f"data.root={args.root}: the splits are {sorted(splits)}; train and test are needed")
-        counts = {name: len(by_class[name, "train"]) for name in names}
-        least = 2 if "val" in splits else 3
-        small = _too_small(counts, least, args.small_classes, names, "training images")
-    skipped["small class"] = sum(len(v) for (name, _), v in by_class.items() if name in small)
-
-    rng = random.Random(args.seed)
-    train, val, test = [], [], []
-    for name in names:
-        if name in small:
-            continue
-        if splits == {""}:
-            first, second, third = _cut(by_class[name, ""], args.shares, rng)
-        elif "val" in splits:
-            first, second, third = (by_class[name, split] for split in ("train", "val", "test"))
-        else:
-            kept = args.shares[0] / (args.shares[0] + args.shares[1])
-            first, second = _cut(by_class[name, "train"], [kept, 1 - kept], rng)
-            third = by_class[name, "test"]
-        train, val, test = train + first, val + second, test + third
-    all_parts = {
-        "tuning": train,
-        "development_memory": train,
-        "development": val,
-        "test_memory": train,
-        "test": test,
-    }
-    return Dataset(Path(args.root).stem, names, {part: all_parts[part] for part in parts}, skipped)
+def layout_parts(layout: Layout, args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
+    """Opens what a layout lists, as ``part_rows``, and counts what it passed over."""
+    passed = report_passed(layout.passed, cache)
+    dataset = part_rows(layout.base, layout.rows, args, cache, parts, layout.classes)
+    dataset.skipped["passed over"] = passed
+    return dataset

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from data_prep.datasets.dataset import Dataset
-from data_prep.datasets.folder import IMAGE_SUFFIXES, SPLIT_WORDS, Row, list_rows, part_rows, records_of
+from data_prep.datasets.finding import find_files, find_pictures, report_passed
+from data_prep.datasets.folder import layout_parts, list_rows
+from data_prep.datasets.rows import Row, part_rows
+from data_prep.datasets.splits import UNCLEAR, split_named
+from data_prep.datasets.tables import is_empty, label_text, path_text, records_of
 from data_prep.errors import UserError
 from data_prep.settings import DataArgs
 
@@ -15,23 +19,34 @@ log = logging.getLogger(__name__)
 METADATA = ("metadata.csv", "metadata.jsonl")
 
 
+def _split_of(folders: tuple[str, ...], where: str) -> str:
+    """The split that one of the folders around a file is named after; empty where none is."""
+    for folder in folders:
+        if kind := split_named(folder):
+            if kind == UNCLEAR:
+                raise UserError(f"{where}: which split is the folder {folder}? Rename it to train, val or test")
+            return kind
+    return ""
+
+
 def _rows(root: Path, table: Path, label_column: str) -> list[Row]:
     """One metadata file's rows; a file in a folder named like a split speaks for that split."""
-    split = next((SPLIT_WORDS[p.casefold()] for p in table.relative_to(root).parts if p.casefold() in SPLIT_WORDS), "")
+    split = _split_of(table.relative_to(root).parts[:-1], str(table))
     rows = []
     for number, record in records_of(table):
+        where = f"{table}, line {number}"
         for column in ("file_name", label_column):
-            if not isinstance(record, dict) or record.get(column) in (None, ""):
+            if not isinstance(record, dict) or is_empty(record.get(column)):
                 known = ", ".join(record) if isinstance(record, dict) else "none"
                 raise UserError(
-                    f"{table}, line {number}: no {column} (columns: {known}); "
-                    "data.label_column says which column names the class"
+                    f"{where}: no {column} (columns: {known}); data.label_column says which column names the class"
                 )
-        if Path(record["file_name"]).is_absolute() or ".." in Path(record["file_name"]).parts:
-            raise UserError(f"{table}, line {number}: {record['file_name']} lies outside the metadata's folder")
-        path = (table.parent / record["file_name"]).relative_to(root).as_posix()
-        inside = next((SPLIT_WORDS[p.casefold()] for p in Path(path).parts[:-1] if p.casefold() in SPLIT_WORDS), split)
-        rows.append(Row(path, str(record[label_column]), inside))
+        name = PurePosixPath(path_text(record["file_name"], table.parent, where))
+        if name.is_absolute() or ".." in name.parts:
+            raise UserError(f"{where}: {name} lies outside the metadata's folder")
+        path = (table.parent / name).relative_to(root)
+        inside = _split_of(path.parts[:-1], where) or split
+        rows.append(Row(path.as_posix(), label_text(record[label_column], where), inside))
     return rows
 
 
@@ -44,17 +59,22 @@ def read_imagefolder(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dat
     if not args.root or not Path(args.root).is_dir():
         raise UserError(f"data.root={args.root}: data.name=imagefolder needs a folder of images, with metadata or not")
     root = Path(args.root)
-    tables = sorted(path for name in METADATA for path in root.rglob(name))
+    tables = sorted(p for suffix in (".csv", ".jsonl") for p in find_files(root, suffix).files if p.name in METADATA)
     if not tables:
-        return part_rows(*list_rows(root), args, cache, parts)
+        return layout_parts(list_rows(root, args.label_column), args, cache, parts)
     rows = [row for table in tables for row in _rows(root, table, args.label_column)]
     if not rows:
         raise UserError(f"{tables[0]}: lists no images")
     listed = {row.path for row in rows}
-    images = (p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    unlisted = [path for path in images if path not in listed]
+    found = find_pictures(root)
+    unlisted = [path for path in found.files if path.relative_to(root).as_posix() not in listed]
     if unlisted:
-        log.warning("data: %d images are in no metadata file and left out, such as %s", len(unlisted), unlisted[0])
+        log.warning(
+            "data: %d images are in no metadata file and left out, such as %s",
+            len(unlisted), unlisted[0].relative_to(root).as_posix(),
+        )  # fmt: skip
+    passed = report_passed([(path, reason) for path, reason in found.passed if path not in tables], cache)
     dataset = part_rows(root, rows, args, cache, parts)
     dataset.skipped["unlisted"] = len(unlisted)
+    dataset.skipped["passed over"] = passed
     return dataset

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_prep.datasets.coop import GUIDE
 from data_prep.datasets.dataset import Dataset
+from data_prep.datasets.finding import class_folders, find_pictures, report_passed
 from data_prep.datasets.listing import Items, Listing, find_base, read_pairs, to_dataset
 from data_prep.errors import UserError
 from data_prep.settings import DataArgs
@@ -20,21 +21,23 @@ def _class_names(base: Path, root: Path) -> dict[str, str]:
     return dict(read_pairs(path, SOURCE))
 
 
-def _split(folder: Path, folders: list[str]) -> Items:
+def _split(folder: Path, folders: list[str], passed: list[tuple[Path, str]]) -> Items:
     """A split's images, class by class. CoOp takes the file system's order within a class; here it is by name."""
-    found = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    top = class_folders(folder)
+    found = [path.name for path in top.files]
     if found != folders:
         strange = sorted(set(found) ^ set(folders))[0]
         raise UserError(
             f"{folder}: its class folders differ from train's, first in {strange}; both need a folder per class, "
             f"such as n01440764; the data set is had from {SOURCE}"
         )
-    return [
-        (f"{folder.name}/{name}/{path.name}", label)
-        for label, name in enumerate(folders)
-        for path in sorted((folder / name).iterdir())
-        if not path.name.startswith(".")
-    ]
+    passed += top.passed
+    items: Items = []
+    for label, name in enumerate(folders):
+        inside = find_pictures(folder / name)
+        items += [(path.relative_to(folder.parent).as_posix(), label) for path in inside.files]
+        passed += inside.passed
+    return items
 
 
 def read_imagenet(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
@@ -44,13 +47,16 @@ def read_imagenet(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Datase
         UserError: A folder or ``classnames.txt`` is missing, or a class is not in it.
     """
     base = find_base(args, ("imagenet/images", "images", "imagenet"), "train", SOURCE)
-    if not (base / "val").is_dir():
-        raise UserError(f"{base / 'val'}: no such folder; the data set is had from {SOURCE}")
-    folders = sorted(p.name for p in (base / "train").iterdir() if p.is_dir())
+    for split in ("train", "val"):
+        if not (base / split).is_dir():
+            raise UserError(f"{base / split}: no such folder; the data set is had from {SOURCE}")
+    folders = [path.name for path in class_folders(base / "train").files]
     name_of = _class_names(base, Path(args.root))
     nameless = [folder for folder in folders if folder not in name_of]
     if nameless:
         raise UserError(f"{base / 'train' / nameless[0]}: classnames.txt has no such class; had from {SOURCE}")
-    splits = {split: _split(base / folder, folders) for split, folder in (("train", "train"), ("test", "val"))}
+    passed: list[tuple[Path, str]] = []
+    splits = {split: _split(base / folder, folders, passed) for split, folder in (("train", "train"), ("test", "val"))}
+    report_passed(passed, cache)
     names = tuple(name_of[folder] for folder in folders)
     return to_dataset(Listing(base, names, splits, SOURCE, ("a photo of a {}.",)), args, cache, parts)

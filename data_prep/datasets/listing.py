@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_prep.datasets.dataset import PARTS, Dataset, digests, key_of
+from data_prep.datasets.dataset import PARTS, Dataset, digests, key_of, missing_of
+from data_prep.datasets.tables import with_slashes
 from data_prep.errors import UserError
 from data_prep.records import Sample
 from data_prep.settings import DataArgs
@@ -70,11 +71,13 @@ def read_lines(path: Path, source: str) -> list[str]:
         UserError: The file is missing or is not text.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; the data set is had from {source}") from None
+    except OSError as error:
+        raise UserError(f"{path}: not readable ({error.strerror}); the data set is had from {source}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not readable as text; the data set is had from {source}") from None
+        raise UserError(f"{path}: not readable as text in UTF-8; the data set is had from {source}") from None
     return [line for line in lines if line]
 
 
@@ -110,6 +113,15 @@ def _held_out(train: list[Sample], share: float, seed: int) -> tuple[list[Sample
     return [s for s in train if s.key not in chosen], [s for s in train if s.key in chosen]
 
 
+def _with_slashes(listing: Listing) -> Listing:
+    """A listing whose files may have been written on Windows."""
+    splits = {
+        split: [(with_slashes(path, listing.base), label) for path, label in items]
+        for split, items in listing.splits.items()
+    }
+    return replace(listing, splits=splits)
+
+
 def _check(listing: Listing, args: DataArgs) -> None:
     """Refuses lists that no copy of the benchmark can have."""
     for split, items in listing.splits.items():
@@ -127,7 +139,7 @@ def _samples(listing: Listing, split: str, args: DataArgs, cache: Path) -> tuple
     """Opens a split's images; gives the samples, and how many were left out as unreadable."""
     items = listing.splits[split]
     paths = [listing.base / path for path, _ in items]
-    missing = [path for path in paths if not path.is_file()]
+    missing = missing_of(paths)
     if missing:
         raise UserError(
             f"{missing[0]}: no such image ({len(missing)} of {len(paths)} in {split} are missing); {args.name} is had "
@@ -174,6 +186,7 @@ def to_dataset(listing: Listing, args: DataArgs, cache: Path, parts: tuple[str, 
     Raises:
         UserError: An image is missing or unreadable, or a class has no training images.
     """
+    listing = _with_slashes(listing)
     _check(listing, args)
     has_val = "val" in listing.splits
     development = "val" if has_val else "train"
@@ -184,6 +197,10 @@ def to_dataset(listing: Listing, args: DataArgs, cache: Path, parts: tuple[str, 
         opened[split], unreadable = _samples(listing, split, args, cache)
         skipped["unreadable"] += unreadable
     whole = _drop_empty(listing, args, opened)
+    for split, samples in opened.items():
+        if without := sorted(set(range(len(listing.names))) - {s.label for s in samples}):
+            shown = ", ".join(listing.names[label] for label in without[:5])
+            log.warning("%s: %d classes have no %s images: %s", args.name, len(without), split, shown)
     skipped["small class"] = sum(len(opened[split]) - len(whole[split]) for split in opened)
     lists = {part: whole[split_of[part]] for part in parts}
     if not has_val and "train" in whole:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data_prep.errors import UserError
 from data_prep.files import read_json
+from data_prep.names import tidy
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +29,16 @@ def read_synonyms(root: Path, names: Sequence[str]) -> dict[int, tuple[str, ...]
         UserError: The file is malformed.
     """
     path = (root if root.is_dir() else root.parent) / FILE
-    if not path.exists():
+    if not path.is_file():
         return {}
     listed = read_json(path)
     if not isinstance(listed, dict):
         raise UserError(f"{path}: must be an object from a class name to a list of other names")
-    label_of = {name: label for label, name in enumerate(names)}
+    label_of = {tidy(name): label for label, name in enumerate(names)}
     for name, forms in listed.items():
         if not isinstance(forms, list) or not all(isinstance(form, str) and form.strip() for form in forms):
             raise UserError(f"{path}: {name!r}: must be a list of names that are not empty")
-    strangers = [name for name in listed if name not in label_of]
+    strangers = [name for name in listed if tidy(name) not in label_of]
     if strangers:
         log.warning("%s: %d names are no classes here; the first is %r", path, len(strangers), strangers[0])
-    return {label_of[name]: tuple(forms) for name, forms in listed.items() if name in label_of}
+    return {label_of[tidy(name)]: tuple(forms) for name, forms in listed.items() if tidy(name) in label_of}

@@ -82,7 +82,8 @@ class DataArgs:
     """With ``folder``: a folder per class, or a folder that holds samples.csv or samples.jsonl, or such a file. With a
     benchmark: its folder, or the folder that holds the folders of several."""
     label_column: str = "label"
-    """What names the class in metadata of ``imagefolder``, in records of ``webdataset``, in columns of ``parquet``."""
+    """What names the class in tables of ``folder``, in metadata of ``imagefolder``, in records of ``webdataset``, in
+    columns of ``parquet``."""
     draw: str = "coop"
     """How shots are drawn: ``coop`` (seeded), or ``first_n`` of each class, as the paper's code does."""
     seed: int = 0

@@ -47,6 +47,8 @@ def test_a_class_is_added_once_and_removed(memory, place, draw_picture, capsys, 
     for number in range(3):
         draw_picture(pictures / f"{number}.png", number)
     (pictures / "broken.png").write_bytes(b"no image")
+    (pictures / "2.png").rename(pictures / "2")  # a picture by its content
+    (pictures / "._0.png").write_bytes(b"left by a Mac")
     caplog.set_level("INFO", "data_prep")
     main(["add", memory, "name=a new one", str(pictures)])
     assert "new class a new one" in caplog.text
@@ -54,7 +56,7 @@ def test_a_class_is_added_once_and_removed(memory, place, draw_picture, capsys, 
     main(["add", memory, "name=a new one", str(pictures), str(draw_picture(place / "more.png", 9))])
     assert "added 1 images of a new one; 4 skipped" in caplog.text
     assert checked(memory, capsys) == {"images": "36", "names": "9"}
-    main(["remove", memory, "name=a new one"])
+    main(["remove", memory, "name=a  new\u200b one "])
     assert "removed a new one with 4 images" in caplog.text
     assert checked(memory, capsys) == {"images": "32", "names": "8"}
 

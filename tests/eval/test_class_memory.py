@@ -122,3 +122,18 @@ def test_mistakes_leave_the_memory_as_it_was(encoder, recipe, files, tmp_path):
     with pytest.raises(UserError, match="the only class"):
         memory.remove(NAMES[0])
     assert memory.classes == {NAMES[0]: 3}
+
+
+def test_a_folder_of_classes_is_read_as_a_data_set_is(encoder, recipe, files, tmp_path):
+    root = tmp_path / "classes"
+    for place, (name, of) in enumerate((("Kücken", 0), ("Ku\u0308cken", 1), ("owl", 2), ("__MACOSX", 3))):
+        (root / name).mkdir(parents=True)
+        (root / name / f"{place}").write_bytes(files[NAMES[of]][0].read_bytes())  # a picture by its content
+    (root / "owl" / "._0.png").write_bytes(b"left by a Mac")
+    memory = ClassMemory(encoder, recipe, root)
+    assert memory.classes == {"Kücken": 2, "owl": 1}
+    assert memory.add("Ku\u0308cken ", files[NAMES[4]][:1]) == 1
+    assert memory.remove("Ku\u0308cken") == 3
+    (root / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: a class without images"):
+        ClassMemory(encoder, recipe, root)

@@ -3,13 +3,14 @@
 import hashlib
 import logging
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.datasets import Dataset, read_dataset
-from data_prep.datasets.dataset import digests, key_of
+from data_prep.datasets.dataset import PARTS, digests, key_of
 from data_prep.errors import UserError
 from data_prep.records import Sample
 from data_prep.settings import DataArgs
@@ -80,3 +81,31 @@ def test_labels_of_a_part_are_ascending_and_only_its_own():
 def test_an_unknown_reader_lists_those_there_are(tmp_path):
     with pytest.raises(UserError, match=r"data\.name=imagenot: there are armory, emoji, folder"):
         read_dataset(DataArgs(name="imagenot"), tmp_path, ("tuning",))
+
+
+def test_a_damaged_list_of_digests_is_named_and_made_again(tmp_path, draw_picture):
+    files = [draw_picture(tmp_path / f"{n}.png", n) for n in range(3)]
+    first = digests(files, tmp_path / "cache", "raise")
+    (kept,) = (tmp_path / "cache").glob("digests-*.json")
+    kept.write_text(kept.read_text().replace(first[1], first[0]))
+    with pytest.raises(UserError, match=r"digests-.*damaged \(its checksum differs\); delete it to have it made again"):
+        digests(files, tmp_path / "cache", "raise")
+    kept.unlink()
+    assert digests(files, tmp_path / "cache", "raise") == first
+
+
+def test_a_single_class_is_refused(tmp_path, draw_picture):
+    for number in range(8):
+        draw_picture(tmp_path / "data" / "images" / ("cat", "dog")[number % 2] / f"{number}.png", number)
+    args = DataArgs(name="folder", root=str(tmp_path / "data"))
+    with pytest.raises(UserError, match=r"data: has a single class, 'images', and at least two are needed; .* above"):
+        read_dataset(args, tmp_path / "cache", PARTS)
+    assert read_dataset(replace(args, root=f"{args.root}/images"), tmp_path / "cache", PARTS).names == ("cat", "dog")
+
+
+def test_names_that_differ_in_case_alone_are_numbered_with_a_warning(tmp_path, draw_picture, caplog):
+    for number in range(12):
+        draw_picture(tmp_path / "data" / ("Cat", "cat", "dog")[number % 3] / f"{number}.png", number)
+    dataset = read_dataset(DataArgs(name="folder", root=str(tmp_path / "data")), tmp_path / "cache", PARTS)
+    assert dataset.names == ("Cat", "cat (2)", "dog")
+    assert "1 class names are an earlier class's but for case, spaces" in caplog.text

@@ -1,6 +1,7 @@
 """One's own images: each layout gives the same data set, and what is wrong is named where it stands."""
 
 import json
+import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.datasets.dataset import PARTS
-from data_prep.datasets.folder import _cut, read_folder
+from data_prep.datasets.folder import read_folder
+from data_prep.datasets.rows import _cut
 from data_prep.errors import UserError
 from data_prep.files import file_hash
 from data_prep.records import Sample
@@ -143,6 +145,9 @@ def test_a_table_may_quote_commas_and_begin_with_a_byte_order_mark(fill, read, r
     [
         ("samples.csv", "path,label\ncat/0.png,cat\ncat/1.png\n", "samples.csv, line 3: no label"),
         ("samples.csv", "file,class\ncat/0.png,cat\n", "samples.csv, line 2: no path"),
+        ("samples.csv", "path,label\ncat/0.png,cat,dog\n", "samples.csv, line 2: more cells than columns"),
+        ("samples.jsonl", '{"path": "cat/0.png", "label": ["cat", "dog"]}\n', "line 1: the class ['cat', 'dog'] is"),
+        ("samples.jsonl", '{"path": ["cat/0.png"], "label": "cat"}\n', "line 1: the path ['cat/0.png'] is no text"),
         ("samples.csv", "path,label,split\ncat/0.png,cat,holdout\n", "samples.csv, line 2: split 'holdout'; use train"),
         ("samples.csv", "path,label,split\ncat/0.png,cat,train\ncat/1.png,cat,\n", "give all or none"),
         ("samples.csv", "path,label,split\ncat/0.png,cat,train\n", "the splits are ['train']; train and test"),
@@ -285,3 +290,70 @@ def test_split_folders_are_not_taken_for_classes(fill, read, folders):
 def test_skipping_every_class_is_an_error(fill, refused):
     fill({"cat": 1, "dog": 2})
     assert "data.small_classes" in refused(small_classes="skip")
+
+
+def test_a_table_names_its_column_of_classes(fill, read, root):
+    fill({"cat": 4, "dog": 4})
+    table(root, "samples.csv", [{"path": row["path"], "breed": row["label"]} for row in rows_of(root)])
+    assert read(label_column="breed").names == ("cat", "dog")
+
+
+def test_a_table_written_on_windows_gives_what_the_folders_give(fill, read, root):
+    fill({"cat": 5, "dog": 5})
+    from_folders = read()
+    table(root, "samples.csv", [row | {"path": ".\\" + row["path"].replace("/", "\\")} for row in rows_of(root)])
+    assert read() == from_folders
+
+
+def test_a_class_without_a_readable_picture_never_vanishes(fill, read, refused, root, caplog):
+    fill({"cat": 4, "dog": 4})
+    (root / "empty").mkdir()
+    (root / "texts").mkdir()
+    (root / "texts" / "0.txt").write_text("no picture")
+    (root / "phone").mkdir()
+    for number in range(4):
+        (root / "phone" / f"{number}.heic").write_bytes(b"\0\0\0 ftypheic" + bytes(20))
+    assert "3 of 5 classes have fewer than 4 images: empty (0), phone (0), texts (0)" in refused()
+    dataset = read(small_classes="skip")
+    assert "skipped 3 classes with fewer than 4 images: empty (0), phone (0), texts (0)" in caplog.text
+    assert dataset.skipped["unreadable"] == 4
+    assert dataset.skipped["passed over"] == 1
+
+
+def test_pictures_of_any_suffix_and_below_links_are_read(fill, read, root, tmp_path):
+    fill({"cat": 4, "../store/dog": 4})
+    for path in (root / "cat").iterdir():
+        path.rename(path.with_suffix(".jfif"))
+    (root / "dog").symlink_to(tmp_path / "store" / "dog")
+    assert Counter(s.label for part in ("tuning", "development", "test") for s in read().parts[part]) == {0: 4, 1: 4}
+
+
+def test_names_that_look_the_same_are_one_class_with_a_warning(fill, read, caplog):
+    fill({"Kücken": 2, "Ku\u0308cken": 2, "Kücken\u200b": 1, "Kücken\u00a0": 1, "owl": 4})
+    dataset = read()
+    assert dataset.names == ("Kücken", "owl")
+    assert len([s for part in ("tuning", "development", "test") for s in dataset.parts[part] if s.label == 0]) == 6
+    assert "1 class names are spelled in several ways that look the same, such as 'Ku\\u0308cken'" in caplog.text
+
+
+def test_a_class_that_is_not_tested_is_named(fill, read, caplog):
+    fill({"train/cat": 3, "test/cat": 1, "train/dog": 3})
+    read()
+    assert "1 classes have no test images: dog" in caplog.text
+
+
+def test_odd_files_are_left_out_and_counted(fill, read, refused, root):
+    fill({"cat": 5, "dog": 5})
+    os.mkfifo(root / "cat" / "pipe.png")
+    (root / "cat" / "gone.png").symlink_to("nowhere")
+    assert read().skipped["unreadable"] == 2
+    assert f"{root / 'cat' / 'gone.png'}: not readable as an image: broken link (2 of 12" in refused(on_error="raise")
+
+
+def test_a_data_set_is_called_as_its_folder_wherever_one_stands(fill, read, root, monkeypatch):
+    fill({"cat": 4, "dog": 4})
+    (root.parent / "photos.v2").symlink_to(root)
+    for where, place in ((root, "."), (root / "cat", ".."), (root, "../pets/.")):
+        monkeypatch.chdir(where)
+        assert read(place).name == "pets"
+    assert read(root.parent / "photos.v2").name == "photos.v2"

@@ -89,3 +89,21 @@ def test_what_is_wrong_is_named(make, refusal, root, tmp_path):
     assert "99.png: no such image (1 of 11" in refusal("imagefolder", root)
     write(root / "metadata.csv", [{"file_name": "../x.png", "label": "cat"}, *rows])
     assert "metadata.csv, line 2: ../x.png lies outside" in refusal("imagefolder", root)
+
+
+def test_metadata_written_on_windows_and_below_links(make, read_named, root, tmp_path):
+    rows = make({"train/pictures": 3, "test/pictures": 1})
+    for split in ("train", "test"):
+        own = [row | {"file_name": f".\\pictures\\{row['file_name']}"} for row in rows[f"{split}/pictures"]]
+        write(root / split / "metadata.csv", own)
+    expected = read_named("imagefolder", root)
+    assert [len(expected.parts[part]) for part in ("test_memory", "test")] == [4, 2]
+    (root / "test").rename(tmp_path / "store")
+    (root / "test").symlink_to(tmp_path / "store")
+    assert read_named("imagefolder", root) == expected
+
+
+def test_metadata_in_a_folder_of_unclear_use_is_refused(make, refusal, root):
+    for split, rows in make({"train": 3, "eval": 2}).items():
+        write(root / split / "metadata.csv", rows)
+    assert "which split is the folder eval? Rename it" in refusal("imagefolder", root)

@@ -60,8 +60,39 @@ def test_what_is_wrong_is_named(make, refusal, root):
     make({"all.parquet": 5}, column="species")
     assert "no column label (columns: image, species); set data.label_column" in refusal("parquet", root)
     make({"all.parquet": 5}, labels=(0, 2))
-    assert "all.parquet, row 1: no image bytes, or no class that the file names" in refusal("parquet", root)
+    assert "all.parquet, row 1: class 2 is not in its ClassLabel, which names 2" in refusal("parquet", root)
     pyarrow.parquet.write_table(pyarrow.table({"url": ["a"], "label": [0]}), root / "all.parquet")
     assert "needs one column of images (records with bytes), but has url, label" in refusal("parquet", root)
     (root / "all.parquet").write_bytes(b"PAR1 damaged PAR1")
     assert "all.parquet: not readable as parquet" in refusal("parquet", root)
+
+
+def test_classes_of_one_name_stay_distinct(make, read_named, root):
+    make({"all.parquet": 5}, names=("crane", "crane"))
+    dataset = read_named("parquet", root)
+    assert dataset.names == ("crane", "crane (2)")
+    assert len(dataset.labels("tuning")) == 2
+
+
+def test_labels_that_are_lists_are_refused(make, refusal, root):
+    make({"all.parquet": 5}, labels=(["cat"], ["cat", "dog"]), names=None)
+    assert "all.parquet, row 0: the class ['cat'] is neither a text nor a number" in refusal("parquet", root)
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [b"{oops", b"[" * 100_000, b"[1]", b'{"info": 3}', b'{"info": {"features": []}}',
+     b'{"info": {"features": {"label": {"names": 3}}}}'],
+)  # fmt: skip
+def test_damaged_metadata_are_named(make, refusal, root, notes):
+    make({"all.parquet": 2}, names=None)
+    table = pyarrow.parquet.read_table(root / "all.parquet").replace_schema_metadata({b"huggingface": notes})
+    pyarrow.parquet.write_table(table, root / "all.parquet")
+    assert str(root / "all.parquet") in refusal("parquet", root)
+
+
+def test_a_path_with_a_scheme_is_a_path(make, read_named, root, tmp_path, monkeypatch):
+    make({"all.parquet": 5})
+    root.rename(tmp_path / "s3:pets")
+    monkeypatch.chdir(tmp_path)
+    assert read_named("parquet", "s3:pets").name == "s3:pets"

@@ -1,7 +1,10 @@
 """WebDataset shards: classes by number or name, splits by the shards' names, pictures byte for byte."""
 
+import io
 import json
 import logging
+import shutil
+import tarfile
 
 import pytest
 from webdataset import TarWriter
@@ -86,3 +89,63 @@ def test_an_unreadable_image_is_named(make, refusal, root):
     make({"0.tar": 5})
     make({"1.tar": 1}, lambda n: {"cls": n, "png": b"no picture"})
     assert "(2 of 12 are not)" in refusal("webdataset", root)
+
+
+def test_a_shards_name_is_never_an_address(make, read_named, refusal, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shard = tmp_path / "pipe:touch ran;.tar"
+    shard.touch()
+    assert "pipe:touch ran;.tar: not readable as a shard" in refusal("webdataset", ".")
+    assert not (tmp_path / "ran").exists()
+    shard.unlink()
+    make({"all.tar": 5})
+    root.rename(tmp_path / "birds:v2")
+    assert read_named("webdataset", "birds:v2").name == "birds:v2"
+
+
+def test_classes_of_one_name_stay_distinct(make, read_named, refusal, root):
+    make({"all.tar": 5})
+    (root / "classnames.txt").write_text("\ufeffcrane\ncrane\n", encoding="utf-8")
+    dataset = read_named("webdataset", root)
+    assert dataset.names == ("crane", "crane (2)")
+    assert [len(dataset.labels(part)) for part in ("tuning", "test")] == [2, 2]
+    make({"all.tar": 5}, lambda n: {"cls": "crane"})
+    assert "class crane can be several classes of classnames.txt; number the classes" in refusal("webdataset", root)
+    (root / "classnames.txt").write_text("crane\n\nheron\n")
+    assert "classnames.txt, line 2: is empty" in refusal("webdataset", root)
+    (root / "classnames.txt").write_text("1\n0\n")
+    make({"all.tar": 4})
+    assert "class 0 can be several classes of classnames.txt" in refusal("webdataset", root)
+
+
+def test_a_label_that_is_no_text_and_a_name_with_a_dot_are_refused(make, refusal, root):
+    make({"0.tar": 4}, lambda n: {"json": json.dumps({"label": ["cat", "dog"]}).encode()})
+    assert "0.tar, s0000: the class ['cat', 'dog'] is neither a text nor a number" in refusal("webdataset", root)
+    make({"0.tar": 4}, lambda n: {"json": b"[" * 100_000})
+    assert "0.tar, s0000: its .json is not readable" in refusal("webdataset", root)
+    with TarWriter(str(root / "0.tar")) as writer:
+        writer.write({"__key__": "track 2", "0.jpg": b"picture", "0.cls": "cat"})
+    assert "a sample's name must hold no dot" in refusal("webdataset", root)
+
+
+def test_what_a_mac_adds_to_a_shard_is_passed_over(make, read_named, root, caplog):
+    caplog.set_level(logging.INFO, "data_prep")
+    make({"all.tar": 5})
+    with tarfile.open(root / "all.tar", "a") as tar:
+        for name in ("__MACOSX/._s0000.png", "._s0000.png", "README"):
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    assert sum(len(read_named("webdataset", root).parts[part]) for part in ("tuning", "development", "test")) == 10
+    assert "passed over 3 files and folders (2 hidden or left by a system, 1 no picture)" in caplog.text
+
+
+def test_what_was_unpacked_and_altered_is_named(make, read_named, refusal, root, tmp_path):
+    make({"all.tar": 5})
+    first = read_named("webdataset", root)
+    (folder,) = (tmp_path / "cache").glob("unpacked-*")
+    picture = folder / "000000" / "000000003.png"
+    for damage in (lambda: picture.write_bytes(b"no picture"), picture.unlink):
+        damage()
+        assert f"{picture}: " in refusal("webdataset", root)
+        assert f"delete {folder}" in refusal("webdataset", root)
+    shutil.rmtree(folder)
+    assert read_named("webdataset", root) == first
