@@ -9,11 +9,13 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
 import webdataset as wds
 from PIL import Image
 from torch.utils.data import Dataset
 
+from data_prep.datasets.finding import IMAGE_SUFFIXES
 from data_prep.errors import UserError
 from data_prep.files import file_hash, read_manifest, write_manifest
 from data_prep.images import open_image
@@ -56,13 +58,22 @@ def write_shards(
 def _stored_image(path: Path, digest: str, images: str) -> tuple[str, bytes]:
     if images == "paths":
         return "path", f"{digest} {path.resolve()}".encode()
-    return path.suffix.lower().lstrip(".") or _format_of(path), path.read_bytes()
+    return _kind_of(path), path.read_bytes()
 
 
 def write_parts(folder: Path, parts: Iterable[tuple[RankingExample, str, bytes]], shard_size: int, facts: dict) -> None:
     """Writes examples whose images are at hand as suffix and bytes; otherwise as ``write_shards``."""
-    pattern = str(folder / "examples-%06d.tar")
-    with wds.ShardWriter(pattern, maxcount=shard_size, verbose=0, mtime=0, user="", group="") as writer:
+    opened: dict[str, BinaryIO] = {}
+
+    def opener(name: str) -> BinaryIO:
+        opened[name] = open(folder / name, "wb")  # noqa: SIM115 (the writer closes it)
+        return opened[name]
+
+    # webdataset's own opener takes a path for an address ("pipe:", "c:x"), and a per cent sign in it for a pattern.
+    with wds.ShardWriter(
+        "examples-%06d.tar", maxcount=shard_size, verbose=0, mtime=0, user="", group="",
+        opener=opener, post=lambda name: opened.pop(name).close(),
+    ) as writer:  # fmt: skip
         for example, suffix, data in parts:
             writer.write({"__key__": example.key, "json": to_json(example), suffix: data})
     shards = sorted(folder.glob("examples-*.tar"))
@@ -77,8 +88,10 @@ def write_parts(folder: Path, parts: Iterable[tuple[RankingExample, str, bytes]]
     write_manifest(folder / "manifest.json", whole)
 
 
-def _format_of(path: Path) -> str:
-    """The suffix for an image whose file name has none, by its content."""
+def _kind_of(path: Path) -> str:
+    """The suffix under which an image is stored: its file's, or where that is none of an image's, its format."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return path.suffix.lower()[1:]
     with Image.open(path) as image:
         return str(image.format).lower()
 
@@ -148,7 +161,7 @@ def read_image_bytes(folder: Path, line: dict) -> tuple[str, bytes]:
     data = Path(path).read_bytes()
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f"{path}: changed since example {line['key']} of {folder} was mined from it; mine anew")
-    return Path(path).suffix.lower().lstrip(".") or _format_of(Path(path)), data
+    return _kind_of(Path(path)), data
 
 
 def read_pair(folder: Path, line: dict) -> tuple[RankingExample, Image.Image]:

@@ -187,3 +187,20 @@ def test_the_manifest_counts_each_shard_and_covers_files_beside_them(tmp_path, d
     (folder / "beside.txt").write_text("y")
     with pytest.raises(UserError, match=r"beside\.txt: damaged"):
         ShardedExamples(folder)
+
+
+@pytest.mark.parametrize("name", ["100%data", "50%d", "c:x", "pipe:touch ran;"])
+def test_a_folders_name_is_neither_an_address_nor_a_pattern(tmp_path, draw_picture, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    write_shards(Path(name), [(example(n), sample(draw_picture(tmp_path / f"{n}.png", n))) for n in range(3)], 2, {})
+    assert len(ShardedExamples(Path(name))) == 3 and len(list(Path(name).glob("*.tar"))) == 2
+    assert not Path("ran").exists()
+
+
+def test_an_image_of_another_suffix_is_stored_by_its_format(tmp_path, draw_picture):
+    odd = draw_picture(tmp_path / "0.png", 0).rename(tmp_path / "0.json")
+    (tmp_path / "shards").mkdir()
+    write_shards(tmp_path / "shards", [(example(0), sample(odd))], 2, {})
+    found = ShardedExamples(tmp_path / "shards")
+    assert found[0][0] == example(0) and found[0][1].size == (24, 24)
