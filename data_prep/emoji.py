@@ -24,6 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from data_prep.command import run_command
+from data_prep.datasets.kept import contents_of, seal
 from data_prep.emoji_packages import ART, COLUMNS, METADATA, Art, Emoji, codes_by_name, read_art, read_classes, tarball
 from data_prep.errors import UserError
 from data_prep.files import read_json, write_folder, write_json
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 FEWEST_FAMILIES = 3
 """Families that must draw a class: one to tune on, one to choose and one to measure on."""
-_VERSION = 1  # of matching and rendering: raise it when pictures change
+_VERSION = 2  # of matching, rendering and the files: raise it when pictures or the layout change
 
 
 def _render(svg: str, path: Path, size: int) -> tuple[str, str]:
@@ -99,6 +100,9 @@ def render_all(classes: list[Emoji], arts: list[Art], out: Path, size: int) -> d
         facts = {"size": size, "version": _VERSION, "packages": [METADATA, *(art.package for art in arts)]}
         facts |= {"classes": len(classes), "pictures": dict(drawn), "left_out": dict(left_out)}
         write_json(part / "manifest.json", facts)
+        contents = contents_of(part)
+        listed = [path for _, _, path in jobs if path in contents]  # in the order in which they are read
+        seal(part, {path: contents[path] for path in listed} | contents)
     return facts
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from data_prep.blazon import SPLITS, Blazon, draw_classes
 from data_prep.datasets.dataset import Dataset, digests, key_of
+from data_prep.datasets.kept import confirm, contents_of, seal
 from data_prep.errors import UserError
 from data_prep.files import fingerprint, write_folder
 from data_prep.pools import worker_pool
@@ -21,7 +22,7 @@ from data_prep.shields import render
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1  # of the drawing: raise it when pixels or names change
+_VERSION = 2  # of the drawing and its files: raise it when pixels, names or the layout change
 _PROCESSES = 2
 
 
@@ -44,6 +45,9 @@ def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
 
     Returns:
         Path: A folder with ``classes.csv`` (number, name) and one folder of PNG files per class.
+
+    Raises:
+        UserError: What the cache holds is not what was drawn, or too many classes are asked of the split.
     """
     classes = asdict(args)[f"{split}_classes"]
     images = args.tuning_images if split == "tuning" else args.memory_images + args.query_images
@@ -51,6 +55,7 @@ def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
     folder = cache / f"armory-{split}-{fingerprint(settings)}"
     if folder.exists():
         log.info("armory: reusing %s", folder.name)
+        confirm(folder, cache)
         return folder
     log.info("armory: drawing %d pictures of %d %s classes", classes * images, classes, split)
     blazons = draw_classes(split, classes, args.family_size, seed)
@@ -65,6 +70,7 @@ def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
                 job.result()
         with open(part / "classes.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("number", "name"), *((n, b.name) for n, b in enumerate(blazons))])
+        seal(part, contents_of(part))
     return folder
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.blazon import SPLITS, Blazon, draw_classes
+from data_prep.datasets.kept import confirm, contents_of, seal
 from data_prep.files import fingerprint, write_folder, write_json
 from data_prep.pools import worker_pool
 from data_prep.progress import bar
@@ -17,7 +18,7 @@ from data_prep.settings import DataArgs, SceneArgs
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1  # of the drawing: raise it when pixels or boxes change
+_VERSION = 2  # of the drawing and its files: raise it when pixels, boxes or the layout change
 _PROCESSES = 2
 _FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 
@@ -63,7 +64,7 @@ def draw_scenes(data: DataArgs, args: SceneArgs, split: str, cache: Path) -> Pat
         ``images`` that it names relative to the folder.
 
     Raises:
-        UserError: Too many classes are asked of the split.
+        UserError: Too many classes are asked of the split, or what the cache holds is not what was drawn.
     """
     armory = data.armory
     classes = asdict(armory)[f"{split}_classes"]
@@ -71,6 +72,7 @@ def draw_scenes(data: DataArgs, args: SceneArgs, split: str, cache: Path) -> Pat
     folder = cache / f"armory-scenes-{split}-{fingerprint(settings)}"
     if folder.exists():
         log.info("armory scenes: reusing %s", folder.name)
+        confirm(folder, cache)
         return folder
     blazons = draw_classes(split, classes, armory.family_size, data.seed)
     seed = [data.seed, SPLITS.index(split)]
@@ -91,6 +93,7 @@ def draw_scenes(data: DataArgs, args: SceneArgs, split: str, cache: Path) -> Pat
             boxes = [job.result() for job in bar("drawing scenes", jobs)]
         names = [blazon.name for blazon in blazons]
         write_json(part / "annotations.json", _annotations(scenes, boxes, names, frequencies, args.size))
+        seal(part, contents_of(part))
     return folder
 
 

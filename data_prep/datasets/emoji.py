@@ -6,11 +6,12 @@ ranker can be tuned without one and recognise it.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from pathlib import Path
 
 from data_prep.datasets.dataset import Dataset, digests, key_of
+from data_prep.datasets.kept import confirm
+from data_prep.datasets.tables import records_of
 from data_prep.emoji_packages import COLUMNS
 from data_prep.errors import UserError
 from data_prep.records import Sample
@@ -31,17 +32,16 @@ def vocabulary_of(subgroup: str) -> str:
     return next((name for name, starts in _SUBGROUPS.items() if subgroup.startswith(starts)), "others")
 
 
-def _read_rows(args: DataArgs) -> list[dict[str, str]]:
+def _read_rows(args: DataArgs, cache: Path) -> list[dict[str, str]]:
     made = "python -m data_prep.emoji --out FOLDER makes it"
     if not args.root:
         raise UserError(f"data.name=emoji needs data.root=FOLDER; {made}")
     table = Path(args.root) / "pictures.csv"
     if not table.is_file():
         raise UserError(f"data.root={args.root}: holds no pictures.csv; {made}")
-    with open(table, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    if reader.fieldnames is None or set(COLUMNS) - set(reader.fieldnames) or not rows:
+    confirm(table.parent, cache, f"delete {args.root}; {made} again")
+    rows = [record for _, record in records_of(table)]
+    if not rows or any(not row.get(column) for row in rows for column in COLUMNS):
         raise UserError(f"{table}: should list pictures with columns {', '.join(COLUMNS)}; {made}")
     return rows
 
@@ -64,7 +64,7 @@ def read_emoji(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     Raises:
         UserError: The data is missing or malformed, or a part would be empty.
     """
-    rows, emoji = _read_rows(args), args.emoji
+    rows, emoji = _read_rows(args, cache), args.emoji
     names = {row["code"]: row["name"] for row in rows}
     labels = {code: label for label, code in enumerate(names)}
     found = digests([Path(args.root) / row["path"] for row in rows], cache, args.on_error)

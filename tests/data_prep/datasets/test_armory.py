@@ -1,5 +1,6 @@
 """The procedural data set: byte-reproducible, disjoint by split, and drawn once."""
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -102,3 +103,15 @@ def test_another_size_is_drawn_anew(tiny, cache, change):
 def test_a_root_is_for_folders_alone(tmp_path):
     with pytest.raises(UserError, match=r"data\.root is for data\.name=folder"):
         read_dataset(replace(TINY, root=str(tmp_path)), tmp_path, PARTS)
+
+
+def test_a_drawn_picture_that_is_gone_or_altered_is_named_and_drawn_again(tiny, tmp_path):
+    args = replace(TINY, seed=5)
+    first = read_dataset(args, tmp_path, ("test",))
+    folder = Path(first.parts["test"][0].path).parents[1]
+    for damage in (lambda path: path.write_bytes(b"no picture"), lambda path: path.unlink()):
+        damage(folder / "000000" / "0000.png")
+        with pytest.raises(UserError, match=r"0000\.png: .*; delete .*armory-test-.* to have it made again"):
+            read_dataset(args, tmp_path, ("test",))
+    shutil.rmtree(folder)
+    assert read_dataset(args, tmp_path, ("test",)) == first
