@@ -135,5 +135,12 @@ def _read(args: DataArgs, cache: Path, listed: Listed) -> list[Finding]:
     skipped = {reason: count for reason, count in dataset.skipped.items() if count}
     if skipped:
         left = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-        return [Finding("data", "warning", f"{said}; left out: {left}", f"the list is in {cache}/skipped-*.jsonl")]
+        return [
+            Finding(
+                "data",
+                "warning",
+                f"{said}; left out: {left}",
+                f"the lists are in {cache}: skipped-*.jsonl, passed-over-*.jsonl",
+            )
+        ]
     return [Finding("data", "ok", said)]

@@ -168,6 +168,7 @@ def report_passed(passed: Iterable[tuple[Path, str]], cache: Path) -> int:
     if passed:
         kept = cache / f"passed-over-{fingerprint([[ascii(str(path)), reason] for path, reason in passed])}.jsonl"
         counts = list_left_out(passed, kept)
-        level = logging.INFO if all(reason in _USUAL for _, reason in passed) else logging.WARNING
-        log.log(level, "data: passed over %d files and folders (%s), listed in %s", len(passed), counts, kept)
+        odd = [f"{str(path)!a}: {reason}" for path, reason in passed if reason not in _USUAL]
+        said = f"data: passed over {len(passed)} files and folders ({counts}), listed in {kept}"
+        log.log(logging.WARNING if odd else logging.INFO, "%s", "; ".join([said, *odd[:3]]))
     return len(passed)

@@ -13,7 +13,7 @@ from pathlib import Path
 from data_prep.datasets.dataset import Dataset
 from data_prep.datasets.finding import class_folders, find_pictures, mode_of, report_passed
 from data_prep.datasets.rows import Row, part_rows
-from data_prep.datasets.splits import SPLIT_WORDS, split_folders
+from data_prep.datasets.splits import SPLIT_WORDS, split_folders, split_named
 from data_prep.datasets.synonyms import FILE as SYNONYMS
 from data_prep.datasets.tables import is_empty, label_text, path_text, records_of
 from data_prep.errors import UserError
@@ -95,8 +95,11 @@ def list_rows(root: Path, label_column: str) -> Layout:
             return Layout(root, _table_rows(root / name, label_column))
     found = class_folders(root)
     layout = Layout(root, passed=[(path, reason) for path, reason in found.passed if path.name != SYNONYMS])
-    inner = {folder: class_folders(folder) for folder in found.files}
-    splits = split_folders(root, found.files, {folder: {f.name for f in own.files} for folder, own in inner.items()})
+    splits: dict[Path, str] = {}
+    if any(split_named(folder.name) for folder in found.files):
+        inner = {folder: class_folders(folder) for folder in found.files}
+        inside = {folder: {path.name for path in own.files} for folder, own in inner.items()}
+        splits = split_folders(root, found.files, inside)
     for folder, split in splits.items():
         layout.passed += inner[folder].passed
         _add_classes(layout, inner[folder].files, split)

@@ -114,6 +114,7 @@ def test_what_is_passed_over_is_counted_and_listed(tmp_path, caplog):
     odd = tmp_path / os.fsdecode(b"k\xe4tzchen")
     assert report_passed([(odd, "link to a folder above"), (tmp_path / "a", "no picture")], tmp_path / "cache") == 2
     assert "passed over 2 files and folders (1 link to a folder above, 1 no picture)" in caplog.text
+    assert "k\\udce4tzchen': link to a folder above" in caplog.text
     (listed,) = (tmp_path / "cache").glob("passed-over-*.jsonl")
     first, second = map(json.loads, listed.read_text(encoding="utf-8").splitlines())
     assert first == {"path": f"{tmp_path}/k\\xe4tzchen", "reason": "link to a folder above"}
