@@ -56,8 +56,9 @@ def _check_classes(dataset: Dataset, args: DataArgs) -> None:
     tuned = dataset.labels("tuning") if "tuning" in dataset.parts else range(len(dataset.names))
     if len(tuned) < 2:
         there = f"a single class, {dataset.names[tuned[0]]!r}" if tuned else "no class"
+        where = f"data.root={args.root}" if args.root else f"data.name={args.name}"
         raise UserError(
-            f"data.root={args.root}: has {there}, and at least two are needed; where data.root is a folder above the "
+            f"{where}: has {there}, and at least two are needed; where data.root is a folder above the "
             "classes, give the folder that holds the folders of classes"
         )
     numbered = [(n, s) for n, s in zip(dataset.names, told_apart(dataset.names), strict=True) if n != s]
