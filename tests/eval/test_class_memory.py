@@ -82,7 +82,7 @@ def test_names_that_look_alike_are_one_class(encoder, recipe, files, caplog):
     one, two = NAMES[:2]
     alike = one.upper().replace(" ", "  ")
     memory = ClassMemory(encoder, recipe, {one: files[one][:1], two: files[two][:1], alike: files[one][1:2]})
-    assert memory.classes == {one: 2, two: 1} and f"{alike!r} looks like {one!r}: one class" in caplog.text
+    assert memory.classes == {one: 2, two: 1} and f"{one.upper()!r} looks like {one!r}: one class" in caplog.text
     assert memory.add(f"{alike}\n", files[one]) == 1
     assert memory.classes == {one: 3, two: 1}
     assert memory.remove(alike) == 3
