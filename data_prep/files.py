@@ -44,12 +44,23 @@ def part_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Has an error of the operating system name what is written where it names nothing, as with a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def write_text(path: Path, text: str | Iterable[str]) -> None:
     """Writes a text file, given whole or in pieces, under a temporary name and renames it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_path(path)
     try:
-        with open(part, "w", encoding="utf-8") as file:
+        with naming(path), open(part, "w", encoding="utf-8") as file:
             file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
@@ -205,7 +216,8 @@ def write_folder(folder: Path) -> Iterator[Path]:
     part = part_path(folder)
     part.mkdir(parents=True)
     try:
-        yield part
+        with naming(folder):
+            yield part
     except BaseException as error:
         if isinstance(error, OSError) and not part.exists():
             raise _taken_away(folder) from error

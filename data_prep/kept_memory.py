@@ -10,11 +10,11 @@ from pathlib import Path
 
 from data_prep.encoder import Encoder, load_encoder
 from data_prep.errors import UserError
-from data_prep.files import locked, read_manifest, write_manifest, write_text
+from data_prep.files import locked, read_manifest, write_manifest
 from data_prep.memory import KINDS_OF_FILES, Memory
 from data_prep.memory_files import check_kept, drop_others, keep
 from data_prep.names import folded
-from data_prep.recipe import load_saved_recipe, recipe_yaml
+from data_prep.recipe import load_saved_recipe, save_recipe
 from data_prep.settings import Recipe, check
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class KeptMemory:
         with _lock(folder):
             if (folder / MANIFEST).exists():
                 log.warning("memory: replacing what is in %s", folder)
-            kept = keep(folder, "recipe", ".yaml", lambda part: write_text(part, recipe_yaml(recipe)))
+            kept = keep(folder, "recipe", ".yaml", lambda part: save_recipe(part, recipe))
             made = cls(folder, images, names, {"recipe": kept})
             made.save()
         return made

@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import is_dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from data_prep.errors import UserError
+from data_prep.files import write_text
+from data_prep.recipe_values import check_text, kind_of, known_keys, leaves, read_values, typed_value
 from data_prep.settings import Recipe, check
+from data_prep.trust import check_outside, remember
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-
-
-def _known_keys(config: DictConfig, prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for key in config:
-        keys.append(prefix + str(key))
-        value = None if OmegaConf.is_missing(config, key) else config[key]
-        if isinstance(value, DictConfig):
-            keys += _known_keys(value, f"{prefix}{key}.")
-    return keys
-
-
-def _leaves(values: Any, prefix: str = "") -> dict[str, Any]:
-    """A layer's values, by keys such as ``ranker.lora.rank``."""
-    if not isinstance(values, dict):
-        return {prefix.rstrip("."): values}
-    return {leaf: one for key, value in values.items() for leaf, one in _leaves(value, f"{prefix}{key}.").items()}
-
-
-def _is_text(key: str) -> bool:
-    """Whether a recipe's key takes text."""
-    kind: Any = Recipe
-    for part in key.split("."):
-        kind = get_type_hints(kind).get(part) if is_dataclass(kind) else None
-    return kind in (str, str | None)
-
-
-def _mistaken(layer: DictConfig) -> dict[str, bool | int | float]:
-    """The text keys of a layer, with their values, whose text YAML took for something else: ``off``, ``2026_11``."""
-    values = _leaves(OmegaConf.to_container(layer, resolve=False))
-    return {key: value for key, value in values.items() if isinstance(value, (bool, int, float)) and _is_text(key)}
 
 
 def _nearest(key: str, known: list[str]) -> str | None:
@@ -57,18 +30,26 @@ def _nearest(key: str, known: list[str]) -> str | None:
     return whole[0] if whole else last[word[0]] if word else None
 
 
-def _merge(config: DictConfig, values: DictConfig | ListConfig, source: str) -> DictConfig:
-    """Merges one layer into the recipe; an unknown key or a wrong type is an error that names it."""
-    known = _known_keys(config)
-    for key in _leaves(OmegaConf.to_container(values, resolve=False)):
+def _check_keys(keys: Iterable[str], source: str) -> None:
+    """Checks that there are such keys, and that none is a whole section."""
+    known = known_keys()
+    for key in keys:
         if key not in known:
             near = _nearest(key, known)
             raise UserError(f"{source}: unknown key {key}" + (f"; did you mean {near}?" if near else ""))
-        section = OmegaConf.is_dict(OmegaConf.select(config, key, throw_on_missing=False))
+        section = is_dataclass(kind_of(key))
         check(not section, f"{source}: {key} is a section; give one of its keys, such as {key}.KEY=VALUE")
+
+
+def _merge(config: DictConfig, values: dict[str, Any], source: str) -> DictConfig:
+    """Merges one layer into the recipe; an unknown key or a wrong type is an error that names it."""
+    layer = leaves(values)
+    _check_keys(layer, source)
+    for key, value in layer.items():
+        check_text(source, key, value)
     try:
         return OmegaConf.merge(config, values)
-    except (ConfigKeyError, OmegaConfBaseException) as error:
+    except OmegaConfBaseException as error:
         raise UserError(f"{source}: {error.full_key}: {str(error).splitlines()[0]}") from None
 
 
@@ -92,13 +73,7 @@ def _recipe_path(name: str, folder: Path = Path()) -> Path:
 def _load_layers(path: Path, config: DictConfig, seen: tuple[Path, ...] = ()) -> DictConfig:
     """Merges a recipe file after the ones that it names as its ``base``."""
     check(path not in seen, f"{path}: recipes name each other as base: {' -> '.join(p.stem for p in (*seen, path))}")
-    try:
-        layer = OmegaConf.load(path)
-    except Exception as error:
-        raise UserError(f"{path}: not readable as YAML: {error}") from None
-    check(isinstance(layer, DictConfig), f"{path}: a recipe is a mapping of keys to values")
-    for key, value in _mistaken(layer).items():
-        raise UserError(f"{path}: {key} is text, but YAML reads it as {value}; put it in quotes")
+    layer = read_values(path)
     base = layer.pop("base", None)
     if base is not None:
         sibling = path.parent / f"{base}.yaml"
@@ -120,25 +95,26 @@ def load_recipe(arguments: list[str]) -> Recipe:
         UserError: No recipe, an unknown recipe or key (the nearest is named), or a value of the
             wrong type or out of range.
     """
-    for argument in arguments:
-        check("=" in argument, f"{argument}: give settings as key=value, such as recipe=ranker_lora")
-    pairs = [argument.split("=", 1) for argument in arguments]
-    names = [value for key, value in pairs if key == "recipe"]
+    names = [argument.partition("=")[2] for argument in arguments if argument.startswith("recipe=")]
+    settings = _typed([argument for argument in arguments if not argument.startswith("recipe=")])
     check(len(names) == 1, f"give recipe=NAME once; there are {', '.join(recipe_names())}")
     config = _load_layers(_recipe_path(names[0]), OmegaConf.structured(Recipe))
-    return _to_recipe(override(config, [f"{key}={value}" for key, value in pairs if key != "recipe"]))
+    return _to_recipe(_merge(config, settings, "command line"))
 
 
-def override(config: DictConfig, settings: list[str]) -> DictConfig:
-    """Merges ``key.sub=value`` settings into a recipe."""
-    try:
-        layer = OmegaConf.from_dotlist(settings)
-    except Exception as error:
-        raise UserError(f"command line: {error}") from None
-    typed = dict(setting.split("=", 1) for setting in settings if "=" in setting)
-    for key in _mistaken(layer):
-        OmegaConf.update(layer, key, typed[key])
-    return _merge(config, layer, "command line")
+def _typed(settings: Iterable[str]) -> dict[str, Any]:
+    """The values of ``key.sub=value`` settings, as a layer."""
+    layer: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        check(bool(equals), f"{setting}: give settings as key=value, such as recipe=ranker_lora")
+        _check_keys([key], "command line")
+        *sections, name = key.split(".")
+        place = layer
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = typed_value(key, text)
+    return layer
 
 
 def _to_recipe(config: DictConfig) -> Recipe:
@@ -150,12 +126,27 @@ def _to_recipe(config: DictConfig) -> Recipe:
         raise UserError(f"recipe: {error.full_key}: {str(error).splitlines()[0]}") from None
 
 
-def load_saved_recipe(path: Path, settings: list[str]) -> Recipe:
-    """Reads the recipe that a run saved and merges settings into it."""
-    config = _load_layers(path, OmegaConf.structured(Recipe))
-    return _to_recipe(override(config, settings))
+def load_saved_recipe(path: Path, settings: Iterable[str]) -> Recipe:
+    """Reads the recipe that a run or a memory saved and merges settings into it.
+
+    Raises:
+        UserError: It is damaged, or names paths outside its folder that this user never gave (``trust.py``); or a
+            setting is not one.
+    """
+    saved, given = read_values(path), _typed(settings)
+    config = _merge(OmegaConf.structured(Recipe), saved, str(path))
+    recipe = _to_recipe(_merge(config, given, "command line"))
+    check_outside(path, saved, set(leaves(given)))
+    remember(given, path.parent)
+    return recipe
 
 
 def recipe_yaml(recipe: Recipe) -> str:
     """The resolved recipe as YAML text."""
     return OmegaConf.to_yaml(OmegaConf.structured(recipe))
+
+
+def save_recipe(path: Path, recipe: Recipe) -> None:
+    """Writes the recipe of a run or a memory, and remembers its paths as the user's."""
+    write_text(path, recipe_yaml(recipe))
+    remember(asdict(recipe), path.parent)

@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from torch.multiprocessing import ProcessRaisedException
 
 from data_prep.errors import UserError
+from data_prep.os_errors import words_of
 
 
 def predicting_strategy(kind: str, several: bool) -> Strategy:
@@ -47,8 +48,8 @@ def spawning() -> Iterator[None]:
     try:
         yield
     except ProcessRaisedException as error:
-        _, known, said = str(error).rpartition(f"{UserError.__module__}.{UserError.__name__}: ")
-        raise UserError(said.strip()) if known else error from None
+        said = words_of(error)
+        raise UserError(said) if said else error from None
     finally:
         if own:
             os.environ.pop("MASTER_PORT", None)

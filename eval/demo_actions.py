@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,11 @@ class Line:
     example: str | None
 
 
+def not_dropped(name: str) -> str:
+    """What is said of a file that no visitor dropped, whether or not there is one of that name on this machine."""
+    return f"{name}: not among the pictures that were dropped on this page; drop it again"
+
+
 def checked(file: str | Path, most_bytes: float) -> Path:
     """A dropped file that is a picture of a size and kind that are taken.
 
@@ -63,9 +69,10 @@ def checked(file: str | Path, most_bytes: float) -> Path:
         most_bytes: Limit of its size.
 
     Raises:
-        UserError: It is too large, no picture, of another format, or does not decode.
+        UserError: It is not there, too large, no picture, of another format, or does not decode.
     """
     path = Path(file)
+    check(path.is_file() and not path.is_symlink(), not_dropped(path.name))
     size = path.stat().st_size
     check(size <= most_bytes, f"{path.name}: {size / 1e6:.1f} MB, but at most {most_bytes / 1e6:g} MB; make it smaller")
     try:
@@ -138,6 +145,8 @@ class Demo:
         """
         files = files or []
         check(bool(name and name.strip()), "give the class a name")
+        written = not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
+        check(written, "the name holds control characters, or letters that are not Unicode")
         check(len(name) <= LONGEST_NAME, f"the name has {len(name)} characters: at most {LONGEST_NAME}")
         check(len(files) <= MOST_PICTURES, f"{len(files)} pictures: at most {MOST_PICTURES} at a time")
         paths = [checked(file, self.most_bytes) for file in files]
@@ -158,7 +167,7 @@ class Demo:
         Raises:
             UserError: There is no such class, or it is the last.
         """
-        if not name:
+        if not name or not isinstance(name, str):  # a program may send anything
             raise UserError("choose a class to remove")
         with self._lock:
             count = self.memory.remove(name)

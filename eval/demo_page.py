@@ -20,7 +20,7 @@ from data_prep.datasets.finding import IMAGE_SUFFIXES
 from data_prep.errors import UserError
 from data_prep.prompts import LETTERS
 from data_prep.settings import check
-from eval.demo_actions import MOST_PICTURES, Demo, Line
+from eval.demo_actions import MOST_PICTURES, Demo, Line, not_dropped
 from eval.recognizer import Recognizer
 from eval.thumbnails import thumbnail
 
@@ -46,6 +46,31 @@ def _told(action: Callable) -> Callable:
     return run
 
 
+def _uploaded(path: str, page: gr.Blocks) -> str:
+    """A path that a visitor sent with a request, if it is that of an upload to this page.
+
+    A program may send any path of this machine. The path of an upload holds a hash of the content with a secret of the
+    server's, so that it is known to those alone who sent the content.
+
+    Raises:
+        gr.Error: It is none; the words are the same whether or not there is such a file.
+    """
+    import gradio as gr
+
+    if path not in page.upload_file_set:
+        raise gr.Error(html.escape(not_dropped(Path(path).name), quote=False), print_exception=False)
+    return path
+
+
+def _take_uploads_alone(field: gr.components.Component, page: gr.Blocks) -> None:
+    """Keeps Gradio from fetching addresses, and copying files, that a request names to the server's folder."""
+
+    async def taken(path: str) -> str:
+        return _uploaded(path, page)
+
+    field.async_move_resource_to_block_cache = taken
+
+
 def build_page(demo: Demo) -> gr.Blocks:
     """Lays the page out; ``launch`` serves it."""
     import gradio as gr
@@ -53,13 +78,13 @@ def build_page(demo: Demo) -> gr.Blocks:
     with gr.Blocks(analytics_enabled=False, title=_TITLE) as page:
         gr.Markdown(f"# {_TITLE}\nThe retriever finds candidates in a memory, the ranker sorts them.")
         with gr.Tab("Recognise"):
-            _recognise_tab(demo)
+            _recognise_tab(demo, page)
         with gr.Tab("Classes"):
             _classes_tab(demo, page)
     return page
 
 
-def _recognise_tab(demo: Demo) -> None:
+def _recognise_tab(demo: Demo, page: gr.Blocks) -> None:
     import gradio as gr
 
     def recognise(picture: str | None, k: float):
@@ -73,8 +98,9 @@ def _recognise_tab(demo: Demo) -> None:
                 label=f"Picture (at most {demo.most_bytes / 1e6:g} MB)", type="filepath", image_mode=None,
                 sources=["upload", "clipboard"], height=320, buttons=[],
             )  # fmt: skip
+            _take_uploads_alone(picture, page)
             # Gradio would open it first and show a traceback of what is no picture; Demo.recognise says it in words.
-            picture.preprocess = lambda dropped: dropped and dropped.path
+            picture.preprocess = lambda dropped: dropped and dropped.path and _uploaded(dropped.path, page)
             asked = min(demo.recognizer.recipe.eval.k, len(LETTERS))
             k = gr.Slider(1, len(LETTERS), asked, step=1, label="Candidates")
             button = gr.Button("Recognise", variant="primary")
@@ -114,6 +140,8 @@ def _classes_tab(demo: Demo, page: gr.Blocks) -> None:
                 label=f"Pictures (up to {MOST_PICTURES}, at most {demo.most_bytes / 1e6:g} MB each)",
                 file_count="multiple", file_types=sorted(IMAGE_SUFFIXES), height=160,
             )  # fmt: skip
+            _take_uploads_alone(files, page)
+            files.preprocess = lambda dropped: dropped and [_uploaded(file.path, page) for file in dropped.root]
             adding = gr.Button("Add", variant="primary")
             said = gr.Textbox(label="Done", interactive=False)  # between both buttons, in sight of each on a phone
             gr.Markdown("### Remove a class")

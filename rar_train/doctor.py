@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     if recipe:
         findings += recipe_findings(recipe, "--read-data" in arguments)
     if "--json" in arguments:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1, ensure_ascii=False))
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
         print_findings(findings)
     if any(finding.status == "failure" for finding in findings):

@@ -1,4 +1,4 @@
-"""``python -m rar_train.export --ckpt RUN --merge [--to FOLDER] [--dtype bfloat16]``
+"""``python -m rar_train.export --ckpt RUN --merge [--to FOLDER] [--dtype bfloat16] [key.sub=value …]``
 
     python -m rar_train.export --ckpt runs/ranker_lora --merge --dtype bfloat16
     python -m rar_train.export --ckpt runs/ranker_lora --to adapter
@@ -9,6 +9,7 @@ nano-mllm, whose convolutional tower is this project's own). RUN is a run's fold
 one of its checkpoints. Merging is done in float32 on the CPU; where the merged model's logits
 differ from those of base and adapter by more than a tolerance, nothing is written. FOLDER defaults
 to RUN/merged. Without --merge, only the adapter, in peft's format and with a model card, is copied.
+Settings change the recipe saved in the run, such as ranker.model=FOLDER where the base lies elsewhere.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--to")
     parser.add_argument("--merge", action="store_true")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    args = parser.parse_args(arguments)
+    parser.add_argument("settings", nargs="*")
+    args = parser.parse_intermixed_args(arguments)
     adapter, run = find_adapter(Path(args.ckpt))
-    recipe = load_saved_recipe(run / "recipe.yaml", [])
+    recipe = load_saved_recipe(run / "recipe.yaml", args.settings)
     to = Path(args.to) if args.to else run / ("merged" if args.merge else "exported")
     if to.exists() and any(to.iterdir()) and not (to / "README.md").exists():
         raise UserError(f"--to {to}: holds files that no export wrote; choose another folder")

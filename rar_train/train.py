@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
-from omegaconf import OmegaConf
 
 from data_prep.devices import accelerator_of
 from data_prep.errors import UserError
-from data_prep.files import write_folder, write_text
+from data_prep.files import write_folder
 from data_prep.ranks import is_first_process
-from data_prep.recipe import recipe_yaml
+from data_prep.recipe import save_recipe
+from data_prep.recipe_values import read_values
 from data_prep.settings import RankerArgs, Recipe
 from rar_train.adapter import parameter_table, save_adapter
 from rar_train.backend import load_mllm
@@ -64,15 +64,14 @@ def claim_run_folder(recipe: Recipe) -> Path:
             raise UserError(f"out={out}: holds files, but no run; choose another folder")
         shutil.rmtree(out)
     if saved.exists():
-        new = OmegaConf.create(recipe_yaml(recipe))
-        changed = _differences(OmegaConf.to_container(OmegaConf.load(saved)), OmegaConf.to_container(new))
+        changed = _differences(read_values(saved), asdict(recipe))
         if changed:
             raise UserError(
                 f"out={out}: holds a run with other settings ({'; '.join(changed[:4])}); "
                 "give another out=FOLDER, or trainer.resume=false to start it anew"
             )
     out.mkdir(parents=True, exist_ok=True)
-    write_text(saved, recipe_yaml(recipe))
+    save_recipe(saved, recipe)
     return out
 
 

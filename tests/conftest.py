@@ -38,6 +38,12 @@ SMALL = (
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _given_paths(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The paths that the tests give are not remembered as their user's."""
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data-home"))
+
+
 @pytest.fixture(scope="session")
 def small() -> tuple[str, ...]:
     """Settings of a small run."""

@@ -43,6 +43,8 @@ class Recipe:
     nano: NanoArgs = field(default_factory=NanoArgs)
 
     def __post_init__(self) -> None:
+        for key, folder in (("out", self.out), ("cache", self.cache)):
+            check(bool(folder), f"{key}=: give a folder; . for this one")
         one_of("task", self.task, ("ranker", "retriever", "projector", "nano_clip", "nano_mllm"))
         answerless = self.mining.ground_truth == "keep_without" and not self.mining.none_of_these
         objectives = self.ranker.objectives

@@ -62,3 +62,39 @@ def test_help_is_shown_without_running():
     for flag in ("--help", "-h"):
         ended = run("print('ran')", "recipe=x", flag)
         assert (ended.returncode, ended.stdout) == (0, "How to launch.\n")
+
+
+def test_a_full_disk_and_its_like_end_in_a_line_that_names_the_path(tmp_path):
+    (tmp_path / "file").write_text("x")
+    ended = run(f"open({str(tmp_path / 'file' / 'x')!r}, 'w')")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"error: {tmp_path / 'file' / 'x'}: a part of this path is a file")
+    body = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9)); from data_prep.files import write_text; "
+    )
+    ended = run(body + f"from pathlib import Path; write_text(Path({str(tmp_path / 'a.txt')!r}), 'x' * 99)")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"error: {tmp_path / 'a.txt'}: larger than a file may be here")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_output_that_can_not_be_written_is_an_error_and_output_that_nobody_reads_is_none():
+    command = f'{sys.executable} -c "import sys; from data_prep.command import run_command; '
+    command += "sys.exit(run_command(lambda arguments: print('x'), 'help'))\""
+    ended = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert ended.stderr.startswith("error: a file, or what is printed: the disk is full")
+    ended = subprocess.run(f"(sleep 3; {command}) | true", shell=True, capture_output=True, text=True, check=False)
+    assert ended.stderr == ""
+
+
+def test_a_terminal_that_takes_ascii_alone_shows_the_rest_as_escapes(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    ended = run("print('Löwchen ± 1')")
+    assert (ended.returncode, ended.stdout) == (0, "L\\xf6wchen \\xb1 1\n")
+
+
+def test_an_argument_that_is_not_text_is_named():
+    ended = run("print('ran')", b"out=a\xff")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "error: out=a\\udcff: not UTF-8; rename it, or link to it by another name\n"

@@ -1,11 +1,15 @@
 """Recipes: which layer wins, and errors that name the key and the nearest right one."""
 
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_prep.errors import UserError
-from data_prep.recipe import load_recipe, load_saved_recipe, recipe_names, recipe_yaml
+from data_prep.recipe import load_recipe, load_saved_recipe, recipe_names, recipe_yaml, save_recipe
+from data_prep.recipe_values import check_text, typed_value
 from data_prep.settings import Recipe
 
 RANKER = "recipe=ranker_lora"
@@ -48,6 +52,67 @@ def test_a_word_that_yaml_takes_for_a_truth_value_is_kept_on_the_command_line(va
 @pytest.mark.parametrize("value", ["2026_11", "007", "1e3", "no", "0x10", "12:30"])
 def test_text_that_looks_like_a_number_is_kept_on_the_command_line(value):
     assert load_recipe([RANKER, f"out={value}"]).out == value
+
+
+PATHS = ("set #1", "set: one", "[set]", "{set}", "set, two", "-set", "set!", "@set", "%set", "&set", "*set", "a & b")
+TEXT_KEYS = ("out", "cache", "data.root", "tracking.project", "mining.shards", "discover.subject")
+
+
+@pytest.mark.parametrize("start", [0, 6])
+def test_a_path_with_signs_of_yaml_is_the_one_that_was_typed_and_is_read_back(start, tmp_path):
+    typed = dict(zip(TEXT_KEYS, PATHS[start : start + 6], strict=True))
+    recipe = load_recipe([RANKER, *(f"{key}={text}" for key, text in typed.items())])
+    assert {key: attrgetter(key)(recipe) for key in TEXT_KEYS} == typed
+    save_recipe(tmp_path / "recipe.yaml", recipe)
+    assert load_saved_recipe(tmp_path / "recipe.yaml", []) == recipe
+
+
+@given(st.text())
+def test_text_is_taken_as_it_was_typed(text):
+    assert typed_value("out", text) == text
+    assert typed_value("data.root", text) == (None if text in ("", "null") else text)
+
+
+def test_elements_of_a_list_of_text_are_text():
+    assert typed_value("retriever.templates", "[2024, on, null, 'a, {}']") == ["2024", "on", "null", "a, {}"]
+    assert "put text that holds commas, brackets" in message_of([RANKER, "retriever.templates=[{} texture.]"])
+
+
+def test_optional_text_can_be_none():
+    none = load_recipe([RANKER, "data.root=null", "retriever.pretrained=", "out=null"])
+    assert (none.data.root, none.retriever.pretrained, none.out) == (None, None, "null")
+
+
+@pytest.mark.parametrize("value", ["${oc.env:SECRET}", "a/${", "~/photographs", "local-dir:~", "???", "a\udcff", "a\0"])
+def test_what_would_mean_something_else_is_refused(value):
+    for key, one in (("data.root", value), ("eval.shots", [value]), ("mining.mix", [{"data": {"root": value}}])):
+        with pytest.raises(UserError, match=f"here: {key}=") as raised:
+            check_text("here", key, one)
+        str(raised.value).encode()  # what can't be shown is spelt out
+
+
+def test_a_reference_is_resolved_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", "s3cr3t")
+    file = write(tmp_path, "mine", "task: ranker\nout: ${oc.env:SECRET}\n")
+    for arguments in ([file], [RANKER, "out=${oc.env:SECRET}"], [RANKER, "mining.k=${oc.env:SECRET}"]):
+        said = message_of(arguments)
+        assert "has no references" in said and "s3cr3t" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &a [x, x]\nb: &b [*a, *a]\nout: [*b, *b]\n", "line 2: an alias (*a)"),
+        ("out: " + "[" * 5000 + "]" * 5000, "nested more than 20 deep"),
+        ("out: !!python/object/apply:pathlib.Path [x]\n", "a tag of Python's"),
+        ("out: !!python/object/apply:os.system [x]\n", "a tag of Python's"),
+        ("out: x\n# " + "x" * 1_000_000, "larger than"),
+        ("retriever:\n  templates: [on]\n", "retriever.templates is text, but YAML reads it as True"),
+        ("mining:\n  mix: [{data: {root: 2024_11}}]\n", "mining.mix.data.root is text, but YAML reads it as 202411"),
+    ],
+)
+def test_a_recipe_file_is_plain_data(text, said, tmp_path):
+    assert said in message_of([write(tmp_path, "mine", text)])
 
 
 @pytest.mark.parametrize("line", ["out: 2026_11", "trainer:\n  progress: off"])
@@ -161,6 +226,8 @@ def test_a_value_of_the_wrong_type_names_its_key(setting):
         "eval.k=0",
         "eval.shots=[0]",
         "eval.candidates=text",
+        "out=",
+        "cache=",
     ],
 )
 def test_a_value_out_of_range_names_its_key(setting):
@@ -195,15 +262,6 @@ def test_a_value_for_a_whole_section_names_the_section():
 
 def test_a_key_without_its_section_is_offered_with_it():
     assert "did you mean ranker.lora.rank?" in message_of([RANKER, "rank=8"])
-
-
-def test_a_reference_to_a_key_of_a_lower_layer_is_resolved(tmp_path):
-    recipe = write(tmp_path, "mine", "task: ranker\nout: ${cache}/run\n")
-    assert load_recipe([recipe]).out == "cache/run"
-
-
-def test_a_reference_to_no_key_is_a_readable_error():
-    assert "out" in message_of([RANKER, "out=${nowhere}"])
 
 
 def test_a_template_with_two_places_is_refused():

@@ -25,6 +25,9 @@ FIT = ("recipe=ranker_lora", "out=run", "cache=cache")
         ("rar_train.fit", (*FIT, "trainer.accelerator=gpu"), ("trainer.accelerator", "cpu")),
         ("data_prep.build", (*FIT, "data.name=armoury"), ("armoury", "armory")),
         ("data_prep.build", (*FIT, "retriever.model=ViT-B-16"), ("retriever.pretrained", "openai")),
+        ("data_prep.build", (*FIT, "cache=/dev/null/cache"), ("/dev/null/cache", "is a file, not a folder")),
+        ("rar_train.fit", (*FIT, "out=/dev/null/run"), ("/dev/null/run", "is a file, not a folder")),
+        ("rar_train.fit", (*FIT, "out=" + "x" * 300), ("xxx", "its name is too long")),
         ("eval.run", ("--ckpt", "nowhere"), ("nowhere", "rar_train.fit")),
     ],
 )
@@ -54,6 +57,17 @@ def test_hub_models_reach_the_real_loaders_and_say_how_to_use_a_copy(run_here):
     for done in (ranker, retriever):
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
+
+
+def test_a_run_from_elsewhere_writes_where_it_is_told_to_alone(fitted: Path, run_here, tmp_path: Path):
+    recipe, theirs = fitted / "recipe.yaml", tmp_path.parent / "theirs"
+    recipe.write_text(recipe.read_text().replace("cache: cache", f"cache: {theirs}"))
+    for module in ("eval.run", "eval.detection", "eval.discover", "rar_train.export"):
+        done = run_here(module, "--ckpt", "run", fails=True)
+        assert done.returncode == 2
+        assert f"names paths outside its folder: cache: {theirs}" in done.stderr
+        assert f"as settings: cache={theirs}" in done.stderr
+    assert not theirs.exists()
 
 
 def test_a_half_matching_adapter_is_refused(fitted: Path, run_here):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -178,6 +179,55 @@ def test_a_program_asks_the_page(address, demo, pictures, tmp_path):
     (tmp_path / "half.png").write_bytes(Path(pictures[0][0]).read_bytes()[:900])
     with pytest.raises(Exception, match=r"half\.png: not readable as an image: truncated"):
         recognised(str(tmp_path / "half.png"))
+
+
+def _answer(address: str, action: str, *data) -> str:
+    """What the page says to a program that writes its requests itself."""
+    call = f"{address}gradio_api/call/{action}"
+    event = httpx.post(call, json={"data": data}).json()["event_id"]
+    return httpx.get(f"{call}/{event}", timeout=20).text
+
+
+@pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}])
+def test_a_file_that_was_not_uploaded_is_not_opened(address, demo, pictures, meta, tmp_path):
+    before = demo.classes()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "uploads").mkdir(exist_ok=True)
+    (tmp_path / "uploads" / "own.png").write_bytes(Path(pictures[0][0]).read_bytes())
+    there, missing = pictures[0][0], str(Path(pictures[0][0]).with_name("9-9.png"))
+    others = [
+        str(tmp_path / "pipe.png"),
+        str(tmp_path),
+        str(tmp_path / "uploads" / "own.png"),
+        "http://127.0.0.1:1/a.png",
+    ]
+
+    def said(path: str) -> str:
+        file = {"path": path, **meta}
+        answers = [_answer(address, "recognise", file, 3), _answer(address, "add", "new", [file])]
+        assert all("event: error" in answer for answer in answers)
+        return "".join(answers).replace(Path(path).name, "NAME")
+
+    assert said(there) == said(missing)  # nobody learns what there is
+    for path in others:
+        assert "ranking" not in said(path)
+    assert demo.classes() == before
+
+
+def test_a_name_that_no_page_can_show_is_refused(demo, pictures):
+    for name in ("a\ud800b", "a\0b", "a\nb"):
+        with pytest.raises(UserError, match="control characters"):
+            demo.add(name, pictures[5])
+    with pytest.raises(UserError, match="choose a class"):
+        demo.remove(["a"])
+
+
+def test_a_dropped_file_that_is_none_any_more_is_refused(demo, pictures, tmp_path):
+    (tmp_path / "link.png").symlink_to(pictures[0][0])
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("link.png", "pipe.png", "missing.png", "."):
+        with pytest.raises(UserError, match="drop it again"):
+            demo.recognise(str(tmp_path / name), 3)
 
 
 @pytest.fixture

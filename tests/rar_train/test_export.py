@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from data_prep.errors import UserError
-from data_prep.recipe import recipe_yaml
+from data_prep.recipe import save_recipe
 from data_prep.results_file import write_results
 from data_prep.settings import LoraArgs, RankerArgs
 from rar_train.adapter import add_lora, load_adapter, save_adapter
@@ -31,7 +31,7 @@ def run(llava_folder, tiny, tmp_path) -> Path:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     save_adapter(mllm, tmp_path / "run" / "adapter", recipe, {"step": 7, "validation": {"letters": 0.625}})
-    (tmp_path / "run" / "recipe.yaml").write_text(recipe_yaml(recipe))
+    save_recipe(tmp_path / "run" / "recipe.yaml", recipe)
     return tmp_path / "run"
 
 
