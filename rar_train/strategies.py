@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from data_prep.devices import accelerator_of
-from data_prep.settings import TrainerArgs
+from data_prep.settings import TrainerArgs, check
 
 
 def _deepspeed(args: TrainerArgs, kind: str) -> Strategy:
@@ -58,14 +59,36 @@ def _cpu_deepspeed(settings: dict) -> Strategy:
     return CpuDeepSpeedStrategy(process_group_backend="gloo", **settings)
 
 
+def _check_slurm(args: TrainerArgs) -> None:
+    """Checks that a SLURM job's tasks are the recipe's processes, for which Lightning takes them and waits.
+
+    Raises:
+        UserError: They are others, or srun did not start this command.
+    """
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return
+    processes = args.devices * args.num_nodes
+    tasks, a_node = os.environ["SLURM_NTASKS"], os.environ.get("SLURM_NTASKS_PER_NODE", "1" if processes == 1 else None)
+    by_srun = "SLURM_STEP_ID" in os.environ
+    check(
+        by_srun and (tasks, a_node) == (str(processes), str(args.devices)),
+        f"trainer.devices={args.devices} trainer.num_nodes={args.num_nodes}: this SLURM job has other tasks "
+        f"(SLURM_NTASKS={tasks}, SLURM_NTASKS_PER_NODE={a_node}){'' if by_srun else ', and srun did not start this'}; "
+        f"start the command with srun --nodes={args.num_nodes} --ntasks-per-node={args.devices}, or name the job "
+        "interactive (--job-name=interactive) to have it start its processes itself",
+    )
+
+
 def strategy_of(args: TrainerArgs) -> Strategy:
     """Builds the recipe's strategy.
 
     Raises:
-        UserError: Several processes without a strategy for them.
+        UserError: The command runs in a SLURM job whose tasks are not the recipe's processes.
     """
     kind = accelerator_of(args)
     processes = args.devices * args.num_nodes
+    if args.strategy != "auto" or processes > 1:
+        _check_slurm(args)
     if args.strategy.startswith("deepspeed"):
         return _deepspeed(args, kind)
     if args.strategy == "ddp" or processes > 1:
