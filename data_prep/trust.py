@@ -41,10 +41,14 @@ def outside(values: dict[str, Any], folder: Path) -> dict[str, list[Path]]:
     return found
 
 
+def _line(key: str, path: Path) -> str:
+    return f"{key}={path}".encode("utf-8", "backslashreplace").decode()
+
+
 def _kept(key: str, path: Path) -> Path:
     """The file that says that a path was given for a key."""
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return data / "rar-train" / "paths" / hashlib.sha256(f"{key}={path}".encode()).hexdigest()[:32]
+    return data / "rar-train" / "paths" / hashlib.sha256(_line(key, path).encode()).hexdigest()[:32]
 
 
 def remember(values: dict[str, Any], folder: Path) -> None:
@@ -53,7 +57,7 @@ def remember(values: dict[str, Any], folder: Path) -> None:
         for key, paths in outside(values, folder).items():
             for path in paths:
                 if not (kept := _kept(key, path)).is_file():
-                    write_text(kept, f"{key}={path}\n")
+                    write_text(kept, f"{_line(key, path)}\n")
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         log.warning("can't remember the paths that were given (%s): commands will ask for them again", error)
 

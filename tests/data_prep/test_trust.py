@@ -1,5 +1,6 @@
 """Saved recipes: paths outside their folder are used only where this user gave them before."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,14 @@ def test_paths_inside_and_other_text_are_never_asked_for(run):
 def test_a_link_that_leads_out_is_a_path_outside(run):
     Path("cache").symlink_to(run.parent.parent)
     assert outside({"cache": "cache"}, run.parent)
+
+
+def test_a_working_folder_of_another_encoding_is_no_hindrance(run, tmp_path, monkeypatch):
+    odd = tmp_path / os.fsdecode(b"\xff")
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    save_recipe(run, recipe_with(cache="../cache", data=DataArgs(root="birds")))
+    assert load_saved_recipe(run, []).data.root == "birds"
 
 
 def test_a_path_outside_is_shown_and_given_once(run):
