@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ from torch.utils.data import Dataset
 from data_prep.datasets.finding import IMAGE_SUFFIXES
 from data_prep.errors import UserError
 from data_prep.files import file_hash, read_manifest, write_manifest
-from data_prep.images import open_image
+from data_prep.images import open_image, shown_size
 from data_prep.records import Candidate, RankingExample, Sample
 
 
@@ -205,10 +204,9 @@ class ShardedExamples(Dataset):
         return read_example(self.folder, self.lines[number])
 
     def image_size(self, number: int) -> tuple[int, int]:
-        """Width and height of an example's picture, which is not decoded."""
+        """Width and height of an example's picture as it is shown; it is not decoded."""
         _, data = read_image_bytes(self.folder, self.lines[number])
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
+        return shown_size(data, self.lines[number]["key"])
 
     def examples(self) -> Iterator[RankingExample]:
         """All examples without their pictures."""

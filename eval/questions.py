@@ -92,16 +92,12 @@ def shuffles(question: Question, count: int) -> list[Question]:
 
 
 def opened(image: str | Image.Image | Cut) -> Image.Image:
-    """Decodes an image file; an image in memory is taken as it is, an object is cut out.
+    """Decodes an image, from a file or in memory; an object is cut out.
 
     Raises:
         UserError: The file is missing or does not decode.
     """
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if isinstance(image, Cut):
-        return image.open()
-    return open_image(image)
+    return image.open() if isinstance(image, Cut) else open_image(image)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from PIL import Image
 from data_prep.devices import accelerator_of
 from data_prep.errors import UserError
 from data_prep.files import file_hash
+from data_prep.images import open_image
 from data_prep.recipe import load_saved_recipe
 from data_prep.records import Ranking
 from data_prep.settings import Recipe
@@ -24,7 +25,7 @@ from rar_train.run_folder import find_adapter
 Picture = str | Path | Image.Image
 
 
-def _key(image: Picture) -> str:
+def _key(image: str | Image.Image) -> str:
     """Identifies a picture by its content, so that the order shown does not depend on its neighbours."""
     if isinstance(image, Image.Image):
         return hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
@@ -119,7 +120,7 @@ class Ranker:
             raise UserError(f"{image}: {len(examples)} examples for {len(names)} candidates; give one for each")
         by_name = dict(zip(names, map(str, examples or names), strict=True))
         distinct = tuple(sorted(by_name))
-        source = image if isinstance(image, Image.Image) else str(image)
+        source = open_image(image) if isinstance(image, Image.Image) else str(image)
         own = tuple(by_name[name] for name in distinct) if examples else ()
         count = 1 if self.manner.mode == "likelihood" else self.recipe.eval.permutations
-        return shuffles(Question(_key(image), source, distinct, examples=own), count)
+        return shuffles(Question(_key(source), source, distinct, examples=own), count)

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image
-
 from data_prep.datasets.dataset import key_of
 from data_prep.errors import UserError
 from data_prep.exporters.conversation import read_list
 from data_prep.files import file_hash, write_folder
 from data_prep.held_out import write_mined
+from data_prep.images import ImageError, open_image
 from data_prep.records import Candidate, RankingExample, Sample
 from data_prep.shards import write_shards
 
@@ -61,9 +60,8 @@ def read_record(record: dict, root: Path) -> tuple[Path, list[str], str]:
     if not path.is_file():
         raise _Unreadable("the image is missing")
     try:
-        with Image.open(path) as picture:
-            picture.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        open_image(path)
+    except ImageError:
         raise _Unreadable("the image does not decode") from None
     return path, shown, answer[0]
 

@@ -51,6 +51,16 @@ def written(tmp_path, draw_picture):
     return folder, pairs
 
 
+def test_a_turned_photograph_has_the_size_that_it_is_shown_in(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "0.jpg", exif=exif)
+    (tmp_path / "shards").mkdir()
+    write_shards(tmp_path / "shards", [(example(0), sample(tmp_path / "0.jpg"))], 1, {})
+    examples = ShardedExamples(tmp_path / "shards")
+    assert examples.image_size(0) == examples[0][1].size == (20, 40)
+
+
 @given(some_examples, st.integers(1, 4))
 @settings(max_examples=25, deadline=None)
 def test_examples_and_their_images_read_back_in_order(examples, shard_size):

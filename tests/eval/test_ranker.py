@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.encoder import load_encoder
 from data_prep.errors import UserError
+from eval.class_memory import embed_pictures
 from eval.ranker import Ranker
 
 
@@ -33,6 +36,28 @@ def test_rankings_do_not_depend_on_the_batch_on_order_or_on_where_the_image_lies
     with Image.open(images[0]) as image:
         for same in (moved, image):
             assert ranker.rank([same], [names[0]])[0].order == ranked[0].order
+
+
+def odd_pictures(folder: Path) -> list[Path]:
+    """Pictures that a plain conversion to RGB shows otherwise: turned, of 16 bits, with a transparent colour."""
+    rng = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(rng.integers(0, 256, (40, 80, 3), np.uint8)).save(folder / "turned.jpg", exif=exif)
+    Image.fromarray(rng.integers(0, 65536, (64, 64), np.uint16)).save(folder / "deep.png")
+    Image.fromarray(rng.integers(0, 2, (64, 64), np.uint8)).convert("P").save(folder / "clear.png", transparency=0)
+    return sorted(folder.iterdir())
+
+
+def test_a_picture_in_memory_is_seen_as_its_file_by_ranker_and_retriever(ranker, many, tmp_path):
+    files = odd_pictures(tmp_path)
+    encoder, names = load_encoder(ranker.recipe.retriever), many[0].names
+    for file in files:
+        with Image.open(file) as image:
+            held, filed = ranker.rank([image, file], [names] * 2)
+            assert held.probabilities == filed.probabilities, file.name
+            vectors = embed_pictures(encoder, [image, file], ranker.recipe)
+            np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6, err_msg=file.name)
 
 
 def test_it_ranks_far_better_than_chance(ranker, many):
