@@ -71,6 +71,8 @@ def _reason(error: Exception) -> str:
         return "no known image format"
     if isinstance(error, Image.DecompressionBombError):
         return f"a decompression bomb of more than {MOST_PIXELS:,} pixels"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # without the file's name
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return "truncated" if "truncated" in text or "Truncated" in text else text
 

@@ -9,11 +9,11 @@ only permutations of the candidates can be written. ``generate``: the paper's, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import BatchFeature, LogitsProcessor, LogitsProcessorList
+from transformers import BatchFeature
 
 from data_prep.errors import UserError
 from data_prep.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt, with_examples
@@ -21,19 +21,8 @@ from eval.constrained import Permutations
 from eval.questions import Answer, Manner, Question
 from rar_train.backend import Mllm
 from rar_train.collate import to_device
+from rar_train.decoding import DIGITS, texts, written
 from rar_train.scoring import by_owner, letter_scores, name_scores
-
-DIGITS = 3
-"""Decimals of a score. In float32 the same image scored in another batch differs by less than 1e-4, so that
-rounded scores agree and near ties are ties, which the retriever's order decides."""
-
-
-class RoundedLogits(LogitsProcessor):
-    """Rounds logits as scores are rounded, so that greedy decoding does not depend on the batch."""
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Rounds scores of shape ``[n, vocabulary]``."""
-        return scores.float().round(decimals=DIGITS)
 
 
 @torch.inference_mode()
@@ -101,8 +90,7 @@ def _by_constrained(mllm: Mllm, manner: Manner, questions: Sequence[Question]) -
         return trees[row].allowed(ids[start:].tolist()) or [end]
 
     longest = max(len(tokens) for tree in trees for tokens in tree.open.values())
-    written = _written(mllm, inputs, 2 * longest, allowed)
-    return [Answer(reply=text) for text in _texts(mllm, written)]
+    return [Answer(reply=text) for text in texts(mllm, written(mllm, inputs, 2 * longest, allowed))]
 
 
 def _by_list(mllm: Mllm, manner: Manner, questions: Sequence[Question]) -> list[Answer]:
@@ -112,34 +100,14 @@ def _by_list(mllm: Mllm, manner: Manner, questions: Sequence[Question]) -> list[
         manner.reply_tokens or len(mllm.answer_ids(prompt, list_answer(question.shown_names))) + 8
         for prompt, question in zip(prompts, questions, strict=True)
     ]
-    written = _written(mllm, _inputs(mllm, questions, prompts), max(budgets), None)
-    own = [reply[:budget] for reply, budget in zip(written, budgets, strict=True)]
-    return [Answer(reply=text) for text in _texts(mllm, own)]
+    replies = written(mllm, _inputs(mllm, questions, prompts), max(budgets))
+    own = [reply[:budget] for reply, budget in zip(replies, budgets, strict=True)]
+    return [Answer(reply=text) for text in texts(mllm, own)]
 
 
 def _by_name(mllm: Mllm, manner: Manner, questions: Sequence[Question]) -> list[Answer]:
     inputs = _inputs(mllm, questions, [manner.prompt] * len(questions))
-    return [Answer(reply=text) for text in _texts(mllm, _written(mllm, inputs, manner.reply_tokens, None))]
-
-
-def _written(mllm: Mllm, inputs: BatchFeature, most: int, allowed: Callable | None) -> Tensor:
-    """Greedy replies, as ids of shape ``[n, longest]``."""
-    tokenizer = mllm.processor.tokenizer
-    written = mllm.model.generate(
-        **inputs,
-        max_new_tokens=most,
-        do_sample=False,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=mllm.turn_end_id,
-        logits_processor=LogitsProcessorList([RoundedLogits()]),
-        prefix_allowed_tokens_fn=allowed,
-    )
-    return written[:, inputs["input_ids"].shape[1] :]
-
-
-def _texts(mllm: Mllm, written: Sequence[Tensor]) -> list[str]:
-    texts = mllm.processor.tokenizer.batch_decode(written, skip_special_tokens=True)
-    return [text.strip() for text in texts]
+    return [Answer(reply=text) for text in texts(mllm, written(mllm, inputs, manner.reply_tokens))]
 
 
 _ASKED = {

@@ -20,6 +20,7 @@ from transformers import (
     AutoProcessor,
     BatchFeature,
     BitsAndBytesConfig,
+    GenerationConfig,
     ProcessorMixin,
 )
 
@@ -29,9 +30,11 @@ from data_prep.devices import own_gpu
 from data_prep.errors import UserError
 from data_prep.files import file_hash, fingerprint
 from data_prep.hub import settle_hub
-from data_prep.prompts import LETTERS, letters_prompt
+from data_prep.prompts import LETTERS, NAMING, letters_prompt
 from data_prep.settings import RankerArgs
+from rar_train.base_checks import check_tokens, refuse_adapter, settle_template
 from rar_train.families import FAMILIES, Family
+from rar_train.plain_text import PlainText, control_tokens
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +53,12 @@ class Mllm:
         processor: Its processor.
         family: Its family's facts.
         id: Family and weights hash.
+        plain: Writes control tokens in names as ordinary text, and reads them back.
     """
 
     def __init__(self, model: nn.Module, processor: ProcessorMixin, family: Family, identifier: str):
         self.model, self.processor, self.family, self.id = model, processor, family, identifier
+        self.plain = PlainText(control_tokens(processor))
         self._answers = lru_cache(maxsize=200_000)(self._tokenise_answer)
 
     @property
@@ -77,25 +82,27 @@ class Mllm:
         return self.processor.tokenizer.convert_tokens_to_ids(self.turn_end)
 
     def render(self, prompt: str, answer: str | None = None, images: int = 1) -> str:
-        """One turn about images by the model's own chat template.
+        """One turn about images by the model's own chat template; control tokens in what is said are ordinary text.
 
         Args:
             prompt: What the user asks.
             answer: The assistant's turn; without it the text ends where the model would go on.
             images: How many stand before the prompt.
         """
-        user = {"role": "user", "content": [{"type": "image"}] * images + [{"type": "text", "text": prompt}]}
+        text = {"type": "text", "text": self.plain.broken(prompt)}
+        user = {"role": "user", "content": [{"type": "image"}] * images + [text]}
         if answer is None:
             return self.processor.apply_chat_template([user], add_generation_prompt=True, tokenize=False)
         turn = {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]}
-        text = self.processor.apply_chat_template([user, turn], tokenize=False)
+        whole = self.processor.apply_chat_template([user, turn], tokenize=False)
         # What templates write after an answer differs (nothing, white space, a misspelt token); a model is to learn
         # the answer and the turn's end alone.
-        return text.rpartition(_ANSWER)[0] + answer + self.turn_end
+        return whole.rpartition(_ANSWER)[0] + self.plain.broken(answer) + self.turn_end
 
     def _tokenise_answer(self, prompt: str, answer: str) -> tuple[int, ...]:
         if self.family.suffix:
-            return tuple(self.processor.tokenizer(answer + self.turn_end, add_special_tokens=False).input_ids)
+            said = self.plain.broken(answer) + self.turn_end
+            return tuple(self.processor.tokenizer(said, add_special_tokens=False).input_ids)
         head = self.processor.tokenizer(self.render(prompt)).input_ids
         full = self.processor.tokenizer(self.render(prompt, answer)).input_ids
         if full[: len(head)] != head:
@@ -144,7 +151,8 @@ class Mllm:
         """Model inputs with answers, and ``labels`` on the answers' tokens; ``side`` says where padding goes."""
         groups = [[image] for image in images]
         if self.family.suffix:
-            batch = self._process(groups, [self.render(prompt) for prompt in prompts], side, suffix=list(answers))
+            suffix = [self.plain.broken(answer) for answer in answers]
+            batch = self._process(groups, [self.render(prompt) for prompt in prompts], side, suffix=suffix)
         else:
             texts = [self.render(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
             batch = self._process(groups, texts, side)
@@ -227,23 +235,25 @@ def made_ready(args: RankerArgs, kind: str, processor: ProcessorMixin, model: nn
         Family: The facts of the family ``kind``.
 
     Raises:
-        UserError: There is no chat template or end of sequence, or images have a fixed size and a budget is asked for.
+        UserError: Chat template, tokens or sizes do not serve, or images have a fixed size and a budget is asked for.
     """
     family = FAMILIES[kind]
-    if processor.chat_template is None:
-        processor.chat_template = family.template
-    if processor.chat_template is None:
-        raise UserError(
-            f"ranker.model={args.model}: its files hold no chat template (chat_template.jinja); add its own"
-        )
-    if args.max_pixels is not None:
-        if family.budget is None:
-            raise UserError(f"ranker.max_pixels={args.max_pixels}: images of the family {kind} have a fixed size")
-        family.budget(processor, model, args.max_pixels)
+    settle_template(args.model, processor, family)
     if processor.tokenizer.eos_token is None:
         raise UserError(f"ranker.model={args.model}: its tokenizer_config.json is missing or names no eos_token")
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    if family.settle is not None:
+        family.settle(processor)
+    if args.max_pixels is not None:
+        if family.budget is None:
+            raise UserError(f"ranker.max_pixels={args.max_pixels}: images of the family {kind} have a fixed size")
+        family.budget(processor, model, args.max_pixels)
+    try:
+        asked = Mllm(model, processor, family, args.model).inputs([Image.new("RGB", (64, 64))], [NAMING])
+    except Exception as error:  # processors of incomplete files raise errors of many kinds
+        raise _unloadable(args.model, error) from None
+    check_tokens(args.model, processor, model, asked["input_ids"])
     return family
 
 
@@ -254,12 +264,13 @@ def load_mllm(args: RankerArgs) -> Mllm:
         args: ``nano-mllm``, a Hugging Face name, or a folder; and the weights' type.
 
     Raises:
-        UserError: It can't be had, its family is not in the table, or weights are missing in it.
+        UserError: It can't be had, its family is not in the table, weights are missing in it, or it has an adapter.
     """
     source = str(NANO_MLLM) if args.model == "nano-mllm" else args.model
     local = Path(source).is_dir()
     if not local:
         settle_hub()
+    refuse_adapter(args.model, source)
     try:
         kind = AutoConfig.from_pretrained(source).model_type
     except Exception as error:
@@ -281,7 +292,12 @@ def load_mllm(args: RankerArgs) -> Mllm:
     family = made_ready(args, kind, processor, model)
     if args.quantize == "4bit":  # norms and embeddings in float32, as QLoRA trains
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    return Mllm(model.eval(), processor, family, f"{kind}-{weights_hash(folder)}")
+    mllm = Mllm(model.eval(), processor, family, f"{kind}-{weights_hash(folder)}")
+    # A base's own may sample, punish repetition or forbid words; decoding is greedy for all.
+    mllm.base.generation_config = GenerationConfig(
+        do_sample=False, eos_token_id=mllm.turn_end_id, pad_token_id=processor.tokenizer.pad_token_id
+    )
+    return mllm
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:

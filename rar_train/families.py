@@ -8,6 +8,28 @@ from dataclasses import dataclass
 
 from torch import nn
 from transformers import ProcessorMixin
+from transformers.image_utils import SizeDict
+
+from data_prep.errors import UserError
+
+
+def _named(size: SizeDict | dict, where: str, *keys: str) -> int:
+    """What the first of the keys says that is there.
+
+    Raises:
+        UserError: None is.
+    """
+    for key in keys:
+        if size.get(key) is not None:
+            return size.get(key)
+    raise UserError(f"ranker.model: in its preprocessor_config.json {where} names no {keys[0]}; add it")
+
+
+def area_limits(processor: ProcessorMixin) -> None:
+    """Gives Qwen-VL's limits the names that its processor reads, where the size has the older ones."""
+    images = processor.image_processor
+    older = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
+    images.size = {key: _named(images.size, "size", key, old) for key, old in older.items()}
 
 
 def area_budget(processor: ProcessorMixin, model: nn.Module, pixels: int) -> None:
@@ -19,7 +41,7 @@ def area_budget(processor: ProcessorMixin, model: nn.Module, pixels: int) -> Non
 def tile_budget(processor: ProcessorMixin, model: nn.Module, pixels: int) -> None:
     """InternVL's: a number of tiles, the thumbnail counted."""
     images = processor.image_processor
-    tiles = pixels // (images.size["height"] * images.size["width"])
+    tiles = pixels // (_named(images.size, "size", "height") * _named(images.size, "size", "width"))
     images.max_patches = max(1, tiles - 1)
 
 
@@ -34,7 +56,7 @@ def grid_budget(processor: ProcessorMixin, model: nn.Module, pixels: int) -> Non
 def edge_budget(processor: ProcessorMixin, model: nn.Module, pixels: int) -> None:
     """Idefics3's and SmolVLM's: the longer edge in whole tiles; one tile is not split."""
     images = processor.image_processor
-    tile = images.max_image_size["longest_edge"]
+    tile = _named(images.max_image_size, "max_image_size", "longest_edge")
     edge = max(1, math.isqrt(pixels) // tile) * tile
     images.size = {"longest_edge": edge}
     images.do_image_splitting = edge > tile
@@ -55,6 +77,7 @@ class Family:
         template: Chat template for families that ship none.
         suffix: Whether the processor takes answers apart from the text and marks them by token type.
         mrope: Whether positions have three parts, so that an image takes fewer of them than tokens.
+        settle: Gives the processor's sizes the names that its family reads; None where there are no others.
         budget: Applies a number of pixels per image; None where the size is fixed.
         fixed_tower: Whether the tower embeds images of one size, each on its own, so that features can be kept.
     """
@@ -68,6 +91,7 @@ class Family:
     template: str | None = None
     suffix: bool = False
     mrope: bool = False
+    settle: Callable[[ProcessorMixin], None] | None = None
     budget: Callable[[ProcessorMixin, nn.Module, int], None] | None = None
     fixed_tower: bool = True
 
@@ -78,6 +102,7 @@ _QWEN = Family(
     connector="model.visual.merger",
     vision="model.visual",
     mrope=True,
+    settle=area_limits,
     budget=area_budget,
     fixed_tower=False,
 )

@@ -11,6 +11,7 @@ from data_prep.hub import settle_hub
 from data_prep.open_clip_models import NANO_CLIP, check_named, trained_with
 from data_prep.settings import Recipe, RetrieverArgs
 from rar_train.backend import Mllm
+from rar_train.base_checks import refuse_adapter
 from rar_train.checks import Finding
 from rar_train.outline import local_folder, missing_weights, outlined
 
@@ -69,6 +70,7 @@ def check_ranker(recipe: Recipe) -> list[Finding]:
     folder = local_folder(model)
     if folder is None:
         return [_fetchable("ranker", model, "ranker.model=FOLDER")]
+    refuse_adapter(model, str(folder))
     missing = missing_weights(folder)
     if missing:
         said = f"{folder} lacks {len(missing)} files of weights, such as {missing[0]}"

@@ -15,6 +15,7 @@ from data_prep.records import Ranking, RankingExample
 from data_prep.replies import read_list
 from rar_train.backend import Mllm
 from rar_train.collate import to_device
+from rar_train.decoding import texts, written
 
 OUTCOMES = ("ok", "repaired", "unreadable")
 
@@ -62,20 +63,10 @@ def written_rankings(mllm: Mllm, images: Sequence[Image.Image], examples: Sequen
     inputs = to_device(mllm.inputs(images, prompts), next(mllm.model.parameters()))
     # A reply may be as long as its own right answer and a little more, whatever else is in the batch.
     budgets = [len(mllm.answer_ids(p, list_answer(row))) + 8 for p, row in zip(prompts, names, strict=True)]
-    written = mllm.model.generate(
-        **inputs,
-        max_new_tokens=max(budgets),
-        do_sample=False,
-        pad_token_id=mllm.processor.tokenizer.pad_token_id,
-        eos_token_id=mllm.turn_end_id,
-        # Split parameters are gathered by all processes together, so none may stop before the others.
-        synced_gpus=distributed.is_initialized() and distributed.get_world_size() > 1,
-    )
-    replies = written[:, inputs["input_ids"].shape[1] :]
-    texts = mllm.processor.tokenizer.batch_decode(
-        [reply[:budget] for reply, budget in zip(replies, budgets, strict=True)], skip_special_tokens=True
-    )
-    return [read_list(text.strip(), row) for text, row in zip(texts, names, strict=True)]
+    together = distributed.is_initialized() and distributed.get_world_size() > 1
+    replies = written(mllm, inputs, max(budgets), together=together)
+    own = texts(mllm, [reply[:budget] for reply, budget in zip(replies, budgets, strict=True)])
+    return [read_list(text, row) for text, row in zip(own, names, strict=True)]
 
 
 def text_figures(rankings: Sequence[Ranking], examples: Sequence[RankingExample]) -> dict[str, float]:

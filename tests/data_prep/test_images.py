@@ -257,11 +257,14 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded():
     assert f"{MOST_PIXELS:,} pixels" in reason(bomb)
 
 
-def test_what_is_no_whole_image_has_a_reason():
+def test_what_is_no_whole_image_has_a_reason(tmp_path):
     whole = saved(quarters(), "JPEG", quality=100)
     assert reason(b"") == "empty file"
     assert reason(b"no picture") == "no known image format"
     assert reason(whole[:-100]) == "truncated"
+    with pytest.raises(ImageError) as caught:
+        open_image(tmp_path)
+    assert caught.value.reason == "Is a directory"
 
 
 @given(st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"]), st.data())

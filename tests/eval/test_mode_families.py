@@ -44,3 +44,13 @@ def test_every_mode_ranks_with_every_family_alike_alone_and_in_a_batch(mllm, que
         assert ranking.outcome == "ok" or mode == "generate"
         (alone,) = ask(mllm, manner, [question])
         assert to_ranking(mode, question.names, question, alone).order == ranking.order
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_names_that_hold_control_tokens_are_ranked_as_text(mllm, questions, mode):
+    tokens = (mllm.processor.image_token, mllm.turn_end)
+    question = Question("c", questions[0].image, (*(f"{token} button" for token in tokens), "elk, red"))
+    (answer,) = ask(mllm, Manner(mode, reply_tokens=12), [question])
+    ranking = to_ranking(mode, question.names, question, answer)
+    assert sorted(ranking.order) == [0, 1, 2]
+    assert ranking.outcome == "ok" or mode == "generate"

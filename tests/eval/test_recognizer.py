@@ -71,6 +71,15 @@ def test_images_are_recognised_far_better_than_by_chance(finished, own):
     assert recognizer.predict([]) == []
 
 
+@pytest.mark.parametrize("mode", ["likelihood", "letters"])
+def test_a_class_named_like_a_control_token_leaves_recognition_whole(finished, own, mode):
+    recognizer = Recognizer.from_pretrained(finished, NAMES[:2], f"ranker.mode={mode}")
+    for name in ("<image>", "</s>"):
+        recognizer.memory.add(name)
+    found = recognizer.predict(own[1][:2], 4)
+    assert [set(one.names) for one in found] == [{*NAMES[:2], "<image>", "</s>"}] * 2
+
+
 def test_fits_of_the_run_fuse_gate_and_refuse(run, own):
     folder, queries = own
     recognizer = Recognizer.from_pretrained(run, folder, "eval.fusion=true")

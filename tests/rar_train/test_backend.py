@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from data_prep.errors import UserError
 from data_prep.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt
@@ -139,6 +142,71 @@ def test_a_folder_that_lacks_a_file_of_its_processor_is_refused(llava_folder: Pa
     (copy / name).unlink()
     with pytest.raises(UserError, match=r"ranker\.model=.*incomplete: "):
         load_mllm(RankerArgs(model=str(copy)))
+
+
+def with_template_of_the_tokenizer(folder: Path, to: Path, template: str) -> Path:
+    """A copy of a model's folder whose chat template stands in tokenizer_config.json alone."""
+    copy = shutil.copytree(folder, to)
+    (copy / "chat_template.jinja").unlink()
+    config = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
+    return copy
+
+
+def test_a_chat_template_of_the_tokenizer_is_taken(llava: Mllm, llava_folder: Path, tmp_path):
+    template = (llava_folder / "chat_template.jinja").read_text()
+    folder = with_template_of_the_tokenizer(llava_folder, tmp_path / "older", template)
+    found = load_mllm(RankerArgs(model=str(folder)))
+    assert found.render(NAMING, "gules") == llava.render(NAMING, "gules")
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% for m in messages %}USER: {{ m['content'] }}{% endfor %}", "leaves out the picture or the text"),
+        ("{% for m in messages %}{{ 'USER: ' + m['content'] }}{% endfor %}", "does not render a picture and a text"),
+        ("{% for m in messages %}{{ m['content'] }", "does not render a picture and a text"),
+        ("{{ raise_exception('no system role') }}", "no system role"),
+    ],
+)
+def test_a_chat_template_for_text_alone_is_refused_when_loaded(llava_folder: Path, tmp_path, template, said):
+    folder = with_template_of_the_tokenizer(llava_folder, tmp_path / "text", template)
+    with pytest.raises(UserError, match=rf"ranker\.model=.*text: its chat template.*{said}"):
+        load_mllm(RankerArgs(model=str(folder)))
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_a_tokenizer_larger_than_the_embeddings_is_refused_when_loaded(llava_folder: Path, tmp_path, special):
+    folder = shutil.copytree(llava_folder, tmp_path / "larger")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows = len(tokenizer)
+    if special:
+        tokenizer.add_special_tokens({"pad_token": "<filler>"})
+    else:
+        tokenizer.add_tokens(["Manul", "Ocelot"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=rf"has {rows} embeddings, .* such as '(Manul|<filler>)' \(id {rows}\)"):
+        load_mllm(RankerArgs(model=str(folder)))
+
+
+def test_a_processor_that_lacks_a_setting_is_refused_when_loaded(llava_folder: Path, tmp_path):
+    folder = shutil.copytree(llava_folder, tmp_path / "older")
+    config = json.loads((folder / "processor_config.json").read_text())
+    (folder / "processor_config.json").write_text(json.dumps(config | {"patch_size": None}))
+    with pytest.raises(UserError, match=r"ranker\.model=.*older: could not be loaded"):
+        load_mllm(RankerArgs(model=str(folder)))
+
+
+def test_an_adapter_is_no_model_and_none_is_added_in_silence(llava_folder: Path, tmp_path):
+    model = AutoModelForImageTextToText.from_pretrained(llava_folder)
+    config = peft.LoraConfig(r=2, target_modules=r".*language_model.*\.q_proj")
+    peft.get_peft_model(model, config).save_pretrained(tmp_path / "lora")
+    with pytest.raises(UserError, match=rf"lora: is an adapter of .*; set ranker\.model={llava_folder}"):
+        load_mllm(RankerArgs(model=str(tmp_path / "lora")))
+    both = shutil.copytree(llava_folder, tmp_path / "both")
+    shutil.copytree(tmp_path / "lora", both, dirs_exist_ok=True)
+    with pytest.raises(UserError, match=r"both: holds an adapter \(adapter_config\.json\)"):
+        load_mllm(RankerArgs(model=str(both)))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

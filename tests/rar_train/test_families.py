@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -159,3 +161,32 @@ def test_a_pixel_budget_makes_fewer_tokens_or_says_that_the_size_is_fixed(mllm, 
     assert small.inputs(wide, [NAMING])["input_ids"].shape[1] < mllm.inputs(wide, [NAMING])["input_ids"].shape[1]
     with torch.no_grad():
         assert small.model(**small.labelled(photos, *zip(*ASKED, strict=True))).loss.isfinite()
+
+
+def test_the_longest_shapes_that_are_shown_are_taken(mllm):
+    for size in ((1, 1), (1, 200), (200, 1), (3, 600), (2000, 10)):
+        assert mllm.inputs([Image.new("RGB", size)], [NAMING])["input_ids"].shape[0] == 1
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_limits_of_pixels_by_their_older_names_are_taken(mllm, kind, folder, photos, tmp_path, within):
+    if mllm.family.settle is None:
+        return
+    older = shutil.copytree(folder, tmp_path / "older")
+    config = json.loads((older / "processor_config.json").read_text())
+    size = config["image_processor"].pop("size")
+    limits = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
+    config["image_processor"] |= {"size": limits} if within else limits
+    (older / "processor_config.json").write_text(json.dumps(config))
+    found = load_mllm(RankerArgs(model=str(older)))
+    for photo in photos:
+        expected = mllm.inputs([photo], [NAMING])["input_ids"]
+        assert torch.equal(found.inputs([photo], [NAMING])["input_ids"], expected)
+    small, wide = load_mllm(RankerArgs(model=str(older), max_pixels=32 * 32)), photos[1:2]
+    assert small.inputs(wide, [NAMING])["input_ids"].shape[1] < found.inputs(wide, [NAMING])["input_ids"].shape[1]
+    config["image_processor"]["size"] = {"height": 32, "width": 32}
+    for limit in limits:
+        config["image_processor"].pop(limit, None)
+    (older / "processor_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"ranker\.model.*preprocessor_config\.json|could not be loaded"):
+        load_mllm(RankerArgs(model=str(older)))
