@@ -9,17 +9,15 @@ scaled to 8, printing colours converted by their own profile.
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from threading import Condition
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 from PIL.JpegImagePlugin import JpegImageFile
 
 from data_prep.errors import UserError
+from data_prep.memory_budget import MemoryBudget
 
 VERSION = 2
 """Of these rules: raise it when pixels change, or which pictures are shown. The encoder's id carries it, so embeddings
@@ -77,37 +75,7 @@ def _reason(error: Exception) -> str:
     return "truncated" if "truncated" in text or "Truncated" in text else text
 
 
-class _Room:
-    """Bytes that all threads of a process may take together.
-
-    Args:
-        most: How many.
-    """
-
-    def __init__(self, most: int):
-        self.most = most
-        self.empty()
-        os.register_at_fork(after_in_child=self.empty)  # what other threads took is not given back in a child
-
-    def empty(self) -> None:
-        """Gives all of it back."""
-        self.taken, self.changed = 0, Condition()
-
-    @contextmanager
-    def take(self, count: int) -> Iterator[None]:
-        """Waits until ``count`` bytes are free, and holds them."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.taken + count <= self.most)
-            self.taken += count
-        try:
-            yield
-        finally:
-            with self.changed:
-                self.taken -= count
-                self.changed.notify_all()
-
-
-_ROOM = _Room(MOST_BYTES)
+_DECODING = MemoryBudget(MOST_BYTES)
 
 
 def _bytes_needed(image: Image.Image) -> int:
@@ -255,9 +223,9 @@ def open_image(source: Path | str | bytes | Image.Image, name: str = "") -> Imag
         raise ImageError(label, "empty file")
     try:
         if isinstance(source, Image.Image):
-            with _ROOM.take(_check_header(source)):
+            with _DECODING.holding(_check_header(source)):
                 return _turned(*_converted(source))
-        with _opened(source) as image, _ROOM.take(_check_header(image)):
+        with _opened(source) as image, _DECODING.holding(_check_header(image)):
             shown, turn = _converted(image)
             image.close()  # a turn takes as much again
             return _turned(shown, turn)
@@ -278,7 +246,7 @@ def shown_size(source: Path | bytes, name: str = "") -> tuple[int, int]:
         ImageError: It has none that can be read, or ``open_image`` would refuse it.
     """
     try:
-        with _opened(source) as image, _ROOM.take(_check_header(image)):
+        with _opened(source) as image, _DECODING.holding(_check_header(image)):
             sideways = _orientation(image) in _SIDEWAYS
             return (image.height, image.width) if sideways else (image.width, image.height)
     except Exception as error:  # decoders of damaged files raise errors of many kinds

@@ -5,19 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import stat
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
-
 from data_prep.images import MOST_PIXELS, ImageError, open_image
+from data_prep.memory_budget import MemoryBudget
 
 MOST_BYTES = 8 * MOST_PIXELS
 """A larger file is not read: even stored plainly, with 16 bits for each of four channels, a picture has fewer bytes."""
 
-_BYTES_PER_PIXEL = 24  # while a picture with alpha is turned and laid on a background
+_READING = MemoryBudget(2**30)  # of files' bytes; what decoding takes is bounded where they are opened
 _KINDS = {
     stat.S_IFDIR: "folder",
     stat.S_IFIFO: "pipe",
@@ -25,35 +21,6 @@ _KINDS = {
     stat.S_IFBLK: "device",
     stat.S_IFCHR: "device",
 }
-
-
-class MemoryBudget:
-    """Memory that threads share: who needs more than is left waits; who needs more than there is works alone.
-
-    Args:
-        total: Bytes.
-    """
-
-    def __init__(self, total: int):
-        self._total = self._free = total
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def holding(self, amount: int) -> Iterator[None]:
-        """Holds as many bytes while the block runs."""
-        amount = min(amount, self._total)
-        with self._changed:
-            self._changed.wait_for(lambda: self._free >= amount)
-            self._free -= amount
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += amount
-                self._changed.notify_all()
-
-
-_BUDGET = MemoryBudget(2 << 30)
 
 
 def unopenable(path: Path) -> str:
@@ -76,22 +43,12 @@ def unopenable(path: Path) -> str:
     return ""
 
 
-def _needed(path: Path) -> int:
-    """Bytes that reading and decoding a file takes, by its header; without a readable one, it will not be decoded."""
-    try:
-        with Image.open(path) as image:
-            pixels = image.width * image.height
-    except Exception:  # decoders of damaged files raise errors of many kinds; opening it for good says which
-        pixels = 0
-    return path.stat().st_size + _BYTES_PER_PIXEL * min(pixels, MOST_PIXELS)
-
-
 def check_picture(path: Path) -> dict[str, str]:
     """The ``digest`` of a picture file (SHA-256), and the ``reason`` why it cannot be shown, where there is one."""
     if reason := unopenable(path):
         return {"reason": reason}
     try:
-        with _BUDGET.holding(_needed(path)):
+        with _READING.holding(path.stat().st_size):
             data = path.read_bytes()
             digest = hashlib.sha256(data).hexdigest()
             open_image(data, str(path))

@@ -1,9 +1,7 @@
 """Images as a viewer shows them, or a reason why not; nothing a decoder meets gets further than that."""
 
 import io
-import random
 import struct
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageColor
 
 from data_prep.datasets.dataset import digests
-from data_prep.images import MOST_ELONGATED, MOST_PIXELS, ImageError, _Room, open_image, shown_size
+from data_prep.images import MOST_ELONGATED, MOST_PIXELS, ImageError, open_image, shown_size
 
 
 def saved(image: Image.Image, form: str, **options) -> bytes:
@@ -228,22 +226,6 @@ def test_a_picture_whose_decoder_needs_too_much_memory_is_refused_by_its_header(
     small = bytearray(saved(Image.new("RGB", (64, 64)), "JPEG", progressive=True))
     struct.pack_into(">HH", small, small.index(b"\xff\xc2") + 5, 13_000, 13_000)
     assert reason(bytes(small)).startswith("decoding it takes more than 1.5 GiB")
-
-
-def test_threads_together_stay_within_the_room_for_decoding():
-    room, seen = _Room(100), []
-
-    def work(seed: int) -> None:
-        for count in random.Random(seed).choices(range(1, 101), k=50):
-            with room.take(count):
-                seen.append(room.taken)
-
-    threads = [Thread(target=work, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert len(seen) == 400 and max(seen) <= 100 and room.taken == 0
 
 
 def test_one_pixel_and_sixty_megapixels_are_images():

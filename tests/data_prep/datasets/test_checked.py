@@ -3,15 +3,15 @@
 import contextlib
 import os
 import socket
-import threading
-import time
 
 import pytest
 
+from data_prep import images
 from data_prep.datasets import checked
-from data_prep.datasets.checked import MOST_BYTES, MemoryBudget, check_picture
+from data_prep.datasets.checked import MOST_BYTES, check_picture
 from data_prep.datasets.dataset import digests
 from data_prep.errors import UserError
+from data_prep.memory_budget import MemoryBudget
 
 
 def odd_files(folder) -> dict[str, str]:
@@ -55,25 +55,7 @@ def test_odd_files_are_skipped_with_their_reasons_or_refused(tmp_path, draw_pict
         digests(paths, tmp_path / "cache", "raise")
 
 
-def test_a_budget_is_never_exceeded_and_what_needs_more_goes_alone():
-    budget, held, most = MemoryBudget(10), [], []
-
-    def work(amount: int) -> None:
-        with budget.holding(amount):
-            held.append(amount)
-            most.append(list(held))
-            time.sleep(0.002)
-            held.remove(amount)
-
-    threads = [threading.Thread(target=work, args=[amount]) for amount in [4, 3, 25, 6, 1, 4, 10, 3] * 3]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(sum(together) <= 10 or together == [25] for together in most) and len(most) == 24
-
-
-def test_pictures_are_decoded_within_the_budget(tmp_path, draw_picture, monkeypatch):
+def test_pictures_are_read_and_decoded_within_budgets(tmp_path, draw_picture, monkeypatch):
     files = [draw_picture(tmp_path / f"{n}.png", n) for n in range(4)]
     asked = []
 
@@ -82,6 +64,8 @@ def test_pictures_are_decoded_within_the_budget(tmp_path, draw_picture, monkeypa
             asked.append(amount)
             return super().holding(amount)
 
-    monkeypatch.setattr(checked, "_BUDGET", Noted(1))
+    monkeypatch.setattr(checked, "_READING", Noted(1))
+    monkeypatch.setattr(images, "_DECODING", Noted(1))
     assert all(digests(files, tmp_path / "cache", "raise"))
-    assert asked and min(asked) > 24 * 24 * 24
+    assert len(asked) == 8 and {file.stat().st_size for file in files} < set(asked)
+    assert 24 * 24 * 8 in asked
