@@ -33,10 +33,13 @@ class RankingBatch:
         owners: The example that each of ``names`` belongs to.
         conversations: In place of the three before, a whole conversation for every candidate, padded on the left.
         sorting: Inputs and labels of the list prompts, padded on the right.
+        weights: What each example's loss counts. The mean of the weighted sums over the processes and passes of a
+            step is the mean over the step's examples.
     """
 
     def __init__(self, examples: list[RankingExample], orders: list[list[int]], images: list[Image.Image]):
         self.examples, self.orders, self.images = examples, orders, images
+        self.weights = [1 / len(examples)] * len(examples)
         self.truths = [example.truth for example in examples]
         self.counts = [len(example.candidates) for example in examples]
         self.letters: BatchFeature | None = None

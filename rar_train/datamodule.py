@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import lightning as L
 import numpy as np
@@ -23,11 +24,26 @@ from rar_train.collate import RankingBatch, collate
 from rar_train.streaming import DataPosition, ResampledBatches, ShardStream
 
 
+class Place(NamedTuple):
+    """An example as the sampler deals it.
+
+    Attributes:
+        row: Which one.
+        epoch: Which pass over the examples.
+        weight: What its loss counts; see ``RankingBatch.weights``. 0 where it only keeps a process busy that has no
+            example of its own.
+    """
+
+    row: int
+    epoch: int
+    weight: float
+
+
 class EpochSampler(Sampler):
     """Deals out epochs by sample: every example once, and every process as many batches.
 
-    Each epoch is a seeded permutation of all examples, cut into batches that differ by one example at most, none over
-    ``batch_size`` per process.
+    Each epoch is a seeded permutation of all examples, cut into whole steps of ``accumulate`` batches that differ by
+    one example at most, none over ``batch_size`` per process.
 
     Args:
         examples: How many there are.
@@ -40,6 +56,7 @@ class EpochSampler(Sampler):
         lengths: Of the examples; where given, a batch holds examples of like length.
         full: Whether every batch is as large as it may be, for losses that compare its examples. An epoch then leaves
             out its tail; another epoch leaves out others.
+        accumulate: Batches per step; a step is of one epoch. Not for ``full`` batches, which all count the same.
     """
 
     GROUPED = 50
@@ -56,15 +73,17 @@ class EpochSampler(Sampler):
         position: DataPosition,
         lengths: np.ndarray | None = None,
         full: bool = False,
+        accumulate: int = 1,
     ):
         self.examples, self.lengths = examples, lengths
         self.rank, self.world, self.epochs, self.seed = rank, world, epochs, seed
-        self.position = position
+        self.position, self.accumulate = position, accumulate
         size = batch_size * world
-        if full or batch_size == 1:  # one example each: what is over would leave a process without any
+        if full:
             self.edges = np.arange(0, examples + 1, size)
         else:
-            self.edges = np.linspace(0, examples, -(-examples // size) + 1).astype(int)
+            batches = -(-examples // (size * accumulate)) * accumulate
+            self.edges = np.arange(batches + 1) * examples // batches
 
     @property
     def per_epoch(self) -> int:
@@ -85,30 +104,45 @@ class EpochSampler(Sampler):
         batches = np.split(grouped, self.edges[1:-1])
         return [batches[place] for place in rng.permutation(len(batches))]
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def _weight(self, batches: list[np.ndarray], number: int) -> float:
+        """What an example of a batch counts, by how many examples its step has."""
+        first = number - number % self.accumulate
+        examples = sum(map(len, batches[first : first + self.accumulate]))
+        return self.accumulate * self.world / examples
+
+    def __iter__(self) -> Iterator[list[Place]]:
         dealt = -1
         for number in range(self.position.batches, len(self)):
             epoch, batch = divmod(number, self.per_epoch)
             if epoch != dealt:
                 batches, dealt = self._batches(epoch), epoch
-            yield [(int(row), epoch) for row in batches[batch][self.rank :: self.world]]
+            weight = self._weight(batches, batch)
+            own = batches[batch][self.rank :: self.world]
+            # Every process takes part in every pass; one without an example is given the first, which counts nothing.
+            yield [Place(int(row), epoch, weight) for row in own] or [Place(0, epoch, 0.0)]
 
 
 class _Rows(Dataset):
-    """Examples by (row, epoch), so that the epoch's shuffle reaches the collation."""
+    """Examples by place, so that the epoch's shuffle and the weight reach the collation."""
 
     def __init__(self, examples: ShardedExamples, numbers: Sequence[int]):
         self.examples, self.numbers = examples, numbers
 
-    def __getitem__(self, place: tuple[int, int]):
-        row, epoch = place
-        return self.examples[self.numbers[row]], epoch
+    def __getitem__(self, place: Place):
+        return self.examples[self.numbers[place.row]], place
 
 
-def _collate(rows: list, stream_limit: int | None, **how) -> RankingBatch:
-    batch = collate(pairs=[pair for pair, _ in rows], epochs=[epoch for _, epoch in rows], **how)
-    if stream_limit is not None:
-        check_fits(batch, stream_limit)
+def _collate(rows: list, **how) -> RankingBatch:
+    pairs, places = zip(*rows, strict=True)
+    batch = collate(pairs=pairs, epochs=[place.epoch for place in places], **how)
+    batch.weights = [place.weight for place in places]
+    return batch
+
+
+def _collate_stream(rows: list, limit: int, **how) -> RankingBatch:
+    pairs, draws = zip(*rows, strict=True)
+    batch = collate(pairs=pairs, epochs=draws, **how)
+    check_fits(batch, limit)
     return batch
 
 
@@ -178,7 +212,9 @@ class RankingData(L.LightningDataModule):
             batches = ResampledBatches(
                 self.tuning, optim.batch_size, self.trainer.global_rank, self.recipe.seed, self.position
             )
-            made = self._collation(self.objectives, cached, token_limit(self.mllm, self.recipe))
+            made = partial(
+                self._collation(_collate_stream, self.objectives, cached), limit=token_limit(self.mllm, self.recipe)
+            )
             return DataLoader(batches, batch_size=None, collate_fn=made, num_workers=workers)
         sampler = EpochSampler(
             len(self.kept),
@@ -189,8 +225,9 @@ class RankingData(L.LightningDataModule):
             self.recipe.seed,
             self.position,
             self.lengths[self.kept] if optim.group_by_length else None,
+            accumulate=optim.accumulate,
         )
-        made = self._collation(self.objectives, cached)
+        made = self._collation(_collate, self.objectives, cached)
         return DataLoader(_Rows(self.tuning, self.kept), batch_sampler=sampler, collate_fn=made, num_workers=workers)
 
     @property
@@ -199,11 +236,10 @@ class RankingData(L.LightningDataModule):
         return tuple(self.recipe.ranker.objectives.weights)
 
     def _collation(
-        self, objectives: Collection[str], cached: bool, stream_limit: int | None = None
+        self, how: Callable[..., RankingBatch], objectives: Collection[str], cached: bool
     ) -> Callable[[list], RankingBatch]:
         return partial(
-            _collate,
-            stream_limit=stream_limit,
+            how,
             mllm=self.mllm,
             objectives=objectives,
             seed=self.recipe.seed,
@@ -218,10 +254,10 @@ class RankingData(L.LightningDataModule):
         # As many on each process: under ZeRO-3 none can take a step without the others.
         count = max(1, count // world) * world
         chosen = np.linspace(0, len(self.development) - 1, count).astype(int).tolist()
-        mine = [(row, 0) for row in chosen[rank::world]]
+        mine = [Place(row, 0, 1.0) for row in chosen[rank::world]]
         size = self.recipe.optim.batch_size
         batches = [mine[start : start + size] for start in range(0, len(mine), size)]
-        made = self._collation((*self.objectives, "letters", "likelihood"), cached=True)
+        made = self._collation(_collate, (*self.objectives, "letters", "likelihood"), cached=True)
         return DataLoader(_Rows(self.development, range(len(self.development))), batch_sampler=batches, collate_fn=made)
 
 
@@ -229,6 +265,8 @@ def optimizer_steps(recipe: Recipe, examples: int) -> int:
     """Optimiser steps in a whole run."""
     optim, trainer = recipe.optim, recipe.trainer
     world = trainer.devices * trainer.num_nodes
-    batches = len(EpochSampler(examples, optim.batch_size, 0, world, optim.epochs, recipe.seed, DataPosition()))
-    steps = batches // optim.accumulate
+    batches = EpochSampler(
+        examples, optim.batch_size, 0, world, optim.epochs, recipe.seed, DataPosition(), accumulate=optim.accumulate
+    )
+    steps = len(batches) // optim.accumulate
     return min(steps, optim.max_steps) if optim.max_steps > 0 else steps

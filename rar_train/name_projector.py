@@ -20,6 +20,7 @@ from data_prep.prompts import NAMING
 from data_prep.records import Sample
 from data_prep.settings import Recipe
 from rar_train.backend import Mllm
+from rar_train.datamodule import Place
 from rar_train.projector_data import NamingData, projector_inputs
 from rar_train.projector_module import ProjectorTraining
 
@@ -30,7 +31,7 @@ _FILL = "\n"  # what tokens behind a name's end say
 
 
 class _Maps(Rows):
-    """Map, label and fold by number, or by (number, epoch): another epoch shows another view.
+    """Map, label and fold by number, or by place: another epoch shows another view.
 
     Args:
         maps: Of shape ``[views, n, places, channels]``.
@@ -45,8 +46,8 @@ class _Maps(Rows):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, place: int | tuple[int, int]) -> tuple[Tensor, int, int]:
-        number, epoch = place if isinstance(place, tuple) else (place, 0)
+    def __getitem__(self, place: int | Place) -> tuple[Tensor, int, int]:
+        number, epoch, _ = place if isinstance(place, Place) else (place, 0, 1.0)
         return self.maps[(number + epoch) % len(self.maps), number], self.labels[number], self.folds[number]
 
 

@@ -1,4 +1,4 @@
-"""The ranker's losses, each a function of the model's scores and a batch, and their weighted sum."""
+"""The ranker's losses: of each example of a batch, so that none counts for more by the company it is in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import BatchFeature
 
 from data_prep.settings import ObjectiveArgs
 from rar_train.backend import Mllm
@@ -23,25 +24,33 @@ def letter_table(mllm: Mllm, batch: RankingBatch) -> Tensor:
 def likelihood_table(mllm: Mllm, batch: RankingBatch) -> Tensor:
     """Log-likelihoods of the candidates' names, shape ``[n, k]``."""
     if batch.conversations is not None:
-        return by_owner(_conversation_scores(mllm, batch), batch.counts)
+        return by_owner(answer_scores(mllm, batch.conversations)[0], batch.counts)
     inputs = to_device(batch.naming, next(mllm.model.parameters()))
     return by_owner(name_scores(mllm, inputs, batch.names, batch.owners), batch.counts)
 
 
-def _conversation_scores(mllm: Mllm, batch: RankingBatch) -> Tensor:
-    """Log-likelihoods from a whole conversation per candidate, since a cache can't outlive gradient checkpointing."""
-    inputs = to_device(batch.conversations, next(mllm.model.parameters()))
-    labels = inputs.pop("labels")
-    longest = int((labels != -100).sum(1).max())
-    logits = mllm.model(**inputs, logits_to_keep=longest + 1).logits[:, :-1].float()
-    labels = labels[:, -longest:]
+def answer_scores(mllm: Mllm, labelled: BatchFeature) -> tuple[Tensor, Tensor]:
+    """Log-likelihoods of the answers of whole conversations.
+
+    Args:
+        mllm: The ranker.
+        labelled: ``n`` conversations with ``labels`` on their answers, padded on either side.
+
+    Returns:
+        tuple[Tensor, Tensor]: Sums of token log-probabilities and the answers' tokens, each of shape ``[n]``.
+    """
+    first = int((labelled["labels"] != -100).int().argmax(1).min())
+    inputs = to_device(labelled, next(mllm.model.parameters()))
+    labels = inputs.pop("labels")[:, first:]
+    logits = mllm.model(**inputs, logits_to_keep=labels.shape[1] + 1).logits[:, :-1].float()
     # cross_entropy gives 0 where nothing is labelled.
-    return -F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels).sum(1)
+    tokens = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+    return -tokens.sum(1), (labels != -100).sum(1)
 
 
 def truth_loss(table: Tensor, batch: RankingBatch) -> Tensor:
-    """Cross-entropy of the true candidate under the softmax of a row's scores."""
-    return F.cross_entropy(table, torch.tensor(batch.truths, device=table.device))
+    """Cross-entropy of the true candidate under the softmax of a row's scores, shape ``[n]``."""
+    return F.cross_entropy(table, torch.tensor(batch.truths, device=table.device), reduction="none")
 
 
 def ranknet(scores: Tensor) -> Tensor:
@@ -77,7 +86,7 @@ LISTWISE_LOSSES = {"ranknet": ranknet, "listmle": listmle, "softmax": softmax}
 
 
 def listwise_loss(table: Tensor, batch: RankingBatch, kind: str) -> Tensor:
-    """The mean of a listwise loss over the rows, each in its target's order.
+    """A listwise loss of each row, in its target's order: shape ``[n]``.
 
     Args:
         table: Letter logits, shape ``[n, k]``.
@@ -85,12 +94,17 @@ def listwise_loss(table: Tensor, batch: RankingBatch, kind: str) -> Tensor:
         kind: A key of ``LISTWISE_LOSSES``.
     """
     rows = [LISTWISE_LOSSES[kind](row[torch.tensor(order)]) for row, order in zip(table, batch.orders, strict=True)]
-    return torch.stack(rows).mean()
+    return torch.stack(rows)
 
 
-def list_loss(mllm: Mllm, batch: RankingBatch) -> Tensor:
-    """The language-model loss on the sorted list (the paper's objective)."""
-    return mllm.model(**to_device(batch.sorting, next(mllm.model.parameters()))).loss
+def answer_loss(mllm: Mllm, labelled: BatchFeature) -> Tensor:
+    """The language-model loss on each conversation's answer, a mean over its own tokens: shape ``[n]``.
+
+    Of sorted lists it is the paper's objective. Hugging Face's ``loss`` is a mean over the tokens of the whole batch,
+    in which an example beside short answers counts for less.
+    """
+    scores, tokens = answer_scores(mllm, labelled)
+    return -scores / tokens
 
 
 TABLES = {"letters": letter_table, "likelihood": likelihood_table}
@@ -110,14 +124,14 @@ def losses_of(
         tables: Further tables to give.
 
     Returns:
-        tuple: Losses by objective, and score tables of shape ``[n, k]`` by mode.
+        tuple: Losses of shape ``[n]`` by objective, and score tables of shape ``[n, k]`` by mode.
     """
     needed = dict.fromkeys([*(READS[name] for name in args.weights if name in READS), *tables])
     found = {mode: TABLES[mode](mllm, batch) for mode in needed}
     losses = {}
     for name in args.weights:
         if name == "list":
-            losses[name] = list_loss(mllm, batch)
+            losses[name] = answer_loss(mllm, batch.sorting)
         elif name == "listwise":
             losses[name] = listwise_loss(found["letters"], batch, args.listwise_loss)
         else:

@@ -29,6 +29,7 @@ from rar_train.collate import naming_inputs, to_device
 from rar_train.features import cache_features
 from rar_train.name_llava import NameProjector
 from rar_train.name_projector import MapData, NameModule, start_names
+from rar_train.objectives import answer_loss
 from rar_train.projector_data import NamingData, projector_inputs
 from rar_train.projector_module import ProjectorTraining
 from rar_train.retriever import step_trainer
@@ -55,10 +56,9 @@ class ProjectorModule(ProjectorTraining):
         self.mllm, self.model = mllm, mllm.model
 
     def training_step(self, batch: BatchFeature, _) -> Tensor:
-        """The language model's loss on the names' tokens and the turns' ends."""
-        inputs = to_device(batch, self.projector.linear_1.weight)
-        loss = self.model(**inputs).loss
-        self.log("train/loss", loss, batch_size=len(inputs["input_ids"]))
+        """The language model's loss on the names' tokens and the turns' ends, a mean by picture."""
+        loss = answer_loss(self.mllm, batch).mean()
+        self.log("train/loss", loss, batch_size=len(batch["input_ids"]))
         return loss
 
     def validation_step(self, pairs: list[tuple[Image.Image, list[str]]], _) -> None:

@@ -21,7 +21,7 @@ from data_prep.records import Sample
 from data_prep.settings import Recipe
 from rar_train.altered import altered
 from rar_train.backend import Mllm
-from rar_train.datamodule import DataPosition, EpochSampler
+from rar_train.datamodule import DataPosition, EpochSampler, Place
 
 _CHOICES = 5  # names that a validation chooses from; chance is one in so many
 
@@ -48,14 +48,14 @@ def projector_inputs(mllm: Mllm, samples: Sequence[Sample], view: int = 0) -> Te
 
 
 class _Named(Rows):
-    """Picture and name by (number, epoch)."""
+    """Picture and name by place."""
 
     def __init__(self, samples: Sequence[Sample], names: Sequence[str], views: int):
         self.samples, self.names, self.views = samples, names, views
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Image.Image, str]:
-        sample = self.samples[place[0]]
-        return shown(sample, sum(place) % self.views), self.names[sample.label]
+    def __getitem__(self, place: Place) -> tuple[Image.Image, str]:
+        sample = self.samples[place.row]
+        return shown(sample, (place.row + place.epoch) % self.views), self.names[sample.label]
 
 
 class _Choices(Rows):

@@ -77,24 +77,28 @@ class RankerModule(ClipsFused, L.LightningModule):
         torch.manual_seed((self.recipe.seed * 1_000_003 + batch_idx) * 1_009 + self.global_rank)
 
     def training_step(self, batch: RankingBatch, _) -> Tensor:
-        """The weighted sum of the recipe's objectives.
+        """The weighted sum of the recipe's objectives, each example as much as it counts in its step.
 
         Raises:
             UserError: The loss is not a finite number, on any process.
         """
         losses, _ = losses_of(self.mllm, batch, self.recipe.ranker.objectives)
         total = sum(self.weights[name] * loss for name, loss in losses.items())
+        means = {name: loss.detach().mean() for name, loss in losses.items()}
         # Asked of all processes, so that all stop where one has to.
-        if not self.trainer.strategy.reduce_boolean_decision(bool(total.isfinite()), all=True):
-            found = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
+        if not self.trainer.strategy.reduce_boolean_decision(bool(total.isfinite().all()), all=True):
+            found = ", ".join(f"{name} {mean.item():g}" for name, mean in means.items())
             raise UserError(
                 f"the loss is not a finite number at step {self.trainer.global_step} ({found}); nothing of it is "
                 f"saved, the checkpoints before it stand. Lower optim.lr={self.recipe.optim.lr:g}, or take "
                 "trainer.precision=bf16-mixed or 32-true, with another out=FOLDER"
             )
-        self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, batch_size=len(batch.examples))
-        self.log("train/loss", total, prog_bar=True, batch_size=len(batch.examples))
-        return total
+        self.log_dict({f"train/{name}": mean for name, mean in means.items()}, batch_size=len(batch.examples))
+        self.log("train/loss", total.detach().mean(), prog_bar=True, batch_size=len(batch.examples))
+        loss = total @ torch.tensor(batch.weights, dtype=total.dtype, device=total.device)
+        # Lightning divides by the passes of a step, and DeepSpeed does so once more.
+        passes = self.trainer.accumulate_grad_batches if self.trainer.strategy.handles_gradient_accumulation else 1
+        return loss * passes
 
     def on_validation_epoch_start(self) -> None:
         """Forgets what the last validation ranked."""
@@ -105,7 +109,7 @@ class RankerModule(ClipsFused, L.LightningModule):
         losses, tables = losses_of(self.mllm, batch, self.recipe.ranker.objectives, TABLES)
         count = len(batch.examples)
         total = sum(self.weights[name] * loss for name, loss in losses.items())
-        self.log("val/loss", total, batch_size=count, sync_dist=True)
+        self.log("val/loss", total.mean(), batch_size=count, sync_dist=True)
         truths = torch.tensor(batch.truths, device=self.device)
         for mode, table in tables.items():
             hits = (table.argmax(1) == truths).float().mean()

@@ -16,19 +16,19 @@ from data_prep.errors import UserError
 from data_prep.memories import prompted
 from data_prep.records import Sample
 from data_prep.settings import Recipe
-from rar_train.datamodule import DataPosition, EpochSampler
+from rar_train.datamodule import DataPosition, EpochSampler, Place
 from rar_train.retriever_views import Features, Pixels
 
 
 class _Pairs(Rows):
-    """Image and caption by (number, epoch); crop and template follow from seed, epoch and number alone."""
+    """Image and caption by place; crop and template follow from seed, epoch and number alone."""
 
     def __init__(self, recipe: Recipe, views: Pixels | Features, samples: Sequence[Sample], dataset: Dataset):
         self.views, self.samples, self.names, self.seed = views, samples, dataset.texts, recipe.seed
         self.templates = prompted(recipe.retriever, dataset).templates
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
-        number, epoch = place
+    def __getitem__(self, place: Place) -> tuple[Tensor, Tensor, int]:
+        number, epoch, _ = place
         sample = self.samples[number]
         rng = np.random.default_rng([self.seed, epoch, number])
         caption = self.templates[rng.integers(len(self.templates))].format(self.names[sample.label])

@@ -100,6 +100,25 @@ def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
         run_here("eval.run", "--ckpt", "run", "eval.seeds=[1]", "eval.alone_images=0", "eval.zero_shot=false")
 
 
+@pytest.mark.slow
+def test_a_step_gives_the_same_however_processes_and_passes_cut_it(run_command, small, shared_cache, tmp_path: Path):
+    # Steps of 8 or 7 examples: in one pass, or on two processes in two passes of 2 or 1. Clipping shows the
+    # gradient's length, to which AdamW is blind.
+    arguments = (
+        "recipe=ranker_lora", f"cache={shared_cache}", *small, "tracking.wandb=disabled", "trainer.accelerator=cpu",
+        "trainer.validation_text=0", "optim.max_steps=4", "trainer.grad_clip=3", "optim.group_by_length=false",
+        "ranker.objectives.list=1", "ranker.objectives.listwise=1",
+    )  # fmt: skip
+    run_command("rar_train.fit", *arguments, "out=whole", "optim.batch_size=8")
+    expected = torch.cat([value.flatten() for _, value in sorted(adapter(tmp_path / "whole").items())])
+    cut = ("trainer.devices=2", "optim.batch_size=2", "optim.accumulate=2")
+    for strategy in ("ddp", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_3"):
+        run_command("rar_train.fit", *arguments, *cut, f"trainer.strategy={strategy}", f"out={strategy}")
+        found = torch.cat([value.flatten() for _, value in sorted(adapter(tmp_path / strategy).items())])
+        # As a whole: where a gradient is nearly 0, AdamW makes much of its rounding.
+        assert (found - expected).norm() < 1e-3 * expected.norm(), strategy
+
+
 def torchrun(number: int, module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """A launch on one of two machines: command line and environment."""
     launch = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "tuning"]
@@ -117,13 +136,18 @@ def srun(number: int, module: str, *arguments: str) -> tuple[list[str], dict[str
     return command_line(module, *arguments, "trainer.devices=2"), environment() | told
 
 
-def launched(by: Callable, folder: Path, module: str, *arguments: str) -> None:
-    """Runs a command as a launcher does, in two processes."""
+def start(by: Callable, folder: Path, module: str, *arguments: str) -> list[subprocess.Popen]:
+    """Starts a command as a launcher does, in two processes."""
     lines = [by(number, module, *arguments) for number in range(2)]
-    processes = [
+    return [
         subprocess.Popen(line, cwd=folder, env=around, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for line, around in lines
     ]
+
+
+def launched(by: Callable, folder: Path, module: str, *arguments: str) -> None:
+    """Runs a command as a launcher does, in two processes."""
+    processes = start(by, folder, module, *arguments)
     said = [process.communicate(timeout=900)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
 

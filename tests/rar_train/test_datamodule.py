@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
@@ -28,28 +28,39 @@ def dealt(examples, batch_size, world, epochs, seed, batches=0, **how) -> list[l
 
 
 def rows_of(by_rank: list[list], epoch: int) -> list[int]:
-    """All rows that the processes together were dealt in an epoch."""
-    return [row for batches in by_rank for batch in batches for row, own in batch if own == epoch]
+    """The rows that count in an epoch, of all processes together."""
+    places = [place for batches in by_rank for batch in batches for place in batch]
+    return [place.row for place in places if place.epoch == epoch and place.weight]
 
 
 @settings(max_examples=100, deadline=None)
-@given(sizes, st.integers(0, 1000))
-def test_an_epoch_deals_every_example_once_and_as_many_batches_to_every_process(size, seed):
+@given(sizes, st.integers(1, 5), st.integers(0, 1000))
+def test_an_epoch_deals_every_example_once_in_whole_steps_of_as_many_batches_on_every_process(size, accumulate, seed):
     examples, batch_size, world, epochs = size
-    assume(examples >= batch_size * world)  # less is refused: it does not fill a step
-    by_rank = dealt(*size, seed)
-    # One example each leaves some processes without, where they are not enough for all.
-    whole = examples if batch_size > 1 else examples - examples % world
+    by_rank = dealt(*size, seed, accumulate=accumulate)
+    steps = -(-examples // (batch_size * world * accumulate))
     for rank, batches in enumerate(by_rank):
-        sampler = EpochSampler(examples, batch_size, rank, world, epochs, seed, DataPosition())
-        assert len(batches) == len(sampler) == epochs * -(-whole // (batch_size * world))
+        sampler = EpochSampler(examples, batch_size, rank, world, epochs, seed, DataPosition(), accumulate=accumulate)
+        assert len(batches) == len(sampler) == epochs * steps * accumulate
         assert all(1 <= len(batch) <= batch_size for batch in batches)
-    sizes_of = [sum(len(batch) for batch in batches) for batches in zip(*by_rank, strict=True)]
-    assert max(sizes_of) - min(sizes_of) <= 1
+    counted = [sum(place.weight > 0 for batch in batches for place in batch) for batches in zip(*by_rank, strict=True)]
+    assert max(counted) - min(counted) <= 1
     for epoch in range(epochs):
-        rows = rows_of(by_rank, epoch)
-        assert len(rows) == len(set(rows)) == whole
-        assert set(rows) <= set(range(examples))
+        assert sorted(rows_of(by_rank, epoch)) == list(range(examples))
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes, st.integers(1, 5), st.booleans(), st.integers(0, 1000))
+def test_every_example_of_a_step_counts_the_same_in_the_steps_mean(size, accumulate, grouped, seed):
+    examples, _, world, _ = size
+    lengths = np.random.default_rng(seed).integers(1, 99, examples) if grouped else None
+    by_rank = dealt(*size, seed, accumulate=accumulate, lengths=lengths)
+    for start in range(0, len(by_rank[0]), accumulate):
+        step = [place for batches in by_rank for batch in batches[start : start + accumulate] for place in batch]
+        counting = [place for place in step if place.weight]
+        assert len({place.epoch for place in step}) == 1
+        # What processes and passes average, they average over world x accumulate sums.
+        assert {place.weight for place in counting} == {world * accumulate / len(counting)}
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,14 +85,11 @@ def test_a_resumed_stream_is_exactly_the_rest_of_the_whole_one(size, seed, data)
 @settings(max_examples=60, deadline=None)
 @given(sizes, st.integers(0, 1000), st.data())
 def test_grouping_by_length_deals_every_example_too_and_goes_on_from_any_position(size, seed, data):
-    examples, batch_size, world, epochs = size
+    examples, _, _, epochs = size
     lengths = np.array(data.draw(st.lists(st.integers(1, 99), min_size=examples, max_size=examples)))
-
-    assume(examples >= batch_size * world)
     whole = dealt(*size, seed, lengths=lengths)
     for epoch in range(epochs):
-        rows = rows_of(whole, epoch)
-        assert len(rows) == len(set(rows)) == (examples if batch_size > 1 else examples - examples % world)
+        assert sorted(rows_of(whole, epoch)) == list(range(examples))
     position = data.draw(st.integers(0, len(whole[0])))
     assert dealt(*size, seed, position, lengths=lengths) == [batches[position:] for batches in whole]
 
@@ -89,10 +97,10 @@ def test_grouping_by_length_deals_every_example_too_and_goes_on_from_any_positio
 def test_grouping_by_length_leaves_less_to_pad_and_keeps_batches_in_random_order():
     lengths = np.random.default_rng(0).integers(10, 1000, 4000)
     sampler = EpochSampler(4000, 8, 0, 1, 1, 0, DataPosition(), lengths)
-    batches = [lengths[[row for row, _ in batch]] for batch in sampler]
+    batches = [lengths[[place.row for place in batch]] for batch in sampler]
     (plain,) = dealt(4000, 8, 1, 1, 0)
     padding = sum(len(batch) * batch.max() - batch.sum() for batch in batches)
-    random = [lengths[[row for row, _ in batch]] for batch in plain]
+    random = [lengths[[place.row for place in batch]] for batch in plain]
     assert padding < 0.2 * sum(len(batch) * batch.max() - batch.sum() for batch in random)
     longest = np.array([batch.max() for batch in batches])
     assert abs(np.corrcoef(longest[:-1], longest[1:])[0, 1]) < 0.2
@@ -100,10 +108,10 @@ def test_grouping_by_length_leaves_less_to_pad_and_keeps_batches_in_random_order
 
 def test_epochs_and_seeds_come_in_different_orders_and_the_same_seed_in_the_same():
     (one,) = dealt(40, 4, 1, 2, 0)
-    first, second = ([row for batch in half for row, _ in batch] for half in (one[:10], one[10:]))
+    first, second = ([place.row for batch in half for place in batch] for half in (one[:10], one[10:]))
     assert sorted(first) == sorted(second) == list(range(40))
     (other,) = dealt(40, 4, 1, 1, 1)
-    assert len({tuple(first), tuple(second), tuple(row for batch in other for row, _ in batch)}) == 3
+    assert len({tuple(first), tuple(second), tuple(place.row for batch in other for place in batch)}) == 3
     assert dealt(40, 4, 1, 2, 0) == [one]
 
 
@@ -120,7 +128,7 @@ def test_two_ranks_of_two_workers_see_every_example_once_an_epoch(examples):
     for rank in range(2):
         sampler = EpochSampler(examples, 4, rank, 2, 2, 0, DataPosition())
         loader = DataLoader(_Numbers(), batch_sampler=sampler, collate_fn=list, num_workers=2)
-        seen += [place for batch in loader for place in batch]
+        seen += [(place.row, place.epoch) for batch in loader for place in batch]
     assert sorted(seen) == sorted((row, epoch) for row in range(examples) for epoch in range(2))
 
 
@@ -181,6 +189,14 @@ def test_streaming_draws_from_the_same_examples_and_goes_on_from_a_position(data
     assert rest == whole[2:]
 
 
+def test_a_batch_carries_what_its_examples_count(data_of):
+    batches = list(data_of("optim.batch_size=3", "optim.accumulate=3", "trainer.workers=1").train_dataloader())
+    for start in range(0, len(batches), 3):
+        weights = [weight for batch in batches[start : start + 3] for weight in batch.weights]
+        assert weights == [3 / len(weights)] * len(weights)
+    assert sum(len(batch.examples) for batch in batches) == len(data_of().kept)
+
+
 def test_workers_prepare_the_same_batches(data_of):
     assert keys_of(data_of("trainer.workers=2").train_dataloader()) == keys_of(data_of().train_dataloader())
 
@@ -229,6 +245,7 @@ def test_damaged_shards_are_found_before_training(data_of, nano, tiny, tmp_path)
         (["optim.max_steps=-1"], 26),
         (["optim.max_steps=-1", "optim.epochs=3"], 78),
         (["optim.max_steps=-1", "optim.epochs=3", "optim.accumulate=2"], 39),
+        (["optim.max_steps=-1", "optim.epochs=3", "optim.accumulate=8"], 12),
         (["optim.max_steps=-1", "trainer.devices=2", "trainer.num_nodes=2"], 7),
         (["optim.max_steps=10"], 10),
         (["optim.max_steps=1000"], 26),

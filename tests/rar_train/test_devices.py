@@ -19,7 +19,7 @@ from data_prep.settings import LoraArgs, RankerArgs, RetrieverArgs, TuningArgs
 from rar_train.adapter import add_lora
 from rar_train.backend import Mllm, load_mllm
 from rar_train.collate import collate
-from rar_train.objectives import TABLES, list_loss, listwise_loss, truth_loss
+from rar_train.objectives import TABLES, answer_loss, listwise_loss, truth_loss
 from rar_train.retriever_module import RetrieverModule, prepare_model
 from tests.rar_train.test_lite_mllm import tiny_join
 
@@ -69,7 +69,7 @@ def test_every_objective_is_computed_where_the_model_is(kind, cached, pairs, tmp
     with fake_gpu(mllm.model):
         tables = {name: table(mllm, batch) for name, table in TABLES.items()}
         losses = [truth_loss(table, batch) for table in tables.values()]
-        losses += [listwise_loss(tables["letters"], batch, "ranknet"), list_loss(mllm, batch)]
+        losses += [listwise_loss(tables["letters"], batch, "ranknet"), answer_loss(mllm, batch.sorting)]
         assert {loss.device.type for loss in losses} == {"cuda"}
 
 

@@ -17,6 +17,7 @@ from rar_train.adapter import add_lora, load_adapter, parameter_table, save_adap
 from rar_train.backend import Mllm, load_mllm
 from rar_train.collate import letter_inputs, naming_inputs
 from rar_train.families import FAMILIES
+from rar_train.objectives import answer_loss
 from rar_train.scoring import letter_scores, name_scores
 from tests.rar_train.tiny_families import NAMES, TINY, save_tiny, turn_end
 
@@ -103,6 +104,17 @@ def test_letters_and_likelihoods_are_the_same_alone_in_a_batch_and_in_a_whole_pa
                 tokens = mllm.model(**batch).logits[:, :-1].log_softmax(-1)
                 whole = tokens[labels != -100].gather(1, labels[labels != -100][:, None]).sum()
                 torch.testing.assert_close(score, whole, rtol=1e-4, atol=1e-3)
+
+
+def test_an_answers_loss_is_hugging_faces_own_whatever_the_company(mllm, photos):
+    prompts, answers = zip(*ASKED, strict=True)
+    with torch.no_grad():
+        alone = [
+            mllm.model(**mllm.labelled([p], [q], [a])).loss for p, q, a in zip(photos, prompts, answers, strict=True)
+        ]
+        for side in ("right", "left"):
+            each = answer_loss(mllm, mllm.labelled(photos, prompts, answers, side))
+            torch.testing.assert_close(each, torch.stack(alone), rtol=1e-4, atol=1e-3)
 
 
 def test_the_answer_depends_on_the_picture(mllm, photos):

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from types import SimpleNamespace
+
 import lightning as L
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data_prep.errors import UserError
 from data_prep.settings import ObjectiveArgs, RankerArgs
 from rar_train.adapter import load_adapter, save_adapter
 from rar_train.backend import load_mllm
-from rar_train.collate import collate
+from rar_train.collate import RankingBatch, collate
+from rar_train.datamodule import DataPosition, EpochSampler
 from rar_train.objectives import TABLES, losses_of
 from rar_train.ranker import RankerModule
 
@@ -119,6 +126,66 @@ def test_the_loss_is_the_weighted_sum_of_the_objectives(module, trainer, pairs):
     assert total == pytest.approx(parts["letters"] + parts["likelihood"] + 0.5 * parts["list"], rel=1e-5)
 
 
+def step_gradient(module: RankerModule, passes: list[RankingBatch], world: int, accumulate: int, twice: bool) -> Tensor:
+    """What a step's passes on all processes give the optimiser, as Trainer and strategy average them."""
+    module.zero_grad()
+    strategy = SimpleNamespace(handles_gradient_accumulation=twice, reduce_boolean_decision=lambda good, all: good)
+    module._trainer = SimpleNamespace(world_size=world, accumulate_grad_batches=accumulate, strategy=strategy)
+    for batch in passes:
+        loss = module.training_step(batch, 0) / accumulate  # Lightning
+        loss = loss / accumulate if twice else loss  # DeepSpeed
+        (loss / world).backward()
+    return torch.cat([value.grad.flatten() for value in module.parameters() if value.grad is not None])
+
+
+ALL = ("letters", "likelihood", "list", "listwise")
+
+
+@pytest.fixture(scope="module")
+def exact(tiny, llava_folder, tmp_path_factory) -> RankerModule:
+    """A module in float64 with all objectives, and an adapter that does something."""
+    weights = (f"ranker.objectives.{name}=0.7" for name in ("list", "listwise"))
+    recipe = tiny(tmp_path_factory.mktemp("exact"), *weights, "ranker.lora.rank=2")
+    module = RankerModule(recipe, load_mllm(RankerArgs(model=str(llava_folder))), 4)
+    torch.manual_seed(0)
+    for name, parameter in module.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    module.log = module.log_dict = lambda *args, **kwargs: None  # a Trainer alone may be logged to
+    return module.double().train()
+
+
+@pytest.fixture(scope="module")
+def alone(exact, pairs) -> list[Tensor]:
+    """Each example's own gradient."""
+    return [step_gradient(exact, [collate(exact.mllm, [pair], ALL, 0, [0])], 1, 1, False) for pair in pairs]
+
+
+cuts = st.tuples(st.integers(2, 9), st.integers(1, 3), st.integers(1, 2), st.integers(1, 3))
+
+
+@settings(max_examples=15, deadline=None)
+@given(cuts, st.booleans(), st.booleans(), st.randoms(use_true_random=False))
+def test_a_steps_gradient_is_the_mean_over_its_examples_however_it_is_cut(
+    exact, alone, pairs, cut, cached, twice, random
+):
+    examples, batch_size, world, accumulate = cut
+    shown = [random.randrange(len(pairs)) for _ in range(examples)]
+    dealt = [
+        list(EpochSampler(examples, batch_size, rank, world, 1, 0, DataPosition(), accumulate=accumulate))[:accumulate]
+        for rank in range(world)
+    ]
+    passes = []
+    for places in chain(*dealt):
+        rows = [pairs[shown[place.row]] for place in places]
+        passes.append(collate(exact.mllm, rows, ALL, 0, [0] * len(rows), cached=cached))
+        passes[-1].weights = [place.weight for place in places]
+    found = step_gradient(exact, passes, world, accumulate, twice)
+    own = [alone[shown[place.row]] for places in chain(*dealt) for place in places if place.weight]
+    expected = torch.stack(own).mean(0)
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
 def test_an_objective_of_weight_zero_is_not_computed(tiny, trainer, pairs, tmp_path):
     module = RankerModule(tiny(tmp_path, "ranker.objectives.likelihood=0"), load_mllm(RankerArgs()), 4)
     trainer.fit(module, loader_of(module, pairs))
@@ -173,8 +240,9 @@ def forward_counts(module: RankerModule, batch) -> tuple[list[int], float]:
         layer.self_attn.register_forward_pre_hook(lambda *_, number=number: counted(number))
     module.train()
     losses, _ = losses_of(module.mllm, batch, module.recipe.ranker.objectives)
-    sum(losses.values()).backward()
-    return counts, float(sum(losses.values()))
+    total = sum(loss.mean() for loss in losses.values())
+    total.backward()
+    return counts, total.item()
 
 
 @pytest.mark.parametrize("objective", ["letters", "likelihood", "list"])
@@ -213,7 +281,7 @@ def test_a_frozen_tower_gets_no_gradient(module, pairs):
     module.train()
     batch = collate(module.mllm, pairs, ["letters"], 0, [0] * 3)
     losses, _ = losses_of(module.mllm, batch, ObjectiveArgs(likelihood=0))
-    losses["letters"].backward()
+    losses["letters"].mean().backward()
     tower = module.mllm.base.get_submodule("model.vision_tower")
     assert not tower.training and all(value.grad is None for value in tower.parameters())
 
@@ -262,6 +330,6 @@ def test_compiling_takes_every_decoder_layer_and_changes_no_loss(tiny, pairs, tm
             batch = collate(module.mllm, pairs, ["letters"], 0, [0] * 3)
             losses, _ = losses_of(module.mllm, batch, ObjectiveArgs(likelihood=0))
             compiled = [layer._compiled_call_impl is not None for layer in module.mllm.base.get_decoder().layers]
-            found.append((losses["letters"].item(), all(compiled), any(compiled)))
+            found.append((losses["letters"].mean().item(), all(compiled), any(compiled)))
     assert found[0][0] == found[1][0]
     assert found[0][1:] == (False, False) and found[1][1:] == (True, True)
