@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from data_prep.errors import UserError
 from data_prep.os_errors import words_of
+
+
+class _Spawned(DDPStrategy):
+    """Lightning's strategy, in processes that do not outlive the command that started them."""
+
+    def setup_environment(self) -> None:
+        """Called in each process."""
+        threading.Thread(target=_end_with_the_command, daemon=True).start()
+        super().setup_environment()
+
+
+def _end_with_the_command() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def predicting_strategy(kind: str, several: bool) -> Strategy:
@@ -28,7 +44,7 @@ def predicting_strategy(kind: str, several: bool) -> Strategy:
     """
     if not several:
         return SingleDeviceStrategy(torch.device(kind, 0) if kind == "cuda" else torch.device("cpu"))
-    return DDPStrategy(
+    return _Spawned(
         start_method="spawn",
         process_group_backend="gloo" if kind == "cpu" else "nccl",
         cluster_environment=LightningEnvironment(),
@@ -42,7 +58,7 @@ def spawning() -> Iterator[None]:
     Lightning leaves its port where the next Trainer of the command would take it for its own; it is taken back.
 
     Raises:
-        UserError: What a spawned process met, in its words.
+        UserError: What a spawned process met, in its words, or that it was killed.
     """
     own = "MASTER_PORT" not in os.environ
     try:
@@ -50,6 +66,11 @@ def spawning() -> Iterator[None]:
     except ProcessRaisedException as error:
         said = words_of(error)
         raise UserError(said) if said else error from None
+    except ProcessExitedException as error:
+        raise UserError(
+            f"{error}; the same command goes on from what is done. If memory ran out, lower retriever.batch_size, "
+            "eval.batch_size or trainer.devices"
+        ) from None
     finally:
         if own:
             os.environ.pop("MASTER_PORT", None)

@@ -20,8 +20,8 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.devices import accelerator_of
 from data_prep.files import write_folder, write_json
+from data_prep.processes import Processes, together
 from data_prep.prompts import NAMING
-from data_prep.ranks import is_first_process
 from data_prep.settings import Recipe, check
 from rar_train.backend import Mllm, load_mllm
 from rar_train.checkpoint import fit_from, last_checkpoint, steps_done
@@ -112,7 +112,13 @@ def train_projector(recipe: Recipe) -> Path:
     """
     strategy = recipe.trainer.strategy
     check(strategy in ("auto", "ddp"), f"trainer.strategy={strategy}: a projector is trained under auto or ddp")
-    out = claim_run_folder(recipe) if is_first_process() else Path(recipe.out)
+    with together(recipe) as processes:
+        return _train(recipe, processes)
+
+
+def _train(recipe: Recipe, processes: Processes) -> Path:
+    out = Path(recipe.out)
+    processes.after_first("run's folder", lambda: claim_run_folder(recipe))
     if (out / "model" / "manifest.json").exists():
         log.info("training: %s is complete; reusing its model", out)
         return out / "model"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from data_prep.files import write_folder, write_json
 from data_prep.memories import prompted
 from data_prep.name_tokens import name_tokens
 from data_prep.open_clip_models import architecture
+from data_prep.processes import Processes, together
 from data_prep.settings import Recipe, check
 from rar_train.checkpoint import fit_from, last_checkpoint, steps_done
 from rar_train.monitor import progress_bar
@@ -42,8 +42,13 @@ def train_retriever(recipe: Recipe) -> Path:
         recipe.trainer.strategy in ("auto", "ddp"),
         f"trainer.strategy={recipe.trainer.strategy}: the retriever is tuned under auto or ddp",
     )
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
-    out = claim_run_folder(recipe) if first else Path(recipe.out)
+    with together(recipe) as processes:
+        return _train(recipe, processes)
+
+
+def _train(recipe: Recipe, processes: Processes) -> Path:
+    out = Path(recipe.out)
+    processes.after_first("run's folder", lambda: claim_run_folder(recipe))
     if (out / "model" / "manifest.json").exists():
         log.info("training: %s is complete; reusing its model", out)
         return out / "model"

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import Strategy
 from data_prep.devices import accelerator_of
 from data_prep.errors import UserError
 from data_prep.files import write_folder
-from data_prep.ranks import is_first_process
+from data_prep.processes import Processes, together
 from data_prep.recipe import save_recipe
 from data_prep.recipe_values import read_values
 from data_prep.settings import RankerArgs, Recipe
@@ -81,8 +81,13 @@ def train_ranker(recipe: Recipe) -> Path:
     Returns:
         Path: The run's folder with ``adapter/``, ``recipe.yaml``, checkpoints and logs.
     """
-    first = is_first_process()
-    out = claim_run_folder(recipe) if first else Path(recipe.out)
+    with together(recipe) as processes:
+        return _train(recipe, processes)
+
+
+def _train(recipe: Recipe, processes: Processes) -> Path:
+    out = Path(recipe.out)
+    processes.after_first("run's folder", lambda: claim_run_folder(recipe))
     if (out / "adapter" / "manifest.json").exists():
         log.info("training: %s is complete; reusing its adapter", out)
         return out
@@ -93,17 +98,14 @@ def train_ranker(recipe: Recipe) -> Path:
     if recipe.trainer.feature_cache:
         cache_features(mllm, Path(recipe.cache), recipe.ranker.lora)
     data = RankingData(recipe, mllm)
-    if first:
-        data.prepare_data()  # before processes wait for each other with a time limit
-    elif not (out / "data.json").exists():
-        _wait_for(out / "data.json")
+    processes.after_first("data", data.prepare_data)  # before they wait for each other with a time limit
     data.setup("fit")
     steps = optimizer_steps(recipe, len(data.kept))
     # After the data stages, which may or may not have drawn numbers.
     seed_all(recipe.seed, accelerator_of(recipe.trainer))
     module = RankerModule(recipe, mllm, steps)
     table = parameter_table(module.mllm)
-    for line in table_lines(table) if first else ():
+    for line in table_lines(table) if processes.rank == 0 else ():
         log.info("%s", line)
     facts = {
         "data": data.tuning.manifest["files"],
@@ -169,14 +171,3 @@ def _finish(recipe: Recipe, trainer: L.Trainer, module: RankerModule, facts: dic
         log.info("training: done, %s; adapter%s in %s", figures, f" of {best.stem}" if best else "", folder)
         finish_tracking(trainer.loggers, folder)
     trainer.strategy.barrier()
-
-
-def _wait_for(path: Path, seconds: int = 24 * 3600) -> None:
-    """Waits until the first process has made the data."""
-    import time
-
-    end = time.monotonic() + seconds
-    while not path.exists():
-        if time.monotonic() > end:
-            raise UserError(f"{path}: the first process has not made it in {seconds} s")
-        time.sleep(0.5)

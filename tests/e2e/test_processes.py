@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,3 +182,35 @@ def test_processes_of_a_launcher_tune_and_rank_as_two_of_one_command(
     shutil.rmtree(tmp_path / "two" / "eval")
     run_command("eval.run", *asked, "trainer.devices=1")
     assert answers.read_bytes() == found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_where_a_process_is_killed_in_training_the_other_ends_soon_and_names_it(
+    killed: int, small, shared_cache, tmp_path: Path
+):
+    arguments = (
+        "recipe=ranker_lora", f"cache={shared_cache}", *small, "tracking.wandb=disabled", "trainer.accelerator=cpu",
+        "trainer.strategy=ddp", "optim.batch_size=2", "optim.epochs=1000", "optim.max_steps=-1", "out=run",
+        "trainer.validation_text=0",
+    )  # fmt: skip
+    processes = start(srun, tmp_path, "rar_train.fit", *arguments)
+    end = time.monotonic() + 600
+    while not list(tmp_path.glob("run/checkpoints/step-*.ckpt")) and time.monotonic() < end:
+        time.sleep(0.5)
+    processes[killed].kill()
+    said = processes[1 - killed].communicate(timeout=90)[1]
+    processes[killed].communicate()
+    assert processes[1 - killed].returncode == 2
+    assert f"error: process {killed} of 2 (number {processes[killed].pid} on" in said.splitlines()[-1]
+    assert "was killed or crashed" in said
+
+
+@pytest.mark.slow
+def test_where_the_first_process_has_no_data_the_others_do_not_wait(tmp_path: Path):
+    arguments = ("recipe=ranker_lora", "data.name=folder", "data.root=nowhere", "tracking.wandb=disabled", "out=run")
+    processes = start(srun, tmp_path, "rar_train.fit", *arguments, "trainer.accelerator=cpu", "trainer.strategy=ddp")
+    own, other = [process.communicate(timeout=300)[1].splitlines()[-1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2]
+    assert "nowhere" in own and "error: process 0 of 2" in other
+    assert own.removeprefix("error: ") in other

@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_prep import processes
 from data_prep.errors import UserError
 from data_prep.files import file_hash, read_json
+from data_prep.recipe import load_recipe
 from data_prep.settings import RankerArgs
 from rar_train.adapter import load_adapter
 from rar_train.backend import load_mllm
+from rar_train.projector import train_projector
+from rar_train.retriever import train_retriever
 from rar_train.train import claim_run_folder, train_ranker
 
 
@@ -153,6 +157,29 @@ def test_resume_false_never_empties_a_folder_that_is_no_run(tiny, tmp_path):
     with pytest.raises(UserError, match="holds files, but no run; choose another folder"):
         claim_run_folder(tiny(tmp_path, "trainer.resume=false"))
     assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("launcher", [{"RANK": "1", "LOCAL_RANK": "0", "GROUP_RANK": "1"}, {"SLURM_PROCID": "1"}])
+@pytest.mark.parametrize(
+    ("train", "task"),
+    [(train_ranker, "ranker_lora"), (train_retriever, "retriever_clip"), (train_projector, "mllm_lite")],
+)
+def test_a_launchers_second_process_waits_for_the_first_and_claims_nothing(
+    train, task, launcher, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(processes, "_START", 0)
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text("seed: 7\n")
+    places = (f"out={run}", f"cache={tmp_path / 'cache'}", "trainer.resume=false", "trainer.accelerator=cpu")
+    recipe = load_recipe([f"recipe={task}", *places, "trainer.strategy=ddp", "trainer.devices=2"])
+    with pytest.raises(UserError, match="process 0 of 2 has not started"):
+        train(recipe)
+    assert (run / "recipe.yaml").read_text() == "seed: 7\n" and len(list(run.iterdir())) == 1
 
 
 def test_a_run_folder_may_be_moved(tiny, tmp_path):
