@@ -14,7 +14,7 @@ from collections.abc import Callable
 from data_prep.errors import Interrupted, UserError
 from data_prep.os_errors import words_of
 from data_prep.progress import watched
-from data_prep.ranks import is_first_process
+from data_prep.ranks import is_first_process, leave_slurm_alone
 
 
 def quiet_libraries() -> None:
@@ -97,6 +97,7 @@ def run_command(main: Callable[[list[str]], None], help_text: str, alone: bool =
         print("started several times by a launcher: the first process does the work, this one ends", file=sys.stderr)
         return 0
     quiet_libraries()
+    leave_slurm_alone()
     if "--debug" in sys.argv[1:]:
         main(arguments)
         return 0

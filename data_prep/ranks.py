@@ -29,6 +29,20 @@ def global_rank(devices: int) -> int:
     return int(told.get("NODE_RANK", 0)) * devices + int(told.get("LOCAL_RANK", 0))
 
 
+def started_by_srun() -> bool:
+    """Whether this is one of srun's tasks, rather than a command in a SLURM job's batch script or shell."""
+    return "SLURM_STEP_ID" in os.environ
+
+
+def leave_slurm_alone() -> None:
+    """In a batch script or shell of a SLURM job, lets Lightning start its processes itself.
+
+    SLURM's variables are there too, and Lightning would take each of the job's tasks for a process that is running.
+    """
+    if "SLURM_NTASKS" in os.environ and not started_by_srun():
+        os.environ["SLURM_JOB_NAME"] = "interactive"  # how Lightning is asked to
+
+
 def local_rank() -> int:
     """This process's number among those of its machine."""
     return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)

@@ -5,14 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from data_prep.devices import accelerator_of
-from data_prep.settings import TrainerArgs, check
+from data_prep.errors import UserError
+from data_prep.ranks import started_by_srun
+from data_prep.settings import TrainerArgs
+
+
+class StraightIO(TorchCheckpointIO):
+    """Writes a checkpoint where it belongs; Lightning's own writes it into the temporary folder and copies it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Path, storage_options: None = None) -> None:
+        """Writes a file and has it on the disk when it returns."""
+        with open(path, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _deepspeed(args: TrainerArgs, kind: str) -> Strategy:
@@ -59,42 +74,36 @@ def _cpu_deepspeed(settings: dict) -> Strategy:
     return CpuDeepSpeedStrategy(process_group_backend="gloo", **settings)
 
 
-def _check_slurm(args: TrainerArgs) -> None:
-    """Checks that a SLURM job's tasks are the recipe's processes, for which Lightning takes them and waits.
-
-    Raises:
-        UserError: They are others, or srun did not start this command.
-    """
-    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+def _check_slurm(nodes: int, processes: int) -> None:
+    """Makes sure that a SLURM job of several tasks starts as many processes as the recipe asks for."""
+    if "SLURM_JOB_ID" not in os.environ or {"TORCHELASTIC_RUN_ID", "NODE_RANK"} & os.environ.keys():
         return
-    processes = args.devices * args.num_nodes
-    tasks, a_node = os.environ["SLURM_NTASKS"], os.environ.get("SLURM_NTASKS_PER_NODE", "1" if processes == 1 else None)
-    by_srun = "SLURM_STEP_ID" in os.environ
-    check(
-        by_srun and (tasks, a_node) == (str(processes), str(args.devices)),
-        f"trainer.devices={args.devices} trainer.num_nodes={args.num_nodes}: this SLURM job has other tasks "
-        f"(SLURM_NTASKS={tasks}, SLURM_NTASKS_PER_NODE={a_node}){'' if by_srun else ', and srun did not start this'}; "
-        f"start the command with srun --nodes={args.num_nodes} --ntasks-per-node={args.devices}, or name the job "
-        "interactive (--job-name=interactive) to have it start its processes itself",
-    )
+    asked = f"trainer.devices x trainer.num_nodes is {processes}"
+    if not started_by_srun() and nodes > 1:
+        raise UserError(f"{asked}, but the command was not started by srun, which starts one task for each of them")
+    shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # that is what Lightning goes by
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS", "1")
+    if started_by_srun() and not shell and int(tasks) != processes:
+        raise UserError(f"srun started {tasks} tasks, but {asked}; make them equal (srun --ntasks {processes})")
 
 
 def strategy_of(args: TrainerArgs) -> Strategy:
     """Builds the recipe's strategy.
 
     Raises:
-        UserError: The command runs in a SLURM job whose tasks are not the recipe's processes.
+        UserError: SLURM started another number of processes.
     """
     kind = accelerator_of(args)
     processes = args.devices * args.num_nodes
-    if args.strategy != "auto" or processes > 1:
-        _check_slurm(args)
+    _check_slurm(args.num_nodes, processes)
     if args.strategy.startswith("deepspeed"):
         return _deepspeed(args, kind)
     if args.strategy == "ddp" or processes > 1:
         # Some LoRA weights take no part where an objective is off.
-        return DDPStrategy(find_unused_parameters=True, process_group_backend="gloo" if kind == "cpu" else "nccl")
-    return SingleDeviceStrategy(torch.device(kind, 0) if kind == "cuda" else torch.device("cpu"))
+        backend = "gloo" if kind == "cpu" else "nccl"
+        return DDPStrategy(find_unused_parameters=True, process_group_backend=backend, checkpoint_io=StraightIO())
+    device = torch.device(kind, 0) if kind == "cuda" else torch.device("cpu")
+    return SingleDeviceStrategy(device, checkpoint_io=StraightIO())
 
 
 def seed_all(seed: int, kind: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 
 from data_prep.devices import accelerator_of, own_gpu
 from data_prep.errors import UserError
-from data_prep.ranks import is_first_process
+from data_prep.ranks import is_first_process, leave_slurm_alone
 from data_prep.recipe import load_recipe
 from data_prep.settings import TrainerArgs
 from rar_train.optimizer import adamw
@@ -156,6 +157,45 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(environment, gpus, own, 
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert own_gpu() == own
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "8"}
+
+
+@pytest.fixture
+def in_slurm(monkeypatch):
+    """Plays a SLURM job of eight tasks; what is set is undone."""
+
+    def play(**more: str) -> None:
+        for name in ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "TORCHELASTIC_RUN_ID", "NODE_RANK"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in (SLURM | more).items():
+            monkeypatch.setenv(name, value)
+
+    return play
+
+
+def test_in_a_batch_script_lightning_starts_the_processes_itself(in_slurm):
+    in_slurm()
+    leave_slurm_alone()
+    assert not SLURMEnvironment.detect()
+    for devices in (1, 2):
+        strategy_of(TrainerArgs(accelerator="cpu", devices=devices))
+    with pytest.raises(UserError, match=r"trainer.devices x trainer.num_nodes is 2, but .* not started by srun"):
+        strategy_of(TrainerArgs(accelerator="cpu", num_nodes=2))
+    in_slurm(TORCHELASTIC_RUN_ID="tuning")  # torchrun starts them
+    strategy_of(TrainerArgs(accelerator="cpu", num_nodes=2))
+
+
+def test_srun_starts_as_many_tasks_as_there_are_devices(in_slurm):
+    in_slurm(SLURM_STEP_ID="0")
+    leave_slurm_alone()
+    assert SLURMEnvironment.detect()
+    strategy_of(TrainerArgs(accelerator="cpu", devices=4, num_nodes=2))
+    with pytest.raises(UserError, match=r"srun started 8 tasks, but .* is 1; make them equal \(srun --ntasks 1\)"):
+        strategy_of(TrainerArgs(accelerator="cpu"))
+    in_slurm(SLURM_STEP_ID="0", SLURM_STEP_NUM_TASKS="1")  # srun --ntasks 1 in a job of eight
+    strategy_of(TrainerArgs(accelerator="cpu"))
 
 
 @without_gpu
