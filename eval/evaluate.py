@@ -24,6 +24,7 @@ from eval.page import write_page
 from eval.tasks import settings_of, spread
 from eval.tracking import track_evaluation
 from eval.unknown import Refusal
+from rar_train.wandb_mode import wandb_mode
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
     write_json(out / "pictures.json", pictures)
     write_results(out, results, FILES)
     log.info("wrote %s, predictions.jsonl and %s", out / "results.json", write_page(out).name)
-    if recipe.tracking.wandb != "disabled":
+    if wandb_mode(recipe.tracking) != "disabled":
         with open(out / "predictions.jsonl", encoding="utf-8") as lines:
             evaluated = Evaluated(out.name, results, cases_of(lines), pictures)
         track_evaluation(recipe, run.folder, evaluated)

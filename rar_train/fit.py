@@ -15,12 +15,14 @@ import sys
 from data_prep.command import run_command
 from data_prep.recipe import load_recipe, recipe_yaml
 from data_prep.settings import Recipe
+from rar_train.wandb_mode import check_tracking
 
 
 def fit(recipe: Recipe) -> None:
     """Runs the recipe's task."""
     tasks = {"ranker": _ranker, "retriever": _retriever, "projector": _projector}
     tasks |= {"nano_clip": _nano_clip, "nano_mllm": _nano_mllm}
+    check_tracking(recipe.tracking)
     tasks[recipe.task](recipe)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import netrc
 import os
 import platform
 import shutil
@@ -19,6 +18,7 @@ from packaging.specifiers import SpecifierSet
 
 from data_prep.settings import Recipe, TrackingArgs
 from rar_train.checks import Finding, made
+from rar_train.wandb_mode import has_key, wandb_mode
 
 _PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 _NAMED = ("torch", "transformers", "peft", "lightning", "deepspeed", "open_clip_torch", "faiss-cpu")
@@ -178,19 +178,11 @@ def _place(key: str, place: Path) -> Finding:
 
 def check_wandb(args: TrackingArgs) -> list[Finding]:
     """Whether the tracker has what its mode needs."""
-    mode = os.environ.get("WANDB_MODE", args.wandb)
-    said = mode if mode == args.wandb else f"{mode}, by WANDB_MODE"
+    mode = wandb_mode(args)
+    said = mode if mode == args.wandb else f"{mode}, by WANDB_MODE or WANDB_DISABLED"
     if mode != "online":
         return [Finding("wandb", "ok", f"{said}: no account is needed")]
-    if os.environ.get("WANDB_API_KEY") or _kept_key():
+    if has_key():
         return [Finding("wandb", "ok", "online: a key is there; whether it is valid was not asked")]
     advice = "run wandb login, or set tracking.wandb=offline"
     return [Finding("wandb", "failure", "online, but there is no key (WANDB_API_KEY or ~/.netrc)", advice)]
-
-
-def _kept_key() -> bool:
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].rstrip("/")
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

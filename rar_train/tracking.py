@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from data_prep.files import write_text
 from data_prep.settings import Recipe
 from rar_train.validation import Ranked
+from rar_train.wandb_mode import wandb_mode
 
 if TYPE_CHECKING:
     import wandb
@@ -33,9 +35,14 @@ _DATA_DIR = os.environ.get("WANDB_DATA_DIR")
 def run_id(folder: Path) -> str:
     """The tracker's run id, made once and kept in the run's folder, so that a resumed run goes on."""
     kept = folder / "wandb_id.txt"
-    if not kept.exists():
-        write_text(kept, secrets.token_hex(4))
-    return kept.read_text().strip()
+    found = kept.read_bytes().decode(errors="replace").strip() if kept.exists() else ""
+    if re.fullmatch("[0-9a-f]{8}", found):
+        return found
+    if found:
+        log.warning("tracking: %s is damaged; the run goes on under another id", kept)
+    made = secrets.token_hex(4)
+    write_text(kept, made)
+    return made
 
 
 def wandb_settings(recipe: Recipe, folder: Path, job: str) -> dict:
@@ -53,8 +60,8 @@ def wandb_settings(recipe: Recipe, folder: Path, job: str) -> dict:
 
     args = recipe.tracking
     os.environ["WANDB_DATA_DIR"] = _DATA_DIR or str((folder / "wandb" / "data").resolve())
-    wandb.setup(wandb.Settings(quiet=True, show_info=False, show_warnings=args.wandb == "online"))
-    about = {"project": args.project, "entity": args.entity, "mode": args.wandb}
+    wandb.setup(wandb.Settings(quiet=True, show_info=False, show_warnings=wandb_mode(args) == "online"))
+    about = {"project": args.project, "entity": args.entity, "mode": wandb_mode(args)}
     return about | {"group": run_id(folder), "job_type": job}
 
 
@@ -78,7 +85,7 @@ def loggers_of(recipe: Recipe, start_step: int, facts: dict | None = None) -> li
     loggers: list[Logger] = [CSVLogger(out, name="log", version=f"from-step-{start_step:06d}")]
     if recipe.tracking.tensorboard:
         loggers.append(TensorBoardLogger(out, name="tensorboard", version="", default_hp_metric=False))
-    if recipe.tracking.wandb != "disabled":
+    if wandb_mode(recipe.tracking) != "disabled":
         loggers.append(
             WandbLogger(
                 name=out.name,

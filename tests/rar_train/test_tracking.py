@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from rar_train.monitor import table_lines
@@ -37,6 +39,19 @@ def test_the_run_id_is_made_once_and_kept_in_the_folder(tmp_path):
     first = run_id(tmp_path / "a")
     assert first and run_id(tmp_path / "a") == first
     assert run_id(tmp_path / "b") != first
+
+
+@pytest.mark.parametrize("kept", [b"", b"abc", b"\xff\xfe\x00", b"0123456g"])
+def test_a_damaged_run_id_is_made_again(tmp_path, kept):
+    (tmp_path / "wandb_id.txt").write_bytes(kept)
+    assert re.fullmatch("[0-9a-f]{8}", run_id(tmp_path)) and run_id(tmp_path) == run_id(tmp_path)
+
+
+def test_switched_off_by_the_environment_nothing_of_wandb_is_written(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    (logger,) = loggers_of(tiny(tmp_path, "tracking.wandb=offline"), 0)
+    assert isinstance(logger, CSVLogger)
+    assert not (tmp_path / "wandb").exists() and not (tmp_path / "wandb_id.txt").exists()
 
 
 def test_offline_tracking_needs_no_account_and_goes_on_under_the_same_id(tiny, tmp_path):
