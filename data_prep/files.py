@@ -189,7 +189,7 @@ def locked(path: Path, seconds: float = 600) -> Iterator[None]:
         ) from None
 
 
-def _parts_left(folder: Path) -> Iterator[Path]:
+def parts_left(folder: Path) -> Iterator[Path]:
     """Half-written folders that runs of this machine left behind when they were killed."""
     for part in folder.parent.glob(f".{folder.name}.*.part"):
         host, number, _ = part.name.removesuffix(".part").removeprefix(f".{folder.name}.").rsplit("-", 2)
@@ -211,7 +211,7 @@ def write_folder(folder: Path) -> Iterator[Path]:
     makes it; what killed ones left is removed first. A ``folder`` that was there before is replaced.
     """
     before = folder.exists()
-    for left in _parts_left(folder):
+    for left in parts_left(folder):
         shutil.rmtree(left, ignore_errors=True)
     part = part_path(folder)
     part.mkdir(parents=True)

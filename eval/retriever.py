@@ -13,12 +13,12 @@ from rich.table import Table
 
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import Encoder, embed_images, load_encoder
-from data_prep.errors import UserError
 from data_prep.memories import memories_of
 from data_prep.results_file import write_results
 from data_prep.settings import Recipe
 from eval.intervals import bootstrap_interval
 from eval.metrics import hits_at
+from rar_train.run_folder import find_model
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +55,13 @@ def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
         classes and seeds. It is also written to ``RUN/eval/SPLIT-retriever/results.json``.
 
     Raises:
-        UserError: The run holds no model.
+        UserError: The run holds no model, or is damaged.
     """
-    if not (run / "model" / "manifest.json").is_file():
-        raise UserError(f"--ckpt {run}: no model at {run / 'model'}; let the training end")
+    model = find_model(run)
     split, k = recipe.eval.split, recipe.eval.k
     dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
     truths = [sample.label for sample in dataset.parts[split]]
-    tuned = replace(recipe.retriever, model=f"local-dir:{run / 'model'}", pretrained=None, tag=None)
+    tuned = replace(recipe.retriever, model=f"local-dir:{model}", pretrained=None, tag=None)
     rows, hits, firsts = [], defaultdict(list), defaultdict(list)
     for which, args in (("before", recipe.retriever), ("after", tuned)):
         encoder = load_encoder(args, replace(recipe.trainer, num_nodes=1))

@@ -31,7 +31,8 @@ from data_prep.command import run_command
 from data_prep.errors import UserError
 from data_prep.recipe import load_saved_recipe
 from data_prep.settings import MODES, Recipe
-from rar_train.run_folder import find_adapter
+from rar_train.run_folder import check_run, find_adapter
+from rar_train.wandb_mode import check_tracking
 
 # What a task evaluates with, as settings.
 TASKS = {"fewshot": ["eval.zero_shot=false"], "zeroshot": ["eval.shots=[]", "eval.zero_shot=true"]}
@@ -96,12 +97,14 @@ def _evaluate_retriever(recipe: Recipe, run: Path) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     settings = settings_from(args)
     if (args.ckpt / "recipe.yaml").is_file():
+        check_run(args.ckpt)
         recipe = load_saved_recipe(args.ckpt / "recipe.yaml", settings)
         if recipe.task == "retriever":
             _evaluate_retriever(recipe, args.ckpt)
             return
     adapter, folder = find_adapter(args.ckpt)
     recipe = load_saved_recipe(folder / "recipe.yaml", settings)
+    check_tracking(recipe.tracking)
 
     from eval.benchmarks import evaluate_several, recipes_of
     from eval.evaluate import Run, encoder_of, evaluate, out_of, read_checked

@@ -15,11 +15,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from data_prep.errors import UserError
-from data_prep.files import file_hash, read_json, write_folder, write_json
+from data_prep.files import file_hash, write_folder, write_json
+from data_prep.manifests import write_manifest
 from data_prep.prompts import NAMING, letters_prompt, list_prompt
 from data_prep.settings import LoraArgs, Recipe
 from rar_train.backend import Mllm
 from rar_train.families import Family
+from rar_train.run_folder import adapter_manifest
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +148,7 @@ def save_adapter(mllm: Mllm, folder: Path, recipe: Recipe, facts: dict) -> None:
                 "peft": peft.__version__,
             },
         }
-        write_json(part / "manifest.json", manifest | facts)
+        write_manifest(part, manifest | facts)
 
 
 def load_adapter(mllm: Mllm, folder: Path) -> Mllm:
@@ -162,16 +164,13 @@ def load_adapter(mllm: Mllm, folder: Path) -> Mllm:
     Raises:
         UserError: The adapter is missing, damaged, made for another base, or fits only in part.
     """
-    manifest = read_json(folder / "manifest.json")
+    manifest = adapter_manifest(folder)
     if manifest["base_model"] != mllm.id:
         raise UserError(
             f"{folder}: this adapter was trained on {manifest['ranker']} ({manifest['base_model']}), but {mllm.id} is "
             "loaded; set ranker.model to the base that it was trained on"
         )
     weights = folder / "adapter_model.safetensors"
-    if not weights.is_file() or not (folder / "adapter_config.json").is_file():
-        raise UserError(f"{folder}: holds no adapter_model.safetensors with adapter_config.json")
-    read_json(folder / "adapter_config.json")  # says where it is damaged; peft would not
     try:
         saved = load_file(weights)
     except (SafetensorError, OSError) as error:
@@ -186,7 +185,5 @@ def load_adapter(mllm: Mllm, folder: Path) -> Mllm:
             f"{weights}: does not match the model: {len(missing)} weights missing, {len(strange)} unknown, "
             f"{len(misshapen)} of another shape, such as {example}; nothing was loaded"
         )
-    if file_hash(weights) != manifest["adapter"]:
-        raise UserError(f"{weights}: its bytes are not those that the manifest names; it is damaged or was exchanged")
     peft.set_peft_model_state_dict(wrapped, saved)
     return Mllm(wrapped.eval(), mllm.processor, mllm.family, mllm.id)

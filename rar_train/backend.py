@@ -30,6 +30,7 @@ from data_prep.devices import own_gpu
 from data_prep.errors import UserError
 from data_prep.files import file_hash, fingerprint
 from data_prep.hub import settle_hub
+from data_prep.manifests import check_model_folder
 from data_prep.prompts import LETTERS, NAMING, letters_prompt
 from data_prep.settings import RankerArgs
 from rar_train.base_checks import check_tokens, refuse_adapter, settle_template
@@ -268,7 +269,9 @@ def load_mllm(args: RankerArgs) -> Mllm:
     """
     source = str(NANO_MLLM) if args.model == "nano-mllm" else args.model
     local = Path(source).is_dir()
-    if not local:
+    if local:
+        check_model_folder(Path(source))
+    else:
         settle_hub()
     refuse_adapter(args.model, source)
     try:

@@ -1,4 +1,4 @@
-"""Checkpoints: the trainer's state and the adapter beside it, whole or absent; the best one; stopping early."""
+"""What every training saves: a checkpoint after each validation, whole or absent; with adapters, the best one too."""
 
 from __future__ import annotations
 
@@ -14,25 +14,15 @@ from lightning.pytorch.callbacks import Callback
 from safetensors import SafetensorError
 
 from data_prep.errors import Interrupted, UserError
-from data_prep.files import write_json
+from data_prep.files import part_path, parts_left, write_json
 from data_prep.settings import Recipe
 from rar_train.adapter import save_adapter
+from rar_train.checkpoint_files import checkpoint_path, remove, tidy, write_note
 from rar_train.strategies import gathered
 
 log = logging.getLogger(__name__)
 
 KEPT = 2
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint in a run's ``checkpoints`` folder, or None."""
-    found = sorted(folder.glob("step-*.ckpt"))
-    return found[-1] if found else None
-
-
-def steps_done(checkpoint: Path | None) -> int:
-    """Optimiser steps before a checkpoint; 0 without one."""
-    return int(checkpoint.stem.split("-")[1]) if checkpoint else 0
 
 
 def fit_from(
@@ -51,19 +41,6 @@ def fit_from(
         ) from None
 
 
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """The checkpoint of a step."""
-    return folder / f"step-{step:08d}.ckpt"
-
-
-def remove(path: Path) -> None:
-    """Removes a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def validation_figures(trainer: L.Trainer) -> dict[str, float]:
     """What the last validation measured, by name without ``val/``."""
     found = trainer.callback_metrics.items()
@@ -71,29 +48,101 @@ def validation_figures(trainer: L.Trainer) -> dict[str, float]:
 
 
 @contextmanager
-def saving(what: Path, part: Path) -> Iterator[None]:
+def saving(what: Path, part: Path | None = None, kept: str = "the checkpoints before it stand") -> Iterator[None]:
     """Turns a write that fails into an error that says so, and takes away what it left.
 
+    Args:
+        what: The file or folder.
+        part: Its temporary name, where that is not taken away already.
+        kept: What is not lost, for the error.
+
     Raises:
-        UserError: The disk is full, or refuses.
+        UserError: The disk is full or refuses, or the folder is gone.
     """
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch's writer
-        remove(part)
+        if part is not None:
+            remove(part)
         reason = str(error).splitlines()[0]
+        there = next(folder for folder in what.absolute().parents if folder.is_dir())
+        free = f"{shutil.disk_usage(there).free / 1e9:.1f} GB are free"
+        advice = f"Make room ({free}), or allow writing to {there},"
+        if isinstance(error, FileNotFoundError):
+            advice = f"Of its path only {there} is left ({free}): put the folder back,"
         raise UserError(
-            f"{what}: could not be written ({reason}); the checkpoints before it stand. Make room "
-            f"({shutil.disk_usage(what.parent).free / 1e9:.1f} GB are free), and give the same command again to go on"
+            f"{what}: could not be written ({reason}); {kept}. {advice} and give the same command again to go on"
         ) from None
 
 
 class Checkpoints(Callback):
-    """Saves after every validation, keeps the last two and the best, and stops where nothing improves.
+    """Saves a checkpoint after every validation, and keeps the last two; see ``checkpoint_files`` for what it is.
 
-    A checkpoint is ``step-N.ckpt`` (a file, or DeepSpeed's folder) with ``step-N.adapter``, the
-    adapter in peft's format. Both are written under a temporary name and renamed. ``best.json`` in the run's folder
-    names the best step.
+    Args:
+        recipe: The run's recipe.
+
+    Attributes:
+        validation: What the last validation measured. Checkpoints hold it, so that a run that goes on from its last
+            step knows it too.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self.folder = Path(recipe.out) / "checkpoints"
+        self.validation: dict[str, float] = {}
+
+    def state_dict(self) -> dict:
+        """The last validation's figures, for the checkpoint."""
+        return {"validation": self.validation}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Goes back to a checkpoint's figures."""
+        self.validation = state["validation"]
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_) -> None:
+        """Counts the data position on."""
+        trainer.datamodule.position.batches += 1
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Notes the figures and saves."""
+        self.validation = validation_figures(trainer)
+        self.save(trainer, module, trainer.global_step)
+
+    @property
+    def kept(self) -> list[int]:
+        """Steps that are kept besides the last two."""
+        return []
+
+    def save_beside(self, trainer: L.Trainer, module: L.LightningModule, final: Path) -> list[Path]:
+        """Saves what belongs to a checkpoint beside it; all processes call it, and the first one writes."""
+        return []
+
+    def save(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
+        """Saves on all processes; the first one notes the checksums, renames and tidies up."""
+        final = checkpoint_path(self.folder, step)
+        part = trainer.strategy.broadcast(part_path(final))
+        with saving(final, part):
+            self.folder.mkdir(exist_ok=True)
+            for left in parts_left(final) if trainer.is_global_zero else ():
+                remove(left)
+            trainer.save_checkpoint(part)
+        trainer.strategy.barrier()
+        with saving(final, part):
+            beside = self.save_beside(trainer, module, final)
+            if trainer.is_global_zero:
+                needed = self.kept if self.recipe.trainer.adapter == "best" else []
+                write_note(final, part, beside, [one for one in needed if one != step])
+                if final.is_dir():
+                    remove(final)
+                os.replace(part, final)
+                tidy(self.folder, step, KEPT, self.kept)
+        trainer.strategy.barrier()
+
+
+class AdapterCheckpoints(Checkpoints):
+    """Also saves the adapter in peft's format, keeps the best checkpoint, and stops where nothing improves.
+
+    The adapter is ``step-N.adapter``; ``best.json`` in the run's folder names the best step.
 
     Args:
         recipe: The run's recipe.
@@ -101,8 +150,8 @@ class Checkpoints(Callback):
     """
 
     def __init__(self, recipe: Recipe, facts: dict):
-        self.recipe, self.facts = recipe, facts
-        self.folder = Path(recipe.out) / "checkpoints"
+        super().__init__(recipe)
+        self.facts = facts
         self.metric = f"val/{recipe.ranker.mode}"
         self.best_step, self.best_value, self.stale = -1, -1.0, 0
 
@@ -111,32 +160,34 @@ class Checkpoints(Callback):
         """The checkpoint that validated best, or None where none was validated."""
         return checkpoint_path(self.folder, self.best_step) if self.best_step >= 0 else None
 
+    @property
+    def kept(self) -> list[int]:
+        """The best step."""
+        return [self.best_step] if self.best_step >= 0 else []
+
     def state_dict(self) -> dict:
-        """The best so far, for the checkpoint."""
-        return {"best_step": self.best_step, "best_value": self.best_value, "stale": self.stale}
+        """The best so far too."""
+        best = {"best_step": self.best_step, "best_value": self.best_value, "stale": self.stale}
+        return super().state_dict() | best
 
     def load_state_dict(self, state: dict) -> None:
         """Goes back to a checkpoint's best."""
+        super().load_state_dict(state)
         self.best_step, self.best_value, self.stale = state["best_step"], state["best_value"], state["stale"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """A run that had stopped early stays stopped."""
         self._stop_if_stale(trainer)
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_) -> None:
-        """Counts the data position on."""
-        trainer.datamodule.position.batches += 1
-
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Notes whether this is the best step so far, saves it, and stops where it is time."""
-        step = trainer.global_step
         value = trainer.callback_metrics.get(self.metric)
         if value is not None:
             better = float(value) > self.best_value
             self.stale = 0 if better else self.stale + 1
             if better:
-                self.best_step, self.best_value = step, float(value)
-        self.save(trainer, module, step)
+                self.best_step, self.best_value = trainer.global_step, float(value)
+        super().on_validation_end(trainer, module)
         self._stop_if_stale(trainer)
 
     def _stop_if_stale(self, trainer: L.Trainer) -> None:
@@ -148,29 +199,18 @@ class Checkpoints(Callback):
             )  # fmt: skip
             trainer.should_stop = True
 
-    def save(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
-        """Saves on all processes; the first one renames and tidies up."""
-        final = checkpoint_path(self.folder, step)
-        part = self.folder / f".step-{step:08d}.ckpt.part"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with saving(final, part):
-            trainer.save_checkpoint(part)
-        trainer.strategy.barrier()
-        with gathered(module), saving(final.with_suffix(".adapter"), part):
+    def save_beside(self, trainer: L.Trainer, module: L.LightningModule, final: Path) -> list[Path]:
+        """Saves the adapter and names the best step."""
+        adapter = final.with_suffix(".adapter")
+        with gathered(module):
             if trainer.is_global_zero:
-                facts = self.facts | {"step": step, "validation": validation_figures(trainer)}
-                save_adapter(module.mllm, final.with_suffix(".adapter"), self.recipe, facts)
-        if trainer.is_global_zero:
-            remove(final)
-            os.replace(part, final)
-            if self.best_step >= 0:
-                note = {"step": self.best_step, "metric": self.metric, "value": self.best_value}
-                write_json(self.folder.parent / "best.json", note)
-            self._tidy()
-        trainer.strategy.barrier()
+                facts = self.facts | {"step": trainer.global_step, "validation": self.validation}
+                save_adapter(module.mllm, adapter, self.recipe, facts)
+                self.note_best()
+        return [adapter]
 
-    def _tidy(self) -> None:
-        for old in sorted(self.folder.glob("step-*.ckpt"))[:-KEPT]:
-            if old != self.best:
-                remove(old)
-                remove(old.with_suffix(".adapter"))
+    def note_best(self) -> None:
+        """Writes ``best.json``, where a step was validated."""
+        if self.best_step >= 0:
+            note = {"step": self.best_step, "metric": self.metric, "value": self.best_value}
+            write_json(self.folder.parent / "best.json", note)

@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_prep.errors import UserError
-from data_prep.files import read_json, write_json
+from data_prep.files import read_sealed, write_sealed
 from data_prep.held_out import read_mined, write_mined
 from data_prep.settings import Recipe
 from data_prep.shards import ShardedExamples
@@ -146,6 +146,15 @@ def _collate_stream(rows: list, limit: int, **how) -> RankingBatch:
     return batch
 
 
+def make_examples(recipe: Recipe) -> None:
+    """Runs the data stages on one process, and notes in the run's folder what they made and of which images."""
+    out = Path(recipe.out)
+    # Other machines wait for what this one makes, so it embeds on its own devices alone.
+    tuning, development = build(replace(recipe, trainer=replace(recipe.trainer, num_nodes=1)))
+    write_mined(out, read_mined(tuning))  # the run's own copy: evaluation refuses these images
+    write_sealed(out / "data.json", {"tuning": str(tuning), "development": str(development)})
+
+
 class RankingData(L.LightningDataModule):
     """Makes what is missing of a recipe's data, and loads it.
 
@@ -161,23 +170,16 @@ class RankingData(L.LightningDataModule):
         self.prepare_data_per_node = False
         self._prepared = False
 
-    @property
-    def _made(self) -> Path:
-        return Path(self.recipe.out) / "data.json"
-
     def prepare_data(self) -> None:
         """Runs the data stages on one process and notes what they made."""
         if self._prepared:
             return
         self._prepared = True
-        # Other machines wait for what this one makes, so it embeds on its own devices alone.
-        tuning, development = build(replace(self.recipe, trainer=replace(self.recipe.trainer, num_nodes=1)))
-        write_mined(Path(self.recipe.out), read_mined(tuning))  # the run's own copy: evaluation refuses these images
-        write_json(self._made, {"tuning": str(tuning), "development": str(development)})
+        make_examples(self.recipe)
 
     def setup(self, stage: str) -> None:
         """Opens the shards, checking their bytes."""
-        made = read_json(self._made)
+        made = read_sealed(Path(self.recipe.out) / "data.json")
         self.development = ShardedExamples(Path(made["development"]))
         self.lengths = None
         if self.recipe.mining.streaming:

@@ -2,7 +2,7 @@
 
 A tower that does not train gives the same features for the same pixels in every epoch, for every
 objective and in every run, and it is often half of a step. Kept are the last hidden state and the
-layers that the model reads, a file per image.
+layers that the model reads, a file per image, with a checksum.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from data_prep.encoder import state_hash
 from data_prep.errors import UserError
-from data_prep.files import fingerprint
+from data_prep.files import fingerprint, part_path
 from data_prep.settings import LoraArgs
 from rar_train.backend import Mllm
+from rar_train.checkpoint import saving
 
 log = logging.getLogger(__name__)
 
@@ -69,19 +70,37 @@ class FeatureCache:
         return BaseModelOutputWithPooling(last_hidden_state=joined["last"], hidden_states=tuple(states))
 
 
+def _checksum(features: dict[str, Tensor]) -> dict[str, str]:
+    """What a file's metadata says of its tensors."""
+    found = hashlib.sha256()
+    for key, value in sorted(features.items()):
+        found.update(f"{key} {value.dtype} {tuple(value.shape)} ".encode())
+        found.update(value.flatten().view(torch.uint8).numpy())
+    return {"sha256": found.hexdigest()}
+
+
 def _load(path: Path) -> dict[str, Tensor] | None:
     try:
-        return load_file(path) if path.exists() else None
-    except (SafetensorError, OSError):  # damaged: computed again
+        with safe_open(path, "pt") as file:
+            features = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            whole = file.metadata() == _checksum(features)
+    except FileNotFoundError:
         return None
+    except (SafetensorError, OSError):
+        whole = False
+    if not whole:
+        log.warning("vision features: %s is damaged; it is computed again", path)
+    return features if whole else None
 
 
 def _save(path: Path, features: dict[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
     # Copies: rows of one tensor share its memory, and a layer may be the last state itself.
-    save_file({key: value.detach().cpu().contiguous().clone() for key, value in features.items()}, part)
-    os.replace(part, path)
+    copies = {key: value.detach().cpu().contiguous().clone() for key, value in features.items()}
+    part = part_path(path)
+    with saving(path, part, "what was computed before is kept"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(copies, part, _checksum(copies))
+        os.replace(part, path)
 
 
 def cache_features(mllm: Mllm, cache: Path, lora: LoraArgs) -> FeatureCache:

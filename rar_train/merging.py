@@ -13,12 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from data_prep.errors import UserError
-from data_prep.files import read_json, write_folder, write_text
+from data_prep.files import write_folder, write_text
+from data_prep.manifests import write_manifest
 from data_prep.prompts import NAMING, letters_prompt
 from data_prep.settings import Recipe
 from rar_train.adapter import load_adapter
 from rar_train.backend import Mllm, load_mllm
+from rar_train.checkpoint import saving
 from rar_train.model_card import model_card
+from rar_train.run_folder import adapter_manifest
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,8 @@ TOLERANCE = 1e-3
 """The largest difference of two log-probabilities, in float32, at which a merge counts as exact."""
 ROUNDING = {"float32": TOLERANCE, "bfloat16": 0.5, "float16": 0.1}
 """The same after casting; what is beyond is no rounding of weights."""
+
+_KEPT = "the run is as it was"
 
 
 def log_probabilities(mllm: Mllm) -> Tensor:
@@ -83,18 +88,21 @@ def merged_model(recipe: Recipe, adapter: Path, dtype: str) -> tuple[Mllm, float
 def write_merged(recipe: Recipe, adapter: Path, run: Path, to: Path, dtype: str) -> None:
     """Writes the merged model with processor and card into a folder that is whole or absent."""
     plain, difference = merged_model(recipe, adapter, dtype)
-    with write_folder(to) as part:
+    manifest = adapter_manifest(adapter)
+    own_parts = plain.model.config.vision_config.model_type == "timm_tower"
+    card = model_card(recipe, manifest, run, dtype, difference, own_parts)
+    with saving(to, kept=_KEPT), write_folder(to) as part:
         plain.model.save_pretrained(part, safe_serialization=True)
         plain.processor.save_pretrained(part)
-        own_parts = plain.model.config.vision_config.model_type == "timm_tower"
-        card = model_card(recipe, read_json(adapter / "manifest.json"), run, dtype, difference, own_parts)
-        write_text(part / "README.md", card)
+        write_manifest(part, {"base_model": manifest["base_model"], "adapter": manifest["adapter"], "dtype": dtype})
+        write_text(part / "README.md", card)  # after the manifest, since whoever publishes it edits it
     log.info("export: %s, log-probabilities within %.2g of base and adapter, in %s", dtype, difference, to)
 
 
 def write_adapter(recipe: Recipe, adapter: Path, run: Path, to: Path) -> None:
     """Copies the adapter with a card."""
-    with write_folder(to) as part:
+    card = model_card(recipe, adapter_manifest(adapter), run)
+    with saving(to, kept=_KEPT), write_folder(to) as part:
         shutil.copytree(adapter, part, dirs_exist_ok=True)
-        write_text(part / "README.md", model_card(recipe, read_json(adapter / "manifest.json"), run))
+        write_text(part / "README.md", card)
     log.info("export: adapter in %s", to)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from data_prep.files import file_hash, write_json
+from data_prep.manifests import write_manifest
 from data_prep.settings import Recipe
 
 
@@ -25,6 +25,5 @@ def write_nano_manifest(folder: Path, recipe: Recipe, data_hash: str, measured: 
         "settings": asdict(recipe.nano),
         "data_hash": data_hash,
         "measured": measured,
-        "files": {path.name: file_hash(path) for path in sorted(folder.iterdir())},
     }
-    write_json(folder / "manifest.json", manifest)
+    write_manifest(folder, manifest)

@@ -23,11 +23,13 @@ from transformers import LlavaForConditionalGeneration
 
 from data_prep.base_corpus import BaseCorpus, base_corpus
 from data_prep.files import fingerprint, write_folder
+from data_prep.manifests import write_manifest
 from data_prep.settings import NanoArgs, Recipe
 from rar_train.nano_architecture import PIXELS, nano_config, nano_processor
 from rar_train.nano_conversations import Conversations, TextBatch
 from rar_train.nano_manifest import write_nano_manifest
 from rar_train.nano_tower import HELD_OUT, index_loader, nano_trainer, start_projector, tower_features, trained_tower
+from rar_train.run_folder import is_complete
 from rar_train.schedule import warmup_cosine
 
 log = logging.getLogger(__name__)
@@ -119,7 +121,7 @@ def trained_language(
     kept = Path(recipe.cache) / f"nano-language-{fingerprint([_VERSION, _tower_key(recipe, corpus), choices])}"
     L.seed_everything(args.seed + 1)
     module = LanguageModule(model, features, corpus, args)
-    if kept.exists():
+    if is_complete(kept):
         log.info("language: reusing %s", kept.name)
         load_model(model, kept / "model.safetensors")
         return module
@@ -129,6 +131,7 @@ def trained_language(
     nano_trainer(recipe, Path(recipe.out) / "language", args.language_steps).fit(module, loader)
     with write_folder(kept) as part:
         save_model(model, part / "model.safetensors")
+        write_manifest(part, {})
     return module
 
 

@@ -19,8 +19,10 @@ from transformers import LlavaForConditionalGeneration
 from data_prep.base_corpus import BaseCorpus
 from data_prep.blazon import DETAILS
 from data_prep.files import fingerprint, write_folder
+from data_prep.manifests import write_manifest
 from data_prep.settings import NanoArgs, Recipe
 from rar_train.monitor import progress_bar
+from rar_train.run_folder import is_complete
 from rar_train.schedule import warmup_cosine
 
 log = logging.getLogger(__name__)
@@ -114,7 +116,7 @@ def trained_tower(recipe: Recipe, model: LlavaForConditionalGeneration, corpus: 
     choices.append(model.config.vision_config.architecture_args)
     kept = Path(recipe.cache) / f"nano-tower-{fingerprint(choices)}"
     module = TowerModule(model.model.vision_tower, corpus, args)
-    if kept.exists():
+    if is_complete(kept):
         log.info("tower: reusing %s", kept.name)
         load_model(module, kept / "tower.safetensors")
     else:
@@ -124,6 +126,7 @@ def trained_tower(recipe: Recipe, model: LlavaForConditionalGeneration, corpus: 
         nano_trainer(recipe, Path(recipe.out) / "tower", args.tower_steps).fit(module, loader)
         with write_folder(kept) as part:
             save_model(module, part / "tower.safetensors")
+            write_manifest(part, {})
     return module
 
 

@@ -19,12 +19,14 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.devices import accelerator_of
-from data_prep.files import write_folder, write_json
+from data_prep.files import write_folder
+from data_prep.manifests import write_manifest
 from data_prep.processes import Processes, together
 from data_prep.prompts import NAMING
 from data_prep.settings import Recipe, check
 from rar_train.backend import Mllm, load_mllm
-from rar_train.checkpoint import fit_from, last_checkpoint, steps_done
+from rar_train.checkpoint import Checkpoints, fit_from, saving
+from rar_train.checkpoint_files import newest_whole, steps_done
 from rar_train.collate import naming_inputs, to_device
 from rar_train.features import cache_features
 from rar_train.name_llava import NameProjector
@@ -33,6 +35,7 @@ from rar_train.objectives import answer_loss
 from rar_train.projector_data import NamingData, projector_inputs
 from rar_train.projector_module import ProjectorTraining
 from rar_train.retriever import step_trainer
+from rar_train.run_folder import is_complete
 from rar_train.scoring import by_owner, name_scores
 from rar_train.strategies import seed_all
 from rar_train.train import claim_run_folder
@@ -119,7 +122,7 @@ def train_projector(recipe: Recipe) -> Path:
 def _train(recipe: Recipe, processes: Processes) -> Path:
     out = Path(recipe.out)
     processes.after_first("run's folder", lambda: claim_run_folder(recipe))
-    if (out / "model" / "manifest.json").exists():
+    if is_complete(out / "model"):
         log.info("training: %s is complete; reusing its model", out)
         return out / "model"
     mllm = load_mllm(recipe.ranker)
@@ -132,7 +135,7 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
     if recipe.trainer.feature_cache:
         cache_features(mllm, Path(recipe.cache), recipe.ranker.lora)
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("tuning", "development"))
-    checkpoint = last_checkpoint(out / "checkpoints")
+    checkpoint = newest_whole(out / "checkpoints")
     start = steps_done(checkpoint)
     seed_all(recipe.seed, accelerator_of(recipe.trainer))
     if isinstance(projector, NameProjector):
@@ -146,21 +149,26 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
             log.info("projector: starting it by regression on %d pictures", len(dataset.parts["tuning"]))
             start_projector(mllm, dataset, recipe.optim.batch_size)
     log.info("training: %d steps%s", data.steps, f", from {start}" * bool(start))
-    trainer = step_trainer(recipe, data.steps, start)
+    checkpoints = Checkpoints(recipe)
+    trainer = step_trainer(recipe, data.steps, start, checkpoints)
     fit_from(checkpoint, trainer, module, data)
-    figures = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+    figures = checkpoints.validation
     if trainer.is_global_zero:
         facts = {"base": mllm.id, "steps": trainer.global_step, "validation": figures}
         if isinstance(projector, NameProjector):
             facts["names"] = [dataset.names[label] for label in dataset.labels("tuning")]
-        _save(mllm, out / "model", facts)
+        with saving(out / "model"):
+            _save(mllm, out / "model", facts)
         log.info("training: done, last validation %s; use it with ranker.model=%s", figures, out / "model")
     trainer.strategy.barrier()
     return out / "model"
 
 
 def _save(mllm: Mllm, folder: Path, facts: dict) -> None:
+    tokenizer = mllm.processor.tokenizer
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_padding()  # or it saves how its last batch was padded
     with write_folder(folder) as part:
         mllm.base.save_pretrained(part)
         mllm.processor.save_pretrained(part)
-        write_json(part / "manifest.json", facts)
+        write_manifest(part, facts)

@@ -7,24 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from data_prep.datasets import read_dataset
 from data_prep.devices import accelerator_of
 from data_prep.encoder import Encoder, load_encoder
-from data_prep.files import write_folder, write_json
+from data_prep.files import write_folder
+from data_prep.manifests import write_manifest
 from data_prep.memories import prompted
 from data_prep.name_tokens import name_tokens
 from data_prep.open_clip_models import architecture
 from data_prep.processes import Processes, together
 from data_prep.settings import Recipe, check
-from rar_train.checkpoint import fit_from, last_checkpoint, steps_done
+from rar_train.checkpoint import Checkpoints, fit_from, saving
+from rar_train.checkpoint_files import newest_whole, steps_done
 from rar_train.monitor import progress_bar
 from rar_train.open_clip_folder import write_open_clip
 from rar_train.retriever_data import RetrieverData
 from rar_train.retriever_module import RetrieverModule, merged_model, prepare_model
 from rar_train.retriever_views import Features, Pixels, Projections
+from rar_train.run_folder import is_complete
 from rar_train.strategies import seed_all, strategy_of
 from rar_train.tracking import loggers_of
 from rar_train.train import claim_run_folder
@@ -49,12 +51,12 @@ def train_retriever(recipe: Recipe) -> Path:
 def _train(recipe: Recipe, processes: Processes) -> Path:
     out = Path(recipe.out)
     processes.after_first("run's folder", lambda: claim_run_folder(recipe))
-    if (out / "model" / "manifest.json").exists():
+    if is_complete(out / "model"):
         log.info("training: %s is complete; reusing its model", out)
         return out / "model"
     encoder = load_encoder(replace(recipe.retriever, dtype="float32"))
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("tuning", "development"))
-    checkpoint = last_checkpoint(out / "checkpoints")
+    checkpoint = newest_whole(out / "checkpoints")
     start = steps_done(checkpoint)
     tuning = recipe.retriever.tuning
     apart = tuning.towers == "projections"
@@ -70,29 +72,24 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
     module = RetrieverModule(recipe, model, data.name_ids(), steps)
     trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     log.info("training: %s trainable parameters, %d steps%s", f"{trainable:,}", steps, f", from {start}" * bool(start))
-    trainer = step_trainer(recipe, steps, start)
+    checkpoints = Checkpoints(recipe)
+    trainer = step_trainer(recipe, steps, start, checkpoints)
     fit_from(checkpoint, trainer, module, data)
-    figures = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+    figures = checkpoints.validation
     if trainer.is_global_zero:
         facts = {"base": encoder.id, "steps": trainer.global_step, "validation": figures}
         model = encoder.model if apart else merged_model(module.model, tuning)
-        save_open_clip(model, encoder, recipe, out / "model", facts)
+        with saving(out / "model"):
+            save_open_clip(model, encoder, recipe, out / "model", facts)
         log.info("training: done, last validation %s; use it with retriever.model=local-dir:%s", figures, out / "model")
     trainer.strategy.barrier()
     return out / "model"
 
 
-def step_trainer(recipe: Recipe, steps: int, start: int) -> L.Trainer:
+def step_trainer(recipe: Recipe, steps: int, start: int, checkpoints: Checkpoints) -> L.Trainer:
     """A Trainer of so many steps, with checkpoints, validations and logs as the recipe says."""
     args = recipe.trainer
     bar = progress_bar(args)
-    keep = ModelCheckpoint(
-        Path(recipe.out) / "checkpoints",
-        "step-{step:08d}",
-        auto_insert_metric_name=False,
-        every_n_train_steps=args.checkpoint_every,
-        save_on_train_epoch_end=False,
-    )
     return L.Trainer(
         strategy=strategy_of(args),
         accelerator=accelerator_of(args),
@@ -108,7 +105,8 @@ def step_trainer(recipe: Recipe, steps: int, start: int) -> L.Trainer:
         num_sanity_val_steps=0,
         log_every_n_steps=args.log_every,
         logger=loggers_of(recipe, start),
-        callbacks=[keep, *bar],
+        callbacks=[checkpoints, *bar],
+        enable_checkpointing=False,
         enable_progress_bar=bool(bar),
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -132,4 +130,4 @@ def save_open_clip(model: nn.Module, encoder: Encoder, recipe: Recipe, folder: P
     with write_folder(folder) as part:
         tokenizer = encoder.tokenize.tokenizer if isinstance(encoder.tokenize, HFTokenizer) else None
         write_open_clip(part, model, config, dict(model.visual.preprocess_cfg), tokenizer)
-        write_json(part / "manifest.json", {"retriever": recipe.retriever.model} | facts)
+        write_manifest(part, {"retriever": recipe.retriever.model} | facts)

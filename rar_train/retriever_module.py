@@ -9,6 +9,7 @@ import lightning as L
 import peft
 import torch
 import torch.nn.functional as F
+from peft.tuners.lora.layer import MultiheadAttention
 from torch import Tensor, nn
 
 from data_prep.settings import Recipe, TuningArgs
@@ -96,7 +97,7 @@ class RetrieverModule(L.LightningModule):
         steps: Optimiser steps in the whole run, for the schedule.
     """
 
-    # A checkpoint holds what is trained alone; the rest comes from its own files.
+    # A checkpoint holds what training changes; the rest comes from its own files.
     strict_loading = False
 
     def __init__(self, recipe: Recipe, model: nn.Module, names: Tensor, steps: int):
@@ -148,7 +149,10 @@ class RetrieverModule(L.LightningModule):
         return warmup_cosine(optimizer, optim.warmup, self.steps)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keeps the checkpoint at the size of what is trained."""
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
+        """Keeps the checkpoint at the size of what is trained, and of what changes with it."""
+        kept = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        # peft adds an attention's adapter to these weights and takes it off again in every pass, which rounds them.
+        for name, module in self.named_modules():
+            if isinstance(module, MultiheadAttention):
+                kept |= {f"{name}.base_layer.{weight}" for weight in ("in_proj_weight", "out_proj.base_layer.weight")}
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
+
+from tests.manifests import rewrite_manifest
 
 FIT = ("recipe=ranker_lora", "out=run", "cache=cache")
 
@@ -76,6 +77,7 @@ def test_a_half_matching_adapter_is_refused(fitted: Path, run_here):
     dropped = sorted(kept)[0]
     kept.pop(dropped)
     save_file(kept, weights)
+    rewrite_manifest(fitted / "adapter")
     done = run_here("eval.run", "--ckpt", "run", fails=True)
     assert done.returncode == 2
     assert "1 weights missing" in done.stderr
@@ -83,8 +85,7 @@ def test_a_half_matching_adapter_is_refused(fitted: Path, run_here):
 
 
 def test_an_adapter_of_another_base_is_refused(fitted: Path, run_here):
-    manifest = fitted / "adapter" / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"base_model": "llava-1.5-7b-hf-0123"}))
+    rewrite_manifest(fitted / "adapter", base_model="llava-1.5-7b-hf-0123")
     done = run_here("eval.run", "--ckpt", "run", fails=True)
     assert done.returncode == 2
     assert "llava-1.5-7b-hf-0123" in done.stderr

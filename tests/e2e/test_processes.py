@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.commands import command_line, environment
+from tests.damage import damage
 
 WHOLE, HALF = "trainer.precision=32-true", "trainer.precision=bf16-mixed"
 
@@ -22,13 +23,14 @@ def adapter(run: Path) -> dict[str, torch.Tensor]:
 
 
 def resume_from_step_2(run_command, folder: Path, arguments: tuple[str, ...]) -> None:
-    """Puts ``run`` back to its checkpoint of step 2 as ``resumed`` and trains on."""
+    """Takes ``run``'s adapter away and damages its last checkpoint as ``resumed``, and trains on from step 2."""
     shutil.copytree(folder / "run", folder / "resumed")
     shutil.rmtree(folder / "resumed" / "adapter")
-    for path in (folder / "resumed" / "checkpoints").glob("step-00000004.*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    last = folder / "resumed" / "checkpoints" / "step-00000004.ckpt"
+    file = last if last.is_file() else max(path for path in last.rglob("*") if path.is_file())
+    damage(file, "flipped" if file == last else "removed")
     done = run_command("rar_train.fit", *arguments, "out=resumed", gpu="trainer.accelerator=gpu" in arguments)
-    assert "from step 2" in done.stderr
+    assert f"{file.name}: {'damaged' if file == last else 'missing'}" in done.stderr and "from step 2" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from data_prep.held_out import write_mined
 from eval import answers
 from eval.average_precision import average_precision
 from eval.detection import main
+from rar_train.run_folder import note_file
 from tests.commands import environment
 from tests.data_prep.detection_files import write_v3det
 
@@ -154,6 +155,7 @@ def test_images_that_were_mined_are_refused(run, results, truth, tmp_path):
     shutil.copytree(run, leaky)
     picture = Path(results["annotations"]).parent / truth["images"][3]["file_name"]
     write_mined(leaky, [file_hash(picture)])
+    note_file(leaky, "mined.txt")
     with pytest.raises(UserError, match=rf"of armory-scenes-test were mined .*{picture.name}"):
         main(["--ckpt", str(leaky), *SIZES])
 

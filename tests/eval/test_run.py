@@ -19,7 +19,8 @@ from data_prep.held_out import read_mined, write_mined
 from data_prep.recipe import load_saved_recipe
 from data_prep.shields import render
 from eval.run import main
-from rar_train.run_folder import find_adapter
+from rar_train.run_folder import find_adapter, note_file
+from tests.manifests import rewrite_manifest
 
 SHIELDS = draw_classes("test", 8, 4, 0)
 ROW = {"task", "dataset", "shots", "seed", "method", "mode", "k", "n", "top1", "top5", "recall_at_k"}
@@ -376,8 +377,7 @@ def test_a_misspelt_setting_and_a_wrong_mode_are_refused(finished):
 
 def test_another_base_model_than_the_adapters_is_refused_before_anything_is_written(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
-    manifest = run / "adapter" / "manifest.json"
-    manifest.write_text(json.dumps(read_json(manifest) | {"base_model": "llava-1.5-7b-hf"}))
+    rewrite_manifest(run / "adapter", base_model="llava-1.5-7b-hf")
     few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0"]
     with pytest.raises(UserError, match=r"trained on nano-mllm \(llava-1\.5-7b-hf\), but llava-"):
         main(["--ckpt", str(run), *few])
@@ -389,6 +389,7 @@ def test_images_that_the_run_was_tuned_on_are_not_evaluated_or_counted(finished,
     recipe = load_saved_recipe(tmp_path / "run" / "recipe.yaml", [])
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("test",))
     write_mined(tmp_path / "run", read_mined(tmp_path / "run") | {dataset.parts["test"][3].digest})
+    note_file(tmp_path / "run", "mined.txt")
     with pytest.raises(UserError, match="1 of 16 images of test were mined for its training"):
         main(["--ckpt", str(tmp_path / "run")])
     few = ["eval.shots=[]", "eval.alone_images=0", "eval.leaks=allow"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from data_prep.prompts import NAMING
 from data_prep.settings import LoraArgs, RankerArgs
 from rar_train.adapter import add_lora, load_adapter, save_adapter
 from rar_train.backend import Mllm, load_mllm
+from tests.damage import KINDS, damage
+from tests.manifests import rewrite_manifest
 
 
 def logits_of(mllm: Mllm, image) -> torch.Tensor:
@@ -44,9 +47,7 @@ def saved(tiny, tmp_path) -> Path:
 def rewrite(folder: Path, weights: dict) -> None:
     """Puts other weights into an adapter's folder, as a consistent one would hold them."""
     save_file(weights, folder / "adapter_model.safetensors", {"format": "pt"})
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["adapter"] = file_hash(folder / "adapter_model.safetensors")
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    rewrite_manifest(folder, adapter=file_hash(folder / "adapter_model.safetensors"))
 
 
 @pytest.mark.parametrize("scope", ["language", "language+projector"])
@@ -126,33 +127,28 @@ def test_an_adapter_of_another_base_is_refused_and_both_are_named(saved, llava, 
     assert nano.id in str(caught.value) and llava.id in str(caught.value) and "ranker.model" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "manifest.json"])
-def test_a_missing_file_is_named(saved, nano, name):
-    (saved / name).unlink()
-    with pytest.raises(UserError, match=name):
+def test_an_adapter_of_another_trainer_is_named_as_one(saved, nano):
+    (saved / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"another program trained this adapter .* merge it into its base"):
         load_adapter(nano, saved)
 
 
-def test_truncated_weights_are_named(saved, nano):
-    weights = saved / "adapter_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:500])
-    with pytest.raises(UserError, match=r"adapter_model\.safetensors.*"):
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_damaged_file_is_named(saved, nano, name, kind):
+    damage(saved / name, kind)
+    with pytest.raises(UserError, match=rf"{re.escape(name)}: (missing|damaged)"):
         load_adapter(nano, saved)
 
 
-def test_a_damaged_configuration_is_named(saved):
-    (saved / "adapter_config.json").write_text('{"peft_type": "LO')
-    with pytest.raises(UserError, match=r"adapter_config\.json"):
-        load_adapter(load_mllm(RankerArgs()), saved)
-
-
-def test_weights_other_than_the_manifests_are_refused(saved):
-    weights = saved / "adapter_model.safetensors"
-    changed = bytearray(weights.read_bytes())
-    changed[-1] ^= 0x40
-    weights.write_bytes(changed)
-    with pytest.raises(UserError, match=r"adapter_model\.safetensors"):
-        load_adapter(load_mllm(RankerArgs()), saved)
+@pytest.mark.parametrize(("file", "key"), [("adapter_config.json", "lora_alpha"), ("manifest.json", "step")])
+def test_a_changed_digit_is_named(saved, nano, file, key):
+    path = saved / file
+    altered = json.loads(path.read_text())
+    altered[key] *= 8
+    path.write_text(json.dumps(altered, indent=1))
+    with pytest.raises(UserError, match=rf"{re.escape(file)}: damaged \(its checksum differs\)"):
+        load_adapter(nano, saved)
 
 
 def test_an_adapter_fits_the_same_base_in_a_folder_of_another_name(llava_folder, tiny, tmp_path):

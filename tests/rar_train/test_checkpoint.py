@@ -7,21 +7,14 @@ import shutil
 
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from safetensors import SafetensorError
 
 from data_prep.errors import UserError
 from data_prep.files import file_hash, read_json
-from rar_train.checkpoint import Checkpoints, last_checkpoint
+from rar_train.checkpoint import AdapterCheckpoints, Checkpoints, saving
+from rar_train.checkpoint_files import newest_whole
 from rar_train.train import train_ranker
-
-
-def test_the_last_checkpoint_is_the_newest_whole_one(tmp_path):
-    assert last_checkpoint(tmp_path / "nowhere") is None
-    assert last_checkpoint(tmp_path) is None
-    (tmp_path / "step-00000900.ckpt").touch()
-    (tmp_path / "step-00001000.ckpt").mkdir()  # DeepSpeed's are folders
-    (tmp_path / "step-00001000.adapter").mkdir()
-    (tmp_path / ".step-00001100.ckpt.part").touch()  # a kill left it
-    assert last_checkpoint(tmp_path) == tmp_path / "step-00001000.ckpt"
 
 
 def test_the_last_two_checkpoints_and_the_best_are_kept_each_with_its_adapter(tiny, tmp_path):
@@ -29,7 +22,9 @@ def test_the_last_two_checkpoints_and_the_best_are_kept_each_with_its_adapter(ti
     best = read_json(out / "best.json")
     assert best["metric"] == "val/likelihood" and 0 <= best["value"] <= 1
     names = {path.name for path in (out / "checkpoints").iterdir()}
-    assert names == {f"step-0000000{step}.{kind}" for step in {3, 4, best["step"]} for kind in ("ckpt", "adapter")}
+    assert names == {
+        f"step-0000000{step}.{kind}" for step in {3, 4, best["step"]} for kind in ("ckpt", "adapter", "json")
+    }
 
 
 def test_a_checkpoint_knows_its_step_and_data_position_and_holds_lora_weights_alone(finished):
@@ -47,8 +42,8 @@ def test_a_checkpoints_adapter_is_usable_alone_and_the_last_is_the_runs(finished
     assert early["adapter"] != last["adapter"] == read_json(finished / "adapter" / "manifest.json")["adapter"]
 
 
-def checkpoints_of(tiny, tmp_path, *changes: str) -> Checkpoints:
-    return Checkpoints(tiny(tmp_path / "run", *changes), {})
+def checkpoints_of(tiny, tmp_path, *changes: str) -> AdapterCheckpoints:
+    return AdapterCheckpoints(tiny(tmp_path / "run", *changes), {})
 
 
 class Stage:
@@ -56,6 +51,7 @@ class Stage:
 
     is_global_zero, should_stop, global_step = True, False, 0
     callback_metrics: dict = {}
+    strategy = SingleDeviceStrategy(torch.device("cpu"))
 
 
 def test_the_best_step_is_the_first_of_the_highest_accuracy_and_patience_counts_from_it(tiny, tmp_path, monkeypatch):
@@ -80,11 +76,11 @@ def test_early_stopping_leaves_the_best_adapter_and_stays_stopped_when_resumed(t
     recipe = tiny(tmp_path / "run", *settings)
     out = train_ranker(recipe)
     assert read_json(out / "adapter" / "manifest.json")["step"] == read_json(out / "best.json")["step"] == 1
-    assert last_checkpoint(out / "checkpoints").stem == "step-00000002"
+    assert newest_whole(out / "checkpoints").stem == "step-00000002"
     whole = file_hash(out / "adapter" / "adapter_model.safetensors")
     shutil.rmtree(out / "adapter")
     train_ranker(recipe)
-    assert last_checkpoint(out / "checkpoints").stem == "step-00000002"
+    assert newest_whole(out / "checkpoints").stem == "step-00000002"
     assert file_hash(out / "adapter" / "adapter_model.safetensors") == whole
 
 
@@ -94,6 +90,31 @@ def test_a_manifest_says_base_versions_recipe_prompts_data_and_what_validation_m
     assert manifest["recipe"]["optim"]["batch_size"] == 4 and "out" not in manifest["recipe"]
     assert "NAME" in manifest["prompts"]["letters"]
     assert {"loss", "letters", "likelihood", "generate"} <= set(manifest["validation"])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            FileNotFoundError(2, "No such file"),
+            r"Of its path only .*run is left .* put the folder back, and",
+        ),
+        (OSError(28, "No space left"), r"Make room \(.* GB are free\), or allow writing to .*run, and give the same"),
+        (SafetensorError("I/O error: Read-only file system"), r"\(I/O error: Read-only .*allow writing to .*run, and"),
+    ],
+)
+def test_what_cannot_be_written_is_named_with_what_to_do(tmp_path, error, said):
+    (tmp_path / "run").mkdir()
+    refused = pytest.raises(UserError, match=rf"step-1\.ckpt: could not be written .*{said}")
+    with refused, saving(tmp_path / "run" / "checkpoints" / "step-1.ckpt"):
+        raise error
+
+
+def test_a_run_folder_that_was_taken_away_is_not_made_again(tiny, tmp_path):
+    kept = Checkpoints(tiny(tmp_path / "gone"))
+    with pytest.raises(UserError, match=r"put the folder back"):
+        kept.save(Stage(), None, 1)
+    assert not (tmp_path / "gone").exists()
 
 
 def test_a_disk_that_refuses_a_checkpoint_is_an_error_and_the_one_before_it_stands(tiny, tmp_path, monkeypatch):
@@ -115,7 +136,7 @@ def test_a_disk_that_refuses_a_checkpoint_is_an_error_and_the_one_before_it_stan
         train_ranker(recipe)
     monkeypatch.undo()
     left = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
-    assert last_checkpoint(tmp_path / "run" / "checkpoints").stem == "step-00000002"
+    assert newest_whole(tmp_path / "run" / "checkpoints").stem == "step-00000002"
     assert not any(name.endswith(".part") for name in left)
     assert train_ranker(recipe) == tmp_path / "run"
     assert file_hash(tmp_path / "run" / "adapter" / "adapter_model.safetensors") == whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from rar_train.backend import load_mllm
 from rar_train.export import main
 from rar_train.merging import check_same, log_probabilities
 from tests.commands import environment
+from tests.damage import KINDS, damage
 
 
 @pytest.fixture
@@ -80,6 +82,27 @@ def test_a_merge_that_says_something_else_is_refused(run, monkeypatch):
     with pytest.raises(UserError, match=r"differ by .* nothing was written"):
         main(["--ckpt", str(run), "--merge"])
     assert not (run / "merged").exists()
+
+
+def test_a_disk_that_refuses_a_merged_model_is_named(run):
+    sizes = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, sizes[1]))  # as a full disk answers
+    try:
+        with pytest.raises(UserError, match=r"merged: could not be written .*; the run is as it was. Make room"):
+            main(["--ckpt", str(run), "--merge"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, sizes)
+    assert {path.name for path in run.iterdir()} == {"adapter", "recipe.yaml"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_to_a_merged_model_is_named_where_it_is_used(run, kind):
+    main(["--ckpt", str(run), "--merge"])
+    (run / "merged" / "README.md").write_text("as its publisher wants it")
+    assert load_mllm(RankerArgs(model=str(run / "merged"))).id
+    damage(run / "merged" / "tokenizer.json", kind)
+    with pytest.raises(UserError, match=r"tokenizer\.json: (missing|damaged)"):
+        load_mllm(RankerArgs(model=str(run / "merged")))
 
 
 def test_not_a_number_is_no_match():

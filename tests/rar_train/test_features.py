@@ -12,6 +12,7 @@ from data_prep.prompts import NAMING
 from data_prep.settings import LoraArgs, RankerArgs
 from rar_train.backend import load_mllm
 from rar_train.features import cache_features
+from tests.damage import KINDS, damage
 from tests.rar_train.tiny_families import save_tiny
 
 FIXED = ("llava", "llava_next", "llava_onevision", "internvl", "gemma3", "paligemma")
@@ -39,14 +40,16 @@ def test_logits_are_the_same_and_no_picture_is_computed_twice(kind, pictures, tm
     assert kept.computed == 0
 
 
-def test_a_damaged_file_is_computed_again(nano, pictures, tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_file_is_computed_again(kind, pictures, tmp_path, caplog):
     mllm = load_mllm(RankerArgs())
     kept = cache_features(mllm, tmp_path, LoraArgs())
     expected = logits_of(mllm, pictures[:1])
     (path,) = Path(kept.folder).rglob("*.safetensors")
-    path.write_bytes(path.read_bytes()[:100])
+    damage(path, kind)
     torch.testing.assert_close(logits_of(mllm, pictures[:1]), expected)
     assert kept.computed == 2
+    assert (f"{path} is damaged" in caplog.text) == (kind != "removed")
 
 
 def test_a_tower_that_trains_or_takes_any_size_is_refused(tmp_path):

@@ -31,6 +31,8 @@ from rar_train.nano_tower import (
     tower_features,
     trained_tower,
 )
+from rar_train.run_folder import is_complete
+from tests.damage import damage
 
 ROWS = np.arange(12)
 
@@ -210,7 +212,7 @@ def recipe(request, nano_cache, tmp_path) -> Recipe:
     return load_recipe([*settings.split(), f"out={tmp_path / 'run'}"])
 
 
-def test_the_stages_of_training_leave_a_model_that_loads_and_its_measurements(recipe, pictures, monkeypatch):
+def test_the_stages_of_training_leave_a_model_that_loads_and_its_measurements(recipe, pictures, monkeypatch, caplog):
     for module in ("nano_mllm", "nano_tower"):  # to measure on fewer pictures
         monkeypatch.setattr(f"rar_train.{module}.HELD_OUT", 100)
     folder = train_nano_mllm(recipe)
@@ -227,3 +229,7 @@ def test_the_stages_of_training_leave_a_model_that_loads_and_its_measurements(re
     trained_tower(recipe, other, base_corpus(Path(recipe.cache), 2, PIXELS, 0))
     kept, loaded = other.model.vision_tower.state_dict(), mllm.model.model.vision_tower.state_dict()
     assert all(torch.equal(kept[name], loaded[name]) for name in loaded)
+    (weights,) = Path(recipe.cache).glob("nano-tower-*/tower.safetensors")
+    damage(weights, "flipped")
+    trained_tower(recipe, other, base_corpus(Path(recipe.cache), 2, PIXELS, 0))
+    assert "tower.safetensors: damaged" in caplog.text and is_complete(weights.parent)

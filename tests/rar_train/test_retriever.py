@@ -12,6 +12,8 @@ from data_prep.errors import UserError
 from data_prep.recipe import load_recipe
 from data_prep.settings import RetrieverArgs
 from rar_train.retriever import train_retriever
+from rar_train.run_folder import find_model
+from tests.damage import KINDS, contents, damage
 
 SETTINGS = (
     "recipe=retriever_clip",
@@ -50,12 +52,42 @@ def test_it_tunes_resumes_and_loads_as_a_model(place, rank):
     assert any(name.startswith("visual.") for name in changed)
     assert all(name.startswith("visual.") or name == "logit_scale" for name in changed), "the other tower moved"
     assert load_encoder(RetrieverArgs(model=f"local-dir:{tuned}")).model.state_dict().keys() == base.keys()
+    expected = contents(tuned)
     shutil.rmtree(tuned)
-    assert [path.name for path in (tuned.parent / "checkpoints").iterdir()] == ["step-00000003.ckpt"]
-    again = weights(tune(place, f"run-{rank}", f"retriever.tuning.lora_rank={rank}", "retriever.tuning.towers=image"))
-    # peft adds an attention's adapter to its weights and takes it off again in every pass, which rounds.
-    most = 1e-4 if rank else 0
-    assert max((again[name] - value).abs().max().item() for name, value in whole.items()) <= most
+    names = {path.name for path in (tuned.parent / "checkpoints").iterdir()}
+    assert names == {"step-00000003.ckpt", "step-00000003.json"}
+    again = tune(place, f"run-{rank}", f"retriever.tuning.lora_rank={rank}", "retriever.tuning.towers=image")
+    assert contents(again) == expected  # its manifest too, with what the last validation measured
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_to_a_model_is_named_where_it_is_used_and_its_command_makes_it_again(place, kind):
+    tuned = tune(place, "used", "optim.max_steps=1")
+    expected = contents(tuned)
+    damage(tuned / "open_clip_model.safetensors", kind)
+    with pytest.raises(UserError, match=r"open_clip_model\.safetensors: (damaged|missing).*; give the command"):
+        load_encoder(RetrieverArgs(model=f"local-dir:{tuned}"))
+    with pytest.raises(UserError, match=r"open_clip_model\.safetensors: (damaged|missing).*; give the command"):
+        find_model(tuned.parent)
+    assert contents(tune(place, "used", "optim.max_steps=1")) == expected
+
+
+def test_a_checkpoint_is_written_where_it_belongs(place, tmp_path, monkeypatch):
+    """The temporary folder may be small, or another disk's, from where a file is copied and can be cut."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("shutil.move", None)
+    tune(place, "straight")
+
+
+def test_without_its_last_checkpoint_a_run_goes_on_from_the_one_before(place, caplog):
+    settings = ("trainer.checkpoint_every=2", "retriever.tuning.towers=image")
+    tuned = tune(place, "before", *settings)
+    expected = contents(tuned)
+    shutil.rmtree(tuned)
+    damage(tuned.parent / "checkpoints" / "step-00000004.ckpt", "flipped")
+    assert contents(tune(place, "before", *settings)) == expected
+    assert "step-00000004.ckpt: damaged" in caplog.text and "goes on from step-00000002.ckpt" in caplog.text
 
 
 def test_what_cannot_be_done_is_said(place):

@@ -1,0 +1,16 @@
+"""Manifests as they would be of other contents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_prep.files import read_json
+from data_prep.manifests import MANIFEST, write_manifest
+
+
+def rewrite_manifest(folder: Path, **facts) -> None:
+    """Writes a folder's manifest with other facts, and with the checksums that its files have now."""
+    kept = read_json(folder / MANIFEST)
+    del kept["checksum"]
+    (folder / MANIFEST).unlink()
+    write_manifest(folder, kept | facts)

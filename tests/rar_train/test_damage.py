@@ -1,0 +1,128 @@
+"""Whatever happens to a file of a run, it is named, and the same command leads back to the same result."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import UserError
+from data_prep.files import read_sealed
+from data_prep.settings import Recipe
+from rar_train.run_folder import find_adapter
+from rar_train.train import claim_run_folder, train_ranker
+from tests.damage import KINDS, contents, damage
+from tests.manifests import rewrite_manifest
+
+RESULT = ("adapter/*", "recipe.yaml", "mined.txt", "best.json", "run.json")
+
+CHECKPOINT = (
+    "ckpt",
+    "json",
+    "adapter/adapter_model.safetensors",
+    "adapter/adapter_config.json",
+    "adapter/manifest.json",
+)
+IN_TRAINING = (
+    *(f"checkpoints/step-0000000{step}.{file}" for step in (2, 4) for file in CHECKPOINT),
+    "data.json", "mined.txt", "best.json", "recipe.yaml", "run.json",
+)  # fmt: skip
+AFTERWARDS = (
+    "adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter/manifest.json", "recipe.yaml",
+    "mined.txt", "run.json",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["last", pytest.param("best", marks=pytest.mark.slow)])
+def whole(request, tiny: Callable[..., Recipe], tmp_path_factory) -> tuple[Path, Callable[[Path], Recipe]]:
+    """A finished run, and the recipe of its like in another folder."""
+
+    def recipe(out: Path) -> Recipe:
+        return tiny(out, f"trainer.adapter={request.param}", "ranker.lora.dropout=0.1")
+
+    return train_ranker(recipe(tmp_path_factory.mktemp("whole") / "run")), recipe
+
+
+@pytest.fixture
+def run(whole, tmp_path) -> tuple[Path, Recipe, dict[str, bytes]]:
+    """The test's own copy of it, its recipe, and what its command is to leave."""
+    folder, recipe = shutil.copytree(whole[0], tmp_path / "run"), whole[1](tmp_path / "run")
+    claim_run_folder(recipe)
+    return folder, recipe, contents(folder, *RESULT)
+
+
+def some(states: list) -> list:
+    """All states, most of which only the slow tests go through."""
+    quick = {0, len(states) // 2, len(states) - 1}
+    return [
+        state if place in quick else pytest.param(*state, marks=pytest.mark.slow) for place, state in enumerate(states)
+    ]
+
+
+@pytest.mark.parametrize(("file", "kind"), some([(file, kind) for file in IN_TRAINING for kind in KINDS]))
+def test_damaged_in_training_a_run_ends_in_the_same_bytes(run, file, kind):
+    run, recipe, expected = run
+    shutil.rmtree(run / "adapter")
+    damage(run / file, kind)
+    train_ranker(recipe)
+    assert contents(run, *RESULT) == expected
+    find_adapter(run)
+
+
+def test_with_all_checkpoints_damaged_it_begins_again_and_ends_in_the_same_bytes(run, caplog):
+    run, recipe, expected = run
+    shutil.rmtree(run / "adapter")
+    for kind, checkpoint in zip(KINDS, (run / "checkpoints").glob("step-*.ckpt"), strict=False):
+        damage(checkpoint, kind)
+    train_ranker(recipe)
+    assert "goes on from the beginning" in caplog.text
+    assert contents(run, *RESULT) == expected
+
+
+@pytest.mark.parametrize(("file", "kind"), some([(file, kind) for file in AFTERWARDS for kind in KINDS]))
+def test_damaged_afterwards_it_is_named_where_it_is_used_and_its_command_makes_it_again(run, caplog, file, kind):
+    run, recipe, expected = run
+    damage(run / file, kind)
+    if (file, kind) == ("run.json", "removed"):
+        find_adapter(run)
+        assert "run.json: missing" in caplog.text
+    else:
+        with pytest.raises(UserError) as caught:
+            find_adapter(run)
+        assert file in str(caught.value) or Path(file).parent.name in str(caught.value)
+        assert "command of rar_train.fit" in str(caught.value)
+    train_ranker(recipe)
+    find_adapter(run)
+    assert contents(run, *RESULT) == expected
+
+
+def test_a_changed_setting_in_a_saved_recipe_is_named_with_both_values(run):
+    run = run[0]
+    saved = run / "recipe.yaml"
+    saved.write_text(saved.read_text().replace("  k: 5", "  k: 4"))
+    with pytest.raises(UserError, match=r"recipe\.yaml: damaged or edited since training \(.*k: 5 -> 4"):
+        find_adapter(run)
+
+
+def test_a_run_may_be_moved_with_its_cache(run):
+    run = run[0].rename(run[0].with_name("elsewhere"))
+    saved = run / "recipe.yaml"
+    saved.write_text(saved.read_text().replace("\ncache: ", "\ncache: /moved"))
+    assert find_adapter(run) == (run / "adapter", run)
+
+
+def test_mined_images_are_not_made_again_from_other_data(run):
+    run, recipe, _ = run
+    rewrite_manifest(run / "adapter", data={"examples-000000.tar": "of another training"})
+    damage(run / "mined.txt", "removed")
+    with pytest.raises(UserError, match=r"mined\.txt: missing or damaged, and .* is not what the run was trained on"):
+        train_ranker(recipe)
+    assert not (run / "mined.txt").exists()
+    with pytest.raises(UserError, match=r"mined\.txt: missing"):
+        find_adapter(run)
+
+
+def test_run_json_holds_no_place(run):
+    assert not {"out", "cache"} & read_sealed(run[0] / "run.json")["recipe"].keys()
