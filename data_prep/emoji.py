@@ -24,10 +24,11 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from data_prep.command import run_command
-from data_prep.datasets.kept import contents_of, seal
+from data_prep.datasets.kept import seal
 from data_prep.emoji_packages import ART, COLUMNS, METADATA, Art, Emoji, codes_by_name, read_art, read_classes, tarball
 from data_prep.errors import UserError
 from data_prep.files import read_json, write_folder, write_json
+from data_prep.manifests import hashes_of
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def render_all(classes: list[Emoji], arts: list[Art], out: Path, size: int) -> d
         facts = {"size": size, "version": _VERSION, "packages": [METADATA, *(art.package for art in arts)]}
         facts |= {"classes": len(classes), "pictures": dict(drawn), "left_out": dict(left_out)}
         write_json(part / "manifest.json", facts)
-        contents = contents_of(part)
+        contents = hashes_of(part)
         listed = [path for _, _, path in jobs if path in contents]  # in the order in which they are read
         seal(part, {path: contents[path] for path in listed} | contents)
     return facts

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from data_prep.errors import UserError
-from data_prep.files import file_hash, fingerprint, read_json, write_json
+from data_prep.files import file_hash, read_json, read_manifest, write_manifest
 
 MANIFEST = "manifest.json"
-_OWN = "checksum"
 
 
 def hashes_of(path: Path, name: str = "") -> dict[str, str]:
@@ -35,22 +33,21 @@ def damage(folder: Path, hashes: dict[str, str]) -> str | None:
     return None
 
 
-def write_manifest(folder: Path, facts: dict) -> None:
+def seal_folder(folder: Path, facts: dict) -> None:
     """Writes the manifest of a folder whose other files are there.
 
     Args:
         folder: The folder.
-        facts: What the manifest says beside ``files`` and its own ``checksum``; JSON-able.
+        facts: What the manifest says beside ``files`` and its own checksum; JSON-able.
     """
-    manifest = json.loads(json.dumps(facts | {"files": hashes_of(folder)}))
-    write_json(folder / MANIFEST, manifest | {_OWN: fingerprint(manifest)})
+    write_manifest(folder / MANIFEST, facts | {"files": hashes_of(folder)})
 
 
-def read_manifest(folder: Path, remedy: str) -> dict:
+def read_sealed_folder(folder: Path, remedy: str) -> dict:
     """Reads a folder's manifest and checks it and the files that it names.
 
     Args:
-        folder: What ``write_manifest`` completed.
+        folder: What ``seal_folder`` completed.
         remedy: What to do about a damaged or missing file, for the error.
 
     Raises:
@@ -59,10 +56,7 @@ def read_manifest(folder: Path, remedy: str) -> dict:
     path = folder / MANIFEST
     if not path.is_file():
         raise UserError(f"{path}: missing; {remedy}")
-    manifest = read_json(path, remedy)
-    own = manifest.pop(_OWN, None) if isinstance(manifest, dict) else None
-    if own != fingerprint(manifest):
-        raise UserError(f"{path}: damaged (its checksum differs); {remedy}")
+    manifest = read_manifest(path, remedy)
     found = damage(folder, manifest["files"])
     if found:
         raise UserError(f"{found}; {remedy}")
@@ -75,9 +69,9 @@ def check_model_folder(folder: Path) -> None:
     Raises:
         UserError: A file is missing or damaged.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        return  # nothing is read from it
-    if isinstance(manifest, dict) and {_OWN, "files"} <= manifest.keys():
-        read_manifest(folder, "give the command that made this folder again, or fetch the folder again")
+    path, remedy = folder / MANIFEST, "give the command that made this folder again, or fetch the folder again"
+    if not path.is_file():
+        return
+    manifest = read_json(path, f"{remedy}; remove the file if another program wrote it")
+    if isinstance(manifest, dict) and {"sha256", "files"} <= manifest.keys():
+        read_sealed_folder(folder, remedy)

@@ -11,16 +11,14 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from data_prep.errors import UserError
-from data_prep.files import file_hash, read_sealed
 from data_prep.hub import settle_hub
+from data_prep.manifests import check_model_folder
 from data_prep.settings import RetrieverArgs
 
 log = logging.getLogger(__name__)
 
 NANO_CLIP = Path(__file__).resolve().parent / "assets" / "nano-clip"
 LOCAL, HUB = "local-dir:", "hf-hub:"
-CHECKSUMS = "checksums.json"
-"""SHA-256 by file in a folder that this project wrote."""
 _PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 
 
@@ -149,20 +147,6 @@ def _own_text_tower(name: str) -> dict:
     return {"text_cfg": text | {"hf_model_name": str(folder), "hf_model_pretrained": False}}
 
 
-def _check_files(name: str) -> None:
-    """Compares a folder's files with their checksums, where ``write_open_clip`` wrote some."""
-    folder = Path(name.removeprefix(LOCAL))
-    if not name.startswith(LOCAL) or not (folder / CHECKSUMS).is_file():
-        return
-    remedy = (
-        "copy the folder again from where it was made; a tuned retriever is made again from its last checkpoint when "
-        "its model folder is deleted and the tuning is run again"
-    )
-    for file, expected in read_sealed(folder / CHECKSUMS, remedy).items():
-        if not (folder / file).is_file() or file_hash(folder / file) != expected:
-            raise UserError(f"{folder / file}: missing or damaged (its checksum differs); {remedy}")
-
-
 def load_open_clip(args: RetrieverArgs) -> tuple[nn.Module, Callable, Callable, Callable[[list[str]], Tensor]]:
     """Loads a model with weights; never with random ones.
 
@@ -177,7 +161,8 @@ def load_open_clip(args: RetrieverArgs) -> tuple[nn.Module, Callable, Callable, 
 
     check_named(args)
     name, trained = open_clip_name(args), trained_with(args)
-    _check_files(name)
+    if name.startswith(LOCAL):
+        check_model_folder(Path(name.removeprefix(LOCAL)))
     if not name.startswith(LOCAL) and not Path(args.pretrained or "").is_file():
         settle_hub()
     try:

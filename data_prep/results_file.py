@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep.errors import UserError
-from data_prep.files import file_hash, fingerprint, read_json, write_json
+from data_prep.files import file_hash, read_json, read_manifest, write_manifest
 
 RESULTS = "results.json"
 _AGAIN = "run the command that wrote it again; the answers that are there are not asked for again"
@@ -22,17 +21,13 @@ def write_results(folder: Path, results: dict[str, Any], files: Sequence[str] = 
         results: The content.
         files: Names of files in the folder, which ``read_results`` will check.
     """
-    named = results | {"files": {name: file_hash(folder / name) for name in files}}
-    written = json.loads(json.dumps(named))  # keys and tuples as they will be read
-    write_json(folder / RESULTS, written | {"checksum": fingerprint(written)})
+    write_manifest(folder / RESULTS, results | {"files": {name: file_hash(folder / name) for name in files}})
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = read_json(path, _AGAIN)
-    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
-        raise UserError(f"{path}: damaged (it has no checksums); {_AGAIN}")
-    if found.pop("checksum", None) != fingerprint(found):
-        raise UserError(f"{path}: damaged (its checksum differs); {_AGAIN}")
+    found = read_manifest(path, _AGAIN)
+    if not isinstance(found.get("files"), dict):
+        raise UserError(f"{path}: damaged (it names no files); {_AGAIN}")
     return found
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from data_prep.errors import UserError
 from data_prep.files import file_hash, write_folder, write_json
-from data_prep.manifests import write_manifest
+from data_prep.manifests import seal_folder
 from data_prep.prompts import NAMING, letters_prompt, list_prompt
 from data_prep.settings import LoraArgs, Recipe
 from rar_train.backend import Mllm
@@ -148,7 +148,7 @@ def save_adapter(mllm: Mllm, folder: Path, recipe: Recipe, facts: dict) -> None:
                 "peft": peft.__version__,
             },
         }
-        write_manifest(part, manifest | facts)
+        seal_folder(part, manifest | facts)
 
 
 def load_adapter(mllm: Mllm, folder: Path) -> Mllm:

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
 from data_prep.files import write_folder
-from data_prep.manifests import write_manifest
+from data_prep.manifests import seal_folder
 from rar_train.lite_tower import ARCHITECTURE, MEAN, STD, lite0_weights, package_folder
 from rar_train.open_clip_folder import write_open_clip
 
@@ -70,4 +70,4 @@ def make_lite_clip(out: Path, pixels: int = 160, width: int = 512) -> None:
         for projection in (model.visual.head.proj, model.text.proj):
             nn.init.orthogonal_(projection.weight)
         write_open_clip(part, model, config, preprocess, AutoTokenizer.from_pretrained(source))
-        write_manifest(part, {"image": ARCHITECTURE, "text": "all-MiniLM-L6-v2", "pixels": pixels})
+        seal_folder(part, {"image": ARCHITECTURE, "text": "all-MiniLM-L6-v2", "pixels": pixels})

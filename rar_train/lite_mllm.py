@@ -23,7 +23,7 @@ from transformers import (
 
 from data_prep.errors import UserError
 from data_prep.files import write_folder
-from data_prep.manifests import write_manifest
+from data_prep.manifests import seal_folder
 from rar_train.lite_tower import ARCHITECTURE, MEAN, STD, lite0_weights, package_folder
 from rar_train.name_llava import NameLlava, NameLlavaConfig
 from rar_train.timm_tower import TimmTowerConfig
@@ -135,4 +135,4 @@ def make_lite_mllm(out: Path, pixels: int = 160, stage: int = 4, tokens: int = 8
         model.save_pretrained(part)
         processor.save_pretrained(part)
         facts = {"vision": ARCHITECTURE, "language": weights.stem, "pixels": pixels}
-        write_manifest(part, facts | {"stage": stage, "tokens": tokens})
+        seal_folder(part, facts | {"stage": stage, "tokens": tokens})

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data_prep.errors import UserError
 from data_prep.files import write_folder, write_text
-from data_prep.manifests import write_manifest
+from data_prep.manifests import seal_folder
 from data_prep.prompts import NAMING, letters_prompt
 from data_prep.settings import Recipe
 from rar_train.adapter import load_adapter
@@ -94,7 +94,7 @@ def write_merged(recipe: Recipe, adapter: Path, run: Path, to: Path, dtype: str)
     with saving(to, kept=_KEPT), write_folder(to) as part:
         plain.model.save_pretrained(part, safe_serialization=True)
         plain.processor.save_pretrained(part)
-        write_manifest(part, {"base_model": manifest["base_model"], "adapter": manifest["adapter"], "dtype": dtype})
+        seal_folder(part, {"base_model": manifest["base_model"], "adapter": manifest["adapter"], "dtype": dtype})
         write_text(part / "README.md", card)  # after the manifest, since whoever publishes it edits it
     log.info("export: %s, log-probabilities within %.2g of base and adapter, in %s", dtype, difference, to)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from data_prep.manifests import write_manifest
+from data_prep.manifests import seal_folder
 from data_prep.settings import Recipe
 
 
@@ -26,4 +26,4 @@ def write_nano_manifest(folder: Path, recipe: Recipe, data_hash: str, measured: 
         "data_hash": data_hash,
         "measured": measured,
     }
-    write_manifest(folder, manifest)
+    seal_folder(folder, manifest)

@@ -23,7 +23,7 @@ from transformers import LlavaForConditionalGeneration
 
 from data_prep.base_corpus import BaseCorpus, base_corpus
 from data_prep.files import fingerprint, write_folder
-from data_prep.manifests import write_manifest
+from data_prep.manifests import seal_folder
 from data_prep.settings import NanoArgs, Recipe
 from rar_train.nano_architecture import PIXELS, nano_config, nano_processor
 from rar_train.nano_conversations import Conversations, TextBatch
@@ -131,7 +131,7 @@ def trained_language(
     nano_trainer(recipe, Path(recipe.out) / "language", args.language_steps).fit(module, loader)
     with write_folder(kept) as part:
         save_model(model, part / "model.safetensors")
-        write_manifest(part, {})
+        seal_folder(part, {})
     return module
 
 

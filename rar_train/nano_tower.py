@@ -19,7 +19,7 @@ from transformers import LlavaForConditionalGeneration
 from data_prep.base_corpus import BaseCorpus
 from data_prep.blazon import DETAILS
 from data_prep.files import fingerprint, write_folder
-from data_prep.manifests import write_manifest
+from data_prep.manifests import seal_folder
 from data_prep.settings import NanoArgs, Recipe
 from rar_train.monitor import progress_bar
 from rar_train.run_folder import is_complete
@@ -126,7 +126,7 @@ def trained_tower(recipe: Recipe, model: LlavaForConditionalGeneration, corpus: 
         nano_trainer(recipe, Path(recipe.out) / "tower", args.tower_steps).fit(module, loader)
         with write_folder(kept) as part:
             save_model(module, part / "tower.safetensors")
-            write_manifest(part, {})
+            seal_folder(part, {})
     return module
 
 

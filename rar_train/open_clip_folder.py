@@ -11,14 +11,11 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from data_prep.files import file_hash, write_sealed
-from data_prep.open_clip_models import CHECKSUMS
-
 
 def write_open_clip(
     folder: Path, model: nn.Module, config: dict, preprocess: dict, tokenizer: PreTrainedTokenizerBase | None
 ) -> None:
-    """Writes weights, configuration and tokenizer, and their checksums, which are compared when the folder is loaded.
+    """Writes weights, configuration and tokenizer.
 
     Args:
         folder: Where to; it exists and holds nothing but what belongs to the model.
@@ -36,4 +33,3 @@ def write_open_clip(
         tokenizer.save_pretrained(folder)
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
-    write_sealed(folder / CHECKSUMS, {path.name: file_hash(path) for path in sorted(folder.iterdir())})

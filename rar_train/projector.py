@@ -20,7 +20,7 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.devices import accelerator_of
 from data_prep.files import write_folder
-from data_prep.manifests import write_manifest
+from data_prep.manifests import seal_folder
 from data_prep.processes import Processes, together
 from data_prep.prompts import NAMING
 from data_prep.settings import Recipe, check
@@ -171,4 +171,4 @@ def _save(mllm: Mllm, folder: Path, facts: dict) -> None:
     with write_folder(folder) as part:
         mllm.base.save_pretrained(part)
         mllm.processor.save_pretrained(part)
-        write_manifest(part, facts)
+        seal_folder(part, facts)

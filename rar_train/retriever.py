@@ -13,7 +13,7 @@ from data_prep.datasets import read_dataset
 from data_prep.devices import accelerator_of
 from data_prep.encoder import Encoder, load_encoder
 from data_prep.files import write_folder
-from data_prep.manifests import write_manifest
+from data_prep.manifests import seal_folder
 from data_prep.memories import prompted
 from data_prep.name_tokens import name_tokens
 from data_prep.open_clip_models import architecture
@@ -130,4 +130,4 @@ def save_open_clip(model: nn.Module, encoder: Encoder, recipe: Recipe, folder: P
     with write_folder(folder) as part:
         tokenizer = encoder.tokenize.tokenizer if isinstance(encoder.tokenize, HFTokenizer) else None
         write_open_clip(part, model, config, dict(model.visual.preprocess_cfg), tokenizer)
-        write_manifest(part, {"retriever": recipe.retriever.model} | facts)
+        seal_folder(part, {"retriever": recipe.retriever.model} | facts)

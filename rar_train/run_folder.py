@@ -13,7 +13,7 @@ from typing import Any
 
 from data_prep.errors import UserError
 from data_prep.files import file_hash, read_sealed, write_sealed
-from data_prep.manifests import MANIFEST, damage, read_manifest
+from data_prep.manifests import MANIFEST, damage, read_sealed_folder
 from data_prep.recipe_values import read_values
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def adapter_manifest(adapter: Path) -> dict:
             f"ranker.model; if rar_train.fit did, {AGAIN}"
         )
     whole = f"--ckpt {adapter.parent.parent} for the run's adapter, or another checkpoint"
-    return read_manifest(adapter, f"give {whole}" if adapter.suffix == ".adapter" else AGAIN)
+    return read_sealed_folder(adapter, f"give {whole}" if adapter.suffix == ".adapter" else AGAIN)
 
 
 def is_complete(result: Path) -> bool:
@@ -134,7 +134,7 @@ def is_complete(result: Path) -> bool:
     if not result.exists():
         return False
     try:
-        read_manifest(result, "it is made again")
+        read_sealed_folder(result, "it is made again")
     except UserError as error:
         log.warning("training: %s", error)
         return False
@@ -150,7 +150,7 @@ def find_model(run: Path) -> Path:
     if not (run / "model").is_dir():
         raise UserError(f"--ckpt {run}: no model at {run / 'model'}; let the training end")
     check_run(run)
-    read_manifest(run / "model", AGAIN)
+    read_sealed_folder(run / "model", AGAIN)
     return run / "model"
 
 

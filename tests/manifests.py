@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_prep.files import read_json
-from data_prep.manifests import MANIFEST, write_manifest
+from data_prep.manifests import MANIFEST, seal_folder
 
 
 def rewrite_manifest(folder: Path, **facts) -> None:
     """Writes a folder's manifest with other facts, and with the checksums that its files have now."""
     kept = read_json(folder / MANIFEST)
-    del kept["checksum"]
+    del kept["sha256"]
     (folder / MANIFEST).unlink()
-    write_manifest(folder, kept | facts)
+    seal_folder(folder, kept | facts)

@@ -11,9 +11,10 @@ import numpy as np
 
 from data_prep.blazon import SPLITS, Blazon, draw_classes
 from data_prep.datasets.dataset import Dataset, digests, key_of
-from data_prep.datasets.kept import confirm, contents_of, seal
+from data_prep.datasets.kept import confirm, seal
 from data_prep.errors import UserError
 from data_prep.files import fingerprint, write_folder
+from data_prep.manifests import hashes_of
 from data_prep.pools import worker_pool
 from data_prep.progress import bar
 from data_prep.records import Sample
@@ -70,7 +71,7 @@ def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
                 job.result()
         with open(part / "classes.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("number", "name"), *((n, b.name) for n, b in enumerate(blazons))])
-        seal(part, contents_of(part))
+        seal(part, hashes_of(part))
     return folder
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.blazon import SPLITS, Blazon, draw_classes
-from data_prep.datasets.kept import confirm, contents_of, seal
+from data_prep.datasets.kept import confirm, seal
 from data_prep.files import fingerprint, write_folder, write_json
+from data_prep.manifests import hashes_of
 from data_prep.pools import worker_pool
 from data_prep.progress import bar
 from data_prep.scenes import draw_scene
@@ -93,7 +94,7 @@ def draw_scenes(data: DataArgs, args: SceneArgs, split: str, cache: Path) -> Pat
             boxes = [job.result() for job in bar("drawing scenes", jobs)]
         names = [blazon.name for blazon in blazons]
         write_json(part / "annotations.json", _annotations(scenes, boxes, names, frequencies, args.size))
-        seal(part, contents_of(part))
+        seal(part, hashes_of(part))
     return folder
 
 

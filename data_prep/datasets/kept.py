@@ -12,12 +12,6 @@ CONTENTS = "contents.json"
 _TEXTS = (".csv", ".json", ".md")
 
 
-def contents_of(folder: Path) -> dict[str, str]:
-    """SHA-256 by relative path of every file below a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
-
-
 def seal(folder: Path, contents: dict[str, str]) -> None:
     """Notes what a folder holds: SHA-256 by relative path."""
     write_sealed(folder / CONTENTS, contents)

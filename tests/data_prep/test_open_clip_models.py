@@ -13,6 +13,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from data_prep.encoder import NANO_CLIP, load_encoder
 from data_prep.errors import UserError
+from data_prep.manifests import seal_folder
 from data_prep.open_clip_models import architecture, load_open_clip, trained_with
 from data_prep.recipe import load_recipe
 from data_prep.settings import RetrieverArgs
@@ -168,13 +169,14 @@ def test_a_saved_folder_keeps_activation_and_preprocessing_and_notices_damage(ti
     folder = tmp_path / "model"
     folder.mkdir()
     write_open_clip(folder, model, architecture(args, model), dict(model.visual.preprocess_cfg), None)
+    seal_folder(folder, {})
     local = RetrieverArgs(model=f"local-dir:{folder}")
     again, augment, preprocess, _ = load_open_clip(local)
     assert is_quick(again)
     assert [in_words(augment), in_words(preprocess)] == transforms(open_clip.get_pretrained_cfg("ViT-B-16", "openai"))
-    for name in ("open_clip_model.safetensors", "open_clip_config.json", "checksums.json"):
+    for name in ("open_clip_model.safetensors", "open_clip_config.json", "manifest.json"):
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
-        with pytest.raises(UserError, match=r"model/.*(damaged|not readable as JSON).*copy the folder again"):
+        with pytest.raises(UserError, match=r"model/.*(damaged|not readable as JSON).*fetch the folder again"):
             load_open_clip(local)
         (folder / name).write_bytes(whole)

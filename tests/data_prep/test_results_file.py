@@ -25,7 +25,7 @@ values = st.recursive(
 @settings(max_examples=40, deadline=None)
 def test_what_is_written_is_read(tmp_path_factory, results):
     folder = tmp_path_factory.mktemp("results")
-    results = {key: value for key, value in results.items() if key not in ("files", "checksum")}
+    results = {key: value for key, value in results.items() if key not in ("files", "sha256")}
     write_results(folder, results)
     assert read_results(folder) == results
 
@@ -51,7 +51,7 @@ def test_a_changed_or_missing_file_and_changed_results_are_named_with_what_to_ru
         read_results(folder, ["lines.jsonl"])
 
 
-@pytest.mark.parametrize("text", ['{"top1": 0.25}', "[]", '{"top1": 0.2', '{"files": {}, "checksum": "0"}'])
+@pytest.mark.parametrize("text", ['{"top1": 0.25}', "[]", '{"top1": 0.2', '{"files": {}, "sha256": "0"}'])
 def test_results_without_their_checksum_are_refused(folder, text):
     (folder / RESULTS).write_text(text)
     with pytest.raises(UserError, match=r"results\.json: .*; run the command that wrote it again"):

@@ -18,6 +18,7 @@ from data_prep.prompts import NAMING
 from data_prep.recipe import load_recipe
 from data_prep.settings import RankerArgs
 from rar_train.backend import load_mllm
+from rar_train.datamodule import Place
 from rar_train.name_projector import MapData
 from rar_train.projector import train_projector
 from rar_train.projector_data import projector_inputs, shown
@@ -97,7 +98,7 @@ def test_each_epoch_shows_another_view_of_a_picture_and_the_first_is_itself(plac
     dataset = read_dataset(recipe.data, place / "cache", ("tuning", "development"))
     data = MapData(recipe, mllm, dataset, 0)
     sample = dataset.parts["tuning"][1]
-    views = torch.stack([data.rows["tuning"][1, epoch][0] for epoch in (2, 0, 1)]).float()
+    views = torch.stack([data.rows["tuning"][Place(1, epoch, 1.0)][0] for epoch in (2, 0, 1)]).float()
     wanted = torch.cat([projector_inputs(mllm, [sample], view) for view in range(3)])
     assert torch.allclose(views, wanted, atol=1e-2)
     assert not torch.allclose(views[1], views[2], atol=1e-2)

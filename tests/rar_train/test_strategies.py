@@ -113,34 +113,6 @@ def test_one_process_alone_is_the_first_under_every_launcher(environment, first,
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
-    [
-        (
-            {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "8", "SLURM_STEP_ID": "0"},
-            r"\(SLURM_NTASKS=8, SLURM_NTASKS_PER_NODE=8\); start the",
-        ),
-        ({"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}, "srun did not start this"),
-        ({"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"}, "SLURM_NTASKS_PER_NODE=None"),
-        ({"SLURM_NTASKS": "1"}, "SLURM_NTASKS=1"),
-        ({"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_ID": "0"}, None),
-        ({"SLURM_NTASKS": "8", "SLURM_JOB_NAME": "interactive"}, None),
-        ({"SLURM_NTASKS": "1", "TORCHELASTIC_RUN_ID": "x", "GROUP_RANK": "0"}, None),
-    ],
-)
-def test_tasks_of_a_job_that_are_not_the_processes_are_refused(environment, said, monkeypatch):
-    for name in ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_STEP_ID", "SLURM_JOB_NAME", "TORCHELASTIC_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    if said:
-        with pytest.raises(UserError, match=said):
-            strategy_of(TrainerArgs(accelerator="cpu", devices=2))
-    else:
-        assert isinstance(strategy_of(TrainerArgs(accelerator="cpu", devices=2)), DDPStrategy)
-    assert isinstance(strategy_of(TrainerArgs(accelerator="cpu")), SingleDeviceStrategy)  # one process is no task of it
-
-
-@pytest.mark.parametrize(
     ("environment", "gpus", "own"),
     [
         ({}, 8, 0),

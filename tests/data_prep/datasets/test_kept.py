@@ -3,8 +3,9 @@
 import pytest
 
 from data_prep.datasets.dataset import check_pictures
-from data_prep.datasets.kept import confirm, contents_of, seal
+from data_prep.datasets.kept import confirm, seal
 from data_prep.errors import UserError
+from data_prep.manifests import hashes_of
 
 
 @pytest.fixture
@@ -12,7 +13,7 @@ def folder(tmp_path, draw_picture):
     for number in range(3):
         draw_picture(tmp_path / "kept" / f"{number}.png", number)
     (tmp_path / "kept" / "classes.csv").write_text("number,name\n0,cat\n")
-    seal(tmp_path / "kept", contents_of(tmp_path / "kept"))
+    seal(tmp_path / "kept", hashes_of(tmp_path / "kept"))
     return tmp_path / "kept"
 
 
