@@ -96,7 +96,8 @@ def check_run(run: Path) -> None:
     """Checks a run's recipe, and the files that ``run.json`` names.
 
     Raises:
-        UserError: One is missing, damaged or altered.
+        UserError: The recipe is missing, or one is damaged or altered. A list of mined images that is missing is a
+            warning, as without a list.
     """
     if not (run / RUN).exists():
         log.warning("%s: missing, so damage to the run's recipe and list of mined images would not be seen", run / RUN)
@@ -108,7 +109,10 @@ def check_run(run: Path) -> None:
             f"{run / 'recipe.yaml'}: damaged or edited since training ({'; '.join(changed[:4])}); {AGAIN}. Other "
             "settings go onto the command line"
         )
-    found = damage(run, noted["files"])
+    for name in noted["files"]:
+        if not (run / name).exists():
+            log.warning("%s: missing, so leaks would not be seen; to have it back, %s", run / name, AGAIN)
+    found = damage(run, {name: digest for name, digest in noted["files"].items() if (run / name).exists()})
     if found:
         raise UserError(f"{found}; {AGAIN}")
 

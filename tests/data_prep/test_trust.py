@@ -100,10 +100,25 @@ def test_a_saved_recipe_builds_on_no_other(run):
         load_saved_recipe(run, [])
 
 
-def test_where_nothing_can_be_remembered_a_run_is_saved_and_its_paths_are_asked_for(run, tmp_path, caplog):
+def test_where_nothing_can_be_remembered_a_run_is_saved_and_its_paths_are_asked_for(run, tmp_path, monkeypatch, caplog):
     (tmp_path / "home").write_text("no folder")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "home"))
     save_recipe(run, recipe_with(data=DataArgs(root="/data/birds")))
-    assert "will ask for them again" in caplog.text
+    assert "will ask for it again" in caplog.text
     with pytest.raises(UserError, match=r"data\.root=/data/birds"):
         load_saved_recipe(run, [])
     assert load_saved_recipe(run, ["data.root=/data/birds"])
+
+
+def test_a_user_without_a_home_is_asked_once_too(run, tmp_path, monkeypatch, caplog):
+    """As in a container with any user: the home can't be written, and paths are remembered in the temporary folder."""
+    monkeypatch.setenv("XDG_DATA_HOME", "/proc/nobody")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    save_recipe(run, recipe_with(cache="/somewhere/else"))
+    assert load_saved_recipe(run, []).cache == "/somewhere/else" and not caplog.records
+    (store,) = tmp_path.glob("rar-train-*")
+    store.chmod(0o777)  # anybody could have put something there
+    with pytest.raises(UserError, match="cache: /somewhere/else"):
+        load_saved_recipe(run, [])
+    save_recipe(run, recipe_with(cache="/somewhere/else"))
+    assert "commands will ask for it again" in caplog.text
