@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from data_prep.datasets import read_dataset
 from data_prep.datasets.dataset import digests, key_of
 from data_prep.datasets.finding import class_folders, find_pictures, report_passed
+from data_prep.datasets.folder import splits_in
 from data_prep.datasets.tables import label_text
 from data_prep.devices import accelerator_of
 from data_prep.encoder import Encoder, embed_names
@@ -46,12 +47,17 @@ def example_images(classes: Classes, cache: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = defaultdict(list)
     if isinstance(classes, Mapping):
         for name, files in classes.items():
+            check(not isinstance(files, str | Path), f"{name}: give a list of its files, not {str(files)!r} alone")
             found[tidy(name)] += [Path(file) for file in files]
     elif isinstance(classes, str | Path):
         root = Path(classes)
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; give one with a folder of images per class")
         top = class_folders(root)
+        splits, _ = splits_in(root, top.files)
+        if splits:
+            listed = ", ".join(folder.name for folder in splits)
+            raise UserError(f"{root}: holds splits ({listed}), not classes; give one of them, such as {min(splits)}")
         passed = list(top.passed)
         for folder in top.files:
             inside = find_pictures(folder)
@@ -63,6 +69,7 @@ def example_images(classes: Classes, cache: Path) -> dict[str, list[Path]]:
     else:
         for name in classes:
             found[tidy(name)] += []
+    check("" not in found, "a class has an empty name")
     if not found:
         raise UserError(f"{classes}: no classes; give names, or a folder with a folder of images per class")
     return _one_of_each_name(found)

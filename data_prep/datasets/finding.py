@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"),
-    *(".jp2", ".j2k", ".heic", ".heif", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".heic", ".heif", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".mpo", ".tga", ".dds", ".pcx", ".qoi", ".sgi", ".psd", ".ico", ".icns"),
 }
 """Of files that claim to be pictures. One that cannot be shown (HEIC, where no decoder is installed) is counted."""
 
@@ -26,13 +27,15 @@ RESIDUE = "hidden or left by a system"
 NO_PICTURE = "no picture"
 _USUAL = (RESIDUE, NO_PICTURE)
 
-# Of macOS, Windows, Synology, QNAP, ext4; editors, exiftool and browsers. Hidden files and folders besides.
+# Of macOS, Windows, Synology, QNAP, ext4 and tar. Hidden files and folders besides.
 _RESIDUE = re.compile(
     r"\..*|__macosx|icon\r|thumbs\.db|ehthumbs.*\.db|desktop\.ini|\$recycle\.bin|system volume information|lost\+found"
     r"|@eadir|@tmp|#recycle|#snapshot|@recycle|@recently-snapshot|network trash folder|temporary items|__pycache__"
-    r"|.*(?:~|_original|\.bak|\.orig|\.tmp|\.part|\.crdownload|\.swp)",
+    r"|recycler|paxheaders?(?:\.\d+)?",
     re.IGNORECASE | re.DOTALL,
 )
+# Of editors, exiftool and browsers; a folder may be called so and be a class.
+_RESIDUE_FILE = re.compile(r".*(?:~|_original|\.bak|\.orig|\.tmp|\.part|\.crdownload|\.swp)", re.IGNORECASE | re.DOTALL)
 _HEAD = 32
 # Formats whose first bytes leave no doubt. A TIFF must have its suffix: raw files of cameras begin alike.
 _SIGNATURES = re.compile(
@@ -63,9 +66,9 @@ def mode_of(path: Path) -> int:
         return 0
 
 
-def is_residue(name: str) -> bool:
+def is_residue(name: str, folder: bool = False) -> bool:
     """Whether a file or folder is hidden, or left by a system or a program, by its name."""
-    return _RESIDUE.fullmatch(name) is not None
+    return any(pattern.fullmatch(name) for pattern in (_RESIDUE, *[_RESIDUE_FILE] * (not folder)))
 
 
 def is_picture(path: Path) -> bool:
@@ -103,9 +106,9 @@ def _walk(folder: Path) -> Found:
             continue
         for entry in sorted(entries, key=lambda entry: entry.name):
             path = place / entry.name
-            if is_residue(entry.name):
+            if is_residue(entry.name, folder := _is_folder(entry)):
                 found.passed.append((path, RESIDUE))
-            elif not _is_folder(entry):
+            elif not folder:
                 found.files.append(path)
             elif (real := os.path.realpath(path)) in seen:
                 found.passed.append((path, "folder that was read already, or lies above"))
@@ -145,9 +148,10 @@ def class_folders(root: Path) -> Found:
     except OSError as error:
         raise UserError(f"{root}: not readable as a folder ({error.strerror})") from None
     for path in entries:
-        if is_residue(path.name):
+        folder = stat.S_ISDIR(mode_of(path))
+        if is_residue(path.name, folder):
             found.passed.append((path, RESIDUE))
-        elif not stat.S_ISDIR(mode_of(path)):
+        elif not folder:
             broken = path.is_symlink() and not mode_of(path)
             reason = "broken link" if broken else "picture outside of a class" if is_picture(path) else NO_PICTURE
             found.passed.append((path, reason))

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.datasets.dataset import Dataset
-from data_prep.datasets.finding import class_folders, find_pictures, mode_of, report_passed
+from data_prep.datasets.finding import Found, class_folders, find_pictures, mode_of, report_passed
 from data_prep.datasets.rows import Row, part_rows
-from data_prep.datasets.splits import SPLIT_WORDS, split_folders, split_named
+from data_prep.datasets.splits import SPLIT_WORDS, may_hold_split, split_folders, split_named
 from data_prep.datasets.synonyms import FILE as SYNONYMS
 from data_prep.datasets.tables import is_empty, label_text, path_text, records_of
 from data_prep.errors import UserError
@@ -73,6 +73,19 @@ def _add_classes(layout: Layout, folders: list[Path], split: str) -> None:
         layout.passed += found.passed
 
 
+def splits_in(root: Path, folders: list[Path]) -> tuple[dict[Path, str], dict[Path, Found]]:
+    """The split of each folder at the top of a data set, and what lies in it; both empty where they are classes.
+
+    Raises:
+        UserError: It is not clear which folders are splits.
+    """
+    if not any(split_named(folder.name) or may_hold_split(folder.name) for folder in folders):
+        return {}, {}
+    inner = {folder: class_folders(folder) for folder in folders}
+    inside = {folder: {path.name for path in own.files} for folder, own in inner.items()}
+    return split_folders(root, folders, inside), inner
+
+
 def list_rows(root: Path, label_column: str) -> Layout:
     """Lists the images of a layout.
 
@@ -95,12 +108,13 @@ def list_rows(root: Path, label_column: str) -> Layout:
             return Layout(root, _table_rows(root / name, label_column))
     found = class_folders(root)
     layout = Layout(root, passed=[(path, reason) for path, reason in found.passed if path.name != SYNONYMS])
-    splits: dict[Path, str] = {}
-    if any(split_named(folder.name) for folder in found.files):
-        inner = {folder: class_folders(folder) for folder in found.files}
-        inside = {folder: {path.name for path in own.files} for folder, own in inner.items()}
-        splits = split_folders(root, found.files, inside)
+    splits, inner = splits_in(root, found.files)
     for folder, split in splits.items():
+        if len(inner[folder].files) == 1 and split_named(inner[folder].files[0].name):
+            raise UserError(
+                f"{inner[folder].files[0]}: a split's folder alone in a split's folder; move what it holds up, so that "
+                f"{folder} holds a folder per class"
+            )
         layout.passed += inner[folder].passed
         _add_classes(layout, inner[folder].files, split)
     if not splits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations, zip_longest
 from pathlib import Path
 
 from data_prep.errors import UserError
@@ -24,6 +25,8 @@ _UNCLEAR_WORDS = ["eval", "evaluation", "holdout", "heldout", "trainval", "miniv
 _FILLERS = "(?:data|set|sets|images?|imgs?|pictures?|photos?|splits?|folder)*"
 _WORDS = "|".join([*SPLIT_WORDS, *_UNCLEAR_WORDS])
 _NAME = re.compile(f"{_FILLERS}({_WORDS}){_FILLERS}")
+_PART = re.compile("[A-Z]?[a-z]+|[A-Z]+")  # a word within a name, also in camel case
+_BEGINNING = re.compile("train|test|val|eval|dev|holdout")
 
 
 def split_named(name: str) -> str:
@@ -56,6 +59,23 @@ def split_of_archive(archive: Path, root: Path) -> str:
     return ""
 
 
+def may_hold_split(name: str) -> bool:
+    """Whether a word of a folder's name begins like a split's, as ``seg_train`` and ``Testdaten``."""
+    return any(_BEGINNING.match(word.casefold()) for word in _PART.findall(name))
+
+
+def _look_like_splits(folders: list[Path], inside: dict[Path, set[str]]) -> tuple[Path, Path] | None:
+    """Two folders that differ in nothing but a split's word in their names, or have such words and hold the same."""
+    for one, other in combinations([folder for folder in folders if may_hold_split(folder.name)], 2):
+        first, second = ([word.casefold() for word in _PART.findall(folder.name)] for folder in (one, other))
+        differ = [pair for pair in zip_longest(first, second, fillvalue="") if pair[0] != pair[1]]
+        apart = len(differ) == 1 and all(word in SPLIT_WORDS or word in _UNCLEAR_WORDS for word in differ[0])
+        begin = [{m[0] for word in words if (m := _BEGINNING.match(word))} for words in (first, second)]
+        if apart or (begin[0] != begin[1] and len(inside[one] & inside[other]) > 1):
+            return one, other
+    return None
+
+
 def split_folders(root: Path, folders: list[Path], inside: dict[Path, set[str]]) -> dict[Path, str]:
     """Decides whether the folders at the top of a data set are splits or classes.
 
@@ -78,7 +98,7 @@ def split_folders(root: Path, folders: list[Path], inside: dict[Path, set[str]])
     if unclear and len(named) + len(unclear) > 1:
         beside = next(folder.name for folder in folders if kinds[folder] and folder != unclear[0])
         raise UserError(
-            f"data.root={root}: holds {beside} and {unclear[0].name}: which split is {unclear[0].name}? "
+            f"{root}: holds {beside} and {unclear[0].name}: which split is {unclear[0].name}? "
             f"Rename it to val or test, {remedy}"
         )
     if named and not others:
@@ -87,7 +107,12 @@ def split_folders(root: Path, folders: list[Path], inside: dict[Path, set[str]])
     if len(named) > 1 or alike:
         listed, other = ", ".join(folder.name for folder in named[:2]), (alike or others)[0].name
         raise UserError(
-            f"data.root={root}: holds {listed}, which name{'s' * (len(named) == 1)} a split, beside {other}; "
+            f"{root}: holds {listed}, which name{'s' * (len(named) == 1)} a split, beside {other}; "
             f"name the splits train, val and test and move what is no split elsewhere, {remedy}"
+        )
+    if pair := _look_like_splits(folders, inside):
+        raise UserError(
+            f"{root}: {pair[0].name} and {pair[1].name} look like splits, not classes; name them train, "
+            f"val and test, {remedy}"
         )
     return {}

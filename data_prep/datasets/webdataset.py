@@ -54,9 +54,10 @@ def _members(shard: Path, passed: Passed) -> Iterator[dict[str, Any]]:
         for member in tar:
             if not member.isreg():
                 continue
-            if any(is_residue(part) for part in Path(member.name).parts):
+            *folders, name = Path(member.name).parts
+            if is_residue(name) or any(is_residue(part, folder=True) for part in folders):
                 passed.append((shard / member.name, RESIDUE))
-            elif "." not in Path(member.name).name:
+            elif "." not in name:
                 passed.append((shard / member.name, NO_PICTURE))
             elif member.size > MOST_BYTES:
                 raise UserError(f"{shard}, {member.name}: has {member.size / 1e9:.1f} GB, which no picture has")

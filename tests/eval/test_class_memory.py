@@ -137,3 +137,18 @@ def test_a_folder_of_classes_is_read_as_a_data_set_is(encoder, recipe, files, tm
     (root / "empty").mkdir()
     assert ClassMemory(encoder, recipe, root).classes == {"Kücken": 2, "empty": 0, "owl": 1}
     assert f"{root / 'empty'}: a class without images, which is found by its name alone" in caplog.text
+
+
+def test_splits_are_no_classes(encoder, recipe, files, tmp_path):
+    for split in ("Training", "Testing"):
+        for name in NAMES[:2]:
+            (tmp_path / split / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds splits \(Testing, Training\), not classes; give one of them"):
+        ClassMemory(encoder, recipe, tmp_path)
+
+
+def test_a_file_in_place_of_a_list_and_an_empty_name_are_refused(encoder, recipe, files):
+    with pytest.raises(UserError, match="cat: give a list of its files"):
+        ClassMemory(encoder, recipe, {"cat": str(files[NAMES[0]][0])})
+    with pytest.raises(UserError, match="a class has an empty name"):
+        ClassMemory(encoder, recipe, ["cat", " \u200b"])

@@ -19,6 +19,7 @@ def names(paths) -> list[str]:
     [
         *(".DS_Store", "._0.jpg", ".ipynb_checkpoints", "__MACOSX", "Thumbs.db", "thumbs.db", "desktop.ini"),
         *("$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir", "#recycle", "Icon\r", "__pycache__"),
+        *("RECYCLER", "PaxHeader", "PaxHeaders.123"),
         *("0.jpg~", "0.jpg_original", "0.png.bak", "0.jpg.part", "0.jpg.crdownload"),
     ],
 )
@@ -31,6 +32,16 @@ def test_other_names_are_no_residue(name):
     assert not is_residue(name)
 
 
+@pytest.mark.parametrize("name", ["mona_lisa_original", "spare.part", "cat~", "v1.tmp"])
+def test_a_folder_called_like_an_editors_copy_can_be_a_class(tmp_path, name):
+    (tmp_path / name / name).mkdir(parents=True)
+    (tmp_path / name / name / "0.png").write_bytes(b"")
+    (tmp_path / name / "0.png_original").write_bytes(b"")
+    assert names(class_folders(tmp_path).files) == [name]
+    found = find_pictures(tmp_path / name)
+    assert (names(found.files), names(path for path, _ in found.passed)) == (["0.png"], ["0.png_original"])
+
+
 @pytest.mark.parametrize(
     ("name", "form"),
     [("a.jfif", "JPEG"), ("a", "PNG"), ("a.heic", "JPEG"), ("a.jpg_large", "JPEG"), ("a.avif", "AVIF")],
@@ -38,6 +49,12 @@ def test_other_names_are_no_residue(name):
 def test_a_picture_is_known_by_its_suffix_or_its_content(tmp_path, name, form):
     Image.new("RGB", (8, 8)).save(tmp_path / name, form)
     assert is_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize(("suffix", "form"), [("tga", "TGA"), ("dds", "DDS"), ("pcx", "PCX"), ("ico", "ICO")])
+def test_a_picture_that_begins_like_none_is_known_by_its_suffix(tmp_path, suffix, form):
+    Image.new("RGB", (8, 8)).save(tmp_path / f"a.{suffix}", form)
+    assert is_picture(tmp_path / f"a.{suffix}")
 
 
 @pytest.mark.parametrize("form", ["WEBP", "GIF", "AVIF", "JPEG2000"])

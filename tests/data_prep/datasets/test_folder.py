@@ -357,3 +357,9 @@ def test_a_data_set_is_called_as_its_folder_wherever_one_stands(fill, read, root
         monkeypatch.chdir(where)
         assert read(place).name == "pets"
     assert read(root.parent / "photos.v2").name == "photos.v2"
+
+
+def test_a_split_within_a_split_of_its_own_name_is_refused(tmp_path, draw_picture, refused):
+    for place, split in enumerate(("train", "test")):
+        draw_picture(tmp_path / "data" / split / split / "cat" / "0.png", place)
+    assert "test/test: a split's folder alone in a split's folder" in refused(tmp_path / "data")

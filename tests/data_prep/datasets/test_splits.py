@@ -65,3 +65,32 @@ def test_a_split_beside_something_else_is_refused():
         decided("train", "test", "extra")
     with pytest.raises(UserError, match=r"holds train, which names a split, beside unseen"):
         decided("train", "unseen", train={"cat", "dog"}, unseen={"cat", "dog"})
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("seg_pred", "seg_test", "seg_train"),
+        ("asl_alphabet_train", "asl_alphabet_test"),
+        ("train_cleaned", "test_cleaned"),
+        ("BirdsTrain", "BirdsVal"),
+        ("my eval data 2", "my train data 2"),
+    ],
+)
+def test_folders_that_differ_in_a_splits_word_alone_are_no_classes(names):
+    with pytest.raises(UserError, match="look like splits, not classes"):
+        decided(*names)
+
+
+def test_folders_of_splits_by_another_word_are_known_by_what_they_hold():
+    classes = {"cat", "dog"}
+    with pytest.raises(UserError, match="Trainingsdaten and Testdaten look like splits"):
+        decided("Trainingsdaten", "Testdaten", Trainingsdaten=classes, Testdaten=classes)
+    assert decided("Trainingsdaten", "Testdaten") == {}
+
+
+@pytest.mark.parametrize(
+    "names", [("bullet train", "test tube"), ("testudo", "trainer"), ("train", "tram"), ("steam train", "toy train")]
+)
+def test_classes_with_such_words_are_classes(names):
+    assert decided(*names) == {}
