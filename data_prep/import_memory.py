@@ -23,7 +23,7 @@ from data_prep.files import file_hash
 from data_prep.kept_memory import KeptMemory
 from data_prep.memory import Memory
 from data_prep.memory_files import Entry
-from data_prep.names import told_apart
+from data_prep.names import tidy, told_apart
 from data_prep.settings import Recipe, check
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,10 @@ log = logging.getLogger(__name__)
 FLOAT16 = 2**-10
 """How far float16 moves the length of a unit vector: half of it by the rounded norm, half by the rounded quotients."""
 
-_LABELLED = re.compile(r"(?P<path>.+?)\s+(?:(?P<label>\d+)|\{\s*['\"]label['\"]\s*:\s*(?P<named>\d+)\s*(?:,.*)?\})")
+_NUMBER = r"\d{1,9}"
+_LABELLED = re.compile(
+    rf"(?P<path>.+?)\s+(?:(?P<label>{_NUMBER})|\{{\s*['\"]label['\"]\s*:\s*(?P<named>{_NUMBER})\s*(?:,.*)?\}})"
+)
 
 
 def unit_vectors(path: Path) -> np.ndarray:
@@ -87,7 +90,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         UserError: A line is empty.
     """
-    names = [plain(line) for line in _lines(path, "a class name for each label")]
+    names = [tidy(plain(line)) for line in _lines(path, "a class name for each label")]
     for number, name in enumerate(names, 1):
         check(bool(name), f"{path}, line {number}: empty; the class name of label {number - 1} is missing")
     return names

@@ -6,14 +6,17 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-# Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt): characters that show nothing.
+# Control characters that are no white space; archives pad texts with zeros.
+_CONTROL = "\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"
+# Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt): characters that show nothing; and Braille's blank.
 _INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    f"[{_CONTROL}\u2800\ufff9-\ufffb"
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 # Those of them that no script and no emoji needs.
 _RESIDUE = re.compile(
-    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff0-\ufff8]"
+    f"[{_CONTROL}]|[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff0-\ufff8]"
 )
 
 

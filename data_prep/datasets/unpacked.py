@@ -13,6 +13,7 @@ from data_prep.datasets.kept import confirm, seal
 from data_prep.datasets.rows import Row
 from data_prep.errors import UserError
 from data_prep.files import file_hash, fingerprint, read_json, write_folder, write_json
+from data_prep.names import tidy
 from data_prep.progress import bar
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Picture:
 
 
 class ClassNames:
-    """Names that an archive's labels number; classes of one name stay distinct.
+    """Names that an archive's labels number; classes of one name, or of names that look the same, stay distinct.
 
     Args:
         names: By number.
@@ -52,9 +53,9 @@ class ClassNames:
         seen: Counter[str] = Counter()
         self._twins = []
         for name in names:
-            self._twins.append(seen[name])
-            seen[name] += 1
-        self._several = {name for name, count in seen.items() if count > 1}
+            self._twins.append(seen[tidy(name)])
+            seen[tidy(name)] += 1
+        self._several = {name for name, count in Counter(names).items() if count > 1}
 
     def at(self, number: int, where: str) -> tuple[str, int]:
         """Name and twin of a class.
@@ -80,7 +81,7 @@ class ClassNames:
         numbered = name.isdecimal() and int(name) < len(self.names) and self.names[int(name)] != name
         if numbered or name in self._several:
             raise UserError(f"{where}: class {name} can be several classes of {self.source}; number the classes")
-        return name, 0
+        return self.at(self.names.index(name), where)
 
 
 def unpack(pictures: Iterable[Picture], archives: list[Path], depends: list, cache: Path) -> tuple[Path, list[Row]]:

@@ -124,6 +124,8 @@ def test_any_path_and_label_come_back(rows):
     [
         (read_labels, b"a.jpg 1\nb.jpg\n", "line 2: 'b.jpg' is no PATH LABEL"),
         (read_labels, b"a.jpg -1\n", "line 1: 'a.jpg -1' is no PATH LABEL"),
+        (read_labels, b"a.jpg " + b"9" * 5000, "line 1: 'a.jpg 9+' is no PATH LABEL"),
+        (read_names, "\u200b\ndog\n".encode(), "line 1: empty"),
         (read_labels, b"", "line 1: '' is no PATH LABEL"),
         (read_labels, b"PK\x03\x04\x80\x02}q\x00", "Pickles .* are not loaded"),
         (read_labels, None, "no such file"),

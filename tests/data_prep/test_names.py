@@ -36,7 +36,18 @@ def test_two_classes_of_one_name_are_two_answers():
 
 @pytest.mark.parametrize(
     "other",
-    ["Ku\u0308cken ", "kücken\u00a0", "K\u00adücken", "Kü\u200bcken", "\ufeffKücken", "ＫÜＣＫＥＮ", "Kücken\ufe0f"],
+    [
+        *(
+            "Ku\u0308cken ",
+            "kücken\u00a0",
+            "K\u00adücken",
+            "Kü\u200bcken",
+            "\ufeffKücken",
+            "ＫÜＣＫＥＮ",
+            "Kücken\ufe0f",
+        ),
+        *("Kücken\0\0", "K\x08ücken", "Kücken\x9f", "Kücken\u2800"),
+    ],
 )
 def test_look_alikes_are_folded_to_one(other):
     assert folded(other) == folded("Kücken")
@@ -44,6 +55,7 @@ def test_look_alikes_are_folded_to_one(other):
 
 def test_a_name_is_written_as_it_looks():
     assert tidy("\ufeff Ku\u0308cken\u00a0 im\tNest\u200b") == "Kücken im Nest"
+    assert tidy("Kücken\0\0") == tidy("K\x1bücken") == "Kücken"
     assert tidy("می\u200cخواهم") == "می\u200cخواهم"  # the joiner belongs to the script
     assert tidy("m² ❤️") == "m² ❤️"
 

@@ -67,8 +67,9 @@ def test_what_is_wrong_is_named(make, refusal, root):
     assert "all.parquet: not readable as parquet" in refusal("parquet", root)
 
 
-def test_classes_of_one_name_stay_distinct(make, read_named, root):
-    make({"all.parquet": 5}, names=("crane", "crane"))
+@pytest.mark.parametrize("twin", ["crane", "crane ", "cra\u200bne"])
+def test_classes_of_one_name_stay_distinct(make, read_named, root, twin):
+    make({"all.parquet": 5}, names=("crane", twin))
     dataset = read_named("parquet", root)
     assert dataset.names == ("crane", "crane (2)")
     assert len(dataset.labels("tuning")) == 2
