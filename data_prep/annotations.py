@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.errors import UserError
 from data_prep.files import read_json
-from data_prep.names import told_apart
+from data_prep.names import tidy, told_apart
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Annotations:
 
 def readable(name: str) -> str:
     """A class name as one would write it: ``bow_(weapon)`` is ``bow (weapon)``."""
-    return " ".join(name.replace("_", " ").split())
+    return tidy(name.replace("_", " "))
 
 
 def image_name(record: dict) -> str:
@@ -88,6 +88,18 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def _is_class_name(value: object) -> bool:
+    return isinstance(value, str) and bool(readable(value))
+
+
+def _is_other_names(value: object) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+
+
+def _is_flag(value: object) -> bool:
+    return value is None or value in (0, 1)
+
+
 def _is_box(value: object) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
@@ -103,16 +115,20 @@ _IMAGE: dict[str, _Need] = {
     "width": (_is_size, "a number of pixels"),
     "height": (_is_size, "a number of pixels"),
 }
-_CATEGORY: dict[str, _Need] = {"id": (_is_id, "a whole number"), "name": (_is_name, "a name")}
+_CATEGORY: dict[str, _Need] = {"id": (_is_id, "a whole number"), "name": (_is_class_name, "a name")} | {
+    "synonyms": (_is_other_names, "a list of names, where it is there"),
+}
 _ANNOTATION: dict[str, _Need] = {
     "id": (_is_id, "a whole number"),
     "image_id": (_is_id, "a whole number"),
     "category_id": (_is_id, "a whole number"),
     "bbox": (_is_box, "left, top, width and height in pixels"),
     "area": (_is_number, "a number"),
+    "iscrowd": (_is_flag, "0 or 1, where it is there"),
 }
 _DETECTION: dict[str, _Need] = {
     "image_id": (_is_id, "a whole number"),
+    "category_id": (lambda value: value is None or _is_id(value), "a whole number, where it is there"),
     "bbox": (_is_box, "left, top, width and height in pixels"),
     "score": (_is_score, "a number from 0 to 1"),
 }
@@ -201,6 +217,10 @@ def read_annotations(path: Path, form: str) -> Annotations:
     )
 
 
+def _are_nodes(values: Iterable | None) -> bool:
+    return values is not None and all(isinstance(value, str | int) for value in values)
+
+
 def _with_ancestors(truth: dict, path: Path) -> dict:
     """V3Det's annotations whose categories know their ``ancestors`` by id, as the category tree says.
 
@@ -219,15 +239,13 @@ def _with_ancestors(truth: dict, path: Path) -> dict:
     nodes, below = (
         tree.get(key) if isinstance(tree, dict) else None for key in ("categoryid2treeid", "ancestor2descendant")
     )
-    if (
-        not isinstance(nodes, dict)
-        or not isinstance(below, dict)
-        or not all(isinstance(v, list) for v in below.values())
-    ):
+    lists = below.values() if isinstance(below, dict) else [None]
+    known = [nodes.values()] if isinstance(nodes, dict) else [None]
+    if not all(isinstance(own, list) for own in lists) or not all(map(_are_nodes, (*known, *lists))):
         raise UserError(
             f"{path}: must have categoryid2treeid and ancestor2descendant with lists of nodes; {SOURCES['v3det']}"
         )
-    category_of = {node: int(category) for category, node in nodes.items() if str(category).isdigit()}
+    category_of = {node: int(category) for category, node in nodes.items() if category.isdecimal()}
     ancestors: dict[int, list[int]] = {}
     for node, descendants in below.items():
         for descendant in descendants if node in category_of else ():
@@ -239,7 +257,7 @@ def _with_ancestors(truth: dict, path: Path) -> dict:
 
 def _others(category: dict, name: str) -> tuple[str, ...]:
     """A category's other names; LVIS lists its name among them, and some twice."""
-    told = dict.fromkeys(readable(other) for other in category.get("synonyms", ()) if _is_name(other))
+    told = dict.fromkeys(readable(other) for other in category.get("synonyms") or () if _is_name(other))
     return tuple(other for other in told if other != name)
 
 

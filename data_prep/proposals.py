@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.annotations import SOURCES, Annotations, image_name
-from data_prep.datasets.dataset import digests
+from data_prep.datasets.dataset import digests, missing_of
+from data_prep.datasets.tables import with_slashes
 from data_prep.errors import UserError
 from data_prep.images import ImageError, shown_size
 from data_prep.regions import Region, clamp_boxes
@@ -111,7 +112,7 @@ def _proposals(
     for record in records:
         by_image[record[0]].append(record)
     images = [image for image in annotations.truth["images"] if image["id"] in by_image]
-    paths = [_image_path(root, image_name(image)) for image in images]
+    paths = [root / with_slashes(image_name(image), root) for image in images]
     found = []
     contents = _contents(annotations, paths, cache, on_error)
     for image, path, digest, size in zip(images, paths, contents, _sizes(paths), strict=True):
@@ -136,15 +137,9 @@ def _proposals(
     return Proposals(found, skipped)
 
 
-def _image_path(root: Path, name: str) -> Path:
-    """An image's file; where a file written on Windows has backslashes in its names, they separate folders."""
-    path = root / name
-    return root / name.replace("\\", "/") if "\\" in name and not path.exists() else path
-
-
 def _contents(annotations: Annotations, paths: list[Path], cache: Path, on_error: str) -> list[str | None]:
     """SHA-256 of the images; None where one cannot be shown."""
-    missing = [path for path in paths if not path.is_file()]
+    missing = missing_of(paths)
     if missing:
         raise UserError(
             f"{missing[0]}: no such image ({len(missing)} of {len(paths)} are missing); give as --images the folder "

@@ -48,7 +48,7 @@ def _by_class(records: list[dict], keys: tuple[str, ...]) -> dict[int, list[dict
     """Copies of the records, which the counting writes into, with what it needs."""
     found: dict[int, list[dict]] = defaultdict(list)
     for record in records:
-        found[record["category_id"]].append({key: record[key] for key in keys if key in record})
+        found[record["category_id"]].append({key: record[key] for key in keys if record.get(key) is not None})
     return found
 
 

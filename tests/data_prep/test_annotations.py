@@ -10,6 +10,8 @@ import pytest
 
 from data_prep.annotations import CATEGORY_TREE, read_annotations, read_detections, readable
 from data_prep.errors import UserError
+from data_prep.proposals import annotated_boxes
+from eval.average_precision import average_precision
 from tests.data_prep.detection_files import write_coco, write_lvis, write_v3det
 
 WRITERS = {"coco": write_coco, "lvis": write_lvis, "v3det": write_v3det}
@@ -51,9 +53,11 @@ def test_v3dets_categories_know_their_ancestors_where_the_tree_is(tmp_path, capl
     (tmp_path / CATEGORY_TREE).write_text(json.dumps(tree))
     categories = read_annotations(path, "v3det").truth["categories"]
     assert {category["id"]: category["ancestors"] for category in categories} == {7: [], 8: [7]}
-    (tmp_path / CATEGORY_TREE).write_text(json.dumps({"categoryid2treeid": {}}))
-    with pytest.raises(UserError, match=f"{CATEGORY_TREE}: must have categoryid2treeid and ancestor2descendant"):
-        read_annotations(path, "v3det")
+    whole = {"7": "n01", "8": "n03"}
+    for ids, below in (({}, None), ({"7": ["n01"]}, {}), (whole, {"n01": [["n03"]]}), (whole, {"n01": None})):
+        (tmp_path / CATEGORY_TREE).write_text(json.dumps({"categoryid2treeid": ids, "ancestor2descendant": below}))
+        with pytest.raises(UserError, match=f"{CATEGORY_TREE}: must have categoryid2treeid and ancestor2descendant"):
+            read_annotations(path, "v3det")
 
 
 def test_a_byte_order_mark_before_the_json_is_read_over(tmp_path):
@@ -65,6 +69,19 @@ def test_a_byte_order_mark_before_the_json_is_read_over(tmp_path):
 def test_names_are_readable():
     assert readable("bow_(weapon)") == "bow (weapon)"
     assert readable(" hot__dog ") == "hot dog"
+    assert readable("jalapen\u0303o_\u200b") == "jalapeño"
+
+
+def test_keys_that_may_be_missing_may_be_null(tmp_path):
+    path = write_coco(tmp_path)
+    truth = json.loads(path.read_text())
+    detections = [{"image_id": 139, "category_id": 1, "bbox": [10.5, 10, 20, 30], "score": 0.9}]
+    as_it_was = average_precision(truth, detections, "coco")
+    truth["annotations"][1]["iscrowd"] = truth["categories"][1]["synonyms"] = None
+    path.write_text(json.dumps(truth))
+    found = read_annotations(path, "coco")
+    assert len(annotated_boxes(found, tmp_path / "val2017", tmp_path / "cache", "skip").found) == 2
+    assert average_precision(found.truth, detections, "coco") == as_it_was
 
 
 _GONE = object()
@@ -85,6 +102,10 @@ _GONE = object()
         ("coco", ("annotations", 3), 5, r"annotations\[3\]: not a record"),
         ("coco", ("annotations", 0, "image_id"), 7, r"annotations\[0\]: image_id 7 is not among the images"),
         ("coco", ("annotations", 0, "category_id"), 7, r"category_id 7 is not among the categories"),
+        ("coco", ("categories", 0, "name"), "_\u200b", r"categories\[0\]: name is '_.*', but must be a name"),
+        ("coco", ("annotations", 0, "iscrowd"), "0", r"annotations\[0\]: iscrowd is '0', but must be 0 or 1"),
+        ("coco", ("annotations", 0, "iscrowd"), [1], r"annotations\[0\]: iscrowd is \[1\]"),
+        ("lvis", ("categories", 1, "synonyms"), "clock", r"categories\[1\]: synonyms is 'clock', but must be a list"),
         ("lvis", ("categories", 2, "frequency"), _GONE, r"categories\[2\]: frequency is missing.*lvisdataset\.org"),
         ("lvis", ("images", 0, "neg_category_ids"), None, r"images\[0\]: neg_category_ids is None"),
         ("v3det", ("annotations", 0, "bbox"), None, r"annotations\[0\]: bbox is None.*github\.com/V3Det"),
@@ -120,6 +141,10 @@ def test_coco_read_as_lvis_is_refused(tmp_path):
         ({}, "not a list"),
         ([{"image_id": 139, "bbox": [0, 0, 5, 5]}], r"\[0\]: score is missing"),
         ([{"image_id": 139, "bbox": [0, 0, 5, 5], "score": 7.1}], r"\[0\]: score is 7\.1, but must be a number from 0"),
+        (
+            [{"image_id": 139, "category_id": [1], "bbox": [0, 0, 5, 5], "score": 0.5}],
+            r"\[0\]: category_id is \[1\], but must be a whole number",
+        ),
         (
             [{"image_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}],
             r"\[0\]: image_id 1 is not an image of .*val2017",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -95,3 +96,20 @@ def test_a_sideways_photo_is_measured_as_it_is_shown(tmp_path):
     found = annotated_boxes(read_annotations(path, "coco"), tmp_path / "val2017", tmp_path / "cache", "raise")
     assert len(found.found) == 2
     assert json.loads(path.read_text())["images"][0]["width"] == 80
+
+
+@pytest.mark.parametrize("odd", ["folder", "pipe", "broken link"])
+def test_what_is_no_file_is_counted_as_an_image_that_cannot_be_shown(coco, tmp_path, odd):
+    path = tmp_path / "val2017/000000000002.jpg"
+    path.unlink()
+    make = {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "broken link": lambda: path.symlink_to("gone")}
+    make[odd]()
+    found = annotated_boxes(coco, tmp_path / "val2017", tmp_path / "cache", "skip")
+    assert len(found.found) == 1 and found.skipped["image not readable"] == 1
+
+
+def test_an_impossible_file_name_is_counted(tmp_path):
+    path = write_coco(tmp_path)
+    path.write_text(path.read_text().replace("000000000002.jpg", "x" * 300))
+    found = annotated_boxes(read_annotations(path, "coco"), tmp_path / "val2017", tmp_path / "cache", "skip")
+    assert found.skipped["image not readable"] == 1
