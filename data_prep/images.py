@@ -9,6 +9,7 @@ scaled to 8, printing colours converted by their own profile.
 from __future__ import annotations
 
 import io
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +109,8 @@ def _check_header(image: Image.Image) -> int:
 
 def _opened(source: Path | str | bytes) -> Image.Image:
     """Reads an image's header."""
+    if not isinstance(source, bytes) and not stat.S_ISREG(Path(source).stat().st_mode):
+        raise ValueError("not a file")  # opening a pipe would wait for ever
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except Image.UnidentifiedImageError:

@@ -1,6 +1,7 @@
 """Images as a viewer shows them, or a reason why not; nothing a decoder meets gets further than that."""
 
 import io
+import os
 import struct
 
 import numpy as np
@@ -246,7 +247,7 @@ def test_what_is_no_whole_image_has_a_reason(tmp_path):
     assert reason(whole[:-100]) == "truncated"
     with pytest.raises(ImageError) as caught:
         open_image(tmp_path)
-    assert caught.value.reason == "Is a directory"
+    assert caught.value.reason == "not a file"
 
 
 @given(st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"]), st.data())
@@ -276,3 +277,10 @@ def test_what_is_skipped_is_listed_with_path_and_reason(tmp_path, draw_picture, 
     assert lines[0]["reason"] == "empty file"
     assert "2 images that cannot be shown" in caplog.text
     assert str(listing) in caplog.text
+
+
+def test_a_pipe_is_refused_and_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for look in (open_image, shown_size):
+        with pytest.raises(ImageError, match=r"a\.png: not readable as an image: not a file"):
+            look(tmp_path / "a.png")
