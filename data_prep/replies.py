@@ -91,6 +91,9 @@ class _Reader:
         if names:
             return names
         parts = [part.strip("()[].:" + _QUOTES) for part in _BETWEEN.split(text.strip("[]{}. "))]
+        letters = [part for part in parts if part in self.labels and part.isalpha()]
+        if letters and all(part in letters or part.isdecimal() for part in parts):
+            parts = letters  # the numbers count them, as in "1: C, 2: A"
         known = [self.labels[part] for part in parts if part in self.labels]
         return known if known and len(known) == len(parts) else []
 

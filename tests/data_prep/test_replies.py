@@ -260,3 +260,9 @@ def test_a_hostile_reply_takes_no_time():
         "' ," * 3000,
     ):
         assert sorted(read_list(reply, CATS).order) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("reply", ["1: C, 2: A, 3: B", "1. C 2. A 3. B", "1) C, 2) A, 3) B", "(1) C > (2) A > (3) B"])
+def test_numbers_before_letters_count_them(reply):
+    ranking = read_list(reply, ["Pug", "Boxer", "Great Dane"])
+    assert (ranking.order, ranking.outcome) == ((2, 0, 1), "ok")
