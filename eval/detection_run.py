@@ -14,7 +14,7 @@ from data_prep.annotations import Annotations, read_annotations, read_detections
 from data_prep.datasets.armory_scenes import draw_scenes
 from data_prep.encoder import load_encoder
 from data_prep.errors import UserError
-from data_prep.files import read_json, write_text
+from data_prep.files import locked, read_json, write_text
 from data_prep.held_out import check_not_mined
 from data_prep.proposals import annotated_boxes, detected_boxes
 from data_prep.results_file import check_result, write_results
@@ -101,9 +101,8 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
     named.retrieve(encoder, source.templates)
     named.rank(adapter, run / "detection")
     out = run / "detection" / f"{source.name}-{recipe.ranker.mode}-{args.policy}"
-    rows = []
-    for method, detections in named.detections().items():
-        write_text(out / f"detections-{method}.json", json.dumps(detections) + "\n")
+    rows, found = [], named.detections()
+    for method, detections in found.items():
         log.info("%s: scoring %d detections", method, len(detections))
         row = {"method": method, "detections": len(detections)}
         row |= average_precision(annotations.truth, detections, annotations.format)
@@ -131,7 +130,11 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         "rows": rows,
         "gains": named.gains() if source.detections is None else [],
     }
-    write_results(out, results, [f"detections-{method}.json" for method in named.rankings])
+    files = {f"detections-{method}.json": detections for method, detections in found.items()}
+    with locked(out):  # or files of two evaluations that end at once would be taken for one's
+        for name, detections in files.items():
+            write_text(out / name, json.dumps(detections) + "\n")
+        write_results(out, results, list(files))
     log.info("wrote %s", out / "results.json")
     return results
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import Encoder, load_encoder
-from data_prep.files import fingerprint, read_json, write_json, write_text
+from data_prep.files import fingerprint, locked, read_json, write_json, write_text
 from data_prep.held_out import read_mined
 from data_prep.recipe import load_saved_recipe
 from data_prep.results_file import write_results
@@ -124,7 +124,7 @@ def fitted(
         evaluation.ask(run.adapter, untuned=False)
     fusions = evaluation.fit_fusions() if args.fusion else {}
     refusal = evaluation.fit_refusal() if args.unknown else None
-    path = fits_path(run.folder, recipe.ranker.mode) if own else out / "fits.json"
+    path = fits_path(run.folder, recipe.ranker.mode, run.adapter) if own else out / "fits.json"
     save_fits(path, run.weights, encoder.id, fusions, refusal)
     log.info("fits: %s%s", path, "" if own else ", as data set or retriever are not the run's own")
     return fusions, refusal
@@ -156,12 +156,13 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
     facts |= {"fusion": {kind: asdict(fusion) for kind, fusion in fusions.items()}} if fusions else {}
     facts |= {"refusal": asdict(refusal)} if refusal else {}
     figures = Figures(facts)
-    write_text(out / "predictions.jsonl", (figures.line(record) for record in evaluation.predictions()))
-    results = figures.results()
     pictures = evaluation.pictures()
-    write_json(out / "pictures.json", pictures)
-    write_results(out, results, FILES)
-    log.info("wrote %s, predictions.jsonl and %s", out / "results.json", write_page(out).name)
+    with locked(out):  # or files of two evaluations that end at once would be taken for one's
+        write_text(out / "predictions.jsonl", (figures.line(record) for record in evaluation.predictions()))
+        results = figures.results()
+        write_json(out / "pictures.json", pictures)
+        write_results(out, results, FILES)
+        log.info("wrote %s, predictions.jsonl and %s", out / "results.json", write_page(out).name)
     if wandb_mode(recipe.tracking) != "disabled":
         with open(out / "predictions.jsonl", encoding="utf-8") as lines:
             evaluated = Evaluated(out.name, results, cases_of(lines), pictures)

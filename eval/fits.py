@@ -17,9 +17,10 @@ _COMMAND = "python -m eval.run --ckpt RUN --split development eval.fusion=true e
 _REMEDY = f"delete it and fit again with the settings that it was fitted with, such as {_COMMAND}"
 
 
-def fits_path(run: Path, mode: str) -> Path:
-    """Where a run keeps what was fitted for a mode."""
-    return run / "eval" / f"fits-{mode}.json"
+def fits_path(run: Path, mode: str, adapter: Path) -> Path:
+    """Where a run keeps what was fitted for a mode: of its own adapter, or of a checkpoint's."""
+    own = "" if adapter == run / "adapter" else f"-{adapter.stem}"
+    return run / "eval" / f"fits-{mode}{own}.json"
 
 
 def save_fits(path: Path, adapter: str, encoder: str, fusions: dict[str, Fusion], refusal: Refusal | None) -> None:

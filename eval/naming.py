@@ -13,7 +13,7 @@ from pathlib import Path
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import Encoder, embed_images, load_encoder
 from data_prep.errors import UserError
-from data_prep.files import read_json, write_text
+from data_prep.files import locked, read_json, write_text
 from data_prep.guesses import Guess, counted
 from data_prep.held_out import check_not_mined, read_mined
 from data_prep.memories import Memories, name_memory, prompted
@@ -180,11 +180,12 @@ class Naming:
             "encoder": encoder.id,
         }
         records = [line for own in vocabularies for line in names_lines(own.votes, own.guessed, own.seed)]
-        write_text(self.out / "names.jsonl", _jsonl(records))
         pool = self.dataset.parts.get(f"{split}_memory", [])
-        write_text(self.out / "guesses.jsonl", _jsonl(guess_lines(pool, self.dataset.names, guesses)))
-        write_text(self.out / "predictions.jsonl", _jsonl(lines))
-        return self._scored(head, lines)
+        with locked(self.out):  # or files of two evaluations that end at once would be taken for one's
+            write_text(self.out / "names.jsonl", _jsonl(records))
+            write_text(self.out / "guesses.jsonl", _jsonl(guess_lines(pool, self.dataset.names, guesses)))
+            write_text(self.out / "predictions.jsonl", _jsonl(lines))
+            return self._scored(head, lines)
 
     def _predictions(
         self, encoder: Encoder, queries: Sequence[Sample], vocabularies: Sequence[Vocabulary]
@@ -221,6 +222,7 @@ class Naming:
         Raises:
             UserError: There are no results, or a file of theirs is missing or damaged.
         """
-        head = read_results(self.out, FILES)
-        with open(self.out / "predictions.jsonl", encoding="utf-8") as lines:
-            return self._scored(head, [json.loads(line) for line in lines])
+        with locked(self.out):
+            head = read_results(self.out, FILES)
+            with open(self.out / "predictions.jsonl", encoding="utf-8") as lines:
+                return self._scored(head, [json.loads(line) for line in lines])

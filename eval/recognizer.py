@@ -93,7 +93,7 @@ class Recognizer:
         ranker = Ranker.from_pretrained(run, *settings)
         adapter, folder = find_adapter(Path(run))
         recipe = ranker.recipe
-        path = fits_path(folder, recipe.ranker.mode)
+        path = fits_path(folder, recipe.ranker.mode, adapter)
         encoder = load_encoder(recipe.retriever)
         fusions, refusal = load_fits(path, read_json(adapter / "manifest.json")["adapter"], encoder.id)
         if recipe.eval.fusion and not fusions:

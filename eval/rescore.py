@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from data_prep.errors import UserError
+from data_prep.files import locked
 from data_prep.results_file import RESULTS, read_results, write_results
 from eval.combined import combine
 from eval.evaluated import FILES
@@ -31,10 +32,11 @@ def rescore(folder: Path) -> dict:
             rescore(folder / name)
         results = combine(folder, old["datasets"])
     else:
-        facts = {key: value for key, value in read_results(folder, FILES).items() if key not in FIGURES}
-        results = read_figures(folder, facts).results()
-        write_results(folder, results, FILES)
-        write_page(folder)
+        with locked(folder):
+            facts = {key: value for key, value in read_results(folder, FILES).items() if key not in FIGURES}
+            results = read_figures(folder, facts).results()
+            write_results(folder, results, FILES)
+            write_page(folder)
     changed = sorted(key for key in results if results[key] != old.get(key))
     log.info("%s: %s", folder, f"changed: {', '.join(changed)}" if changed else "the same figures as before")
     return results

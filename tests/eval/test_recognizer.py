@@ -47,7 +47,7 @@ def run(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "few_shot-2": Fusion(0.5, 0.5, 1.0, 0.05, "margin", 2.0),
     }
     encoder = load_encoder(RetrieverArgs()).id
-    save_fits(fits_path(copy, "likelihood"), adapter, encoder, fusions, Refusal("score", 0.5))
+    save_fits(fits_path(copy, "likelihood", copy / "adapter"), adapter, encoder, fusions, Refusal("score", 0.5))
     return copy
 
 

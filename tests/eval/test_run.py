@@ -14,10 +14,12 @@ import pytest
 from data_prep.blazon import draw_classes
 from data_prep.datasets import read_dataset
 from data_prep.errors import UserError
-from data_prep.files import read_json
+from data_prep.files import locked, read_json
 from data_prep.held_out import read_mined, write_mined
 from data_prep.recipe import load_saved_recipe
+from data_prep.results_file import write_results
 from data_prep.shields import render
+from eval import evaluate, rescore
 from eval.run import main
 from rar_train.run_folder import find_adapter, note_file
 from tests.manifests import rewrite_manifest
@@ -289,6 +291,22 @@ def test_pictures_replaced_under_their_names_are_asked_about_again(finished, pic
     shutil.rmtree(out)
     main(own)
     assert (out / "predictions.jsonl").read_bytes() == after
+
+
+def test_files_of_two_commands_that_write_one_evaluation_at_once_are_not_mixed(finished, tmp_path, monkeypatch):
+    run, written = shutil.copytree(finished, tmp_path / "run"), []
+
+    def write(folder: Path, *rest) -> None:
+        with pytest.raises(UserError, match="another command has been changing it"), locked(folder, seconds=0):
+            pass
+        written.append(folder)
+        write_results(folder, *rest)
+
+    for module in (evaluate, rescore):
+        monkeypatch.setattr(module, "write_results", write)
+    main(["--ckpt", str(run), "eval.shots=[]", "eval.alone_images=0"])
+    main(["--rescore", str(run / "eval" / "test-likelihood")])
+    assert written == [run / "eval" / "test-likelihood"] * 2
 
 
 def test_fits_on_another_data_set_stay_out_of_the_runs_own(finished, pictures, tmp_path):
