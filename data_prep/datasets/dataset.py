@@ -71,18 +71,19 @@ def missing_of(paths: list[Path]) -> list[Path]:
 
 
 def _known_by(path: Path) -> list | None:
-    """By what a checked file is known again: size and time, or why it has none; None where there is nothing."""
+    """By what a checked file is known again: size and times, or why it has none; None where there is nothing."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return ["broken link"] if path.is_symlink() else None
     except (OSError, ValueError) as error:
         return [str(error)]
-    return [found.st_size, found.st_mtime_ns]
+    # Also when it was last put there: who copies or unpacks another file over it may set its time to the old one.
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def check_pictures(paths: list[Path], cache: Path) -> list[dict[str, str]]:
-    """Decodes every image once and hashes its bytes; the result is cached by path, size and time.
+    """Decodes every image once and hashes its bytes; the result is cached by path, size and times.
 
     Args:
         paths: Image files.

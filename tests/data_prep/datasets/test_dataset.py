@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.datasets.dataset import PARTS, digests, key_of
 from data_prep.errors import UserError
+from data_prep.files import file_hash
 from data_prep.records import Sample
 from data_prep.settings import DataArgs
 
@@ -51,6 +53,17 @@ def test_images_are_checked_once_and_again_after_a_change(tmp_path, draw_picture
     os.utime(files[1], ns=(stamp + 1, stamp + 1))
     second = digests(files, tmp_path / "cache", "raise")
     assert [a == b for a, b in zip(first, second, strict=True)] == [True, False, True]
+
+
+def test_an_image_put_in_anothers_place_with_its_size_and_time_is_checked_again(tmp_path):
+    file = tmp_path / "0.bmp"
+    Image.new("RGB", (8, 8), "red").save(file)
+    before, stamp = file.stat(), file.stat().st_mtime_ns
+    first = digests([file], tmp_path / "cache", "raise")
+    Image.new("RGB", (8, 8), "blue").save(file)
+    os.utime(file, ns=(stamp, stamp))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, stamp)
+    assert digests([file], tmp_path / "cache", "raise") == [file_hash(file)] != first
 
 
 def test_an_unreadable_image_is_refused_each_time_or_skipped(tmp_path, draw_picture):
