@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_prep.errors import UserError
 from data_prep.files import read_sealed, write_sealed
-from data_prep.held_out import read_mined, write_mined
+from data_prep.held_out import MINED, read_mined, write_mined
 from data_prep.settings import Recipe
-from data_prep.shards import ShardedExamples
+from data_prep.shards import ShardedExamples, check_files, read_facts
 from data_prep.stages import build
 from rar_train.backend import Mllm
 from rar_train.budget import byte_lengths, check_fits, fitting, token_limit
@@ -151,6 +151,7 @@ def make_examples(recipe: Recipe) -> None:
     out = Path(recipe.out)
     # Other machines wait for what this one makes, so it embeds on its own devices alone.
     tuning, development = build(replace(recipe, trainer=replace(recipe.trainer, num_nodes=1)))
+    check_files(tuning, {name: own for name, own in read_facts(tuning)["files"].items() if name == MINED})
     write_mined(out, read_mined(tuning))  # the run's own copy: evaluation refuses these images
     write_sealed(out / "data.json", {"tuning": str(tuning), "development": str(development)})
 

@@ -11,6 +11,7 @@ import pytest
 from data_prep.errors import UserError
 from data_prep.files import read_sealed
 from data_prep.settings import Recipe
+from rar_train.datamodule import make_examples
 from rar_train.run_folder import find_adapter
 from rar_train.train import claim_run_folder, train_ranker
 from tests.damage import KINDS, contents, damage
@@ -122,6 +123,21 @@ def test_mined_images_are_not_made_again_from_other_data(run, caplog):
     assert not (run / "mined.txt").exists()
     find_adapter(run)
     assert f"{run / 'mined.txt'}: missing, so leaks would not be seen" in caplog.text
+
+
+def test_mined_images_are_not_made_again_from_a_folder_that_lost_its_list(run):
+    run, recipe, expected = run
+    make_examples(recipe)
+    made = Path(read_sealed(run / "data.json")["tuning"])
+    damage(made / "mined.txt", "removed")
+    damage(run / "mined.txt", "removed")
+    with pytest.raises(UserError, match=rf"{made / 'mined.txt'}: missing; delete {made} to have it made again"):
+        train_ranker(recipe)
+    with pytest.raises(UserError, match=r"run/mined\.txt: missing"):
+        find_adapter(run)
+    shutil.rmtree(made)
+    train_ranker(recipe)
+    assert contents(run, *RESULT) == expected
 
 
 def test_run_json_holds_no_place(run):
