@@ -15,6 +15,7 @@ from PIL import Image
 
 from data_prep.blazon import DETAILS, Blazon, random_blazon_of
 from data_prep.files import fingerprint, read_json, write_folder, write_json
+from data_prep.manifests import read_sealed_folder, seal_folder
 from data_prep.pools import worker_pool
 from data_prep.progress import bar
 from data_prep.shields import render
@@ -68,11 +69,15 @@ def base_corpus(cache: Path, thousands: int, size: int, seed: int, processes: in
         size: Width and height of the kept pictures in pixels.
         seed: Decides blazons and pictures.
         processes: How many processes draw.
+
+    Raises:
+        UserError: What the cache holds is not what was drawn.
     """
     key = fingerprint({"thousands": thousands, "size": size, "seed": seed, "drawn": DRAWN_SIZE, "version": 1})
     folder = cache / f"base-corpus-{key}"
     if folder.exists():
         log.info("base corpus: reusing %s", folder.name)
+        read_sealed_folder(folder, f"delete {folder} to have it made again")
     else:
         log.info("base corpus: drawing %d pictures", thousands * _CHUNK)
         with write_folder(folder) as part, worker_pool(processes) as pool:
@@ -84,6 +89,7 @@ def base_corpus(cache: Path, thousands: int, size: int, seed: int, processes: in
                 blazons += drawn
             images.flush()
             write_json(part / "blazons.json", [astuple(b) for b in blazons])
+            seal_folder(part, {})
     blazons = [Blazon(*row) for row in read_json(folder / "blazons.json")]
     return BaseCorpus(
         images=np.load(folder / "images.npy", mmap_mode="r"),

@@ -24,11 +24,11 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from data_prep.command import run_command
-from data_prep.datasets.kept import seal
+from data_prep.datasets.kept import CONTENTS, seal
 from data_prep.emoji_packages import ART, COLUMNS, METADATA, Art, Emoji, codes_by_name, read_art, read_classes, tarball
 from data_prep.errors import UserError
-from data_prep.files import read_json, write_folder, write_json
-from data_prep.manifests import hashes_of
+from data_prep.files import read_json, read_sealed, write_folder, write_json
+from data_prep.manifests import damage, hashes_of
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,17 @@ def render_all(classes: list[Emoji], arts: list[Art], out: Path, size: int) -> d
     return facts
 
 
+def _whole(out: Path) -> dict:
+    """What the manifest of a folder that ``render_all`` made holds; nothing where a file is missing or damaged."""
+    try:
+        found = damage(out, read_sealed(out / CONTENTS, ""))
+    except UserError as error:
+        found = str(error).removesuffix("; ")
+    if found:
+        log.warning("emoji: %s; all is made again", found)
+    return {} if found else read_json(out / "manifest.json")
+
+
 def make_emoji(out: Path, size: int, packages: Path) -> dict:
     """Fetches what is missing and renders it, or finds it done.
 
@@ -118,11 +129,12 @@ def make_emoji(out: Path, size: int, packages: Path) -> dict:
     Raises:
         UserError: resvg_py or npm is missing, or the folder holds something else.
     """
-    kept = read_json(out / "manifest.json") if (out / "manifest.json").exists() else {}
+    own = any((out / name).is_file() for name in (CONTENTS, "manifest.json"))
+    kept = _whole(out) if own else {}
     if kept.get("size") == size and kept.get("version") == _VERSION:
         log.info("emoji: reusing %s", out)
         return kept
-    if out.exists() and not kept and any(out.iterdir()):
+    if out.exists() and not own and any(out.iterdir()):
         raise UserError(f"--out {out}: holds files that are not this command's; choose another folder")
     try:
         import resvg_py  # noqa: F401

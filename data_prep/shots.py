@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.errors import UserError
-from data_prep.files import REMAKE, fingerprint, read_json, write_json
+from data_prep.files import REMAKE, fingerprint, read_json, read_sealed, write_sealed
 from data_prep.records import Sample
 
 
@@ -47,7 +47,8 @@ def kept_shots(samples: Sequence[Sample], shots: int, seed: int, draw: str, cach
     """Draws shots, or reads those drawn before.
 
     What was drawn is kept as ``split_fewshot-…/shot_{n}-seed_{s}.json``, the name CoOp gives its pickles: a list of
-    keys that others can read and compare. Pickles are not read.
+    keys that others can read and compare, with its checksum. A bare list in its place is another's draw, and is taken
+    as it is. Pickles are not read.
 
     Args:
         samples: The training split, in its own order.
@@ -57,15 +58,16 @@ def kept_shots(samples: Sequence[Sample], shots: int, seed: int, draw: str, cach
         cache: Folder of caches.
 
     Raises:
-        UserError: A kept file names images that are not in the training split.
+        UserError: A kept file is damaged, or another's draw names images that are not in the training split.
     """
     split = fingerprint([[sample.key, sample.label] for sample in samples])
     folder = cache / f"split_fewshot-{split}"
     path = folder / (f"shot_{shots}-seed_{seed}.json" if draw == "coop" else f"shot_{shots}-first_n.json")
     if path.exists():
         by_key = {sample.key: sample for sample in samples}
-        keys = read_json(path, REMAKE)
-        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        found = read_json(path, REMAKE)
+        keys = found if isinstance(found, list) else read_sealed(path)
+        if not all(isinstance(key, str) for key in keys):
             raise UserError(f"{path}: should be a list of keys; {REMAKE}")
         strange = [key for key in keys if key not in by_key]
         if strange:
@@ -74,5 +76,5 @@ def kept_shots(samples: Sequence[Sample], shots: int, seed: int, draw: str, cach
             raise UserError(f"{path}: lists an image twice; {REMAKE}")
         return [by_key[key] for key in keys]
     drawn = draw_shots(samples, shots, seed) if draw == "coop" else first_shots(samples, shots)
-    write_json(path, [sample.key for sample in drawn])
+    write_sealed(path, [sample.key for sample in drawn])
     return drawn

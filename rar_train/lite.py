@@ -46,10 +46,17 @@ def main(arguments: list[str]) -> None:
 
 
 def _made(folder: Path, chosen: dict) -> bool:
-    from data_prep.files import read_json
+    """Whether a model is there, whole and as chosen."""
+    from data_prep.errors import UserError
+    from data_prep.manifests import read_sealed_folder
 
-    manifest = folder / "manifest.json"
-    return manifest.exists() and chosen.items() <= read_json(manifest).items()
+    if not folder.exists():
+        return False
+    try:
+        return chosen.items() <= read_sealed_folder(folder, "it is made again").items()
+    except UserError as error:
+        log.warning("lite: %s", error)
+        return False
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The corpus of the nano models: base blazons alone, each beside its own picture."""
 
+import shutil
 from dataclasses import astuple
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 from data_prep.base_corpus import base_corpus
 from data_prep.blazon import DETAILS, split_of
+from data_prep.errors import UserError
+from tests.damage import contents, damage
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +52,16 @@ def test_a_second_call_opens_what_the_first_drew(corpus, cache):
     assert again.blazons == corpus.blazons
     assert np.array_equal(again.images, corpus.images)
     assert (folder / "images.npy").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("file", ["images.npy", "blazons.json", "manifest.json"])
+def test_damage_is_named_and_deleting_the_folder_leads_back_to_the_same_corpus(corpus, cache, tmp_path, file):
+    (made,) = cache.iterdir()
+    folder = shutil.copytree(made, tmp_path / made.name)
+    damage(folder / file, "flipped")
+    with pytest.raises(UserError, match=rf"{file}: damaged .*; delete {folder} to have it made again"):
+        base_corpus(tmp_path, thousands=1, size=24, seed=0)
+    if file == "images.npy":
+        shutil.rmtree(folder)
+        base_corpus(tmp_path, thousands=1, size=24, seed=0)
+        assert contents(folder) == contents(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from data_prep.emoji import make_emoji
 from data_prep.emoji_packages import ART
 from data_prep.errors import UserError
+from tests.damage import contents, damage
 from tests.tiny_emoji import made_place
 
 
@@ -61,3 +63,13 @@ def test_what_is_there_is_reused_and_another_size_made_anew(place, tmp_path):
     (other / "letter.txt").write_text("mine")
     with pytest.raises(UserError, match="holds files that are not"):
         make_emoji(other, 32, place / "npm")
+
+
+@pytest.mark.parametrize("file", ["noto-v1/1f434.png", "pictures.csv", "contents.json", "manifest.json"])
+@pytest.mark.parametrize("kind", ["flipped", "removed"])
+def test_damaged_data_are_not_reused_but_made_again_alike(place, tmp_path, caplog, file, kind):
+    folder = shutil.copytree(place / "data", tmp_path / "data")
+    damage(folder / file, kind)
+    make_emoji(folder, 32, place / "npm")
+    assert f"{folder / file}: " in caplog.text and "all is made again" in caplog.text
+    assert contents(folder) == contents(place / "data")

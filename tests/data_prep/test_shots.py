@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.errors import UserError
+from data_prep.files import read_sealed
 from data_prep.records import Sample
 from data_prep.shots import draw_shots, first_shots, kept_shots
 
@@ -54,14 +55,20 @@ def test_a_draw_is_kept_as_keys_and_read_again(tmp_path, seed):
     drawn = kept_shots(made(30), 4, seed, "coop", tmp_path)
     assert drawn == draw_shots(made(30), 4, seed)
     (kept,) = tmp_path.glob(f"split_fewshot-*/shot_4-seed_{seed}.json")
-    assert json.loads(kept.read_text()) == [s.key for s in drawn]
+    assert read_sealed(kept) == [s.key for s in drawn]
+    whole, first = kept.read_text(), f'"{drawn[0].key}"'
+    for damaged in (whole.replace(f"  {first},\n", ""), whole.replace(first, '"k99"')):
+        assert damaged != whole
+        kept.write_text(damaged)
+        with pytest.raises(UserError, match=r"damaged \(its checksum differs\); delete it to have it made again"):
+            kept_shots(made(30), 4, seed, "coop", tmp_path)
     # Another's draw for this split is taken as it stands.
     kept.write_text(json.dumps(["k29", "k0"]))
     assert [s.key for s in kept_shots(made(30), 4, seed, "coop", tmp_path)] == ["k29", "k0"]
     kept.write_text(json.dumps(["k30"]))
     with pytest.raises(UserError, match="k30 is not in the training split"):
         kept_shots(made(30), 4, seed, "coop", tmp_path)
-    for damaged, said in (('["k0", "k0"]', "lists an image twice"), ('{"k0": 1}', "a list of keys"), ("[", "as JSON")):
+    for damaged, said in (('["k0", "k0"]', "lists an image twice"), ('{"k0": 1}', "damaged"), ("[", "as JSON")):
         kept.write_text(damaged)
         with pytest.raises(UserError, match=f"{said}.*; delete it to have it made again"):
             kept_shots(made(30), 4, seed, "coop", tmp_path)

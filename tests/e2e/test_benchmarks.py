@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data_prep.files import read_sealed
+
 TEXTURES = ("banded", "dotted", "zig_zagged")
 
 
@@ -33,6 +35,6 @@ def test_dtd_is_mined_with_its_name_and_its_place(run_here, small, tmp_path: Pat
     done = run_here("data_prep.build", *arguments, *settings)
     assert done.stderr.count("made: ") == 2
     (drawn,) = (tmp_path / "cache").glob("split_fewshot-*/shot_2-seed_1.json")
-    keys = json.loads(drawn.read_text())
+    keys = read_sealed(drawn)
     assert len(keys) == 6
     assert all("_train_" in key for key in keys)

