@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from data_prep.errors import UserError
-from data_prep.files import REMAKE, part_path, write_json
+from data_prep.files import REMAKE, naming, part_path, write_json
 
 KEY = "S32"
 
@@ -111,7 +111,8 @@ class EmbeddingStore:
         }
         part = part_path(path)
         try:
-            save_file(tensors, part, {what: _checksum(values) for what, values in tensors.items()})
+            with naming(path):
+                save_file(tensors, part, {what: _checksum(values) for what, values in tensors.items()})
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)

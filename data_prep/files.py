@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import uuid
@@ -12,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from data_prep.errors import UserError
 
@@ -44,11 +47,23 @@ def part_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
 
 
+_WRAPPED = re.compile(r"\(os error (\d+)\)")  # how Rust's libraries end the text of such an error
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Has an error of the operating system name what is written where it names nothing, as with a full disk."""
+    """Has an error of the operating system name what is written where it names nothing, as with a full disk.
+
+    Raises:
+        OSError: As it was raised, or as safetensors wraps it.
+    """
     try:
         yield
+    except SafetensorError as error:
+        wrapped = _WRAPPED.search(str(error))
+        if wrapped is None:
+            raise
+        raise OSError(int(wrapped[1]), os.strerror(int(wrapped[1])), str(path)) from error
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)

@@ -37,6 +37,8 @@ def _lock(folder: Path) -> AbstractContextManager[None]:
 
 
 def _check_there(folder: Path) -> None:
+    left = any((folder / what).is_dir() for what in ("images", "names"))
+    check(not left or (folder / MANIFEST).is_file(), f"{folder / MANIFEST}: missing; {_restore(folder)}")
     check((folder / MANIFEST).is_file(), f"{folder}: no memory there; build one first")
 
 

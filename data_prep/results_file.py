@@ -25,6 +25,8 @@ def write_results(folder: Path, results: dict[str, Any], files: Sequence[str] = 
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {_AGAIN}")
     found = read_manifest(path, _AGAIN)
     if not isinstance(found.get("files"), dict):
         raise UserError(f"{path}: damaged (it names no files); {_AGAIN}")

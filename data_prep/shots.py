@@ -65,15 +65,15 @@ def kept_shots(samples: Sequence[Sample], shots: int, seed: int, draw: str, cach
     path = folder / (f"shot_{shots}-seed_{seed}.json" if draw == "coop" else f"shot_{shots}-first_n.json")
     if path.exists():
         by_key = {sample.key: sample for sample in samples}
-        found = read_json(path, REMAKE)
+        found, remedy = read_json(path, REMAKE), "correct it, or delete it to have shots drawn"
         keys = found if isinstance(found, list) else read_sealed(path)
         if not all(isinstance(key, str) for key in keys):
-            raise UserError(f"{path}: should be a list of keys; {REMAKE}")
+            raise UserError(f"{path}: should be a list of keys; {remedy}")
         strange = [key for key in keys if key not in by_key]
         if strange:
-            raise UserError(f"{path}: {strange[0]} is not in the training split; {REMAKE}")
+            raise UserError(f"{path}: {strange[0]} is not in the training split; {remedy}")
         if len(set(keys)) < len(keys):
-            raise UserError(f"{path}: lists an image twice; {REMAKE}")
+            raise UserError(f"{path}: lists an image twice; {remedy}")
         return [by_key[key] for key in keys]
     drawn = draw_shots(samples, shots, seed) if draw == "coop" else first_shots(samples, shots)
     write_sealed(path, [sample.key for sample in drawn])

@@ -89,7 +89,9 @@ def read_evaluations(run: Path) -> list[tuple[Path, Evaluated]]:
     files = [[path for start in own for path in sorted(run.glob(f"{start}predictions.jsonl"))] for own in patterns]
     folders = [path.parent for path in next(filter(None, files), []) if _holds_evaluation(path.parent)]
     if not folders:
-        raise UserError(f"{run}: no evaluation there (no results.json); run python -m eval.run --ckpt {run} first")
+        raise UserError(
+            f"{run}: no evaluation there (no {FILES[0]} with {RESULTS}); run python -m eval.run --ckpt {run} first"
+        )
     found = []
     for folder in folders:
         results = read_results(folder, FILES)

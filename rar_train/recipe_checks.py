@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from rar_train.datamodule import optimizer_steps
 from rar_train.memory_estimate import advice_for, estimate
 from rar_train.model_checks import FETCH, check_family, check_ranker, check_retriever
 from rar_train.outline import local_folder
+
+log = logging.getLogger(__name__)
 
 _PICTURE = (1024, 1024)  # what prompts are measured with, where a family takes images of any size
 _READ = "mend what is said of the data, or add --read-data, which reads it"
@@ -160,8 +163,12 @@ def check_time(recipe: Recipe, listed: Listed) -> list[Finding]:
 
 
 def _speeds(run: Path) -> list[float]:
-    found = []
+    found: list[float] = []
     for path in sorted(run.glob("log/*/metrics.csv")):
-        with open(path, newline="", encoding="utf-8") as file:
-            found += [float(row["perf/images_per_s"]) for row in csv.DictReader(file) if row.get("perf/images_per_s")]
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                logged = [row.get("perf/images_per_s") for row in csv.DictReader(file)]
+            found += [float(speed) for speed in logged if speed]
+        except (ValueError, csv.Error) as error:
+            log.warning("%s: damaged (%s), so the speeds that it logged are left out", path, error)
     return found

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import resource
 
 import numpy as np
 import pytest
 
 from data_prep.embedding_store import EmbeddingStore
 from data_prep.errors import UserError
+from data_prep.os_errors import words_of
 
 KEYS = [hashlib.sha256(bytes([n])).hexdigest() for n in range(3)]
 VECTORS = np.eye(3, 4, dtype=np.float32)
@@ -56,3 +59,15 @@ def test_a_write_that_fails_leaves_nothing_behind(store, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         store.write(KEYS[:1], VECTORS[:1])
     assert sorted(store.folder.iterdir()) == before
+
+
+def test_a_full_disk_is_named_with_the_part_and_leaves_nothing(tmp_path):
+    store, sizes = EmbeddingStore(tmp_path / "embeddings", {"model": "m"}), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, sizes[1]))  # as a full disk answers
+    try:
+        with pytest.raises(OSError) as caught:
+            store.write(KEYS, VECTORS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, sizes)
+    assert re.search(r"embeddings/part-\w+\.safetensors: larger than a file may be here", words_of(caught.value))
+    assert [path.name for path in store.folder.iterdir()] == ["encoder.json"]

@@ -140,8 +140,10 @@ def test_damage_of_any_file_is_named_and_a_copy_put_back_is_the_way_out(folder):
     for path in files:
         whole = path.read_bytes()
         middle = len(whole) // 2
-        for damaged in (whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
-            path.write_bytes(damaged)
+        for damaged in (whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], None):
+            path.unlink()
+            if damaged is not None:
+                path.write_bytes(damaged)
             with pytest.raises(UserError, match=re.escape(str(path))) as caught:
                 state(folder)
             assert f"put {folder} back from a copy" in str(caught.value) and "delete" not in str(caught.value)

@@ -49,6 +49,9 @@ def test_a_changed_or_missing_file_and_changed_results_are_named_with_what_to_ru
     (folder / "lines.jsonl").unlink()
     with pytest.raises(UserError, match=r"lines\.jsonl: no such file; run the command that wrote it again"):
         read_results(folder, ["lines.jsonl"])
+    (folder / RESULTS).unlink()
+    with pytest.raises(UserError, match=r"results\.json: no such file; run the command that wrote it again"):
+        read_results(folder)
 
 
 @pytest.mark.parametrize("text", ['{"top1": 0.25}', "[]", '{"top1": 0.2', '{"files": {}, "sha256": "0"}'])

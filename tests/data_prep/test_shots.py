@@ -68,9 +68,14 @@ def test_a_draw_is_kept_as_keys_and_read_again(tmp_path, seed):
     kept.write_text(json.dumps(["k30"]))
     with pytest.raises(UserError, match="k30 is not in the training split"):
         kept_shots(made(30), 4, seed, "coop", tmp_path)
-    for damaged, said in (('["k0", "k0"]', "lists an image twice"), ('{"k0": 1}', "damaged"), ("[", "as JSON")):
+    for damaged, said in (
+        ('["k0", "k0"]', "lists an image twice; correct it, or delete it"),
+        ("[0]", "a list of keys; correct it, or delete it"),
+        ('{"k0": 1}', "damaged .*; delete it to have it made again"),
+        ("[", "as JSON .*; delete it to have it made again"),
+    ):
         kept.write_text(damaged)
-        with pytest.raises(UserError, match=f"{said}.*; delete it to have it made again"):
+        with pytest.raises(UserError, match=said):
             kept_shots(made(30), 4, seed, "coop", tmp_path)
 
 

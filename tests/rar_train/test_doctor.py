@@ -273,6 +273,10 @@ def test_time_comes_from_a_measured_speed_alone(tmp_path):
     (tmp_path / "log" / "from-step-000000" / "metrics.csv").write_text("step,perf/images_per_s\n9,0.08\n10,\n")
     finding = check_time(recipe, LISTED)[0]
     assert finding.status == "ok" and "1.0 h at 0.1 images/s" in finding.found
+    for number, damaged in enumerate((b"step,perf/images_per_s\n9,0.0x8\n", b"step,perf/images_per_s\n9,\xff\n"), 1):
+        (tmp_path / "log" / f"from-step-00000{number}").mkdir()
+        (tmp_path / "log" / f"from-step-00000{number}" / "metrics.csv").write_bytes(damaged)
+    assert check_time(recipe, LISTED)[0] == finding
 
 
 def test_a_recipe_is_checked_through(offline, tmp_path):
