@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from data_prep.errors import UserError
 from data_prep.files import write_text
-from data_prep.recipe_values import check_text, kind_of, known_keys, leaves, read_values, typed_value
+from data_prep.recipe_values import check_value, kind_of, known_keys, leaves, numbers, read_values, typed_value
 from data_prep.settings import Recipe, check
 from data_prep.trust import check_outside, remember
 
@@ -46,7 +46,7 @@ def _merge(config: DictConfig, values: dict[str, Any], source: str) -> DictConfi
     layer = leaves(values)
     _check_keys(layer, source)
     for key, value in layer.items():
-        check_text(source, key, value)
+        check_value(source, key, value)
     try:
         return OmegaConf.merge(config, values)
     except OmegaConfBaseException as error:
@@ -121,9 +121,13 @@ def _to_recipe(config: DictConfig) -> Recipe:
     try:
         missing = OmegaConf.missing_keys(config)
         check(not missing, f"recipe: no value for {', '.join(sorted(missing))}")
-        return OmegaConf.to_object(config)
+        recipe = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise UserError(f"recipe: {error.full_key}: {str(error).splitlines()[0]}") from None
+    for key, value in leaves(asdict(recipe)).items():
+        for number in numbers(value):  # libraries take no larger ones; NaN is not below it either
+            check(abs(number) < 2**63, f"{key}={number}: must be a number below 2^63")
+    return recipe
 
 
 def load_saved_recipe(path: Path, settings: Iterable[str]) -> Recipe:

@@ -65,6 +65,7 @@ def read_values(path: Path) -> dict[str, Any]:
     Raises:
         UserError: It is not readable as YAML, or holds what a recipe does not.
     """
+    check(path.is_file() or not path.exists(), f"{path}: not a file; a recipe is one")  # a pipe would be waited for
     try:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read(_MOST_BYTES + 1)
@@ -110,13 +111,17 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(one)
 
 
-def check_text(source: str, key: str, value: Any) -> None:
-    """Checks that a value's text can be kept in a recipe and means itself.
+def check_value(source: str, key: str, value: Any) -> None:
+    """Checks that a value can be kept in a recipe and means itself.
 
     Raises:
-        UserError: It is text for YAML alone, refers to something else (``${…}``), or is not valid text.
+        UserError: It is no list where one is needed, text for YAML alone, or text that refers to something else
+            (``${…}``) or is not valid.
     """
-    for name, read in _misread(value, kind_of(key), key):
+    kind, given = kind_of(key), "" if value is None else value
+    listed = get_origin(kind) is not list or isinstance(value, list)
+    check(listed, f"{source}: {key}={given}: is a list; write it in brackets, such as [{given}]")
+    for name, read in _misread(value, kind, key):
         raise UserError(f"{source}: {name} is text, but YAML reads it as {read}; put it in quotes")
     for text in texts(value):
         shown = f"{source}: {key}={text.encode('utf-8', 'backslashreplace').decode()}"
@@ -131,6 +136,15 @@ def check_text(source: str, key: str, value: Any) -> None:
         check(text.isascii() or _is_unicode(text), f"{shown}: not UTF-8; rename it, or link to it by another name")
 
 
+def numbers(value: Any) -> Iterator[int | float]:
+    """All numbers in a value, at any depth."""
+    if isinstance(value, (int, float)):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from numbers(one)
+
+
 def _is_unicode(text: str) -> bool:
     try:
         text.encode()
@@ -139,8 +153,8 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _misread(value: Any, kind: Any, key: str) -> Iterator[tuple[str, bool | int | float]]:
-    """The keys of text whose text YAML took for something else, such as ``off`` and ``2026_11``, with what it read."""
+def _misread(value: Any, kind: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """The keys of text whose text YAML took for something else: ``off``, ``2026_11``, ``a: b``; with what it read."""
     if isinstance(value, dict) and is_dataclass(kind):
         hints = get_type_hints(kind)
         for name, one in value.items():
@@ -148,5 +162,5 @@ def _misread(value: Any, kind: Any, key: str) -> Iterator[tuple[str, bool | int 
     elif isinstance(value, list) and get_origin(kind) is list:
         for one in value:
             yield from _misread(one, get_args(kind)[0], key)
-    elif kind in _TEXT and isinstance(value, (bool, int, float)):
+    elif kind in _TEXT and isinstance(value, (bool, int, float, dict, list)):
         yield key, value

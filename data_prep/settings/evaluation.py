@@ -72,6 +72,9 @@ class EvalArgs:
         check(something, "eval.shots=[]: nothing to evaluate with eval.zero_shot=false")
         one_of("eval.leaks", self.leaks, ("error", "allow"))
         check(bool(self.seeds), "eval.seeds=[]: name at least one seed of the draw")
+        for key, numbers in (("shots", self.shots), ("seeds", self.seeds)):
+            twice = len(set(numbers)) < len(numbers)
+            check(not twice, f"eval.{key}={list(numbers)}: names one twice, which would count as two")
         counts = {"k": 1, "batch_size": 1, "permutations": 1, "bootstrap": 1}
         least = dict.fromkeys(
             ("alone_images", "alone_classes", "reply_tokens", "fit_images", "gate_loss", "unknown"), 0

@@ -45,6 +45,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for key, folder in (("out", self.out), ("cache", self.cache)):
             check(bool(folder), f"{key}=: give a folder; . for this one")
+        check(0 <= self.seed < 2**32, f"seed={self.seed}: must lie in 0..{2**32 - 1}")
         one_of("task", self.task, ("ranker", "retriever", "projector", "nano_clip", "nano_mllm"))
         answerless = self.mining.ground_truth == "keep_without" and not self.mining.none_of_these
         objectives = self.ranker.objectives

@@ -1,5 +1,6 @@
 """Recipes: which layer wins, and errors that name the key and the nearest right one."""
 
+import os
 from operator import attrgetter
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from data_prep.errors import UserError
 from data_prep.recipe import load_recipe, load_saved_recipe, recipe_names, recipe_yaml, save_recipe
-from data_prep.recipe_values import check_text, typed_value
+from data_prep.recipe_values import check_value, typed_value
 from data_prep.settings import Recipe
 
 RANKER = "recipe=ranker_lora"
@@ -73,6 +74,44 @@ def test_text_is_taken_as_it_was_typed(text):
     assert typed_value("data.root", text) == (None if text in ("", "null") else text)
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("optim.lr=inf", "optim.lr=inf: must be a number below 2^63"),
+        ("mining.weight=.inf", "mining.weight=inf: must be a number below 2^63"),
+        ("optim.batch_size=99999999999999999999", "must be a number below 2^63"),
+        ("eval.seeds=[1, 99999999999999999999]", "eval.seeds=99999999999999999999: must be a number below 2^63"),
+        ("seed=-1", "seed=-1: must lie in 0..4294967295"),
+        ("seed=4294967296", "must lie in 0..4294967295"),
+        ("eval.seeds=[1,2,1]", "eval.seeds=[1, 2, 1]: names one twice"),
+        ("eval.shots=[4,4]", "eval.shots=[4, 4]: names one twice"),
+    ],
+)
+def test_numbers_that_no_stage_can_use_are_refused(setting, said):
+    assert said in message_of([RANKER, setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("mining.memories=image", "mining.memories=image: is a list; write it in brackets, such as [image]"),
+        ("data.shares=0.5", "such as [0.5]"),
+        ("eval.shots=", "eval.shots=: is a list"),
+        ("retriever.templates=[{}]", "retriever.templates is text, but YAML reads it as {}; put it in quotes"),
+        ("retriever.templates=[a: {}]", "put it in quotes"),
+        ("retriever.templates=[[a]]", "put it in quotes"),
+    ],
+)
+def test_lists_are_written_as_lists_and_their_text_as_text(setting, said):
+    assert said in message_of([RANKER, setting])
+
+
+def test_a_pipe_in_place_of_a_recipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "recipe.yaml")
+    with pytest.raises(UserError, match="not a file; a recipe is one"):
+        load_saved_recipe(tmp_path / "recipe.yaml", [])
+
+
 def test_elements_of_a_list_of_text_are_text():
     assert typed_value("retriever.templates", "[2024, on, null, 'a, {}']") == ["2024", "on", "null", "a, {}"]
     assert "put text that holds commas, brackets" in message_of([RANKER, "retriever.templates=[{} texture.]"])
@@ -87,7 +126,7 @@ def test_optional_text_can_be_none():
 def test_what_would_mean_something_else_is_refused(value):
     for key, one in (("data.root", value), ("eval.shots", [value]), ("mining.mix", [{"data": {"root": value}}])):
         with pytest.raises(UserError, match=f"here: {key}=") as raised:
-            check_text("here", key, one)
+            check_value("here", key, one)
         str(raised.value).encode()  # what can't be shown is spelt out
 
 
