@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,23 +27,33 @@ from data_prep.settings import Recipe, check
 log = logging.getLogger(__name__)
 
 _LOOK = 0.5  # seconds between looks at the others
-_SILENT = 300  # seconds without a sign after which a process of another machine counts as gone
+_SILENT = 300  # seconds of looks without a sign after which a process of another machine counts as gone
 _START = 1800  # seconds until the first process must have given a sign; process groups wait as long
 _ROOM = 3  # seconds for a process to end by itself, since the failure of another often reaches it by other ways too
 _GRACE = 15  # seconds to end after an interrupt
 
 
 def _machine() -> str:
-    """Where a process's number counts: the machine, and within it the container."""
-    return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
+    """Where a process's number counts: the machine, and within it the container.
+
+    Machines may share a name, and the number of their first namespace is the same on all of them.
+    """
+    try:
+        own = f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not Linux
+        own = f"{uuid.getnode():x}"
+    return f"{socket.gethostname()} {own}"
 
 
 def _alive(pid: int) -> bool:
+    """Whether a process of this machine runs; one that has ended but was not yet taken note of does not."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in b"ZX"
+    except ProcessLookupError:
         return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"  # ended, but not yet taken note of
+    except OSError:  # it is another user's, or this is not Linux
+        return True
 
 
 def _words(error: BaseException) -> str:
@@ -63,10 +74,14 @@ class Processes:
     def __init__(self, folder: Path, rank: int, world: int):
         self.folder, self.rank, self.world = folder, rank, world
         self._own, self._first = folder / f"{rank}.json", folder / "0.json"
-        self._state = {"pid": os.getpid(), "machine": _machine(), "done": [], "ended": False, "failed": None}
+        # The others take the first one's launch for theirs, so that what is left of an earlier one does not count.
+        launch = None if rank else uuid.uuid4().hex
+        self._state = {
+            "launch": launch, "pid": os.getpid(), "machine": _machine(), "done": [], "ended": False, "failed": None
+        }  # fmt: skip
         self._lost: str | None = None  # what happened to another
         self._interrupting = False
-        self._signs: dict[Path, tuple[int, float]] = {}
+        self._signs: dict[Path, tuple[int, int]] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="processes", daemon=True)
 
@@ -121,7 +136,10 @@ class Processes:
             until = time.monotonic() + (0 if isinstance(error, UserError) else _ROOM)
             while not self._lost and time.monotonic() < until:
                 time.sleep(_LOOK / 5)
-            self._lost = self._lost or self._look()
+            try:
+                self._lost = self._lost or self._look()
+            except OSError as failed:
+                log.warning("%s: %s", self.folder, failed)
         self._over.set()
         self._thread.join(_ROOM)
         if error is not None:
@@ -153,7 +171,15 @@ class Processes:
         """What happened to another process, if something did."""
         for path in self.folder.glob("*.json") if self.rank == 0 else [self._first]:
             other = self._read(path) if path != self._own else None
-            if other is None or other["ended"]:
+            if other is None:
+                continue
+            if self.rank and not self._state["launch"]:
+                self._note(launch=other["launch"])
+            if other["launch"] not in (self._state["launch"], None):
+                if self.rank:
+                    return f"process 0 of {self.world} was started again, and this one belongs to the launch before"
+                continue
+            if other["ended"]:
                 continue
             name = f"process {path.stem} of {self.world} (number {other['pid']} on {other['machine'].split()[0]})"
             if other["failed"]:
@@ -169,18 +195,23 @@ class Processes:
         return None
 
     def _silent(self, path: Path) -> bool:
-        sign, now = path.stat().st_mtime_ns, time.monotonic()
-        if path not in self._signs or self._signs[path][0] != sign:
-            self._signs[path] = (sign, now)
-        return now - self._signs[path][1] > _SILENT
+        """Whether many looks found no new sign; time in which this process could not look does not count."""
+        try:
+            sign = path.stat().st_mtime_ns
+        except OSError:  # it has just ended, or the disk is away
+            return False
+        before, looks = self._signs.get(path, (None, 0))
+        self._signs[path] = (sign, looks + 1 if sign == before else 0)
+        return self._signs[path][1] > _SILENT / _LOOK
 
     def _watch(self) -> None:
         while not (self._lost or self._over.wait(_LOOK)):
             try:
-                os.utime(self._own)
+                if self._own.exists():
+                    os.utime(self._own)
+                elif not self._over.is_set():  # the first process has cleared the folder since
+                    self._note()
                 self._lost = self._look()
-            except FileNotFoundError:  # the first process has cleared the folder since
-                self._note()
             except OSError as error:  # a shared disk may be away for a while
                 log.warning("%s: %s", self.folder, error)
         if self._over.is_set():

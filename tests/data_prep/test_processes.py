@@ -124,10 +124,78 @@ def test_an_interrupted_process_keeps_its_own_words(tmp_path):
     assert other_code == 2 and "process 0 of 2" in other and "it was interrupted" in other
 
 
+def state(machine: str, pid: int = 1, launch: str = "its", failed: str | None = None) -> dict:
+    """What a process says of itself."""
+    return {"launch": launch, "pid": pid, "machine": machine, "done": [], "ended": False, "failed": failed}
+
+
+def gone() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_a_disk_that_was_away_is_no_silence_of_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_prep.processes, "_SILENT", 1)
+    write_json(tmp_path / "0.json", state("node7 pid:[1]"))
+    second = Processes(tmp_path, 1, 2)
+    second.start()
+    second._over.set()
+    second._thread.join()  # as where it hangs in a look
+    second._signs.clear()
+    assert second._look() is None
+    time.sleep(1.2)
+    assert second._look() is None
+
+
+def test_machines_of_one_name_are_not_taken_for_one(tmp_path):
+    host, *own = data_prep.processes._machine().split()
+    assert Path("/proc/sys/kernel/random/boot_id").read_text().strip() in own
+    write_json(tmp_path / "0.json", state(f"{host} another-boot {own[-1]}", gone()))
+    second = Processes(tmp_path, 1, 2)
+    second.start()
+    assert second._look() is None
+    second.end()
+
+
+def test_what_is_left_of_an_earlier_launch_says_nothing_of_this_one(tmp_path):
+    first, here = Processes(tmp_path, 0, 2), data_prep.processes._machine()
+    first.start()
+    said = "process 0 of 2 (number 7 on here) was killed or crashed"
+    for left in (state(here, os.getpid(), "before", said), state(here, gone(), "before")):
+        write_json(tmp_path / "1.json", left)
+        assert first._look() is None
+    write_json(tmp_path / "1.json", state(here, gone(), first._state["launch"]))
+    assert "process 1 of 2" in first._look()
+    first.end()
+
+
+def test_a_process_ends_where_the_first_was_started_again_without_it(tmp_path):
+    here = data_prep.processes._machine()
+    write_json(tmp_path / "0.json", state(here, os.getpid(), "before"))
+    second = Processes(tmp_path, 1, 2)
+    second.start()
+    assert second._look() is None
+    write_json(tmp_path / "0.json", state(here, os.getpid(), "after"))
+    assert "process 0 of 2 was started again" in second._look()
+    second._over.set()
+
+
+def test_without_linux_processes_are_still_known(monkeypatch):
+    def missing(path, *_):
+        raise FileNotFoundError(path)
+
+    for name in ("readlink", "read_text", "read_bytes"):
+        monkeypatch.setattr(Path, name, missing)
+    assert data_prep.processes._machine() == data_prep.processes._machine()
+    assert data_prep.processes._alive(os.getpid())
+    assert not data_prep.processes._alive(gone())
+
+
 def test_a_process_of_another_machine_that_falls_silent_counts_as_gone(tmp_path, monkeypatch):
     monkeypatch.setattr(data_prep.processes, "_SILENT", 1)
-    first = {"pid": 1, "machine": "node7 pid:[1]", "done": [], "ended": False, "failed": None}
-    write_json(tmp_path / "0.json", first)
+    write_json(tmp_path / "0.json", state("node7 pid:[1]"))
     second = Processes(tmp_path, 1, 2)
     second.start()
     with pytest.raises(UserError, match=r"process 0 of 2 \(number 1 on node7\) has given no sign for 1 s") as caught:
