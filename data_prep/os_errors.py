@@ -74,7 +74,9 @@ def words_in(text: str) -> str | None:
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """An error, what it was raised from, and the failures of disks that it was raised after."""
     yield error
-    while (below := error.__cause__ or error.__context__) is not None:
+    seen = [error]  # a library may have an error name itself as its cause
+    while (below := error.__cause__ or error.__context__) is not None and below not in seen:
+        seen.append(below)
         if error.__cause__ is not None or (isinstance(below, OSError) and below.errno in _DISK):
             yield below
         error = below

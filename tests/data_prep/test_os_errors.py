@@ -127,3 +127,11 @@ def test_an_error_that_was_handled_does_not_hide_what_came_after():
             raise KeyError("bug")  # noqa: B904
 
     assert words_of(failed(confused)) is None
+
+
+def test_errors_that_name_each_other_as_cause_are_read_once():
+    one, other = ValueError("one"), OSError(28, "No space left on device", "out/x")
+    one.__cause__, other.__cause__ = other, one
+    assert words_of(one).startswith("out/x: the disk is full")
+    other.errno = 1000
+    assert words_of(one) is None
