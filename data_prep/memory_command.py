@@ -157,7 +157,7 @@ def _remove(folder: Path, own: dict[str, str], settings: list[str]) -> None:
 
 def _check(folder: Path, own: dict[str, str], settings: list[str]) -> None:
     _, _, kept = KeptMemory.load(folder, settings)
-    k, sample = (int(own[key]) if own[key].isdigit() and int(own[key]) else 0 for key in ("k", "sample"))
+    k, sample = (int(own[key]) if own[key].isdecimal() and int(own[key]) else 0 for key in ("k", "sample"))
     check(k > 0 and sample > 0, f"k={own['k']} sample={own['sample']}: give whole numbers above 0")
     for what, memory in (("images", kept.images), ("names", kept.names)):
         figures = recall_against_exact(memory, k, sample)

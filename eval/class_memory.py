@@ -201,7 +201,7 @@ class ClassMemory:
             UserError: There is no name, or an image is missing or does not decode; nothing is added then.
         """
         name = tidy(name)
-        check(bool(name), "a class needs a name")
+        check(bool(folded(name)), "a class needs a name")
         known = self._label_of(name)
         label = len(self._names) if known is None else known
         held, memory = set(), self.memories.images
@@ -242,9 +242,12 @@ class ClassMemory:
         self.memories = Memories(images or None, names)
         return removed
 
+    def known_as(self, name: str) -> str | None:
+        """The name that a class has here, however it is spelled in case, white space and Unicode form."""
+        return next((held for held in self._labels if folded(held) == folded(name)), None)
+
     def _label_of(self, name: str) -> int | None:
-        """The class of a name, however it is spelled in case, white space and Unicode form."""
-        return next((label for held, label in self._labels.items() if folded(held) == folded(name)), None)
+        return self._labels.get(self.known_as(name))
 
     def _samples(self, files: Sequence[tuple[int, Path]]) -> list[Sample]:
         """Image files with their labels, as samples."""

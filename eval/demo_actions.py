@@ -150,11 +150,12 @@ class Demo:
         check(len(name) <= LONGEST_NAME, f"the name has {len(name)} characters: at most {LONGEST_NAME}")
         check(len(files) <= MOST_PICTURES, f"{len(files)} pictures: at most {MOST_PICTURES} at a time")
         paths = [checked(file, self.most_bytes) for file in files]
-        name = name.strip()
         with self._lock:
-            new = name not in self.memory.classes
-            check(new or bool(paths), f"{name}: known already; drop pictures to add to it")
+            known = self.memory.known_as(name)
+            new = known is None
+            check(new or bool(paths), f"{known}: known already; drop pictures to add to it")
             count = self.memory.add(name, paths)
+            name = self.memory.known_as(name)  # as it is held and shown
             total = self.memory.classes[name]
         copies = f"; {len(paths) - count} were there already" if count < len(paths) else ""
         if new and not count:

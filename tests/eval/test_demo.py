@@ -222,6 +222,20 @@ def test_a_name_that_no_page_can_show_is_refused(demo, pictures):
         demo.remove(["a"])
 
 
+def test_a_name_spelled_otherwise_is_the_class_that_looks_like_it(demo, pictures):
+    assert (
+        demo.add(" caf\u00e9\u2028rouge ", pictures[5][:1]) == "Added the class café rouge: 1 new pictures, 1 in all."
+    )
+    said = "Added café rouge: 1 new pictures, 2 in all."
+    assert demo.add("CAFE\u0301  rouge\u200b", pictures[5][1:2]) == said
+    with pytest.raises(UserError, match="café rouge: known already; drop pictures"):
+        demo.add("Caf\u00e9 Rouge", [])
+    assert [row for row in demo.classes() if "rouge" in row[0].casefold()] == [["café rouge", 2]]
+    assert demo.remove("CAFE\u0301 ROUGE").endswith("with 2 pictures.")
+    with pytest.raises(UserError, match="a class needs a name"):
+        demo.add("\u115f", pictures[5][:1])
+
+
 def test_a_dropped_file_that_is_none_any_more_is_refused(demo, pictures, tmp_path):
     (tmp_path / "link.png").symlink_to(pictures[0][0])
     os.mkfifo(tmp_path / "pipe.png")
