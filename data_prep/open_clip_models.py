@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from data_prep.errors import UserError
+from data_prep.files import read_json
 from data_prep.hub import settle_hub
 from data_prep.manifests import check_model_folder
 from data_prep.settings import RetrieverArgs
@@ -51,12 +52,17 @@ def check_named(args: RetrieverArgs) -> None:
             + (f"; near it are {', '.join(near)}" if near else "")
             + "; nano-clip, local-dir:FOLDER and hf-hub:OWNER/NAME work too"
         )
-    if not args.pretrained:
-        tags = open_clip.list_pretrained_tags_by_model(name)
-        raise UserError(
-            f"retriever.model={name} needs retriever.pretrained: "
-            + (f"one of {', '.join(tags)}, or a path of weights" if tags else "a path of weights")
+    if open_clip.get_pretrained_cfg(name, args.pretrained or "") or Path(args.pretrained or "").is_file():
+        return
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    raise UserError(
+        (
+            f"retriever.pretrained={args.pretrained}: no file, and no tag of {name}; give "
+            if args.pretrained
+            else f"retriever.model={name} needs retriever.pretrained: "
         )
+        + (f"one of {', '.join(tags)}, or a path of weights" if tags else "a path of weights")
+    )
 
 
 def trained_with(args: RetrieverArgs) -> dict:
@@ -147,6 +153,22 @@ def _own_text_tower(name: str) -> dict:
     return {"text_cfg": text | {"hf_model_name": str(folder), "hf_model_pretrained": False}}
 
 
+def _check_preprocessing(folder: Path) -> None:
+    """Refuses a folder that leaves out what its weights were trained with; open_clip would take OpenAI's."""
+    file = folder / "open_clip_config.json"
+    config = read_json(file) if file.is_file() else None
+    if not isinstance(config, dict) or "model_cfg" not in config:
+        return  # open_clip refuses it
+    how = config.get("preprocess_cfg")
+    lacking = [key for key in ("mean", "std") if not isinstance(how, dict) or not how.get(key)]
+    if lacking:
+        raise UserError(
+            f"{file}: preprocess_cfg lacks {' and '.join(lacking)}, so how the weights were trained is not known; add "
+            '"preprocess_cfg": {"mean": [R, G, B], "std": [R, G, B]}, and interpolation and resize_mode where they are '
+            "not bicubic and shortest"
+        )
+
+
 def load_open_clip(args: RetrieverArgs) -> tuple[nn.Module, Callable, Callable, Callable[[list[str]], Tensor]]:
     """Loads a model with weights; never with random ones.
 
@@ -163,6 +185,7 @@ def load_open_clip(args: RetrieverArgs) -> tuple[nn.Module, Callable, Callable, 
     name, trained = open_clip_name(args), trained_with(args)
     if name.startswith(LOCAL):
         check_model_folder(Path(name.removeprefix(LOCAL)))
+        _check_preprocessing(Path(name.removeprefix(LOCAL)))
     if not name.startswith(LOCAL) and not Path(args.pretrained or "").is_file():
         settle_hub()
     try:

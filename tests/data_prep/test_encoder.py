@@ -1,5 +1,6 @@
 """The encoder: unit vectors in order, a cache that knows what it depends on, and never random weights."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -127,7 +128,27 @@ def test_an_open_clip_model_without_weights_lists_their_tags():
     assert "or a path of weights" in message
 
 
-@pytest.mark.parametrize("file", ["missing.pt", "junk.pt", "empty.pt"])
+def test_what_is_neither_a_file_nor_a_tag_is_said_to_be_none(tmp_path):
+    for given in ("opanai", str(tmp_path / "missing.pt"), str(tmp_path)):
+        message = message_of(model="ViT-B-32", pretrained=given)
+        assert f"retriever.pretrained={given}: no file, and no tag of ViT-B-32; give one of openai, " in message
+
+
+@pytest.mark.parametrize("lacking", [["mean"], ["std"], ["mean", "std"], None])
+def test_a_folder_that_leaves_out_its_preprocessing_is_refused(tmp_path, lacking):
+    folder = Path(copy_of_nano_clip(tmp_path / "mine").removeprefix("local-dir:"))
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    if lacking is None:
+        del config["preprocess_cfg"]
+    for key in lacking or ():
+        del config["preprocess_cfg"][key]
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    (folder / "manifest.json").unlink(missing_ok=True)
+    said = f"open_clip_config.json: preprocess_cfg lacks {' and '.join(lacking or ['mean', 'std'])}"
+    assert said in message_of(model=f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("file", ["junk.pt", "empty.pt"])
 def test_weights_that_do_not_load_are_an_error_that_says_what_to_do(tmp_path, file):
     """A small model of open_clip's own list stands for the large ones; its weights are refused, not replaced."""
     (tmp_path / "junk.pt").write_bytes(b"not weights")
