@@ -42,13 +42,14 @@ def example_images(classes: Classes, cache: Path) -> dict[str, list[Path]]:
         cache: Folder of caches, where what a folder holds besides is listed.
 
     Raises:
-        UserError: There is no folder, or it holds no classes.
+        UserError: There is no folder, or it holds no classes; a name is none, or its files are no list.
     """
     found: dict[str, list[Path]] = defaultdict(list)
     if isinstance(classes, Mapping):
         for name, files in classes.items():
-            check(not isinstance(files, str | Path), f"{name}: give a list of its files, not {str(files)!r} alone")
-            found[tidy(name)] += [Path(file) for file in files]
+            listed = files is not None and not isinstance(files, str | Path)
+            check(listed, f"class {name}: give its image files as a list, [] for none")
+            found[_named(name)] += [Path(file) for file in files]
     elif isinstance(classes, str | Path):
         root = Path(classes)
         if not root.is_dir():
@@ -68,11 +69,20 @@ def example_images(classes: Classes, cache: Path) -> dict[str, list[Path]]:
         report_passed(passed, cache)
     else:
         for name in classes:
-            found[tidy(name)] += []
-    check("" not in found, "a class has an empty name")
+            found[_named(name)] += []
     if not found:
         raise UserError(f"{classes}: no classes; give names, or a folder with a folder of images per class")
     return _one_of_each_name(found)
+
+
+def _named(name: str) -> str:
+    """A class's name as it is held.
+
+    Raises:
+        UserError: It is no text, or shows nothing.
+    """
+    check(isinstance(name, str) and bool(folded(name)), f"class {name!r}: a name is text, and shows something")
+    return tidy(name)
 
 
 def _one_of_each_name(found: dict[str, list[Path]]) -> dict[str, list[Path]]:
@@ -200,8 +210,7 @@ class ClassMemory:
         Raises:
             UserError: There is no name, or an image is missing or does not decode; nothing is added then.
         """
-        name = tidy(name)
-        check(bool(folded(name)), "a class needs a name")
+        name = _named(name)
         known = self._label_of(name)
         label = len(self._names) if known is None else known
         held, memory = set(), self.memories.images

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from data_prep.encoder import Encoder, load_encoder
 from data_prep.errors import UserError
 from data_prep.files import read_json
 from data_prep.records import Candidate, Ranking
+from data_prep.settings import check
 from eval.class_memory import Classes, ClassMemory, embed_pictures, own_classes
 from eval.fits import fits_path, load_fits
 from eval.fusion import Fusion
@@ -145,8 +148,10 @@ class Recognizer:
             k: Candidates that the ranker sees; the recipe's ``eval.k`` if None, and never more than there are classes.
 
         Raises:
-            UserError: An image is missing or does not decode.
+            UserError: An image is missing or does not decode, ``images`` is no list of them, or k is below 1.
         """
+        check(not isinstance(images, (str, Path, Image.Image)), "give images as a list, [image] for one")
+        check(k is None or k >= 1, f"k={k}: must be at least 1")
         if not images:
             return []
         xq = embed_pictures(self.encoder, images, self.recipe)

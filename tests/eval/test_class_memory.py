@@ -115,7 +115,7 @@ def test_mistakes_leave_the_memory_as_it_was(encoder, recipe, files, tmp_path):
     (tmp_path / "bad.png").write_text("no picture")
     with pytest.raises(UserError, match=r"bad\.png: not readable as an image"):
         memory.add("new", [files[NAMES[1]][0], tmp_path / "bad.png"])
-    with pytest.raises(UserError, match="a class needs a name"):
+    with pytest.raises(UserError, match="a name is text, and shows something"):
         memory.add("  ", files[NAMES[1]])
     with pytest.raises(UserError, match="other: no such class"):
         memory.remove("other")

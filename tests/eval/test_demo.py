@@ -232,7 +232,7 @@ def test_a_name_spelled_otherwise_is_the_class_that_looks_like_it(demo, pictures
         demo.add("Caf\u00e9 Rouge", [])
     assert [row for row in demo.classes() if "rouge" in row[0].casefold()] == [["café rouge", 2]]
     assert demo.remove("CAFE\u0301 ROUGE").endswith("with 2 pictures.")
-    with pytest.raises(UserError, match="a class needs a name"):
+    with pytest.raises(UserError, match="a name is text, and shows something"):
         demo.add("\u115f", pictures[5][:1])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_prep.blazon import draw_classes
 from data_prep.encoder import load_encoder
@@ -123,6 +124,18 @@ def test_mistakes_are_named(finished, own, tmp_path):
     for classes in (tmp_path / "nowhere", tmp_path, []):
         with pytest.raises(UserError, match=r"no such folder|no classes"):
             recognizer.remember(classes)
+    for classes in ([""], ["a", "\u200b"], [1], {None: []}):
+        with pytest.raises(UserError, match="a name is text, and shows something"):
+            recognizer.remember(classes)
+    for files in (None, "a.png"):
+        with pytest.raises(UserError, match="class a: give its image files as a list"):
+            recognizer.remember({"a": files})
+    for images in (queries[0], str(queries[0]), Image.new("RGB", (9, 9))):
+        with pytest.raises(UserError, match="give images as a list"):
+            recognizer.predict(images)
+    for k in (0, -1):
+        with pytest.raises(UserError, match=f"k={k}: must be at least 1"):
+            recognizer.predict(queries[:1], k)
     (tmp_path / "bad.png").write_text("no image")
     with pytest.raises(UserError, match=r"bad\.png: not readable as an image"):
         recognizer.predict([queries[0], tmp_path / "bad.png"])
