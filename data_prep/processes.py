@@ -114,6 +114,7 @@ class Processes:
         while True:
             first = self._read(self._first)
             if first and what in first["done"]:
+                self._note(launch=first["launch"])  # the first may have cleared the folder of it only now
                 return
             if self._lost or (first and first["ended"]):
                 raise UserError(self._lost or f"process 0 of {self.world} ended before it had made the {what}")

@@ -182,6 +182,17 @@ def test_a_process_ends_where_the_first_was_started_again_without_it(tmp_path):
     second._over.set()
 
 
+def test_a_process_is_known_before_it_goes_on(tmp_path):
+    write_json(tmp_path / "0.json", state(data_prep.processes._machine(), os.getpid()) | {"done": ["data"]})
+    second = Processes(tmp_path, 1, 2)
+    second.start()
+    second._over.set()
+    second._thread.join()
+    (tmp_path / "1.json").unlink()  # as the first does when it starts
+    second.after_first("data", lambda: None)
+    assert '"launch": "its"' in (tmp_path / "1.json").read_text()
+
+
 def test_without_linux_processes_are_still_known(monkeypatch):
     def missing(path, *_):
         raise FileNotFoundError(path)
