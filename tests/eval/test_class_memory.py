@@ -148,7 +148,7 @@ def test_splits_are_no_classes(encoder, recipe, files, tmp_path):
 
 
 def test_a_file_in_place_of_a_list_and_an_empty_name_are_refused(encoder, recipe, files):
-    with pytest.raises(UserError, match="cat: give a list of its files"):
+    with pytest.raises(UserError, match="class cat: give its image files as a list"):
         ClassMemory(encoder, recipe, {"cat": str(files[NAMES[0]][0])})
-    with pytest.raises(UserError, match="a class has an empty name"):
+    with pytest.raises(UserError, match="a name is text, and shows something"):
         ClassMemory(encoder, recipe, ["cat", " \u200b"])
