@@ -39,7 +39,8 @@ def place(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     here = text | {"hf_model_name": str(folder), "hf_model_pretrained": False}
     model = CustomTextCLIP(24, dict(vision), here)
-    write_open_clip(folder, model, config, {"size": 48, "resize_mode": "squash"}, tokenizer)
+    preprocess = {"size": 48, "mean": [0.5] * 3, "std": [0.25] * 3, "resize_mode": "squash"}
+    write_open_clip(folder, model, config, preprocess, tokenizer)
     return place
 
 
