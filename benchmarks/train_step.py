@@ -11,11 +11,10 @@ On 2026-11-27, two x86_64 cores, ``python benchmarks/train_step.py`` (torch 2.11
 tokens/s and 4.8 GB at most, TRL's 245 and 5.5 GB; ``ratio_to_trl`` 1.45. ``trainer.compile`` gains nothing there:
 ``--against compiled`` found 382 tokens/s with it and 406 without.
 
-The same day and versions, one NVIDIA H100 80GB HBM3, the first of these commands: ours 6,210 and
-6,098 tokens/s and 16.9 GB at most, TRL's 5,856 and 18.8 GB. TRL's second turn was cut off with the lease, before the
-last line was printed: by these turns 1.05 times TRL's tokens/s. The MFU, which stands in
-that line, was worked out afterwards by the same formula (28.5 GFLOP a token, recomputed activations left out, of 989
-TFLOP/s): 0.18, and 0.17 for TRL's.
+On 2026-11-28, one NVIDIA H200, the first of these commands (torch 2.11, transformers 5.24, TRL 1.16), medians of two
+turns: ours 6,405 tokens/s, MFU 0.18 and 21.8 GB at most, TRL's 6,622, 0.19 and 18.8 GB; ``ratio_to_trl`` 0.97. There
+our backward pass still ran through the frozen tower, as transformers 5.24's gradient checkpointing has it by default.
+It no longer does, and was not measured again.
 """
 
 from __future__ import annotations

@@ -45,7 +45,9 @@ class RankerModule(ClipsFused, L.LightningModule):
         self.weights = recipe.ranker.objectives.weights
         self.ranked: list[Ranked] = []
         if recipe.trainer.gradient_checkpointing:
-            self.mllm.base.gradient_checkpointing_enable({"use_reentrant": False})
+            self.mllm.base.activation_checkpointing_enable({"use_reentrant": False})
+            # Only reentrant checkpoints need gradients at their inputs, which would run back through a frozen tower.
+            self.mllm.base.disable_input_require_grads()
         if recipe.trainer.compile:
             for layer in self.mllm.base.get_decoder().layers:
                 layer.compile()

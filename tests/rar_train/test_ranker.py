@@ -265,6 +265,16 @@ def test_gradient_checkpointing_computes_every_layer_twice_and_the_same_gradient
         torch.testing.assert_close(gradients_again[name], gradient, rtol=1e-3, atol=1e-5)
 
 
+def test_gradient_checkpointing_leaves_a_frozen_tower_out_of_the_backward_pass(tiny, pairs, llava_folder, tmp_path):
+    settings = ("ranker.lora.scope=language", "ranker.objectives.likelihood=0", "trainer.gradient_checkpointing=true")
+    module = RankerModule(tiny(tmp_path, *settings), load_mllm(RankerArgs(model=str(llava_folder))), 4)
+    outputs = []
+    tower = module.mllm.base.get_submodule("model.vision_tower")
+    tower.register_forward_hook(lambda _, __, output: outputs.append(output.last_hidden_state))
+    forward_counts(module, collate(module.mllm, pairs, ["letters"], 0, [0] * 3, cached=False))
+    assert outputs and not any(output.requires_grad for output in outputs)
+
+
 def test_a_vision_tower_in_scope_trains_its_convolutions_and_keeps_its_statistics(tiny, trainer, pairs, tmp_path):
     recipe = tiny(tmp_path, "ranker.lora.scope=language+projector+vision", "optim.lr=0.02")
     module = RankerModule(recipe, load_mllm(RankerArgs()), 4)
