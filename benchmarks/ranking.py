@@ -47,7 +47,7 @@ from eval.questions import Manner, Question
 from eval.ranker import Ranker
 from eval.ranking import to_ranking
 from rar_train.backend import Mllm, load_mllm
-from rar_train.collate import to_device
+from rar_train.inputs import to_device
 from rar_train.train import train_ranker
 
 BATCH, CANDIDATES, ROUNDS = 32, 5, 3

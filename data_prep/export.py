@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from data_prep.command import run_command
-from data_prep.exporters import FORMATS
+from data_prep.exporters.formats import FORMATS
 from data_prep.recipe import load_recipe
 
 

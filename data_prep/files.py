@@ -253,3 +253,11 @@ def write_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part)
         if not folder.exists():
             raise  # else it was made meanwhile, and another process may be reading it
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -20,3 +20,8 @@ def shuffled(example: RankingExample, seed: int, epoch: int) -> RankingExample:
     """The example with its candidates in an order that (seed, epoch, key) decides."""
     order = lot(seed, epoch, example.key).permutation(len(example.candidates))
     return replace(example, candidates=tuple(example.candidates[i] for i in order))
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most ``most`` numbers below ``count``, evenly spaced."""
+    return sorted(set(np.linspace(0, count - 1, min(count, most)).astype(int).tolist())) if most and count else []

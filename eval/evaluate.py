@@ -10,6 +10,7 @@ from data_prep.datasets import Dataset, read_dataset
 from data_prep.encoder import Encoder, load_encoder
 from data_prep.files import fingerprint, locked, read_json, write_json, write_text
 from data_prep.held_out import read_mined
+from data_prep.lots import evenly_spaced
 from data_prep.recipe import load_saved_recipe
 from data_prep.results_file import write_results
 from data_prep.settings import DataArgs, Recipe, RetrieverArgs
@@ -21,7 +22,7 @@ from eval.fits import fits_path, save_fits
 from eval.fusion import Fusion
 from eval.leak_check import leaks_of, refuse_copies
 from eval.page import write_page
-from eval.tasks import settings_of, spread
+from eval.tasks import settings_of
 from eval.tracking import track_evaluation
 from eval.unknown import Refusal
 from rar_train.wandb_mode import wandb_mode
@@ -91,7 +92,7 @@ def _to_fit_on(recipe: Recipe, run: Run) -> tuple[Recipe, Dataset]:
     dataset, most = read_checked(recipe, run.folder), recipe.eval.fit_images
     if most:
         images = dataset.parts["development"]
-        dataset.parts["development"] = [images[number] for number in spread(len(images), most)]
+        dataset.parts["development"] = [images[number] for number in evenly_spaced(len(images), most)]
     return recipe, dataset
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.datasets import Dataset
+from data_prep.lots import evenly_spaced
 from data_prep.records import Ranking, Sample
 from data_prep.settings import Recipe
 from eval.answers import Job, answer_all
@@ -16,7 +17,7 @@ from eval.fusion import Fusion, fit_fusion
 from eval.questions import Answer, Manner, Question, shuffles
 from eval.ranking import to_one_ranking, to_ranking
 from eval.summary import ALONE
-from eval.tasks import Setting, spread
+from eval.tasks import Setting
 from eval.unknown import Refusal, fit_refusal, signals_of
 
 log = logging.getLogger(__name__)
@@ -70,10 +71,10 @@ class Evaluation:
         return tuple(by_name[name] for name in names) if own else ()
 
     def _alone(self) -> tuple[list[int], list[Question]]:
-        """Images and questions of the ranker without retriever: every class's name, on a spread of images."""
+        """Images and questions of the ranker without retriever: every class's name, on evenly spaced images."""
         args = self.recipe.eval
         labels = self.dataset.labels(f"{args.split}_memory")
-        chosen = spread(len(self.samples), args.alone_images)
+        chosen = evenly_spaced(len(self.samples), args.alone_images)
         if not chosen or len(labels) > args.alone_classes:
             log.info("ranker_alone: left out (%d classes, eval.alone_images=%d)", len(labels), args.alone_images)
             return [], []

@@ -11,15 +11,15 @@ from data_prep.encoder import Encoder, embed_images
 from data_prep.errors import UserError
 from data_prep.held_out import check_not_mined, read_mined
 from data_prep.leaks import UNLABELLED, Embedded, exact_copies, leak_report
+from data_prep.lots import evenly_spaced
 from data_prep.records import Sample
 from data_prep.settings import Recipe
 from data_prep.shots import kept_shots
-from eval.tasks import spread
 
 log = logging.getLogger(__name__)
 
 MOST_PAIRS = 2_000_000_000
-"""Comparisons in the search for near-duplicates; beyond, they are sought of an even spread of the evaluated images."""
+"""Comparisons in the search for near-duplicates; beyond, only evenly spaced evaluated images are compared."""
 
 
 def refuse_copies(recipe: Recipe, dataset: Dataset, run: Path) -> None:
@@ -56,7 +56,7 @@ def leaks_of(recipe: Recipe, encoder: Encoder, dataset: Dataset, run: Path) -> d
     cache = Path(recipe.cache)
     compared = {part: _in_memories(recipe, dataset, part), "training": _known(encoder, mined, cache)}
     most = MOST_PAIRS // max(1, *map(len, compared.values()))
-    compared["queries"] = [queries[number] for number in spread(len(queries), most)]
+    compared["queries"] = [queries[number] for number in evenly_spaced(len(queries), most)]
     if len(compared["queries"]) < len(queries):
         log.info("leaks: near-duplicates are sought of %d of %d images", len(compared["queries"]), len(queries))
     embedded: dict[str, Embedded] = {

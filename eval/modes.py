@@ -20,8 +20,8 @@ from data_prep.prompts import LETTERS, NAMING, letters_prompt, list_answer, list
 from eval.constrained import Permutations
 from eval.questions import Answer, Manner, Question
 from rar_train.backend import Mllm
-from rar_train.collate import to_device
 from rar_train.decoding import DIGITS, texts, written
+from rar_train.inputs import to_device
 from rar_train.scoring import by_owner, letter_scores, name_scores
 
 

@@ -131,8 +131,3 @@ def _setting(
         examples = examples_of(memories.images, paths, xq, candidates)
     retrieved = {method: _labels(found[source]) for method, source in sources.items()}
     return Setting(task, shots, seed, candidates, retrieved, examples)
-
-
-def spread(count: int, most: int) -> list[int]:
-    """At most ``most`` numbers below ``count``, evenly spread."""
-    return sorted(set(np.linspace(0, count - 1, min(count, most)).astype(int).tolist())) if most and count else []

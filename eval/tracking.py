@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.images import open_image
+from data_prep.lots import evenly_spaced
 from data_prep.settings import Recipe
 from eval.evaluated import Evaluated
 from eval.summary import GAINS
-from eval.tasks import spread
 from rar_train.tracking import close_run, run_id, wandb_settings
 
 _ROW = (
@@ -49,7 +49,7 @@ def figures_of(results: dict) -> list[dict[str, float]]:
 
 
 def ranking_rows(evaluated: Evaluated, most: int) -> list[list]:
-    """Rows of the table of rankings: a spread of images under the first seed of each task and number of shots.
+    """Rows of the table of rankings: evenly spaced images under the first seed of each task and number of shots.
 
     Args:
         evaluated: The evaluation.
@@ -65,7 +65,7 @@ def ranking_rows(evaluated: Evaluated, most: int) -> list[list]:
         [wandb.Image(open_image(pictures[case.key])), task, shots, case.truth, "; ".join(case.candidates),
          "; ".join(case.tuned), case.confidence, case.status, case.outcome, case.reply]
         for (task, shots), cases in first.items()
-        for case in (cases[number] for number in spread(len(cases), most))
+        for case in (cases[number] for number in evenly_spaced(len(cases), most))
     ]  # fmt: skip
 
 

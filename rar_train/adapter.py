@@ -19,9 +19,9 @@ from data_prep.files import file_hash, write_folder, write_json
 from data_prep.manifests import seal_folder
 from data_prep.prompts import NAMING, letters_prompt, list_prompt
 from data_prep.settings import LoraArgs, Recipe
+from rar_train.adapter_manifest import adapter_manifest
 from rar_train.backend import Mllm
 from rar_train.families import Family
-from rar_train.run_folder import adapter_manifest
 
 log = logging.getLogger(__name__)
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from safetensors import SafetensorError
 
-from data_prep.errors import Interrupted, UserError
-from data_prep.files import part_path, parts_left, write_json
+from data_prep.errors import Interrupted
+from data_prep.files import part_path, parts_left, remove, write_json
+from data_prep.saving import saving
 from data_prep.settings import Recipe
 from rar_train.adapter import save_adapter
-from rar_train.checkpoint_files import checkpoint_path, remove, tidy, write_note
+from rar_train.checkpoint_files import checkpoint_path, tidy, write_note
 from rar_train.strategies import gathered
 
 log = logging.getLogger(__name__)
@@ -45,34 +42,6 @@ def validation_figures(trainer: L.Trainer) -> dict[str, float]:
     """What the last validation measured, by name without ``val/``."""
     found = trainer.callback_metrics.items()
     return {key.removeprefix("val/"): round(float(value), 4) for key, value in found if key.startswith("val/")}
-
-
-@contextmanager
-def saving(what: Path, part: Path | None = None, kept: str = "the checkpoints before it stand") -> Iterator[None]:
-    """Turns a write that fails into an error that says so, and takes away what it left.
-
-    Args:
-        what: The file or folder.
-        part: Its temporary name, where that is not taken away already.
-        kept: What is not lost, for the error.
-
-    Raises:
-        UserError: The disk is full or refuses, or the folder is gone.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch's writer
-        if part is not None:
-            remove(part)
-        reason = str(error).splitlines()[0]
-        there = next(folder for folder in what.absolute().parents if folder.is_dir())
-        free = f"{shutil.disk_usage(there).free / 1e9:.1f} GB are free"
-        advice = f"Make room ({free}), or allow writing to {there},"
-        if isinstance(error, FileNotFoundError):
-            advice = f"Of its path only {there} is left ({free}): put the folder back,"
-        raise UserError(
-            f"{what}: could not be written ({reason}); {kept}. {advice} and give the same command again to go on"
-        ) from None
 
 
 class Checkpoints(Callback):

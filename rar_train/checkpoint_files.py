@@ -7,12 +7,11 @@ which names all files with their checksums. It is written before ``step-N.ckpt``
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.errors import UserError
-from data_prep.files import read_sealed, write_sealed
+from data_prep.files import read_sealed, remove, write_sealed
 from data_prep.manifests import damage, hashes_of
 from data_prep.ranks import is_first_process
 
@@ -27,14 +26,6 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 def steps_done(checkpoint: Path | None) -> int:
     """Optimiser steps before a checkpoint; 0 without one."""
     return int(checkpoint.stem.split("-")[1]) if checkpoint else 0
-
-
-def remove(path: Path) -> None:
-    """Removes a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def write_note(final: Path, part: Path, beside: Sequence[Path], needed: Sequence[int]) -> None:

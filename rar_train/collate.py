@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from PIL import Image
-from torch import Tensor
 from transformers import BatchFeature
 
 from data_prep.lots import shuffled
-from data_prep.prompts import NAMING, letters_prompt, list_answer, list_prompt
+from data_prep.prompts import NAMING, list_answer, list_prompt
 from data_prep.records import RankingExample
 from data_prep.targets import target_order
 from rar_train.backend import Mllm
+from rar_train.inputs import letter_inputs, naming_inputs
 
 
 class RankingBatch:
@@ -57,19 +57,6 @@ class RankingBatch:
         return sum(int(one["attention_mask"].sum()) for one in inputs if one is not None)
 
 
-def letter_inputs(mllm: Mllm, images: Sequence[Image.Image], names: Sequence[Sequence[str]]):
-    """Inputs of the letters prompts, and the letters' token ids."""
-    prompts = [letters_prompt(row) for row in names]
-    return mllm.inputs(images, prompts), mllm.letter_ids(max(map(len, names)))
-
-
-def naming_inputs(mllm: Mllm, images: Sequence[Image.Image], names: Sequence[Sequence[str]]):
-    """Inputs of the naming prompts, the candidates' names as answers, and whose they are."""
-    answers = [mllm.answer_ids(NAMING, name) for row in names for name in row]
-    owners = [number for number, row in enumerate(names) for _ in row]
-    return mllm.inputs(images, [NAMING] * len(images)), answers, owners
-
-
 def collate(
     mllm: Mllm,
     pairs: Sequence[tuple[RankingExample, Image.Image]],
@@ -109,11 +96,3 @@ def collate(
         targets = [list_answer([candidate.name for candidate in own]) for own in wanted]
         batch.sorting = mllm.labelled(images, [list_prompt(row) for row in names], targets)
     return batch
-
-
-def to_device(inputs: BatchFeature, like: Tensor) -> BatchFeature:
-    """Moves inputs to a parameter's device, and floating inputs to its type."""
-    moved = {
-        key: value.to(like.device, like.dtype if value.is_floating_point() else None) for key, value in inputs.items()
-    }
-    return BatchFeature(moved)

@@ -21,9 +21,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from data_prep.encoder import state_hash
 from data_prep.errors import UserError
 from data_prep.files import fingerprint, part_path
+from data_prep.saving import saving
 from data_prep.settings import LoraArgs
 from rar_train.backend import Mllm
-from rar_train.checkpoint import saving
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from data_prep.errors import UserError
 from data_prep.files import write_folder, write_text
 from data_prep.manifests import seal_folder
 from data_prep.prompts import NAMING, letters_prompt
+from data_prep.saving import saving
 from data_prep.settings import Recipe
 from rar_train.adapter import load_adapter
+from rar_train.adapter_manifest import adapter_manifest
 from rar_train.backend import Mllm, load_mllm
-from rar_train.checkpoint import saving
 from rar_train.model_card import model_card
-from rar_train.run_folder import adapter_manifest
 
 log = logging.getLogger(__name__)
 

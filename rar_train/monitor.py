@@ -7,10 +7,9 @@ import time
 import lightning as L
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 
-from data_prep.progress import watched
-from data_prep.settings import Recipe, TrainerArgs
+from data_prep.settings import Recipe
 from rar_train.collate import RankingBatch
 from rar_train.tracking import show_rankings
 
@@ -94,9 +93,3 @@ class Monitor(Callback):
         """Shows what was ranked."""
         if trainer.is_global_zero and module.ranked:
             show_rankings(trainer.loggers, module.ranked, trainer.global_step)
-
-
-def progress_bar(args: TrainerArgs) -> list[Callback]:
-    """The progress bar with loss and time left, where it is wanted."""
-    wanted = {"on": True, "off": False, "auto": watched()}[args.progress]
-    return [TQDMProgressBar(refresh_rate=args.log_every)] if wanted else []

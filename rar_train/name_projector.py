@@ -20,9 +20,9 @@ from data_prep.prompts import NAMING
 from data_prep.records import Sample
 from data_prep.settings import Recipe
 from rar_train.backend import Mllm
-from rar_train.datamodule import Place
 from rar_train.projector_data import NamingData, projector_inputs
 from rar_train.projector_module import ProjectorTraining
+from rar_train.sampler import Place
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,9 @@ from data_prep.settings import NanoArgs, Recipe
 from rar_train.nano_architecture import PIXELS as MLLM_PIXELS
 from rar_train.nano_manifest import write_nano_manifest
 from rar_train.nano_tokenizer import nano_tokenizer
-from rar_train.nano_tower import HELD_OUT, index_loader, nano_trainer, to_pixel_values
+from rar_train.nano_tower import HELD_OUT, index_loader, to_pixel_values
 from rar_train.schedule import warmup_cosine
+from rar_train.trainer import make_device_trainer
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def train_nano_clip(recipe: Recipe) -> Path:
         tokenizer.save_pretrained(part)
         model = create_model(f"local-dir:{part}")
         module = ClipModule(model, corpus, args)
-        nano_trainer(recipe, out / "clip", args.clip_steps).fit(
+        make_device_trainer(recipe, out / "clip", args.clip_steps).fit(
             module, index_loader(len(corpus.images) - HELD_OUT, args.clip_batch, args.seed)
         )
         accuracy = retrieval_accuracy(module, held_out)

@@ -28,9 +28,10 @@ from data_prep.settings import NanoArgs, Recipe
 from rar_train.nano_architecture import PIXELS, nano_config, nano_processor
 from rar_train.nano_conversations import Conversations, TextBatch
 from rar_train.nano_manifest import write_nano_manifest
-from rar_train.nano_tower import HELD_OUT, index_loader, nano_trainer, start_projector, tower_features, trained_tower
+from rar_train.nano_tower import HELD_OUT, index_loader, start_projector, tower_features, trained_tower
 from rar_train.run_folder import is_complete
 from rar_train.schedule import warmup_cosine
+from rar_train.trainer import make_device_trainer
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def trained_language(
     log.info("language: training %d steps", args.language_steps)
     rows = args.naming + args.letters + args.sorting
     loader = index_loader(len(corpus.images) - HELD_OUT, rows, args.seed + 1)
-    nano_trainer(recipe, Path(recipe.out) / "language", args.language_steps).fit(module, loader)
+    make_device_trainer(recipe, Path(recipe.out) / "language", args.language_steps).fit(module, loader)
     with write_folder(kept) as part:
         save_model(model, part / "model.safetensors")
         seal_folder(part, {})

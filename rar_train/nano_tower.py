@@ -10,7 +10,6 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -21,9 +20,9 @@ from data_prep.blazon import DETAILS
 from data_prep.files import fingerprint, write_folder
 from data_prep.manifests import seal_folder
 from data_prep.settings import NanoArgs, Recipe
-from rar_train.monitor import progress_bar
 from rar_train.run_folder import is_complete
 from rar_train.schedule import warmup_cosine
+from rar_train.trainer import make_device_trainer
 
 log = logging.getLogger(__name__)
 
@@ -52,24 +51,6 @@ def index_loader(n: int, batch_size: int, seed: int) -> DataLoader:
     """A loader of ``RandomBatches``; the modules look the rows up themselves."""
     # NumPy looks rows up, so they must not become tensors, which would be moved to a GPU.
     return DataLoader(RandomBatches(n, batch_size, seed), batch_size=None, collate_fn=np.asarray)
-
-
-def nano_trainer(recipe: Recipe, folder: Path, steps: int) -> L.Trainer:
-    """A Trainer on one device for a fixed number of steps, with its curve as CSV in ``folder/log``."""
-    bar = progress_bar(recipe.trainer)
-    return L.Trainer(
-        max_steps=steps,
-        max_epochs=-1,
-        accelerator=recipe.trainer.accelerator,
-        devices=1,
-        gradient_clip_val=1.0,
-        logger=CSVLogger(folder, name="", version="log"),
-        log_every_n_steps=50,
-        enable_checkpointing=False,
-        callbacks=bar,
-        enable_progress_bar=bool(bar),
-        enable_model_summary=False,
-    )
 
 
 class TowerModule(L.LightningModule):
@@ -123,7 +104,7 @@ def trained_tower(recipe: Recipe, model: LlavaForConditionalGeneration, corpus: 
         L.seed_everything(args.seed)
         log.info("tower: training %d steps", args.tower_steps)
         loader = index_loader(len(corpus.images) - HELD_OUT, args.tower_batch, args.seed)
-        nano_trainer(recipe, Path(recipe.out) / "tower", args.tower_steps).fit(module, loader)
+        make_device_trainer(recipe, Path(recipe.out) / "tower", args.tower_steps).fit(module, loader)
         with write_folder(kept) as part:
             save_model(module, part / "tower.safetensors")
             seal_folder(part, {})

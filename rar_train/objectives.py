@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import BatchFeature
 
 from data_prep.settings import ObjectiveArgs
 from rar_train.backend import Mllm
-from rar_train.collate import RankingBatch, to_device
-from rar_train.scoring import by_owner, letter_scores, name_scores
+from rar_train.collate import RankingBatch
+from rar_train.inputs import to_device
+from rar_train.scoring import answer_loss, answer_scores, by_owner, letter_scores, name_scores
 
 
 def letter_table(mllm: Mllm, batch: RankingBatch) -> Tensor:
@@ -27,25 +27,6 @@ def likelihood_table(mllm: Mllm, batch: RankingBatch) -> Tensor:
         return by_owner(answer_scores(mllm, batch.conversations)[0], batch.counts)
     inputs = to_device(batch.naming, next(mllm.model.parameters()))
     return by_owner(name_scores(mllm, inputs, batch.names, batch.owners), batch.counts)
-
-
-def answer_scores(mllm: Mllm, labelled: BatchFeature) -> tuple[Tensor, Tensor]:
-    """Log-likelihoods of the answers of whole conversations.
-
-    Args:
-        mllm: The ranker.
-        labelled: ``n`` conversations with ``labels`` on their answers, padded on either side.
-
-    Returns:
-        tuple[Tensor, Tensor]: Sums of token log-probabilities and the answers' tokens, each of shape ``[n]``.
-    """
-    first = int((labelled["labels"] != -100).int().argmax(1).min())
-    inputs = to_device(labelled, next(mllm.model.parameters()))
-    labels = inputs.pop("labels")[:, first:]
-    logits = mllm.model(**inputs, logits_to_keep=labels.shape[1] + 1).logits[:, :-1].float()
-    # cross_entropy gives 0 where nothing is labelled.
-    tokens = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-    return -tokens.sum(1), (labels != -100).sum(1)
 
 
 def truth_loss(table: Tensor, batch: RankingBatch) -> Tensor:
@@ -95,16 +76,6 @@ def listwise_loss(table: Tensor, batch: RankingBatch, kind: str) -> Tensor:
     """
     rows = [LISTWISE_LOSSES[kind](row[torch.tensor(order)]) for row, order in zip(table, batch.orders, strict=True)]
     return torch.stack(rows)
-
-
-def answer_loss(mllm: Mllm, labelled: BatchFeature) -> Tensor:
-    """The language-model loss on each conversation's answer, a mean over its own tokens: shape ``[n]``.
-
-    Of sorted lists it is the paper's objective. Hugging Face's ``loss`` is a mean over the tokens of the whole batch,
-    in which an example beside short answers counts for less.
-    """
-    scores, tokens = answer_scores(mllm, labelled)
-    return -scores / tokens
 
 
 TABLES = {"letters": letter_table, "likelihood": likelihood_table}

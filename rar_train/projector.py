@@ -23,22 +23,22 @@ from data_prep.files import write_folder
 from data_prep.manifests import seal_folder
 from data_prep.processes import Processes, together
 from data_prep.prompts import NAMING
+from data_prep.saving import saving
 from data_prep.settings import Recipe, check
 from rar_train.backend import Mllm, load_mllm
-from rar_train.checkpoint import Checkpoints, fit_from, saving
+from rar_train.checkpoint import Checkpoints, fit_from
 from rar_train.checkpoint_files import newest_whole, steps_done
-from rar_train.collate import naming_inputs, to_device
 from rar_train.features import cache_features
+from rar_train.inputs import naming_inputs, to_device
 from rar_train.name_llava import NameProjector
 from rar_train.name_projector import MapData, NameModule, start_names
-from rar_train.objectives import answer_loss
 from rar_train.projector_data import NamingData, projector_inputs
 from rar_train.projector_module import ProjectorTraining
-from rar_train.retriever import step_trainer
-from rar_train.run_folder import is_complete
-from rar_train.scoring import by_owner, name_scores
-from rar_train.strategies import seed_all
-from rar_train.train import claim_run_folder
+from rar_train.run_folder import claim_run_folder, is_complete
+from rar_train.scoring import answer_loss, by_owner, name_scores
+from rar_train.strategies import seed_all, strategy_of
+from rar_train.tracking import loggers_of
+from rar_train.trainer import make_trainer
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
             start_projector(mllm, dataset, recipe.optim.batch_size)
     log.info("training: %d steps%s", data.steps, f", from {start}" * bool(start))
     checkpoints = Checkpoints(recipe)
-    trainer = step_trainer(recipe, data.steps, start, checkpoints)
+    trainer = make_trainer(recipe, strategy_of(recipe.trainer), data.steps, loggers_of(recipe, start), [checkpoints])
     fit_from(checkpoint, trainer, module, data)
     figures = checkpoints.validation
     if trainer.is_global_zero:

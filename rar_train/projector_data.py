@@ -21,7 +21,7 @@ from data_prep.records import Sample
 from data_prep.settings import Recipe
 from rar_train.altered import altered
 from rar_train.backend import Mllm
-from rar_train.datamodule import DataPosition, EpochSampler, Place
+from rar_train.sampler import DataPosition, EpochSampler, Place
 
 _CHOICES = 5  # names that a validation chooses from; chance is one in so many
 

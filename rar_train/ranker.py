@@ -17,7 +17,8 @@ from rar_train.collate import RankingBatch
 from rar_train.objectives import TABLES, losses_of
 from rar_train.optimizer import ClipsFused, adamw
 from rar_train.schedule import warmup_cosine
-from rar_train.validation import Ranked, text_figures, written_rankings
+from rar_train.tracking import Ranked
+from rar_train.validation import text_figures, written_rankings
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-import lightning as L
 from torch import nn
 
 from data_prep.datasets import read_dataset
@@ -18,18 +17,18 @@ from data_prep.memories import prompted
 from data_prep.name_tokens import name_tokens
 from data_prep.open_clip_models import architecture
 from data_prep.processes import Processes, together
+from data_prep.saving import saving
 from data_prep.settings import Recipe, check
-from rar_train.checkpoint import Checkpoints, fit_from, saving
+from rar_train.checkpoint import Checkpoints, fit_from
 from rar_train.checkpoint_files import newest_whole, steps_done
-from rar_train.monitor import progress_bar
 from rar_train.open_clip_folder import write_open_clip
 from rar_train.retriever_data import RetrieverData
 from rar_train.retriever_module import RetrieverModule, merged_model, prepare_model
 from rar_train.retriever_views import Features, Pixels, Projections
-from rar_train.run_folder import is_complete
+from rar_train.run_folder import claim_run_folder, is_complete
 from rar_train.strategies import seed_all, strategy_of
 from rar_train.tracking import loggers_of
-from rar_train.train import claim_run_folder
+from rar_train.trainer import make_trainer
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +72,7 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
     trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     log.info("training: %s trainable parameters, %d steps%s", f"{trainable:,}", steps, f", from {start}" * bool(start))
     checkpoints = Checkpoints(recipe)
-    trainer = step_trainer(recipe, steps, start, checkpoints)
+    trainer = make_trainer(recipe, strategy_of(recipe.trainer), steps, loggers_of(recipe, start), [checkpoints])
     fit_from(checkpoint, trainer, module, data)
     figures = checkpoints.validation
     if trainer.is_global_zero:
@@ -84,33 +83,6 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
         log.info("training: done, last validation %s; use it with retriever.model=local-dir:%s", figures, out / "model")
     trainer.strategy.barrier()
     return out / "model"
-
-
-def step_trainer(recipe: Recipe, steps: int, start: int, checkpoints: Checkpoints) -> L.Trainer:
-    """A Trainer of so many steps, with checkpoints, validations and logs as the recipe says."""
-    args = recipe.trainer
-    bar = progress_bar(args)
-    return L.Trainer(
-        strategy=strategy_of(args),
-        accelerator=accelerator_of(args),
-        devices=args.devices,
-        num_nodes=args.num_nodes,
-        precision=args.precision,
-        max_steps=steps,
-        max_epochs=-1,
-        accumulate_grad_batches=recipe.optim.accumulate,
-        gradient_clip_val=args.grad_clip,
-        val_check_interval=args.checkpoint_every * recipe.optim.accumulate,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=args.log_every,
-        logger=loggers_of(recipe, start),
-        callbacks=[checkpoints, *bar],
-        enable_checkpointing=False,
-        enable_progress_bar=bool(bar),
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
 
 
 def save_open_clip(model: nn.Module, encoder: Encoder, recipe: Recipe, folder: Path, facts: dict) -> None:

@@ -16,8 +16,8 @@ from data_prep.errors import UserError
 from data_prep.memories import prompted
 from data_prep.records import Sample
 from data_prep.settings import Recipe
-from rar_train.datamodule import DataPosition, EpochSampler, Place
 from rar_train.retriever_views import Features, Pixels
+from rar_train.sampler import DataPosition, EpochSampler, Place
 
 
 class _Pairs(Rows):

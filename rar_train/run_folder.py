@@ -7,19 +7,23 @@ and to them is seen. A result (``adapter/``, ``model/``) has a manifest of its o
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from data_prep.errors import UserError
 from data_prep.files import file_hash, read_sealed, write_sealed
-from data_prep.manifests import MANIFEST, damage, read_sealed_folder
+from data_prep.manifests import damage, read_sealed_folder
+from data_prep.recipe import save_recipe
 from data_prep.recipe_values import read_values
+from data_prep.settings import Recipe
+from rar_train.adapter_manifest import AGAIN, adapter_manifest
 
 log = logging.getLogger(__name__)
 
 RUN = "run.json"
-AGAIN = "give the command of rar_train.fit that made this run again, which makes it again"
 _PLACES = ("out", "cache")  # a run may be moved
 
 
@@ -117,22 +121,6 @@ def check_run(run: Path) -> None:
         raise UserError(f"{found}; {AGAIN}")
 
 
-def adapter_manifest(adapter: Path) -> dict:
-    """Reads the manifest of an adapter, and checks it and the adapter's files.
-
-    Raises:
-        UserError: A file is missing or damaged, or another program trained the adapter.
-    """
-    if (adapter / "adapter_config.json").is_file() and not (adapter / MANIFEST).is_file():
-        raise UserError(
-            f"{adapter}: has no {MANIFEST}, so it is not known what it was trained on. If another program trained this "
-            "adapter (peft, TRL, LLaMA-Factory), merge it into its base there and give the merged folder as "
-            f"ranker.model; if rar_train.fit did, {AGAIN}"
-        )
-    whole = f"--ckpt {adapter.parent.parent} for the run's adapter, or another checkpoint"
-    return read_sealed_folder(adapter, f"give {whole}" if adapter.suffix == ".adapter" else AGAIN)
-
-
 def is_complete(result: Path) -> bool:
     """Whether a run's result is there and whole; if it is damaged, the log says so, and it is to be made again."""
     if not result.exists():
@@ -177,3 +165,36 @@ def find_adapter(ckpt: Path) -> tuple[Path, Path]:
     check_run(run)
     adapter_manifest(adapter)
     return adapter, run
+
+
+# What a resumed run may change without becoming another run.
+_FREE = (
+    "out", "cache", "eval", "discover", "tracking", "trainer.resume", "trainer.log_every", "trainer.checkpoint_every",
+    "trainer.progress",
+)  # fmt: skip
+
+
+def claim_run_folder(recipe: Recipe) -> Path:
+    """Makes the run's folder, or finds it with the same recipe.
+
+    Raises:
+        UserError: The folder holds a run with other settings.
+    """
+    out = Path(recipe.out)
+    saved = out / "recipe.yaml"
+    if not recipe.trainer.resume and out.exists():
+        if any(out.iterdir()) and not saved.exists() and not (out / RUN).exists():
+            raise UserError(f"out={out}: holds files, but no run; choose another folder")
+        shutil.rmtree(out)
+    known = known_recipe(out)
+    if known is not None:
+        changed = differences(known, asdict(recipe), _FREE)
+        if changed:
+            raise UserError(
+                f"out={out}: holds a run with other settings ({'; '.join(changed[:4])}); "
+                "give another out=FOLDER, or trainer.resume=false to start it anew"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    save_recipe(saved, recipe)
+    note_recipe(out, asdict(recipe))
+    return out

@@ -16,6 +16,7 @@ from transformers import BatchFeature
 from transformers.utils import ModelOutput
 
 from rar_train.backend import Mllm, pad_rows
+from rar_train.inputs import to_device
 
 _PADDED = 256  # tokens that a group of answers may be padded by; about what another pass costs
 
@@ -125,3 +126,32 @@ def by_owner(scores: Tensor, counts: Sequence[int]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(
         list(scores.split(list(counts))), batch_first=True, padding_value=float("-inf")
     )
+
+
+def answer_scores(mllm: Mllm, labelled: BatchFeature) -> tuple[Tensor, Tensor]:
+    """Log-likelihoods of the answers of whole conversations.
+
+    Args:
+        mllm: The ranker.
+        labelled: ``n`` conversations with ``labels`` on their answers, padded on either side.
+
+    Returns:
+        tuple[Tensor, Tensor]: Sums of token log-probabilities and the answers' tokens, each of shape ``[n]``.
+    """
+    first = int((labelled["labels"] != -100).int().argmax(1).min())
+    inputs = to_device(labelled, next(mllm.model.parameters()))
+    labels = inputs.pop("labels")[:, first:]
+    logits = mllm.model(**inputs, logits_to_keep=labels.shape[1] + 1).logits[:, :-1].float()
+    # cross_entropy gives 0 where nothing is labelled.
+    tokens = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+    return -tokens.sum(1), (labels != -100).sum(1)
+
+
+def answer_loss(mllm: Mllm, labelled: BatchFeature) -> Tensor:
+    """The language-model loss on each conversation's answer, a mean over its own tokens: shape ``[n]``.
+
+    Of sorted lists it is the paper's objective. Hugging Face's ``loss`` is a mean over the tokens of the whole batch,
+    in which an example beside short answers counts for less.
+    """
+    scores, tokens = answer_scores(mllm, labelled)
+    return -scores / tokens

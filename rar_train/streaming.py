@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,19 +12,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from data_prep.records import RankingExample
 from data_prep.shards import check_files, index_lines, read_facts, read_pair
+from rar_train.sampler import DataPosition
 
 _OPEN_SHARDS = 4  # that a stream reads in turn, so that a batch is not of one shard alone
-
-
-@dataclass
-class DataPosition:
-    """Where a run stands in its data.
-
-    Attributes:
-        batches: Batches that every process has trained on.
-    """
-
-    batches: int = 0
 
 
 class ShardStream:

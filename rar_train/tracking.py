@@ -11,16 +11,17 @@ import os
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from PIL import Image
 
 from data_prep.files import write_text
+from data_prep.records import RankingExample
 from data_prep.settings import Recipe
-from rar_train.validation import Ranked
 from rar_train.wandb_mode import wandb_mode
 
 if TYPE_CHECKING:
@@ -137,3 +138,32 @@ def finish_tracking(loggers: Sequence[Logger], folder: Path) -> None:
             artifact.add_dir(str(folder), policy="immutable")  # uploaded from where it lies, not from a copy
             logger.experiment.log_artifact(artifact)
             close_run(logger.experiment)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A ranking to look at.
+
+    Attributes:
+        image: The picture.
+        example: Its candidates in the order shown.
+        order: The candidates' positions, best first.
+        mode: How they were ranked.
+        reply: What the model wrote, where it wrote.
+    """
+
+    image: Image.Image
+    example: RankingExample
+    order: tuple[int, ...]
+    mode: str
+    reply: str = ""
+
+    @property
+    def hit(self) -> bool:
+        """Whether the truth is first."""
+        return self.order[0] == self.example.truth
+
+    @property
+    def names(self) -> list[str]:
+        """The candidates' names, best first."""
+        return [self.example.candidates[place].name for place in self.order]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.callbacks import LearningRateMonitor
 
 from data_prep.devices import accelerator_of
 from data_prep.errors import UserError
@@ -18,62 +16,28 @@ from data_prep.files import read_json, read_sealed, write_folder
 from data_prep.held_out import MINED
 from data_prep.manifests import damage
 from data_prep.processes import Processes, together
-from data_prep.recipe import save_recipe
+from data_prep.saving import saving
 from data_prep.settings import RankerArgs, Recipe
 from rar_train.adapter import parameter_table, save_adapter
+from rar_train.adapter_manifest import adapter_manifest
 from rar_train.backend import load_mllm
-from rar_train.checkpoint import AdapterCheckpoints, fit_from, saving
+from rar_train.checkpoint import AdapterCheckpoints, fit_from
 from rar_train.checkpoint_files import newest_whole, steps_done
 from rar_train.datamodule import RankingData, make_examples, optimizer_steps
 from rar_train.features import cache_features
-from rar_train.monitor import Monitor, progress_bar, table_lines
+from rar_train.monitor import Monitor, table_lines
 from rar_train.ranker import RankerModule
 from rar_train.run_folder import (
-    RUN,
-    adapter_manifest,
-    differences,
+    claim_run_folder,
     is_complete,
-    known_recipe,
     note_file,
-    note_recipe,
     noted_files,
 )
 from rar_train.strategies import gathered, seed_all, strategy_of
 from rar_train.tracking import finish_tracking, loggers_of
+from rar_train.trainer import make_trainer
 
 log = logging.getLogger(__name__)
-
-# What a resumed run may change without becoming another run.
-_FREE = (
-    "out", "cache", "eval", "discover", "tracking", "trainer.resume", "trainer.log_every", "trainer.checkpoint_every",
-    "trainer.progress",
-)  # fmt: skip
-
-
-def claim_run_folder(recipe: Recipe) -> Path:
-    """Makes the run's folder, or finds it with the same recipe.
-
-    Raises:
-        UserError: The folder holds a run with other settings.
-    """
-    out = Path(recipe.out)
-    saved = out / "recipe.yaml"
-    if not recipe.trainer.resume and out.exists():
-        if any(out.iterdir()) and not saved.exists() and not (out / RUN).exists():
-            raise UserError(f"out={out}: holds files, but no run; choose another folder")
-        shutil.rmtree(out)
-    known = known_recipe(out)
-    if known is not None:
-        changed = differences(known, asdict(recipe), _FREE)
-        if changed:
-            raise UserError(
-                f"out={out}: holds a run with other settings ({'; '.join(changed[:4])}); "
-                "give another out=FOLDER, or trainer.resume=false to start it anew"
-            )
-    out.mkdir(parents=True, exist_ok=True)
-    save_recipe(saved, recipe)
-    note_recipe(out, asdict(recipe))
-    return out
 
 
 def _repair(recipe: Recipe, out: Path) -> None:
@@ -146,7 +110,8 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
     parameters = {part: {"trainable": trainable, "all": total} for part, trainable, total in table}
     loggers = loggers_of(recipe, start, {"parameters": parameters})
     checkpoints = AdapterCheckpoints(recipe, facts)
-    trainer = _trainer(recipe, strategy, steps, loggers, [Monitor(recipe, table[-1][1:]), checkpoints])
+    callbacks = [Monitor(recipe, table[-1][1:]), checkpoints, LearningRateMonitor("step")]
+    trainer = make_trainer(recipe, strategy, steps, loggers, callbacks)
     fit_from(checkpoint, trainer, module, data)
     _finish(recipe, trainer, module, checkpoints)
     return out
@@ -157,33 +122,6 @@ def _as_computed(recipe: Recipe) -> RankerArgs:
     halves = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
     half = halves.get(recipe.trainer.precision) if recipe.trainer.strategy.startswith("deepspeed") else None
     return replace(recipe.ranker, dtype=half) if half else recipe.ranker
-
-
-def _trainer(
-    recipe: Recipe, strategy: Strategy, steps: int, loggers: list[Logger], callbacks: list[Callback]
-) -> L.Trainer:
-    bar = progress_bar(recipe.trainer)
-    return L.Trainer(
-        strategy=strategy,
-        accelerator=accelerator_of(recipe.trainer),
-        devices=recipe.trainer.devices,
-        num_nodes=recipe.trainer.num_nodes,
-        precision=recipe.trainer.precision,
-        max_steps=steps,
-        max_epochs=-1,
-        accumulate_grad_batches=recipe.optim.accumulate,
-        gradient_clip_val=recipe.trainer.grad_clip,
-        val_check_interval=recipe.trainer.checkpoint_every * recipe.optim.accumulate,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=recipe.trainer.log_every,
-        logger=loggers,
-        callbacks=[*callbacks, LearningRateMonitor("step"), *bar],
-        enable_checkpointing=False,
-        enable_progress_bar=bool(bar),
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
 
 
 def _finish(recipe: Recipe, trainer: L.Trainer, module: RankerModule, checkpoints: AdapterCheckpoints) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -14,39 +13,10 @@ from data_prep.prompts import list_answer, list_prompt
 from data_prep.records import Ranking, RankingExample
 from data_prep.replies import read_list
 from rar_train.backend import Mllm
-from rar_train.collate import to_device
 from rar_train.decoding import texts, written
+from rar_train.inputs import to_device
 
 OUTCOMES = ("ok", "repaired", "unreadable")
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A ranking to look at.
-
-    Attributes:
-        image: The picture.
-        example: Its candidates in the order shown.
-        order: The candidates' positions, best first.
-        mode: How they were ranked.
-        reply: What the model wrote, where it wrote.
-    """
-
-    image: Image.Image
-    example: RankingExample
-    order: tuple[int, ...]
-    mode: str
-    reply: str = ""
-
-    @property
-    def hit(self) -> bool:
-        """Whether the truth is first."""
-        return self.order[0] == self.example.truth
-
-    @property
-    def names(self) -> list[str]:
-        """The candidates' names, best first."""
-        return [self.example.candidates[place].name for place in self.order]
 
 
 @torch.no_grad()

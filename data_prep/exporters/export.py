@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from data_prep.errors import UserError
-from data_prep.exporters import FORMATS, Conversation
-from data_prep.exporters.conversation import TAG
+from data_prep.exporters.conversation import TAG, Conversation
+from data_prep.exporters.formats import FORMATS
 from data_prep.exporters.rar import native_prompt
 from data_prep.files import write_folder, write_json
 from data_prep.lots import shuffled

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from data_prep.datasets import read_dataset
 from data_prep.encoder import load_encoder
-from eval.tasks import settings_of, spread
+from data_prep.lots import evenly_spaced
+from eval.tasks import settings_of
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 300), st.integers(0, 300))
 def test_a_spread_is_ascending_distinct_and_as_many_as_asked(count, most):
-    chosen = spread(count, most)
+    chosen = evenly_spaced(count, most)
     assert chosen == sorted(set(chosen))
     assert len(chosen) == min(count, most)
     assert all(0 <= number < count for number in chosen)

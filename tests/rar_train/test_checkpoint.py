@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 
 from data_prep.errors import UserError
 from data_prep.files import file_hash, read_json
-from rar_train.checkpoint import AdapterCheckpoints, Checkpoints, saving
+from data_prep.saving import saving
+from rar_train.checkpoint import AdapterCheckpoints, Checkpoints
 from rar_train.checkpoint_files import newest_whole
 from rar_train.train import train_ranker
 

@@ -11,7 +11,8 @@ from data_prep.prompts import NAMING, list_answer
 from data_prep.records import Candidate, RankingExample
 from data_prep.targets import target_names
 from rar_train.backend import Mllm
-from rar_train.collate import collate, shuffled, to_device
+from rar_train.collate import collate, shuffled
+from rar_train.inputs import to_device
 
 
 def example_of(count: int, key: str = "key") -> RankingExample:

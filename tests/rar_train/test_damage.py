@@ -12,8 +12,8 @@ from data_prep.errors import UserError
 from data_prep.files import read_sealed
 from data_prep.settings import Recipe
 from rar_train.datamodule import make_examples
-from rar_train.run_folder import find_adapter
-from rar_train.train import claim_run_folder, train_ranker
+from rar_train.run_folder import claim_run_folder, find_adapter
+from rar_train.train import train_ranker
 from tests.damage import KINDS, contents, damage
 from tests.manifests import rewrite_manifest
 

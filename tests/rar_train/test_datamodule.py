@@ -16,7 +16,8 @@ from data_prep.errors import UserError
 from data_prep.held_out import read_mined
 from data_prep.prompts import list_answer
 from data_prep.shards import ShardedExamples
-from rar_train.datamodule import DataPosition, EpochSampler, RankingData, optimizer_steps
+from rar_train.datamodule import DataPosition, RankingData, optimizer_steps
+from rar_train.sampler import EpochSampler
 
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 6), st.integers(1, 4), st.integers(1, 3))
 

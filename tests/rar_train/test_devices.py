@@ -19,8 +19,9 @@ from data_prep.settings import LoraArgs, RankerArgs, RetrieverArgs, TuningArgs
 from rar_train.adapter import add_lora
 from rar_train.backend import Mllm, load_mllm
 from rar_train.collate import collate
-from rar_train.objectives import TABLES, answer_loss, listwise_loss, truth_loss
+from rar_train.objectives import TABLES, listwise_loss, truth_loss
 from rar_train.retriever_module import RetrieverModule, prepare_model
+from rar_train.scoring import answer_loss
 from tests.rar_train.test_lite_mllm import tiny_join
 
 

@@ -15,10 +15,9 @@ from data_prep.prompts import LETTERS, NAMING, letters_prompt, list_answer, list
 from data_prep.settings import LoraArgs, RankerArgs
 from rar_train.adapter import add_lora, load_adapter, parameter_table, save_adapter
 from rar_train.backend import Mllm, load_mllm
-from rar_train.collate import letter_inputs, naming_inputs
 from rar_train.families import FAMILIES
-from rar_train.objectives import answer_loss
-from rar_train.scoring import letter_scores, name_scores
+from rar_train.inputs import letter_inputs, naming_inputs
+from rar_train.scoring import answer_loss, letter_scores, name_scores
 from tests.rar_train.tiny_families import NAMES, TINY, save_tiny, turn_end
 
 ASKED = [(NAMING, NAMES[0]), (letters_prompt(NAMES), "B"), (list_prompt(NAMES[:3]), list_answer(NAMES[2::-1]))]

@@ -18,10 +18,10 @@ from data_prep.prompts import NAMING
 from data_prep.recipe import load_recipe
 from data_prep.settings import RankerArgs
 from rar_train.backend import load_mllm
-from rar_train.datamodule import Place
 from rar_train.name_projector import MapData
 from rar_train.projector import train_projector
 from rar_train.projector_data import projector_inputs, shown
+from rar_train.sampler import Place
 from tests.damage import contents, damage
 from tests.rar_train.test_lite_mllm import tiny_join
 from tests.tiny_emoji import made_place

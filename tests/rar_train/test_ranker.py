@@ -19,9 +19,10 @@ from data_prep.settings import ObjectiveArgs, RankerArgs
 from rar_train.adapter import load_adapter, save_adapter
 from rar_train.backend import load_mllm
 from rar_train.collate import RankingBatch, collate
-from rar_train.datamodule import DataPosition, EpochSampler
+from rar_train.datamodule import DataPosition
 from rar_train.objectives import TABLES, losses_of
 from rar_train.ranker import RankerModule
+from rar_train.sampler import EpochSampler
 
 
 @pytest.fixture

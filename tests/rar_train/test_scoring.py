@@ -14,7 +14,7 @@ from data_prep.prompts import NAMING, letters_prompt
 from data_prep.settings import LoraArgs
 from rar_train.adapter import add_lora
 from rar_train.backend import Mllm
-from rar_train.collate import letter_inputs, naming_inputs
+from rar_train.inputs import letter_inputs, naming_inputs
 from rar_train.scoring import _PADDED, _groups, by_owner, letter_scores, name_scores
 
 

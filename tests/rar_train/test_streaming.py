@@ -12,7 +12,8 @@ from data_prep.errors import UserError
 from data_prep.held_out import write_mined
 from data_prep.records import Candidate, RankingExample, Sample
 from data_prep.shards import write_shards
-from rar_train.streaming import DataPosition, ResampledBatches, ShardStream
+from rar_train.sampler import DataPosition
+from rar_train.streaming import ResampledBatches, ShardStream
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,8 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from rar_train.monitor import table_lines
-from rar_train.tracking import finish_tracking, loggers_of, run_id, show_rankings
+from rar_train.tracking import Ranked, finish_tracking, loggers_of, run_id, show_rankings
 from rar_train.train import train_ranker
-from rar_train.validation import Ranked
 from tests.wandb_records import OfflineRun
 
 

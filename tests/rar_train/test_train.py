@@ -18,7 +18,8 @@ from rar_train.adapter import load_adapter
 from rar_train.backend import load_mllm
 from rar_train.projector import train_projector
 from rar_train.retriever import train_retriever
-from rar_train.train import claim_run_folder, train_ranker
+from rar_train.run_folder import claim_run_folder
+from rar_train.train import train_ranker
 from tests.damage import contents
 
 CLAIMED = ("recipe.yaml", "run.json")  # written whenever a run is called

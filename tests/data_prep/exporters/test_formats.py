@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from data_prep.errors import UserError
-from data_prep.exporters import FORMATS
 from data_prep.exporters.export import check_export, export, fault
+from data_prep.exporters.formats import FORMATS
 from data_prep.prompt_lengths import TokenCounter
 from data_prep.replies import read_list
 from data_prep.shards import ShardedExamples
