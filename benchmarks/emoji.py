@@ -30,25 +30,25 @@ from pathlib import Path
 
 import torch
 
-from data_prep.command import quiet_libraries
+from data_prep.core.command import quiet_libraries
+from data_prep.core.errors import UserError
+from data_prep.core.files import read_json
+from data_prep.core.records import Sample
+from data_prep.core.results_file import RESULTS, read_results
 from data_prep.datasets import Dataset, read_dataset
-from data_prep.encoder import embed_images
-from data_prep.errors import UserError
-from data_prep.files import read_json
-from data_prep.memories import Memories, image_memory
-from data_prep.recipe import load_saved_recipe
-from data_prep.records import Sample
-from data_prep.results_file import RESULTS, read_results
+from data_prep.embedding.encoder import embed_images
+from data_prep.memory.memories import Memories, image_memory
 from data_prep.settings import Recipe
 from data_prep.settings.data import EMOJI_VOCABULARIES, EmojiArgs
-from eval.evaluate import Run, encoder_of, evaluate, read_checked, stamp
-from eval.evaluated import FILES
-from eval.metrics import hits_at
-from rar_train.backend import load_mllm
-from rar_train.features import cache_features
-from rar_train.projector_data import projector_inputs
-from rar_train.retriever_views import towers_of
-from rar_train.run_folder import find_adapter
+from data_prep.settings.loading import load_saved_recipe
+from eval.metrics.accuracy import hits_at
+from eval.recognition.evaluate import Run, encoder_of, evaluate, read_checked, stamp
+from eval.report.reading import FILES
+from rar_train.engine.run_folder import find_adapter
+from rar_train.models.feature_cache import cache_features
+from rar_train.models.mllm import load_mllm
+from rar_train.projector.datamodule import projector_inputs
+from rar_train.retriever.views import towers_of
 
 ALL = "all"
 FEWEST_TO_FIT = 50

@@ -30,10 +30,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from data_prep.encoder import Encoder, embed_images, load_encoder
-from data_prep.files import file_hash
-from data_prep.images import open_image
-from data_prep.records import Sample
+from data_prep.core.files import file_hash
+from data_prep.core.images import open_image
+from data_prep.core.records import Sample
+from data_prep.embedding.encoder import Encoder, embed_images, load_encoder
 from data_prep.settings import RetrieverArgs, TrainerArgs
 
 ROUNDS = 2

@@ -7,7 +7,7 @@ memory, the queries per second, the share of the five nearest that are found, an
 a class of ten. A build that would take longer than ``--limit`` seconds, by the time of the size before, is left out and
 said to be. ``--small`` ends at 10,000.
 
-The default rule (``FLAT_MOST`` in ``data_prep/memory_index.py``) follows from it: exact search as long as it answers
+The default rule (``FLAT_MOST`` in ``data_prep/memory/index.py``) follows from it: exact search as long as it answers
 200 queries a second, and above that the approximate kind that answers most among those that find 95 % of the nearest.
 The last line is one JSON object with all figures, and what the rule gives as ``flat_most`` and ``above``.
 
@@ -48,7 +48,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from data_prep.memory_index import KINDS, VectorIndex
+from data_prep.memory.index import KINDS, VectorIndex
 from data_prep.settings import RetrieverArgs
 
 DIMENSION = 512

@@ -26,14 +26,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-import data_prep.mining
+import data_prep.mining.mine
+from data_prep.core.records import Sample
 from data_prep.datasets import Dataset
-from data_prep.memories import Memories
-from data_prep.memory import Entry, Memory
-from data_prep.mining import mine
-from data_prep.records import Sample
+from data_prep.memory.memories import Memories
+from data_prep.memory.memory import Entry, Memory
+from data_prep.mining.mine import mine
+from data_prep.mining.shards import ShardedExamples
 from data_prep.settings import MiningArgs, RetrieverArgs
-from data_prep.shards import ShardedExamples
 
 DIMENSION = 96
 MOST_QUERIES = 10_000
@@ -77,7 +77,7 @@ def main(sizes: tuple[int, ...]) -> None:
         Image.new("RGB", (32, 32), (90, 120, 40)).save(picture)
         for images in sizes:
             dataset, memories, xq = world(images, picture)
-            data_prep.mining.embed_images = lambda *_, xq=xq: xq
+            data_prep.mining.mine.embed_images = lambda *_, xq=xq: xq
             row: dict[str, float] = {"queries": len(xq)}
             args = MiningArgs(memories=["image"], ground_truth="insert")
             for name, above in (("", args.copies_above), ("_without_copies", 1.1)):

@@ -36,19 +36,19 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, LlamaConfig
 
-from data_prep.blazon import draw_classes
-from data_prep.prompts import letters_prompt, list_prompt
-from data_prep.recipe import load_recipe
-from data_prep.replies import read_list
+from data_prep.armory.blazon import draw_classes
+from data_prep.armory.render import render
+from data_prep.prompting.prompts import letters_prompt, list_prompt
+from data_prep.prompting.replies import read_list
 from data_prep.settings import MODES, RankerArgs
-from data_prep.shields import render
-from eval.modes import ask
-from eval.questions import Manner, Question
-from eval.ranker import Ranker
-from eval.ranking import to_ranking
-from rar_train.backend import Mllm, load_mllm
-from rar_train.inputs import to_device
-from rar_train.train import train_ranker
+from data_prep.settings.loading import load_recipe
+from eval.ranking.modes import ask
+from eval.ranking.parsing import to_ranking
+from eval.ranking.ranker import Ranker
+from eval.ranking.request import Manner, Question
+from rar_train.models.inputs import to_device
+from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.ranker.train import train_ranker
 
 BATCH, CANDIDATES, ROUNDS = 32, 5, 3
 RELEASED_TOKENS, FIXED_REPLY = 512, 64

@@ -7,8 +7,8 @@ one JSON object: ``help_s`` by command, ``import_s`` by module, ``slowest_help_s
 slowest help against the import of torch.
 
 2026-11-25, two CPU cores: the slowest help 0.31 s, 0.14 of the import of torch; imports: torch 2.2 s, lightning 10.1,
-open_clip 8.9, peft 7.8, deepspeed 3.5; what commands do: ``data_prep.stages`` 8.3, ``rar_train.train`` 12.2,
-``eval.ranker`` 9.5.
+open_clip 8.9, peft 7.8, deepspeed 3.5; what commands do: ``data_prep.mining.pipeline`` 8.3,
+``rar_train.ranker.train`` 12.2, ``eval.ranking.ranker`` 9.5.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ import time
 from pathlib import Path
 
 LIBRARIES = ("torch", "transformers", "peft", "lightning", "open_clip", "faiss", "wandb", "deepspeed")
-WORK = ("data_prep.stages", "rar_train.train", "eval.ranker")
+WORK = ("data_prep.mining.pipeline", "rar_train.ranker.train", "eval.ranking.ranker")
 TIMES = 3
 
 
 def commands() -> list[str]:
     """Every module of the packages that is run by ``python -m``."""
     root = Path(__file__).parents[1]
-    files = [file for package in ("data_prep", "rar_train", "eval") for file in sorted((root / package).glob("*.py"))]
-    runnable = [file for file in files if "sys.exit(run_command(" in file.read_text(encoding="utf-8")]
-    return [f"{file.parent.name}.{file.stem}" for file in runnable]
+    found = []
+    for package in ("data_prep", "rar_train", "eval"):
+        files = [*(root / package).glob("*.py"), *(root / package).glob("*/__main__.py")]
+        runnable = [file for file in files if "sys.exit(run_command(" in file.read_text(encoding="utf-8")]
+        found += [f"{package}.{file.parent.name if file.stem == '__main__' else file.stem}" for file in runnable]
+    return sorted(found)
 
 
 def seconds(*arguments: str) -> float:

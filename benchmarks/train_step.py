@@ -42,20 +42,20 @@ from transformers import (
     LlavaProcessor,
 )
 
-from data_prep.blazon import draw_classes
-from data_prep.prompts import list_answer, list_prompt
-from data_prep.recipe import load_recipe
-from data_prep.records import Candidate, RankingExample
+from data_prep.armory.blazon import draw_classes
+from data_prep.armory.render import render
+from data_prep.core.records import Candidate, RankingExample
+from data_prep.prompting.prompts import list_answer, list_prompt
 from data_prep.settings import Recipe
-from data_prep.shields import render
-from rar_train.adapter import lora_config, parameter_table
-from rar_train.backend import Mllm
-from rar_train.collate import collate, shuffled
-from rar_train.families import FAMILIES
-from rar_train.monitor import Monitor, peak_flops
-from rar_train.nano_architecture import CHAT_TEMPLATE
-from rar_train.nano_tokenizer import IMAGE, nano_tokenizer
-from rar_train.ranker import RankerModule
+from data_prep.settings.loading import load_recipe
+from rar_train.models.families import FAMILIES
+from rar_train.models.lora import lora_config, parameter_table
+from rar_train.models.mllm import Mllm
+from rar_train.nano.architecture import CHAT_TEMPLATE
+from rar_train.nano.tokenizer import IMAGE, nano_tokenizer
+from rar_train.ranker.collate import collate, shuffled
+from rar_train.ranker.module import RankerModule
+from rar_train.ranker.monitor import Monitor, peak_flops
 
 PATCH, K = 14, 5
 

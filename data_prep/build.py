@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 import sys
 
-from data_prep.command import run_command
-from data_prep.recipe import load_recipe
+from data_prep.core.command import run_command
+from data_prep.settings.loading import load_recipe
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ def main(arguments: list[str]) -> None:
     """Reads the command line, builds and reports."""
     recipe = load_recipe(arguments)
 
-    from data_prep.data_report import report_on
-    from data_prep.stages import build
+    from data_prep.mining.pipeline import build
+    from data_prep.mining.report import report_on
 
     for folder in build(recipe):
         log.info("made: %s", folder)

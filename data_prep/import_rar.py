@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from data_prep.command import run_command
+from data_prep.core.command import run_command
 
 
 def main(arguments: list[str]) -> None:
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--to", required=True, type=Path)
     args = parser.parse_args(arguments)
 
-    from data_prep.exporters.rar_import import import_rar
+    from data_prep.export.rar_import import import_rar
 
     import_rar(args.file, args.images, args.to)
 

@@ -27,12 +27,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from data_prep.command import run_command
-from data_prep.errors import UserError
-from data_prep.recipe import load_saved_recipe
+from data_prep.core.command import run_command
+from data_prep.core.errors import UserError
 from data_prep.settings import MODES, Recipe
-from rar_train.run_folder import check_run, find_adapter
-from rar_train.wandb_mode import check_tracking
+from data_prep.settings.loading import load_saved_recipe
+from rar_train.engine.run_folder import check_run, find_adapter
+from rar_train.engine.wandb_mode import check_tracking
 
 # What a task evaluates with, as settings.
 TASKS = {"fewshot": ["eval.zero_shot=false"], "zeroshot": ["eval.shots=[]", "eval.zero_shot=true"]}
@@ -81,15 +81,15 @@ def settings_from(args: argparse.Namespace) -> list[str]:
 
 
 def _rescore(folder: Path) -> None:
-    from eval.rescore import evaluations_of, rescore
-    from eval.table import print_results
+    from eval.report.rescore import evaluations_of, rescore
+    from eval.report.table import print_results
 
     for found in evaluations_of(folder):
         print_results(rescore(found))
 
 
 def _evaluate_retriever(recipe: Recipe, run: Path) -> None:
-    from eval.retriever import evaluate_retriever, print_retriever
+    from eval.recognition.retriever import evaluate_retriever, print_retriever
 
     print_retriever(evaluate_retriever(recipe, run))
 
@@ -106,9 +106,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     recipe = load_saved_recipe(folder / "recipe.yaml", settings)
     check_tracking(recipe.tracking)
 
-    from eval.benchmarks import evaluate_several, recipes_of
-    from eval.evaluate import Run, encoder_of, evaluate, out_of, read_checked
-    from eval.table import print_results
+    from eval.recognition.benchmarks import evaluate_several, recipes_of
+    from eval.recognition.evaluate import Run, encoder_of, evaluate, out_of, read_checked
+    from eval.report.table import print_results
 
     run = Run(folder, adapter)
     if args.task:

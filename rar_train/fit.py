@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import sys
 
-from data_prep.command import run_command
-from data_prep.recipe import load_recipe, recipe_yaml
+from data_prep.core.command import run_command
 from data_prep.settings import Recipe
-from rar_train.wandb_mode import check_tracking
+from data_prep.settings.loading import load_recipe, recipe_yaml
+from rar_train.engine.wandb_mode import check_tracking
 
 
 def fit(recipe: Recipe) -> None:
@@ -27,31 +27,31 @@ def fit(recipe: Recipe) -> None:
 
 
 def _ranker(recipe: Recipe) -> None:
-    from rar_train.train import train_ranker
+    from rar_train.ranker.train import train_ranker
 
     train_ranker(recipe)
 
 
 def _retriever(recipe: Recipe) -> None:
-    from rar_train.retriever import train_retriever
+    from rar_train.retriever.train import train_retriever
 
     train_retriever(recipe)
 
 
 def _projector(recipe: Recipe) -> None:
-    from rar_train.projector import train_projector
+    from rar_train.projector.train import train_projector
 
     train_projector(recipe)
 
 
 def _nano_clip(recipe: Recipe) -> None:
-    from rar_train.nano_clip import train_nano_clip
+    from rar_train.nano.clip import train_nano_clip
 
     train_nano_clip(recipe)
 
 
 def _nano_mllm(recipe: Recipe) -> None:
-    from rar_train.nano_mllm import train_nano_mllm
+    from rar_train.nano.mllm import train_nano_mllm
 
     train_nano_mllm(recipe)
 

@@ -13,9 +13,10 @@ import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
-from data_prep.command import run_command
+from data_prep.core.command import run_command
 
 
 def command_line(module: str, *arguments: str) -> list[str]:
@@ -27,6 +28,12 @@ def environment(gpu: bool = False) -> dict[str, str]:
     """A user's environment: no network for models, not the test runner's processes, a GPU only if asked for."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "WANDB", "COV"))}
     return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"} | ({} if gpu else {"CUDA_VISIBLE_DEVICES": ""})
+
+
+def program_of(module: str) -> ModuleType:
+    """The module that ``python -m`` runs: a package's is its ``__main__``."""
+    found = importlib.import_module(module)
+    return importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found
 
 
 def call(
@@ -48,7 +55,7 @@ def call(
 
 def call_here(folder: Path, module: str, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess:
     """Runs a command as ``call`` does, but in this process: its libraries are imported already."""
-    program = importlib.import_module(module)
+    program = program_of(module)
     out, err = io.StringIO(), io.StringIO()
     log, packages = logging.StreamHandler(err), [logging.getLogger(name) for name in ("data_prep", "rar_train", "eval")]
     levels = [package.level for package in packages]
@@ -58,7 +65,7 @@ def call_here(folder: Path, module: str, *arguments: str, fails: bool = False) -
     words = [module, *arguments, *(() if fails else ("--debug",))]
     try:
         # What quiets the libraries would quieten the tests that come after.
-        quiet = mock.patch("data_prep.command.quiet_libraries")
+        quiet = mock.patch("data_prep.core.command.quiet_libraries")
         with quiet, chdir(folder), mock.patch.object(sys, "argv", words), redirect_stdout(out), redirect_stderr(err):
             code = run_command(program.main, program.__doc__)
     except SystemExit as end:  # argparse
@@ -90,7 +97,7 @@ def parsed(module: str, *arguments: str) -> Namespace:
     hooks = {name: lambda parser, own, read=name: stop(parser, own, read) for name in names}
     with mock.patch.multiple(ArgumentParser, **hooks):
         try:
-            importlib.import_module(module).main(list(arguments))
+            program_of(module).main(list(arguments))
         except _Parsed as found:
             return found.args[0]
     raise AssertionError(f"{module} reads no options")

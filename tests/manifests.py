@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_prep.files import read_json
-from data_prep.manifests import MANIFEST, seal_folder
+from data_prep.core.files import read_json
+from data_prep.core.manifests import MANIFEST, seal_folder
 
 
 def rewrite_manifest(folder: Path, **facts) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from data_prep.recipe import RECIPES, load_recipe, recipe_names
-from rar_train.families import FAMILIES
+from data_prep.settings.loading import RECIPES, load_recipe, recipe_names
+from rar_train.models.families import FAMILIES
 
 # Names on the hub, and the family of each.
 HUB = {

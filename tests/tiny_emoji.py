@@ -7,8 +7,8 @@ import json
 import tarfile
 from pathlib import Path
 
-from data_prep.emoji import make_emoji
-from data_prep.emoji_packages import ART, METADATA
+from data_prep.emoji.__main__ import make_emoji
+from data_prep.emoji.packages import ART, METADATA
 
 CLASSES = [
     ("1F434", "horse face", "animals-nature", "animal-mammal", ""),

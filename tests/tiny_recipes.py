@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.recipe import load_recipe
 from data_prep.settings import Recipe
+from data_prep.settings.loading import load_recipe
 
 _SETTINGS = [
     "recipe=ranker_lora",

@@ -10,9 +10,10 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from data_prep.core.errors import UserError
+from data_prep.core.names import told_apart
 from data_prep.datasets.armory import read_armory
 from data_prep.datasets.coop import LAYOUTS, read_coop
-from data_prep.datasets.dataset import Dataset
 from data_prep.datasets.emoji import read_emoji
 from data_prep.datasets.fgvc_aircraft import read_fgvc_aircraft
 from data_prep.datasets.fine_grained import read_cars196, read_cub200, read_dogs120, read_flowers102, read_pets37
@@ -21,10 +22,9 @@ from data_prep.datasets.imagefolder import read_imagefolder
 from data_prep.datasets.imagenet import read_imagenet
 from data_prep.datasets.parquet import read_parquet
 from data_prep.datasets.raf_db import read_raf_db
-from data_prep.datasets.synonyms import read_synonyms
 from data_prep.datasets.webdataset import read_webdataset
-from data_prep.errors import UserError
-from data_prep.names import told_apart
+from data_prep.reading.dataset import Dataset
+from data_prep.reading.synonyms import read_synonyms
 from data_prep.settings import DataArgs
 
 log = logging.getLogger(__name__)

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.blazon import SPLITS, Blazon, draw_classes
-from data_prep.datasets.dataset import Dataset, digests, key_of
-from data_prep.datasets.kept import confirm, seal
-from data_prep.errors import UserError
-from data_prep.files import fingerprint, write_folder
-from data_prep.manifests import hashes_of
-from data_prep.pools import worker_pool
-from data_prep.progress import bar
-from data_prep.records import Sample
+from data_prep.armory.blazon import SPLITS, Blazon, draw_classes
+from data_prep.armory.render import render
+from data_prep.core.errors import UserError
+from data_prep.core.files import fingerprint, write_folder
+from data_prep.core.manifests import hashes_of
+from data_prep.core.pools import worker_pool
+from data_prep.core.progress import bar
+from data_prep.core.records import Sample
+from data_prep.reading.dataset import Dataset, digests, key_of
+from data_prep.reading.kept import confirm, seal
 from data_prep.settings import ArmoryArgs, DataArgs
-from data_prep.shields import render
 
 log = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.blazon import SPLITS, Blazon, draw_classes
-from data_prep.datasets.kept import confirm, seal
-from data_prep.files import fingerprint, write_folder, write_json
-from data_prep.manifests import hashes_of
-from data_prep.pools import worker_pool
-from data_prep.progress import bar
-from data_prep.scenes import draw_scene
+from data_prep.armory.blazon import SPLITS, Blazon, draw_classes
+from data_prep.armory.scenes import draw_scene
+from data_prep.core.files import fingerprint, write_folder, write_json
+from data_prep.core.manifests import hashes_of
+from data_prep.core.pools import worker_pool
+from data_prep.core.progress import bar
+from data_prep.reading.kept import confirm, seal
 from data_prep.settings import DataArgs, SceneArgs
 
 log = logging.getLogger(__name__)

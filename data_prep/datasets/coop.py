@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.datasets.dataset import Dataset
-from data_prep.datasets.listing import Items, Listing, find_base, plain, to_dataset
-from data_prep.errors import UserError
-from data_prep.files import read_json
+from data_prep.core.errors import UserError
+from data_prep.core.files import read_json
+from data_prep.reading.dataset import Dataset
+from data_prep.reading.listing import Items, Listing, find_base, plain, to_dataset
 from data_prep.settings import DataArgs
 
 GUIDE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"

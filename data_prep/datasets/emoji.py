@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from data_prep.datasets.dataset import Dataset, digests, key_of
-from data_prep.datasets.kept import confirm
-from data_prep.datasets.tables import records_of
-from data_prep.emoji_packages import COLUMNS
-from data_prep.errors import UserError
-from data_prep.records import Sample
+from data_prep.core.errors import UserError
+from data_prep.core.records import Sample
+from data_prep.emoji.packages import COLUMNS
+from data_prep.reading.dataset import Dataset, digests, key_of
+from data_prep.reading.kept import confirm
+from data_prep.reading.tables import records_of
 from data_prep.settings import DataArgs, EmojiArgs
 from data_prep.settings.data import EMOJI_FAMILIES
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_prep.datasets.dataset import Dataset
-from data_prep.datasets.listing import Listing, find_base, read_lines, read_pairs, to_dataset
-from data_prep.errors import UserError
+from data_prep.core.errors import UserError
+from data_prep.reading.dataset import Dataset
+from data_prep.reading.listing import Listing, find_base, read_lines, read_pairs, to_dataset
 from data_prep.settings import DataArgs
 
 SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/"

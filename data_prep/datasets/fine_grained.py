@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_prep.datasets.dataset import Dataset
-from data_prep.datasets.listing import Items, Listing, find_base, plain, read_pairs, to_dataset
-from data_prep.datasets.matlab import read_mat
-from data_prep.errors import UserError
-from data_prep.files import read_json
+from data_prep.core.errors import UserError
+from data_prep.core.files import read_json
+from data_prep.reading.dataset import Dataset
+from data_prep.reading.listing import Items, Listing, find_base, plain, read_pairs, to_dataset
+from data_prep.reading.matlab import read_mat
 from data_prep.settings import DataArgs
 
 CUB = "https://www.vision.caltech.edu/datasets/cub_200_2011/"

@@ -10,13 +10,13 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.datasets.dataset import Dataset
-from data_prep.datasets.finding import Found, class_folders, find_pictures, mode_of, report_passed
-from data_prep.datasets.rows import Row, part_rows
-from data_prep.datasets.splits import SPLIT_WORDS, may_hold_split, split_folders, split_named
-from data_prep.datasets.synonyms import FILE as SYNONYMS
-from data_prep.datasets.tables import is_empty, label_text, path_text, records_of
-from data_prep.errors import UserError
+from data_prep.core.errors import UserError
+from data_prep.reading.dataset import Dataset
+from data_prep.reading.finding import Found, class_folders, find_pictures, mode_of, report_passed
+from data_prep.reading.rows import Row, part_rows
+from data_prep.reading.splits import SPLIT_WORDS, may_hold_split, split_folders, split_named
+from data_prep.reading.synonyms import FILE as SYNONYMS
+from data_prep.reading.tables import is_empty, label_text, path_text, records_of
 from data_prep.settings import DataArgs
 
 TABLES = ("samples.csv", "samples.jsonl")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path, PurePosixPath
 
-from data_prep.datasets.dataset import Dataset
-from data_prep.datasets.finding import find_files, find_pictures, report_passed
+from data_prep.core.errors import UserError
 from data_prep.datasets.folder import layout_parts, list_rows
-from data_prep.datasets.rows import Row, part_rows
-from data_prep.datasets.splits import UNCLEAR, split_named
-from data_prep.datasets.tables import is_empty, label_text, path_text, records_of
-from data_prep.errors import UserError
+from data_prep.reading.dataset import Dataset
+from data_prep.reading.finding import find_files, find_pictures, report_passed
+from data_prep.reading.rows import Row, part_rows
+from data_prep.reading.splits import UNCLEAR, split_named
+from data_prep.reading.tables import is_empty, label_text, path_text, records_of
 from data_prep.settings import DataArgs
 
 log = logging.getLogger(__name__)

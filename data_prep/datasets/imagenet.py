@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from data_prep.core.errors import UserError
 from data_prep.datasets.coop import GUIDE
-from data_prep.datasets.dataset import Dataset
-from data_prep.datasets.finding import class_folders, find_pictures, report_passed
-from data_prep.datasets.listing import Items, Listing, find_base, read_pairs, to_dataset
-from data_prep.errors import UserError
+from data_prep.reading.dataset import Dataset
+from data_prep.reading.finding import class_folders, find_pictures, report_passed
+from data_prep.reading.listing import Items, Listing, find_base, read_pairs, to_dataset
 from data_prep.settings import DataArgs
 
 SOURCE = f"https://image-net.org (images) and {GUIDE} (classnames.txt)"

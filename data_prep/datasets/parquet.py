@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.datasets.dataset import Dataset
-from data_prep.datasets.finding import IMAGE_SUFFIXES, Found, find_files, report_passed
-from data_prep.datasets.rows import part_rows
-from data_prep.datasets.splits import split_of_archive
-from data_prep.datasets.tables import is_empty, label_text
-from data_prep.datasets.unpacked import ClassNames, Picture, unpack
-from data_prep.errors import UserError
+from data_prep.core.errors import UserError
+from data_prep.reading.dataset import Dataset
+from data_prep.reading.finding import IMAGE_SUFFIXES, Found, find_files, report_passed
+from data_prep.reading.rows import part_rows
+from data_prep.reading.splits import split_of_archive
+from data_prep.reading.tables import is_empty, label_text
+from data_prep.reading.unpacked import ClassNames, Picture, unpack
 from data_prep.settings import DataArgs
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_prep.datasets.dataset import Dataset
-from data_prep.datasets.listing import Items, Listing, find_base, read_pairs, to_dataset
-from data_prep.errors import UserError
+from data_prep.core.errors import UserError
+from data_prep.reading.dataset import Dataset
+from data_prep.reading.listing import Items, Listing, find_base, read_pairs, to_dataset
 from data_prep.settings import DataArgs
 
 SOURCE = "http://www.whdld.cn/RAF/model1.html (on request)"

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.datasets.checked import MOST_BYTES
-from data_prep.datasets.dataset import Dataset
-from data_prep.datasets.finding import (
+from data_prep.core.errors import UserError
+from data_prep.reading.checked import MOST_BYTES
+from data_prep.reading.dataset import Dataset
+from data_prep.reading.finding import (
     IMAGE_SUFFIXES,
     NO_PICTURE,
     RESIDUE,
@@ -20,11 +21,10 @@ from data_prep.datasets.finding import (
     is_residue,
     report_passed,
 )
-from data_prep.datasets.rows import part_rows
-from data_prep.datasets.splits import split_of_archive
-from data_prep.datasets.tables import is_empty, label_text
-from data_prep.datasets.unpacked import ClassNames, Picture, unpack
-from data_prep.errors import UserError
+from data_prep.reading.rows import part_rows
+from data_prep.reading.splits import split_of_archive
+from data_prep.reading.tables import is_empty, label_text
+from data_prep.reading.unpacked import ClassNames, Picture, unpack
 from data_prep.settings import DataArgs
 
 Passed = list[tuple[Path, str]]

@@ -4,7 +4,6 @@ It stands in the lowest package because every command reads the whole recipe: th
 must refuse a misspelt key, whichever section it is in.
 """
 
-from data_prep.settings.checks import check
 from data_prep.settings.data import ArmoryArgs, DataArgs, EmojiArgs
 from data_prep.settings.detection import FORMATS, POLICIES, DetectionArgs, SceneArgs
 from data_prep.settings.discover import DiscoverArgs
@@ -13,9 +12,10 @@ from data_prep.settings.mining import TARGETS, MiningArgs, MixArgs
 from data_prep.settings.modes import MODES, SCORED, SOURCES
 from data_prep.settings.nano import NanoArgs
 from data_prep.settings.ranker import LoraArgs, ObjectiveArgs, RankerArgs
+from data_prep.settings.recipe import Recipe
 from data_prep.settings.retriever import HnswArgs, IvfArgs, RegionArgs, RetrieverArgs, TuningArgs
 from data_prep.settings.training import OptimArgs, TrackingArgs, TrainerArgs
-from data_prep.settings.whole import Recipe
+from data_prep.settings.validate import check
 
 __all__ = [
     "FORMATS",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from data_prep.settings.checks import bounded, check, one_of
+from data_prep.settings.validate import bounded, check, one_of
 
 FORMATS = ("coco", "lvis", "v3det")
 """Layouts of annotation files; each has its rules of scoring."""
@@ -18,7 +18,7 @@ POLICIES = (
     "detector_score",
     "retriever",
 )
-"""How a box's ranking becomes scores of its classes (``eval/score_policies.py``)."""
+"""How a box's ranking becomes scores of its classes (``eval/detection/score_policies.py``)."""
 
 
 @dataclass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from data_prep.settings.checks import bounded, check, one_of
 from data_prep.settings.modes import SOURCES
+from data_prep.settings.validate import bounded, check, one_of
 
 
 @dataclass

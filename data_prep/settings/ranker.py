@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from data_prep.settings.checks import bounded, check, one_of
 from data_prep.settings.modes import MODES
+from data_prep.settings.validate import bounded, check, one_of
 
 SCOPES = ("language", "language+projector", "language+projector+vision")
 OBJECTIVES = ("letters", "likelihood", "list", "listwise")

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from data_prep.datasets import read_dataset
-from data_prep.datasets.dataset import PARTS
-from data_prep.encoder import load_encoder
+from data_prep.embedding.encoder import load_encoder
+from data_prep.reading.dataset import PARTS
 from data_prep.settings import ArmoryArgs, DataArgs, RetrieverArgs
 
 

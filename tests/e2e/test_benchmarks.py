@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.files import read_sealed
+from data_prep.core.files import read_sealed
 
 TEXTURES = ("banded", "dotted", "zig_zagged")
 

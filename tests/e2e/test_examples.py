@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.replies import read_list
+from data_prep.prompting.replies import read_list
 
 # As users have them; "Crane" and "crane" are two classes of one name.
 CLASSES = (

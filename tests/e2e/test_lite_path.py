@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.rar_train.test_lite_mllm import tiny_join
+from tests.rar_train.lite.test_mllm import tiny_join
 from tests.tiny_emoji import made_place
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "emoji.py"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForImageTextToText
 
-from data_prep.recipe import load_recipe, recipe_names
+from data_prep.settings.loading import load_recipe, recipe_names
 from tests.rar_train.tiny_families import save_tiny
 
 FAMILIES = {"llava-hf/llava-1.5": "llava", "Qwen/Qwen2.5-VL": "qwen2_5_vl", "Qwen/Qwen3-VL": "qwen3_vl"}

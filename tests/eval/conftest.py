@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.blazon import draw_classes
+from data_prep.armory.blazon import draw_classes
+from data_prep.armory.render import render
 from data_prep.settings import RankerArgs, Recipe
-from data_prep.shields import render
-from eval.questions import Question
-from rar_train.backend import Mllm, load_mllm
-from rar_train.train import train_ranker
+from eval.ranking.request import Question
+from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.ranker.train import train_ranker
 from tests.tiny_recipes import tiny_recipes
 
 

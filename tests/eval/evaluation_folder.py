@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.results_file import write_results
-from eval.evaluated import FILES
+from data_prep.core.results_file import write_results
+from eval.report.reading import FILES
 
 # What class names in the wild hold, and what would end a script or a tag.
 NAMES = ["</script><script>alert(1)</script>", 'd\'or & "argent"', "<b>gules</b>", "紋章 🛡️", "azure"]

@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.blazon import draw_classes
+from data_prep.armory.blazon import draw_classes
+from data_prep.armory.render import render
+from data_prep.core.errors import UserError
+from data_prep.core.files import locked, read_json
+from data_prep.core.results_file import write_results
 from data_prep.datasets import read_dataset
-from data_prep.errors import UserError
-from data_prep.files import locked, read_json
-from data_prep.held_out import read_mined, write_mined
-from data_prep.recipe import load_saved_recipe
-from data_prep.results_file import write_results
-from data_prep.shields import render
-from eval import evaluate, rescore
+from data_prep.leakage.contamination import read_mined, write_mined
+from data_prep.settings.loading import load_saved_recipe
+from eval.recognition import evaluate
+from eval.report import rescore
 from eval.run import main
-from rar_train.run_folder import find_adapter, note_file
+from rar_train.engine.run_folder import find_adapter, note_file
 from tests.manifests import rewrite_manifest
 
 SHIELDS = draw_classes("test", 8, 4, 0)
@@ -248,13 +249,29 @@ def test_fusion_gate_and_unknown_classes_are_fitted_on_development_and_shown_on_
     # Nothing of the test split: fitting on development alone gives the same.
     fits = (run / "eval" / "fits-likelihood.json").read_bytes()
     (run / "eval" / "fits-likelihood.json").unlink()
-    main(["--ckpt", str(run), "--split", "development", *few, "eval.fusion=true", "eval.unknown=0.25"])
+    main(
+        [
+            "--ckpt",
+            str(run),
+            "--split",
+            "development",
+            *few,
+            "eval.fusion=true",
+            "eval.unknown=0.25",
+        ]
+    )
     assert (run / "eval" / "fits-likelihood.json").read_bytes() == fits
 
 
 def test_fits_may_look_at_some_development_images_and_ask_the_tuned_ranker_alone(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
-    few = ["eval.shots=[2]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0", "eval.fusion=true"]
+    few = [
+        "eval.shots=[2]",
+        "eval.seeds=[1]",
+        "eval.zero_shot=false",
+        "eval.alone_images=0",
+        "eval.fusion=true",
+    ]
     main(["--ckpt", str(run), *few, "eval.fit_images=5"])
     (asked,) = (run / "eval" / "development-likelihood").glob("answers-*")
     assert [path.name for path in asked.glob("*.jsonl")] == ["answers-rar.jsonl"]
@@ -311,7 +328,13 @@ def test_files_of_two_commands_that_write_one_evaluation_at_once_are_not_mixed(f
 
 def test_fits_on_another_data_set_stay_out_of_the_runs_own(finished, pictures, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
-    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0", "eval.fusion=true"]
+    few = [
+        "eval.shots=[1]",
+        "eval.seeds=[1]",
+        "eval.zero_shot=false",
+        "eval.alone_images=0",
+        "eval.fusion=true",
+    ]
     own = run / "eval" / "fits-likelihood.json"
     main(["--ckpt", str(run), "--task", "fewshot", "--datasets", "armory", *few, "eval.fit_images=5"])
     before = own.read_bytes()  # the run's own data set, whichever way it is asked for
@@ -340,7 +363,10 @@ def test_several_orders_and_examples_are_asked_and_aggregated(finished, tmp_path
     [
         (["ranker.mode=letters", "eval.k=27"], "eval.k=27: mode letters has 26 letters"),
         (["ranker.mode=generate", "eval.permutations=2"], "aggregate by borda or kemeny"),
-        (["ranker.mode=constrained", "eval.fusion=true"], "eval.fusion=true: ranker.mode=constrained gives no probab"),
+        (
+            ["ranker.mode=constrained", "eval.fusion=true"],
+            "eval.fusion=true: ranker.mode=constrained gives no probab",
+        ),
         (["eval.examples=true"], "mode likelihood shows no candidates"),
         (["eval.k=13", "eval.aggregate=kemeny"], "at most 12"),
         (["eval.k=0"], "eval.k=0: must be at least 1"),

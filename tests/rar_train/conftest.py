@@ -21,13 +21,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from data_prep.blazon import draw_classes
-from data_prep.prompts import LETTERS, NAMING, letters_prompt, list_prompt
-from data_prep.records import Candidate, RankingExample
+from data_prep.armory.blazon import draw_classes
+from data_prep.armory.render import render
+from data_prep.core.records import Candidate, RankingExample
+from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_prompt
 from data_prep.settings import RankerArgs, Recipe
-from data_prep.shields import render
-from rar_train.backend import Mllm, load_mllm
-from rar_train.train import train_ranker
+from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.ranker.train import train_ranker
 from tests.tiny_recipes import tiny_recipes
 
 CLASSES = draw_classes("tuning", 8, 4, 0)

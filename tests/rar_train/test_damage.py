@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.errors import UserError
-from data_prep.files import read_sealed
+from data_prep.core.errors import UserError
+from data_prep.core.files import read_sealed
 from data_prep.settings import Recipe
-from rar_train.datamodule import make_examples
-from rar_train.run_folder import claim_run_folder, find_adapter
-from rar_train.train import train_ranker
+from rar_train.engine.run_folder import claim_run_folder, find_adapter
+from rar_train.ranker.datamodule import make_examples
+from rar_train.ranker.train import train_ranker
 from tests.damage import KINDS, contents, damage
 from tests.manifests import rewrite_manifest
 

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch._subclasses import fake_impls
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from data_prep.encoder import load_encoder
-from data_prep.recipe import load_recipe
+from data_prep.embedding.encoder import load_encoder
 from data_prep.settings import LoraArgs, RankerArgs, RetrieverArgs, TuningArgs
-from rar_train.adapter import add_lora
-from rar_train.backend import Mllm, load_mllm
-from rar_train.collate import collate
-from rar_train.objectives import TABLES, listwise_loss, truth_loss
-from rar_train.retriever_module import RetrieverModule, prepare_model
-from rar_train.scoring import answer_loss
-from tests.rar_train.test_lite_mllm import tiny_join
+from data_prep.settings.loading import load_recipe
+from rar_train.models.lora import add_lora
+from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.scoring import answer_loss
+from rar_train.ranker.collate import collate
+from rar_train.ranker.losses import TABLES, listwise_loss, truth_loss
+from rar_train.retriever.module import RetrieverModule, prepare_model
+from tests.rar_train.lite.test_mllm import tiny_join
 
 
 def _some_value(mode: FakeTensorMode, function, value: Tensor) -> bool | int | float:

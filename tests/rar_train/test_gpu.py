@@ -12,16 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_prep.files import read_json
-from data_prep.prompts import NAMING, letters_prompt
-from data_prep.recipe import load_saved_recipe
+from data_prep.core.files import read_json
+from data_prep.prompting.prompts import NAMING, letters_prompt
 from data_prep.settings import RankerArgs
-from rar_train import backend
-from rar_train.adapter import load_adapter
-from rar_train.backend import load_mllm
-from rar_train.merging import log_probabilities, write_merged
-from rar_train.monitor import peak_flops
-from rar_train.train import train_ranker
+from data_prep.settings.loading import load_saved_recipe
+from rar_train.export.merging import log_probabilities, write_merged
+from rar_train.models import mllm as backend
+from rar_train.models.lora import load_adapter
+from rar_train.models.mllm import load_mllm
+from rar_train.ranker.monitor import peak_flops
+from rar_train.ranker.train import train_ranker
 from tests.rar_train.conftest import write_llava
 
 GPU = "trainer.accelerator=gpu"

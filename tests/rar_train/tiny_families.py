@@ -11,8 +11,8 @@ import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from data_prep.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt
-from rar_train.name_llava import NameLlava, NameLlavaConfig
+from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt
+from rar_train.models.name_llava import NameLlava, NameLlavaConfig
 
 WIDTH, TILE, PATCH = 32, 32, 8
 NAMES = [

@@ -2,9 +2,9 @@
 
 import pytest
 
+from data_prep.core.errors import UserError
 from data_prep.datasets import read_dataset
-from data_prep.datasets.dataset import PARTS
-from data_prep.errors import UserError
+from data_prep.reading.dataset import PARTS
 from data_prep.settings import DataArgs
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.blazon import random_blazon_of, split_of
+from data_prep.armory.blazon import random_blazon_of, split_of
+from data_prep.core.errors import UserError
 from data_prep.datasets import read_dataset
-from data_prep.datasets.dataset import PARTS
-from data_prep.errors import UserError
+from data_prep.reading.dataset import PARTS
 from data_prep.settings import ArmoryArgs, DataArgs
 
 TINY = DataArgs(armory=ArmoryArgs(4, 4, 4, tuning_images=2, memory_images=2, query_images=1, size=32))

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from data_prep.annotations import read_annotations
-from data_prep.blazon import split_of
+from data_prep.armory.blazon import split_of
+from data_prep.core.files import folder_hash
 from data_prep.datasets import read_dataset
 from data_prep.datasets.armory_scenes import draw_scenes
-from data_prep.files import folder_hash
-from data_prep.proposals import annotated_boxes
+from data_prep.detection.annotations import read_annotations
+from data_prep.detection.proposals import annotated_boxes
 from data_prep.settings import ArmoryArgs, DataArgs, SceneArgs
 
 DATA = DataArgs(armory=ArmoryArgs(8, 7, 7, tuning_images=2, memory_images=1, query_images=1, size=32))

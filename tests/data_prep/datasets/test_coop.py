@@ -6,7 +6,7 @@ import random
 import pytest
 
 from data_prep.datasets.coop import GUIDE, LAYOUTS
-from data_prep.shots import draw_shots
+from data_prep.datasets.shots import draw_shots
 
 CLASSES = ("cup", "Apply_Eye_Makeup", "face")
 COUNTS = {"train": 5, "val": 2, "test": 3}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.core.errors import UserError
 from data_prep.datasets import read_dataset
-from data_prep.datasets.dataset import PARTS
-from data_prep.errors import UserError
-from data_prep.recipe import load_recipe
+from data_prep.reading.dataset import PARTS
+from data_prep.settings.loading import load_recipe
 from tests.tiny_emoji import made_place
 
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.datasets.dataset import PARTS
+from data_prep.core.errors import UserError
+from data_prep.core.files import file_hash
+from data_prep.core.records import Sample
 from data_prep.datasets.folder import read_folder
-from data_prep.datasets.rows import _cut
-from data_prep.errors import UserError
-from data_prep.files import file_hash
-from data_prep.records import Sample
+from data_prep.reading.dataset import PARTS
+from data_prep.reading.rows import _cut
 from data_prep.settings import DataArgs
 
 

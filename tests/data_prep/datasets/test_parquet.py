@@ -6,7 +6,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data_prep.files import file_hash
+from data_prep.core.files import file_hash
 
 
 @pytest.fixture

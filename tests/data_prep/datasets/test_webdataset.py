@@ -9,7 +9,7 @@ import tarfile
 import pytest
 from webdataset import TarWriter
 
-from data_prep.files import file_hash
+from data_prep.core.files import file_hash
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""The generated data set of coats of arms; may import core and settings."""

@@ -1,0 +1,1 @@
+"""What every room may use: records, names, images, files, errors, commands; without torch or settings."""

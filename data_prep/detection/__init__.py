@@ -1,0 +1,1 @@
+"""COCO-style annotations and box proposals; may import memory and below."""

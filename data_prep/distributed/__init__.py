@@ -1,0 +1,1 @@
+"""Devices and processes of the data stages; may import core and settings."""

@@ -1,0 +1,1 @@
+"""CLIP encoders, and embeddings that are kept by content; may import datasets and below."""

@@ -1,0 +1,18 @@
+"""The formats of other trainers: each a module that writes conversations and reads them back for the check.
+
+A format has ``FILE``, the name of its list; ``write(folder, name, conversations)``; and ``read(folder)``, which
+gives every record as a ``Turn``. ``HINT`` says how its trainer is pointed to the folder.
+"""
+
+from __future__ import annotations
+
+from data_prep.export import llama_factory, llava, rar, swift, trl
+
+FORMATS = {
+    "rar": rar,
+    "llava": llava,
+    "sharegpt": llama_factory.SHAREGPT,
+    "openai": llama_factory.OPENAI,
+    "swift": swift,
+    "trl": trl,
+}

@@ -1,0 +1,105 @@
+"""Keeps training images and evaluated images apart, by content: mining and evaluation both check."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from data_prep.core.errors import UserError
+from data_prep.core.files import fingerprint, write_text
+from data_prep.core.records import Sample
+from data_prep.datasets import Dataset
+
+log = logging.getLogger(__name__)
+
+EVALUATED = ("development", "test")
+MINED = "mined.txt"
+
+
+def without_evaluated(dataset: Dataset, policy: str) -> Dataset:
+    """The data set without tuning images that are evaluated ones too, byte for byte.
+
+    Args:
+        dataset: With ``tuning`` and such evaluated parts as were read.
+        policy: ``mining.evaluated_copies``: ``error`` or ``skip``.
+
+    Raises:
+        UserError: There are such images and the policy is ``error``, or nothing else is left.
+    """
+    tuning = dataset.parts["tuning"]
+    evaluated = {s.digest: part for part in EVALUATED for s in dataset.parts.get(part, ())}
+    copies = [sample for sample in tuning if sample.digest in evaluated]
+    if not copies:
+        return dataset
+    first = f"{copies[0].path} is in {evaluated[copies[0].digest]}"
+    if policy == "error" or len(copies) == len(tuning):
+        raise UserError(
+            f"mining {dataset.name}: {len(copies)} of {len(tuning)} tuning images are evaluated too, byte for byte; "
+            f"{first}. Mend the splits, or leave them out of tuning with mining.evaluated_copies=skip"
+        )
+    log.warning("mining: left out %d tuning images that are evaluated too; %s", len(copies), first)
+    kept = [sample for sample in tuning if sample.digest not in evaluated]
+    skipped = dataset.skipped + Counter({"tuning image that is evaluated too": len(copies)})
+    return replace(dataset, parts=dataset.parts | {"tuning": kept}, skipped=skipped)
+
+
+def write_mined(folder: Path, digests: Iterable[str]) -> dict:
+    """Writes the contents of the mined images.
+
+    Returns:
+        dict: For the manifest: how many, and a hash of them all.
+    """
+    distinct = sorted(set(digests))
+    write_text(folder / MINED, (f"{line}\n" for line in (_seal(distinct), *distinct)))
+    return {"images": len(distinct), "hash": fingerprint(distinct)}
+
+
+def _seal(digests: list[str]) -> str:
+    """The first line of a list: a checksum of the others."""
+    return f"sha256 {hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
+
+
+def read_mined(folder: Path) -> set[str]:
+    """The contents that ``write_mined`` wrote; none where the file is missing.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = folder / MINED
+    if not path.exists():
+        return set()
+    first, *digests = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+    if first != _seal(digests):
+        raise UserError(
+            f"{path}: damaged (its checksum differs); leaks could not be seen. The same file lies in the folder of "
+            "examples: a run's data.json names it under tuning, and python -m data_prep.build makes it again"
+        )
+    return set(digests)
+
+
+def check_not_mined(run: Path, samples: Sequence[Sample], split: str) -> None:
+    """Refuses to evaluate on images that the run was tuned on.
+
+    Args:
+        run: The run's folder, into which training copied the list of mined contents.
+        samples: The images to be evaluated.
+        split: Their part's name.
+
+    Raises:
+        UserError: Some were mined.
+    """
+    if not (run / MINED).exists():
+        log.warning("%s: no list of mined images (%s), so a leak into %s would not be seen", run, MINED, split)
+        return
+    mined = read_mined(run)
+    leaked = [sample for sample in samples if sample.digest in mined]
+    if leaked:
+        raise UserError(
+            f"{run}: {len(leaked)} of {len(samples)} images of {split} were mined for its training; the first is "
+            f"{leaked[0].path}. Train anew without them (mining.evaluated_copies=skip), evaluate on other images, or "
+            "set eval.leaks=allow to have them counted"
+        )

@@ -1,0 +1,1 @@
+"""Ranking examples out of retrieved candidates, as shards, and their report; may import leakage and below."""

@@ -1,0 +1,1 @@
+"""Prompts, strict readers of replies, and targets, as text without torch; may import core and settings."""

@@ -1,0 +1,118 @@
+"""Names of folders, archives and cells that say which split they hold."""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations, zip_longest
+from pathlib import Path
+
+from data_prep.core.errors import UserError
+
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+UNCLEAR = "unclear"
+"""The kind of a name that stands for a split, but does not say for which: some evaluate on it, some choose on it."""
+
+_UNCLEAR_WORDS = ["eval", "evaluation", "holdout", "heldout", "trainval", "minival", "devtest"]
+_FILLERS = "(?:data|set|sets|images?|imgs?|pictures?|photos?|splits?|folder)*"
+_WORDS = "|".join([*SPLIT_WORDS, *_UNCLEAR_WORDS])
+_NAME = re.compile(f"{_FILLERS}({_WORDS}){_FILLERS}")
+_PART = re.compile("[A-Z]?[a-z]+|[A-Z]+")  # a word within a name, also in camel case
+_BEGINNING = re.compile("train|test|val|eval|dev|holdout")
+
+
+def split_named(name: str) -> str:
+    """The split that a folder's name stands for, however it is written.
+
+    ``Training``, ``train_set``, ``TestData`` and ``val2017`` are names of splits.
+
+    Returns:
+        str: ``train``, ``val``, ``test``, ``UNCLEAR``, or empty for any other name.
+    """
+    match = _NAME.fullmatch("".join(letter for letter in name.casefold() if letter.isalpha()))
+    return SPLIT_WORDS.get(match.group(1), UNCLEAR) if match else ""
+
+
+def split_of_archive(archive: Path, root: Path) -> str:
+    """The split in an archive's name (``train-0001.tar``, ``birds-test-0.tar``) or its folder's (``train/0.tar``).
+
+    Returns:
+        str: ``train``, ``val``, ``test``, or empty.
+
+    Raises:
+        UserError: The name stands for a split, but does not say for which.
+    """
+    for part in reversed(archive.relative_to(root).parts):
+        kinds = [split_named(word) for word in re.split(r"[^a-z]+", part.casefold())]
+        if found := next((kind for kind in kinds if kind), ""):
+            if found == UNCLEAR:
+                raise UserError(f"{archive}: which split is {part}? Begin its name with train, val or test")
+            return found
+    return ""
+
+
+def may_hold_split(name: str) -> bool:
+    """Whether a word of a folder's name begins like a split's, as ``seg_train`` and ``Testdaten``."""
+    return any(_BEGINNING.match(word.casefold()) for word in _PART.findall(name))
+
+
+def _look_like_splits(folders: list[Path], inside: dict[Path, set[str]]) -> tuple[Path, Path] | None:
+    """Two folders that differ in nothing but a split's word in their names, or have such words and hold the same."""
+    for one, other in combinations([folder for folder in folders if may_hold_split(folder.name)], 2):
+        first, second = ([word.casefold() for word in _PART.findall(folder.name)] for folder in (one, other))
+        differ = [pair for pair in zip_longest(first, second, fillvalue="") if pair[0] != pair[1]]
+        apart = len(differ) == 1 and all(word in SPLIT_WORDS or word in _UNCLEAR_WORDS for word in differ[0])
+        begin = [{m[0] for word in words if (m := _BEGINNING.match(word))} for words in (first, second)]
+        if apart or (begin[0] != begin[1] and len(inside[one] & inside[other]) > 1):
+            return one, other
+    return None
+
+
+def split_folders(root: Path, folders: list[Path], inside: dict[Path, set[str]]) -> dict[Path, str]:
+    """Decides whether the folders at the top of a data set are splits or classes.
+
+    Args:
+        root: The data set's folder, for errors.
+        folders: The folders in it.
+        inside: The names of the folders in each of them.
+
+    Returns:
+        dict[Path, str]: The split of each folder; empty where they are classes.
+
+    Raises:
+        UserError: Some are splits and some are not, or it is not clear which split one is.
+    """
+    kinds = {folder: split_named(folder.name) for folder in folders}
+    named = [folder for folder in folders if kinds[folder] not in ("", UNCLEAR)]
+    unclear = [folder for folder in folders if kinds[folder] == UNCLEAR]
+    others = [folder for folder in folders if folder not in named]
+    remedy = "or list the images in samples.csv with a column split"
+    if unclear and len(named) + len(unclear) > 1:
+        beside = next(folder.name for folder in folders if kinds[folder] and folder != unclear[0])
+        raise UserError(
+            f"{root}: holds {beside} and {unclear[0].name}: which split is {unclear[0].name}? "
+            f"Rename it to val or test, {remedy}"
+        )
+    if named and not others:
+        return kinds
+    alike = [other for other in others if any(len(inside[other] & inside[folder]) > 1 for folder in named)]
+    if len(named) > 1 or alike:
+        listed, other = ", ".join(folder.name for folder in named[:2]), (alike or others)[0].name
+        raise UserError(
+            f"{root}: holds {listed}, which name{'s' * (len(named) == 1)} a split, beside {other}; "
+            f"name the splits train, val and test and move what is no split elsewhere, {remedy}"
+        )
+    if pair := _look_like_splits(folders, inside):
+        raise UserError(
+            f"{root}: {pair[0].name} and {pair[1].name} look like splits, not classes; name them train, "
+            f"val and test, {remedy}"
+        )
+    return {}

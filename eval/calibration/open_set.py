@@ -1,0 +1,97 @@
+"""Images of classes that the memory does not hold: told from known ones by a threshold.
+
+Some classes are held out of a memory, so that their images are unknown to it. Signals are compared by
+AUROC; the signal and its threshold are chosen on the development split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_prep.core.errors import UserError
+from data_prep.core.records import Candidate, Ranking
+from eval.metrics.accuracy import auroc
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """When to say "none of these".
+
+    Attributes:
+        signal: ``retriever``, the first candidate's similarity; ``probability``, the ranker's highest; or ``score``,
+            the ranker's highest before the softmax.
+        threshold: Below it an image is of no known class.
+    """
+
+    signal: str
+    threshold: float
+
+    def refuses(self, signals: Mapping[str, float]) -> bool | None:
+        """Whether an image is of none of the classes; None where the signal is not there."""
+        return signals[self.signal] < self.threshold if self.signal in signals else None
+
+
+def signals_of(candidates: Sequence[Candidate], ranking: Ranking | None, score: float) -> dict[str, float]:
+    """What may tell known from unknown, higher for known.
+
+    Args:
+        candidates: In retriever order.
+        ranking: The ranker's; None, or one without probabilities, leaves its signals out.
+        score: The ranker's highest, a log-likelihood or a logit.
+    """
+    signals = {"retriever": candidates[0].score}
+    if ranking and ranking.probabilities:
+        signals |= {"probability": max(ranking.probabilities), "score": score}
+    return signals
+
+
+def _split(signals: Sequence[Mapping[str, float]], known: Sequence[bool], name: str) -> tuple[np.ndarray, np.ndarray]:
+    values, is_known = np.array([one[name] for one in signals]), np.array(known, bool)
+    if is_known.all() or not is_known.any():
+        raise UserError("eval.unknown: needs images of classes held out and of others; raise or lower the share")
+    return values[is_known], values[~is_known]
+
+
+def aurocs(signals: Sequence[Mapping[str, float]], known: Sequence[bool]) -> dict[str, float]:
+    """The chance that a known image's signal is above an unknown one's, by signal."""
+    return {name: auroc(*_split(signals, known, name)) for name in signals[0]}
+
+
+def fit_refusal(signals: Sequence[Mapping[str, float]], known: Sequence[bool]) -> Refusal:
+    """Chooses the signal of the highest AUROC, and the threshold of the best balanced accuracy.
+
+    Args:
+        signals: Per development image.
+        known: Whether its class is in the memory.
+    """
+    by_name = aurocs(signals, known)
+    name = max(by_name, key=by_name.__getitem__)
+    inside, outside = _split(signals, known, name)
+    values = np.unique([*inside, *outside])
+    steps = np.concatenate([values[:1], (values[1:] + values[:-1]) / 2])
+    accepted = (inside[:, None] >= steps).mean(0)
+    refused = (outside[:, None] < steps).mean(0)
+    return Refusal(name, float(steps[np.argmax(accepted + refused)]))
+
+
+def refusal_figures(refusal: Refusal, signals: Sequence[Mapping[str, float]], known: Sequence[bool]) -> dict:
+    """AUROC by signal, and what the threshold accepts and refuses.
+
+    Returns:
+        dict: ``known`` and ``unknown``, images; ``auroc`` by signal; ``signal`` and ``threshold``;
+        ``known_accepted`` and ``unknown_refused``, shares.
+    """
+    refused = np.array([refusal.refuses(one) for one in signals])
+    is_known = np.array(known, bool)
+    return {
+        "known": int(is_known.sum()),
+        "unknown": int((~is_known).sum()),
+        "auroc": aurocs(signals, known),
+        "signal": refusal.signal,
+        "threshold": refusal.threshold,
+        "known_accepted": float((~refused[is_known]).mean()),
+        "unknown_refused": float(refused[~is_known].mean()),
+    }

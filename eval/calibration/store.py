@@ -1,0 +1,61 @@
+"""What was fitted on the development split, kept in the run for the evaluation of others and for inference."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+from data_prep.core.errors import UserError
+from data_prep.core.files import locked, read_sealed, write_sealed
+from eval.calibration.fusion import Fusion
+from eval.calibration.open_set import Refusal
+
+log = logging.getLogger(__name__)
+
+_COMMAND = "python -m eval.run --ckpt RUN --split development eval.fusion=true eval.unknown=0.2"
+_REMEDY = f"delete it and fit again with the settings that it was fitted with, such as {_COMMAND}"
+
+
+def fits_path(run: Path, mode: str, adapter: Path) -> Path:
+    """Where a run keeps what was fitted for a mode: of its own adapter, or of a checkpoint's."""
+    own = "" if adapter == run / "adapter" else f"-{adapter.stem}"
+    return run / "eval" / f"fits-{mode}{own}.json"
+
+
+def save_fits(path: Path, adapter: str, encoder: str, fusions: dict[str, Fusion], refusal: Refusal | None) -> None:
+    """Writes fits; those of the same models that are not renewed stay.
+
+    Args:
+        path: From ``fits_path``.
+        adapter: SHA-256 of the adapter that they belong to.
+        encoder: Id of the retriever's encoder that they belong to.
+        fusions: By kind of setting, such as ``few_shot-4``.
+        refusal: Or None.
+    """
+    models = {"adapter": adapter, "encoder": encoder}
+    with locked(path):
+        old = read_sealed(path, _REMEDY) if path.exists() else {}
+        kept = old if models.items() <= old.items() else {}
+        new = models | {"fusion": kept.get("fusion", {}), "refusal": kept.get("refusal")}
+        new["fusion"] |= {kind: asdict(fusion) for kind, fusion in fusions.items()}
+        new["refusal"] = asdict(refusal) if refusal else new["refusal"]
+        write_sealed(path, new)
+
+
+def load_fits(path: Path, adapter: str, encoder: str) -> tuple[dict[str, Fusion], Refusal | None]:
+    """Reads fits; with another retriever than theirs there are none.
+
+    Raises:
+        UserError: They belong to another adapter, or are damaged.
+    """
+    if not path.exists():
+        return {}, None
+    saved = read_sealed(path, _REMEDY)
+    if saved["adapter"] != adapter:
+        raise UserError(f"{path}: fitted for another adapter; fit again with {_COMMAND}")
+    if saved["encoder"] != encoder:
+        log.warning("%s: fitted with the retriever %s, not with %s: not used", path, saved["encoder"], encoder)
+        return {}, None
+    fusions = {kind: Fusion(**values) for kind, values in saved["fusion"].items()}
+    return fusions, Refusal(**saved["refusal"]) if saved["refusal"] else None

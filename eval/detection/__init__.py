@@ -1,0 +1,1 @@
+"""Detection with retrieved and ranked classes, and its command; may import ranking, report and below."""

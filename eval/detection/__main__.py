@@ -1,0 +1,64 @@
+"""``python -m eval.detection --ckpt RUN [--annotations FILE --images FOLDER [--detections FILE]] [--format lvis] …``
+
+    python -m eval.detection --ckpt runs/ranker_lora
+    python -m eval.detection --ckpt RUN --format lvis --annotations lvis_v1_val.json --images COCO --policy product
+
+Names boxes by retrieving and ranking, and scores the result by the data set's own rules. RUN is a run's folder or one
+of its checkpoints. Without --annotations the boxes are those of armory's scenes, with unseen classes of the split.
+
+  --annotations FILE   annotation file of COCO, LVIS v1 or V3Det, as --format says (coco, lvis, v3det)
+  --images FOLDER      what its image names are relative to: COCO's val2017, the folder of LVIS's train2017 and val2017,
+                       or V3Det's own
+  --detections FILE    a detector's results (COCO-style JSON list), whose boxes are named; without, the annotated ones
+  --policy NAME        how a ranking becomes scores: clip_score_permuted, ranker_probability, product, geometric_mean,
+                       reciprocal_rank, detector_score or retriever
+  --split development  armory's development classes rather than those of test
+  --mode letters       how the ranker ranks
+  key.sub=value        any other setting, such as detection.nms=1 eval.k=10 trainer.devices=2
+
+Killed and called again, it goes on from the answers that are there; with another policy it asks nothing anew. Writes
+results.json and detections-METHOD.json, in the data sets' result format, into RUN/detection/DATA-MODE-POLICY.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from data_prep.core.command import run_command
+from data_prep.settings import FORMATS, MODES, POLICIES
+from data_prep.settings.loading import load_saved_recipe
+
+_SHORT = {
+    "annotations": "detection.annotations",
+    "images": "detection.images",
+    "detections": "detection.detections",
+    "format": "detection.format",
+    "policy": "detection.policy",
+    "split": "eval.split",
+    "mode": "ranker.mode",
+}
+_CHOICES = {"format": FORMATS, "policy": POLICIES, "split": ("test", "development"), "mode": MODES}
+
+
+def main(arguments: list[str]) -> None:
+    """Reads the command line, evaluates and prints the table."""
+    parser = argparse.ArgumentParser(prog="python -m eval.detection")
+    parser.add_argument("--ckpt", required=True)
+    for option in _SHORT:
+        parser.add_argument(f"--{option}", choices=_CHOICES.get(option))
+    parser.add_argument("settings", nargs="*")
+    args = vars(parser.parse_intermixed_args(arguments))
+    settings = [f"{key}={args[option]}" for option, key in _SHORT.items() if args[option] is not None]
+
+    from eval.detection.evaluate import evaluate_detection, print_detection
+    from rar_train.engine.run_folder import find_adapter
+
+    adapter, run = find_adapter(Path(args["ckpt"]))
+    recipe = load_saved_recipe(run / "recipe.yaml", [*args["settings"], *settings])
+    print_detection(evaluate_detection(recipe, adapter, run))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__, alone=True))

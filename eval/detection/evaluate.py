@@ -1,0 +1,170 @@
+"""One evaluation of detection: whose boxes are named, what is written, and the table."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from data_prep.core.errors import UserError
+from data_prep.core.files import locked, read_json, write_text
+from data_prep.core.results_file import check_result, write_results
+from data_prep.datasets.armory_scenes import draw_scenes
+from data_prep.detection.annotations import Annotations, read_annotations, read_detections
+from data_prep.detection.proposals import annotated_boxes, detected_boxes
+from data_prep.embedding.encoder import load_encoder
+from data_prep.leakage.contamination import check_not_mined
+from data_prep.settings import Recipe
+from eval.detection.average_precision import average_precision, scorer
+from eval.detection.named_boxes import NamedBoxes
+from eval.detection.score_policies import check_policy
+
+log = logging.getLogger(__name__)
+
+TEMPLATE = "a photo of a {}."
+"""Around the class names of COCO, LVIS and V3Det where the recipe names no templates."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the boxes come from.
+
+    Attributes:
+        name: For folders and tables.
+        annotations: The annotation file.
+        images: Folder of the images.
+        templates: Prompts around a class name.
+        detections: A detector's results; None where the annotated boxes are named.
+    """
+
+    name: str
+    annotations: Annotations
+    images: Path
+    templates: list[str]
+    detections: list[dict] | None = None
+
+
+def source_of(recipe: Recipe) -> Source:
+    """The files that the recipe names, or armory's scenes of its split, drawn where they are not there yet.
+
+    Raises:
+        UserError: There is no such file, it is of another layout, or the recipe's own data set has no scenes.
+    """
+    args, split, templates = recipe.detection, recipe.eval.split, list(recipe.retriever.templates)
+    if args.annotations is None:
+        if recipe.data.name != "armory":
+            raise UserError(
+                f"data.name={recipe.data.name} has no scenes; give --annotations FILE --images FOLDER, or "
+                "data.name=armory"
+            )
+        folder = draw_scenes(recipe.data, args.scenes, split, Path(recipe.cache))
+        annotations = read_annotations(folder / "annotations.json", "lvis")
+        return Source(f"armory-scenes-{split}", annotations, folder, templates or ["{}"])
+    annotations = read_annotations(Path(args.annotations), args.format)
+    name, detections = Path(args.annotations).stem, None
+    if args.detections:
+        check_result(Path(args.detections))
+        detections = read_detections(Path(args.detections), annotations)
+        name += f"-{Path(args.detections).stem}"
+    return Source(name, annotations, Path(args.images), templates or [TEMPLATE], detections)
+
+
+def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
+    """Names boxes by the retriever alone, the untuned and the tuned ranker; scores, and writes the files.
+
+    Killed and called again, it goes on from the answers that are there; with another policy it asks nothing anew.
+
+    Returns:
+        dict: What ``results.json`` holds; it and ``detections-METHOD.json`` are in
+        ``RUN/detection/DATA-MODE-POLICY``.
+
+    Raises:
+        UserError: A file or an image cannot be had, images were mined for the run's training, the policy does not go
+            with the ranking mode, or the scorer is not installed.
+    """
+    args, cache, on_error = recipe.detection, Path(recipe.cache), recipe.data.on_error
+    check_policy(args.policy, recipe.ranker.mode)
+    version = scorer().__version__
+    source = source_of(recipe)
+    annotations = source.annotations
+    if source.detections is None:
+        proposals = annotated_boxes(annotations, source.images, cache, on_error)
+    else:
+        proposals = detected_boxes(annotations, source.detections, args.boxes, source.images, cache, on_error)
+    check_not_mined(run, [proposal.region for proposal in proposals.found], source.name)
+    encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
+    named = NamedBoxes(recipe, annotations, proposals)
+    named.retrieve(encoder, source.templates)
+    named.rank(adapter, run / "detection")
+    out = run / "detection" / f"{source.name}-{recipe.ranker.mode}-{args.policy}"
+    rows, found = [], named.detections()
+    for method, detections in found.items():
+        log.info("%s: scoring %d detections", method, len(detections))
+        row = {"method": method, "detections": len(detections)}
+        row |= average_precision(annotations.truth, detections, annotations.format)
+        rows.append(row | (named.named_right(method) if source.detections is None else {}))
+    if source.detections is not None and _all_named(source):
+        figures = average_precision(annotations.truth, source.detections, annotations.format)
+        rows.insert(0, {"method": "detector", "detections": len(source.detections)} | figures)
+    results = {
+        "task": "detection",
+        "dataset": source.name,
+        "annotations": str(annotations.path),
+        "rules": annotations.format,
+        "ancestors_ignored": any("ancestors" in category for category in annotations.truth["categories"]),
+        "boxes": "annotated" if source.detections is None else args.detections,
+        "mode": recipe.ranker.mode,
+        "k": recipe.eval.k,
+        "settings": asdict(args),
+        "images": len(annotations.truth["images"]),
+        "classes": len(annotations.names),
+        "boxes_named": len(proposals.found),
+        "skipped": dict(proposals.skipped),
+        "scorer": f"faster-coco-eval {version}",
+        "adapter": read_json(adapter / "manifest.json")["adapter"],
+        "encoder": encoder.id,
+        "rows": rows,
+        "gains": named.gains() if source.detections is None else [],
+    }
+    files = {f"detections-{method}.json": detections for method, detections in found.items()}
+    with locked(out):  # or files of two evaluations that end at once would be taken for one's
+        for name, detections in files.items():
+            write_text(out / name, json.dumps(detections) + "\n")
+        write_results(out, results, list(files))
+    log.info("wrote %s", out / "results.json")
+    return results
+
+
+def _all_named(source: Source) -> bool:
+    """Whether the detector names every box by a class of the annotations; a class-agnostic one does not."""
+    known = set(source.annotations.categories)
+    return bool(source.detections) and all(record.get("category_id") in known for record in source.detections)
+
+
+_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "top1", "recall_at_k", "top1_given_hit")
+_TITLES = {"top1": "top-1", "recall_at_k": "recall@k", "top1_given_hit": "given hit"}
+
+
+def print_detection(results: dict) -> None:
+    """Prints a line per method, in per cent, and what the tuned ranker gains."""
+    counts = f"{results['boxes_named']} boxes in {results['images']} images, {results['classes']} classes"
+    how = f"ranking by {results['mode']}, k = {results['k']}, scores by {results['settings']['policy']}"
+    table = Table(title=f"{results['dataset']}, %: {counts}; {how}")
+    shown = [key for key in _COLUMNS if any(key in row for row in results["rows"])]
+    table.add_column("method")
+    for key in shown:
+        table.add_column(_TITLES.get(key, key), justify="right")
+    for row in results["rows"]:
+        values = [row.get(key) for key in shown]
+        table.add_row(row["method"], *("" if value is None else f"{100 * value:.1f}" for value in values))
+    console = Console(width=120)
+    console.print(table)
+    for gain in results["gains"]:
+        console.print(
+            f"top-1 of boxes: rar - {gain['reference']} = {100 * gain['mean']:+.1f} points (95 % interval "
+            f"{100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
+        )

@@ -1,0 +1,72 @@
+"""What a vocabulary-free evaluation writes line by line: predictions and guesses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from data_prep.core.records import Candidate, Ranking, Sample
+from data_prep.prompting.guesses import Guess
+from eval.discover.choices import Task
+
+RETRIEVERS = {"name": "clip_zero_shot", "image": "clip_knn", "fused": "clip_fused"}
+"""The retriever's row by ``discover.memory``, as ``eval.run`` names it."""
+
+NAMELESS = "unknown"
+"""What ``mllm_alone`` predicts where the MLLM gave no name."""
+
+
+def _line(sample: Sample, seed: int, method: str, names: Sequence[str]) -> dict:
+    return {"key": sample.key, "seed": seed, "method": method, "true": names[sample.label]}
+
+
+def told_lines(
+    samples: Sequence[Sample], names: Sequence[str], found: Sequence[tuple[Candidate, ...]]
+) -> Iterator[dict]:
+    """Predictions of the retriever that is told the true names."""
+    for sample, row in zip(samples, found, strict=True):
+        yield _line(sample, 0, "clip_true_names", names) | {"predicted": row[0].name}
+
+
+def alone_lines(samples: Sequence[Sample], names: Sequence[str], guesses: Mapping[str, Guess]) -> Iterator[dict]:
+    """Predictions of the MLLM alone, from its guesses by digest."""
+    for sample in samples:
+        guess = guesses[sample.digest]
+        line = {"predicted": (*guess.names, NAMELESS)[0], "outcome": guess.outcome, "reply": guess.reply}
+        yield _line(sample, 0, "mllm_alone", names) | line
+
+
+def ranked_lines(
+    task: Task, seed: int, names: Sequence[str], retriever: str, rankings: Mapping[str, Sequence[Ranking]]
+) -> Iterator[dict]:
+    """Predictions with one vocabulary: the retriever's, and those of each ranker.
+
+    Args:
+        task: The images and their candidates.
+        seed: The vocabulary's.
+        names: True names by label.
+        retriever: Its method's name.
+        rankings: Of each image, by method.
+    """
+    shown = [[{"name": c.name, "score": round(c.score, 6)} for c in row] for row in task.candidates]
+    for sample, row in zip(task.samples, shown, strict=True):
+        yield _line(sample, seed, retriever, names) | {"predicted": row[0]["name"], "candidates": row}
+    for method, own in rankings.items():
+        for sample, row, ranking in zip(task.samples, shown, own, strict=True):
+            order = [row[place]["name"] for place in ranking.order]
+            yield _line(sample, seed, method, names) | {
+                "predicted": order[0],
+                "candidates": row,
+                "ranking": order,
+                "probabilities": [round(p, 6) for p in ranking.probabilities],
+                "outcome": ranking.outcome,
+                "reply": ranking.reply,
+            }
+
+
+def guess_lines(pool: Sequence[Sample], names: Sequence[str], guesses: Mapping[str, Guess]) -> Iterator[dict]:
+    """The replies about the drawn images, with the true names beside them: for a reader alone."""
+    for sample in pool:
+        if sample.digest in guesses:
+            guess = guesses[sample.digest]
+            said = {"guesses": list(guess.names), "outcome": guess.outcome, "reply": guess.reply}
+            yield {"key": sample.key, "true": names[sample.label]} | said

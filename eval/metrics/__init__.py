@@ -1,0 +1,1 @@
+"""Accuracy, intervals, diagnostics and published figures, without torch; imports no other room."""

@@ -1,0 +1,57 @@
+"""Figures anew from the predictions of evaluations: no model is loaded, and torch is not imported."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from data_prep.core.errors import UserError
+from data_prep.core.files import locked
+from data_prep.core.results_file import RESULTS, read_results, write_results
+from eval.report.combined import combine
+from eval.report.page import write_page
+from eval.report.reading import FILES
+from eval.report.results import FIGURES, read_figures
+
+log = logging.getLogger(__name__)
+
+
+def rescore(folder: Path) -> dict:
+    """Computes every figure of an evaluation anew, and writes ``results.json`` and the page.
+
+    Args:
+        folder: With ``predictions.jsonl``, and with ``results.json`` for what is no figure (data set, models, settings,
+            leaks); or the folder of several data sets' evaluations.
+
+    Raises:
+        UserError: A file is missing or damaged.
+    """
+    old = read_results(folder)
+    if "datasets" in old:
+        for name in old["datasets"]:
+            rescore(folder / name)
+        results = combine(folder, old["datasets"])
+    else:
+        with locked(folder):
+            facts = {key: value for key, value in read_results(folder, FILES).items() if key not in FIGURES}
+            results = read_figures(folder, facts).results()
+            write_results(folder, results, FILES)
+            write_page(folder)
+    changed = sorted(key for key in results if results[key] != old.get(key))
+    log.info("%s: %s", folder, f"changed: {', '.join(changed)}" if changed else "the same figures as before")
+    return results
+
+
+def evaluations_of(run: Path) -> list[Path]:
+    """The folders of a run's evaluations that have predictions, or the one that is given.
+
+    Raises:
+        UserError: There is none, or its results are damaged.
+    """
+    if (run / RESULTS).is_file():
+        return [run]
+    found = {path.parent: read_results(path.parent) for path in sorted(run.glob(f"eval/*/{RESULTS}"))}
+    kept = [folder for folder, results in found.items() if "by_place" in results or "datasets" in results]
+    if not kept:
+        raise UserError(f"{run}: no evaluation there with predictions; run python -m eval.run --ckpt {run} first")
+    return kept

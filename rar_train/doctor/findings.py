@@ -1,0 +1,64 @@
+"""What a check of the doctor finds, and the table of all findings."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from data_prep.core.errors import UserError
+
+STATUSES = {"ok": "green", "warning": "yellow", "failure": "red", "not checked": "cyan"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        about: What was checked, in a word or two.
+        status: One of ``STATUSES``; ``not checked`` where the check could not be made.
+        found: What is so.
+        advice: What to do; empty where there is nothing to do.
+    """
+
+    about: str
+    status: str
+    found: str
+    advice: str = ""
+
+
+def made(about: str, check: Callable[..., list[Finding]], *given) -> list[Finding]:
+    """Makes a check: what a user can mend is a failure, and what goes wrong otherwise leaves the check unmade."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # a check's finding says what the libraries' lines would
+    try:
+        return check(*given)
+    except UserError as error:
+        return [Finding(about, "failure", str(error))]
+    except Exception as error:
+        said = str(error).splitlines()[0] if str(error) else ""
+        return [Finding(about, "not checked", f"the check itself failed ({type(error).__name__}: {said})")]
+    finally:
+        logging.disable(level)
+
+
+def print_findings(findings: list[Finding]) -> None:
+    """Prints a line for each finding, and counts."""
+    table = Table(expand=False, pad_edge=False, box=None, header_style="bold")
+    for column in ("check", "status", "found, and what to do"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        colour = STATUSES[finding.status]
+        status = f"[{colour}]{finding.status}[/{colour}]"
+        said = escape(finding.found) + f"\n[bold]{escape(finding.advice)}[/bold]" * bool(finding.advice)
+        table.add_row(escape(finding.about), status, said)
+    console = Console(highlight=False)
+    console.print(table)
+    counts = Counter(finding.status for finding in findings)
+    console.print(", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status]))

@@ -1,0 +1,51 @@
+"""The optimiser: AdamW, in the form that device and strategy ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from data_prep.distributed.devices import accelerator_of
+from data_prep.settings import Recipe
+
+
+def adamw(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW by the recipe, in one fused step (``optim.fused``) on a GPU and where DeepSpeed keeps it in host memory.
+
+    The device is the recipe's: under DeepSpeed the model is not on it yet when the optimiser is made.
+
+    Args:
+        parameters: What is trained.
+        recipe: Rate, decay, precision, device, and what DeepSpeed offloads.
+    """
+    optim, trainer = recipe.optim, recipe.trainer
+    # A fused step undoes the scaling of float16's gradients itself, too late to clip them.
+    on_gpu = accelerator_of(trainer) == "cuda" and trainer.precision != "16-mixed"
+    fused = (on_gpu or trainer.offload != "none") if optim.fused is None else optim.fused
+    return torch.optim.AdamW(parameters, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused or None)
+
+
+class ClipsFused:
+    """For a LightningModule with a ``recipe``: clips gradients by norm, also for a fused optimiser in bfloat16.
+
+    A fused optimiser could undo the scaling of gradients itself, so under mixed precision Lightning refuses to clip for
+    it; in bfloat16 nothing is scaled. DeepSpeed clips by itself.
+    """
+
+    recipe: Recipe
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning's hook."""
+        args = self.recipe.trainer
+        if args.precision != "bf16-mixed" or args.strategy.startswith("deepspeed"):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            parameters = [own for group in optimizer.param_groups for own in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)

@@ -1,0 +1,75 @@
+"""The Lightning Trainer of every training: its flags are set here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.strategies import Strategy
+
+from data_prep.distributed.devices import accelerator_of
+from data_prep.settings import Recipe
+from rar_train.engine.progress import progress_bar
+
+
+def make_trainer(
+    recipe: Recipe, strategy: Strategy, steps: int, loggers: Sequence[Logger], callbacks: Sequence[Callback]
+) -> L.Trainer:
+    """Makes a Trainer that validates every ``trainer.checkpoint_every`` steps.
+
+    Args:
+        recipe: Its ``trainer`` and ``optim`` sections give devices, precision, accumulation and clipping.
+        strategy: From ``strategy_of``.
+        steps: Optimizer steps of the whole run.
+        loggers: Where metrics go.
+        callbacks: Run beside the progress bar.
+    """
+    args, bar = recipe.trainer, progress_bar(recipe.trainer)
+    return L.Trainer(
+        strategy=strategy,
+        accelerator=accelerator_of(args),
+        devices=args.devices,
+        num_nodes=args.num_nodes,
+        precision=args.precision,
+        max_steps=steps,
+        max_epochs=-1,
+        accumulate_grad_batches=recipe.optim.accumulate,
+        gradient_clip_val=args.grad_clip,
+        val_check_interval=args.checkpoint_every * recipe.optim.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=args.log_every,
+        logger=loggers,
+        callbacks=[*callbacks, *bar],
+        enable_checkpointing=False,
+        enable_progress_bar=bool(bar),
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def make_device_trainer(recipe: Recipe, folder: Path, steps: int) -> L.Trainer:
+    """Makes a Trainer on one device for a fixed number of steps, without validation or checkpoints.
+
+    Args:
+        recipe: Its ``trainer`` section gives accelerator and progress bar.
+        folder: Gets the losses as CSV in ``log/``.
+        steps: Optimizer steps.
+    """
+    bar = progress_bar(recipe.trainer)
+    return L.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator=recipe.trainer.accelerator,
+        devices=1,
+        gradient_clip_val=1.0,
+        logger=CSVLogger(folder, name="", version="log"),
+        log_every_n_steps=50,
+        enable_checkpointing=False,
+        callbacks=bar,
+        enable_progress_bar=bool(bar),
+        enable_model_summary=False,
+    )

@@ -1,0 +1,111 @@
+"""The card of an exported model: what it is, how it was made, and what was measured, from the run's own files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_prep.core.results_file import read_results
+from data_prep.settings import Recipe
+
+_USE = """```python
+{registers}from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained("FOLDER")
+processor = AutoProcessor.from_pretrained("FOLDER")
+```"""
+_USE_ADAPTER = """```python
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText
+
+base = AutoModelForImageTextToText.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, "FOLDER")
+```"""
+
+
+def _lines(figures: dict) -> list[str]:
+    return ["| figure | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in figures.items())]
+
+
+def _measured(manifest: dict, run: Path) -> list[str]:
+    """Validation figures from the manifest, and every evaluation that the run's folder holds."""
+    found = []
+    if manifest.get("validation"):
+        found += [
+            f"Validation on development examples at step {manifest['step']}:",
+            "",
+            *_lines(manifest["validation"]),
+        ]
+    for path in sorted((run / "eval").glob("*/results.json")):
+        results = read_results(path.parent)
+        if results.get("adapter") != manifest["adapter"]:
+            continue
+        found += ["", f"Evaluation `{path.parent.name}` (top-1, 0 to 1):", ""]
+        rows = {
+            f"{row['task']}, {row['shots']} shots, seed {row['seed']}, {row['method']}": row["top1"]
+            for row in results["rows"]
+        }
+        found += _lines(rows)
+    return found or ["Nothing was measured."]
+
+
+def model_card(
+    recipe: Recipe,
+    manifest: dict,
+    run: Path,
+    dtype: str | None = None,
+    difference: float | None = None,
+    own_parts: bool = False,
+) -> str:
+    """Writes the card.
+
+    Args:
+        recipe: The run's recipe.
+        manifest: The adapter's manifest.
+        run: The run's folder; evaluations of this very adapter are taken over.
+        dtype: Of a merged model's weights; None for an adapter.
+        difference: Of a merged model's log-probabilities to base and adapter.
+        own_parts: Whether the model or its tower is this project's, so that it must be imported first.
+
+    Returns:
+        str: Markdown with the hub's front matter.
+    """
+    registers = "import rar_train.backend  # registers this project's own models\n" if own_parts else ""
+    kind = "merged model" if dtype else "LoRA adapter"
+    prompts = [f"- {mode}: `{prompt!r}`" for mode, prompt in manifest["prompts"].items()]
+    lines = [
+        "---",
+        f"base_model: {manifest['ranker']}",
+        "pipeline_tag: image-text-to-text",
+        f"library_name: {'transformers' if dtype else 'peft'}",
+        "tags: [retrieve-and-rank, visual-recognition]",
+        "---",
+        "",
+        f"# Retrieve-and-rank {kind}",
+        "",
+        "Ranks the class names that a retriever proposes for a picture (RAR, arXiv 2403.13805). Made with rar-train.",
+        "",
+        _USE.format(registers=registers) if dtype else _USE_ADAPTER.format(base=manifest["ranker"]),
+        "",
+        "## How it was made",
+        "",
+        f"- base: {manifest['ranker']} (`{manifest['base_model']}`)",
+        f"- adapter: SHA-256 `{manifest['adapter']}`, step {manifest['step']}",
+        f"- scope {recipe.ranker.lora.scope}, rank {recipe.ranker.lora.rank}, alpha {recipe.ranker.lora.alpha}",
+        f"- objectives: {recipe.ranker.objectives.weights}",
+        f"- retriever: {manifest.get('encoder', recipe.retriever.model)}; data: {recipe.data.name}",
+        f"- versions: {manifest['versions']}",
+        *(
+            [f"- merged, weights in {dtype}; log-probabilities within {difference:.2g} of base and adapter"]
+            if dtype
+            else []
+        ),
+        "",
+        "## Prompts it was trained on",
+        "",
+        *prompts,
+        "",
+        "## Measured",
+        "",
+        *_measured(manifest, run),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""The lite models, put together from published weights; may import models."""

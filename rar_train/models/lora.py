@@ -1,0 +1,189 @@
+"""The adapter: added by rule, saved in peft's format, and loaded whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import peft
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from data_prep.core.errors import UserError
+from data_prep.core.files import file_hash, write_folder, write_json
+from data_prep.core.manifests import seal_folder
+from data_prep.prompting.prompts import NAMING, letters_prompt, list_prompt
+from data_prep.settings import LoraArgs, Recipe
+from rar_train.models.adapter_manifest import adapter_manifest
+from rar_train.models.families import Family
+from rar_train.models.mllm import Mllm
+
+log = logging.getLogger(__name__)
+
+
+# What training asked, with an example name; evaluation asks the same.
+PROMPTS = {"letters": letters_prompt(["NAME"]), "likelihood": NAMING, "list": list_prompt(["NAME"])}
+
+
+def _convolutions(mllm: Mllm) -> list[str]:
+    """Patterns of a convolutional tower's layers, one each, since timm's names tell no layer from its norm."""
+    tower = mllm.base.get_submodule(mllm.family.vision)
+    found = [name for name, layer in tower.named_modules() if isinstance(layer, nn.Conv2d) and layer.groups == 1]
+    return [re.escape(f"{mllm.family.vision}.{name}") for name in found if name.startswith("backbone.")]
+
+
+def lora_config(mllm: Mllm, args: LoraArgs) -> peft.LoraConfig:
+    """What peft adapts under a scope.
+
+    Raises:
+        UserError: The scope's projector has no layers that LoRA fits.
+    """
+    family, whole = mllm.family, None
+    patterns = [family.language]
+    if "projector" in args.scope and args.projector == "full":
+        whole = [family.connector]
+    elif "projector" in args.scope:
+        if family.projector is None:
+            raise UserError(
+                f"ranker.lora.scope={args.scope}: the projector of {mllm.id} is no linear layer, so LoRA does not fit; "
+                "train it whole with ranker.lora.projector=full, or leave it out of the scope"
+            )
+        patterns.append(family.projector)
+    if "vision" in args.scope:
+        patterns += [family.tower, *_convolutions(mllm)]
+    return peft.LoraConfig(
+        r=args.rank,
+        lora_alpha=args.alpha,
+        lora_dropout=args.dropout,
+        target_modules=args.layers or "|".join(f"({pattern})" for pattern in patterns),
+        modules_to_save=whole,
+        use_dora=args.dora,
+        use_rslora=args.rslora,
+        bias="none",
+    )
+
+
+def add_lora(mllm: Mllm, args: LoraArgs) -> Mllm:
+    """Wraps the model with a fresh LoRA adapter.
+
+    Args:
+        mllm: A base model; it is changed.
+        args: Rank, scale, dropout, scope and kind.
+
+    Returns:
+        Mllm: The same processor with the wrapped model; only the adapter is trainable.
+
+    Raises:
+        UserError: The scope or the regular expression finds nothing to adapt.
+    """
+    config = lora_config(mllm, args)
+    try:
+        wrapped = peft.get_peft_model(mllm.model, config)
+    except ValueError as error:
+        raise UserError(f"ranker.lora: nothing adapted in {mllm.id}: {str(error).splitlines()[0]}") from None
+    return Mllm(wrapped, mllm.processor, mllm.family, mllm.id)
+
+
+PARTS = ("language model", "projector", "vision tower")
+
+
+def part_of(name: str, family: Family) -> str:
+    """Which part of the MLLM a parameter belongs to, by its name."""
+    if f"{family.connector}." in name or "deepstack_merger_list." in name:
+        return "projector"
+    return "vision tower" if f"{family.vision}." in name else "language model"
+
+
+def parameter_table(mllm: Mllm) -> list[tuple[str, int, int]]:
+    """Trainable and all parameters of each part: rows of (part, trainable, all), the whole last.
+
+    Parameters that DeepSpeed has split over processes count in full; those in four bits by what they stand for.
+    """
+    counts = {part: [0, 0] for part in PARTS}
+    for name, parameter in mllm.model.named_parameters():
+        packed = 2 if type(parameter).__name__ == "Params4bit" else 1
+        size = packed * (parameter.ds_numel if "ds_numel" in vars(parameter) else parameter.numel())
+        count = counts[part_of(name, mllm.family)]
+        count[0] += size * parameter.requires_grad
+        count[1] += size
+    rows = [(part, trainable, total) for part, (trainable, total) in counts.items()]
+    return [*rows, ("whole", sum(row[1] for row in rows), sum(row[2] for row in rows))]
+
+
+def save_adapter(mllm: Mllm, folder: Path, recipe: Recipe, facts: dict) -> None:
+    """Writes the adapter in peft's format, with a manifest that says what it belongs to.
+
+    Args:
+        mllm: A model that ``add_lora`` wrapped.
+        folder: Where to; it is whole or as it was before.
+        recipe: The run's recipe.
+        facts: Put into the manifest.
+    """
+    import transformers
+
+    with write_folder(folder) as part:
+        mllm.model.save_pretrained(part, safe_serialization=True)
+        (part / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        # peft notes the folder that the base was loaded from, which is this machine's alone.
+        config = json.loads((part / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = recipe.ranker.model
+        config["target_modules"] = (
+            config["target_modules"] if isinstance(config["target_modules"], str) else sorted(config["target_modules"])
+        )
+        write_json(part / "adapter_config.json", config)
+        manifest = {
+            "base_model": mllm.id,
+            "ranker": recipe.ranker.model,
+            "adapter": file_hash(part / "adapter_model.safetensors"),
+            "recipe": {key: value for key, value in asdict(recipe).items() if key not in ("out", "cache")},
+            "prompts": PROMPTS,
+            "versions": {
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "peft": peft.__version__,
+            },
+        }
+        seal_folder(part, manifest | facts)
+
+
+def load_adapter(mllm: Mllm, folder: Path) -> Mllm:
+    """Puts a saved adapter on its base model.
+
+    peft itself only warns when keys do not match, and the base then runs alone; here every key
+    and shape must match.
+
+    Args:
+        mllm: The base model; it is changed.
+        folder: What ``save_adapter`` wrote.
+
+    Raises:
+        UserError: The adapter is missing, damaged, made for another base, or fits only in part.
+    """
+    manifest = adapter_manifest(folder)
+    if manifest["base_model"] != mllm.id:
+        raise UserError(
+            f"{folder}: this adapter was trained on {manifest['ranker']} ({manifest['base_model']}), but {mllm.id} is "
+            "loaded; set ranker.model to the base that it was trained on"
+        )
+    weights = folder / "adapter_model.safetensors"
+    try:
+        saved = load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{weights}: not readable as safetensors ({error})") from None
+    wrapped = peft.get_peft_model(mllm.model, peft.LoraConfig.from_pretrained(str(folder)))
+    expected = peft.get_peft_model_state_dict(wrapped)
+    missing, strange = sorted(expected.keys() - saved.keys()), sorted(saved.keys() - expected.keys())
+    misshapen = [key for key in expected.keys() & saved.keys() if expected[key].shape != saved[key].shape]
+    if missing or strange or misshapen:
+        example = (missing + strange + misshapen)[0]
+        raise UserError(
+            f"{weights}: does not match the model: {len(missing)} weights missing, {len(strange)} unknown, "
+            f"{len(misshapen)} of another shape, such as {example}; nothing was loaded"
+        )
+    peft.set_peft_model_state_dict(wrapped, saved)
+    return Mllm(wrapped.eval(), mllm.processor, mllm.family, mllm.id)

@@ -1,0 +1,1 @@
+"""Training of the embedded nano models from scratch; may import engine and models."""

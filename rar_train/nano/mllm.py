@@ -1,0 +1,183 @@
+"""Trains nano-mllm from scratch: a small LLaVA that sees armory's shields and binds letters.
+
+Two stages on base blazons only. The tower learns a blazon's details by classification. Then the
+projector, started from those classifiers, and the language model learn on the frozen tower's cached
+features to name a shield, to choose a candidate by letter and to sort candidates as a list. To
+choose is learned in steps that two probes ask for, which are dropped afterwards: on a middle layer,
+whether the picture shows the detail that a word tells; on a later one, at a candidate's end, whether
+it is the true one. What it reaches is in ``recipes/nano_mllm.yaml``.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration
+
+from data_prep.armory.base_corpus import BaseCorpus, base_corpus
+from data_prep.core.files import fingerprint, write_folder
+from data_prep.core.manifests import seal_folder
+from data_prep.settings import NanoArgs, Recipe
+from rar_train.engine.run_folder import is_complete
+from rar_train.engine.schedule import warmup_cosine
+from rar_train.engine.trainer import make_device_trainer
+from rar_train.nano.architecture import PIXELS, nano_config, nano_processor
+from rar_train.nano.conversations import Conversations, TextBatch
+from rar_train.nano.manifest import write_nano_manifest
+from rar_train.nano.tower import HELD_OUT, index_loader, start_projector, tower_features, trained_tower
+
+log = logging.getLogger(__name__)
+
+_VERSION = 2  # of the conversations and losses: raise it when they change
+
+
+class LanguageModule(L.LightningModule):
+    """Stage two: the projector and language model, on the frozen tower's features."""
+
+    WORD_LAYER, END_LAYER = 3, 4
+
+    def __init__(self, model: LlavaForConditionalGeneration, features: Tensor, corpus: BaseCorpus, args: NanoArgs):
+        super().__init__()
+        self.model, self.features, self.args = model, features, args
+        self.conversations = Conversations(corpus)
+        width = model.config.text_config.hidden_size
+        self.word_probe, self.end_probe = nn.Linear(width, 1), nn.Linear(width, 1)
+
+    def forward(self, batch: TextBatch, rows: np.ndarray) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Gives the loss on the answers, the labelled logits and the hidden states."""
+        inner, ids = self.model.model, batch.ids.to(self.device)
+        embeds = inner.language_model.embed_tokens(ids)
+        images = inner.multi_modal_projector(self.features[torch.as_tensor(rows)].float().to(self.device))
+        is_image = (ids == self.model.config.image_token_id).unsqueeze(-1)
+        embeds = embeds.masked_scatter(is_image, images.reshape(-1))
+        output = inner.language_model(
+            inputs_embeds=embeds,
+            attention_mask=(ids != self.conversations.tokenizer.pad_token_id).long(),
+            output_hidden_states=True,
+            use_cache=False,
+        )
+        targets = F.pad(batch.labels.to(self.device)[:, 1:], (0, 1), value=-100)
+        labelled = targets != -100
+        logits = self.model.lm_head(output.last_hidden_state[labelled])
+        return F.cross_entropy(logits, targets[labelled]), logits, output.hidden_states
+
+    def training_step(self, rows: np.ndarray, step: int) -> Tensor:
+        """Naming on one part of the rows, letters on another, lists on a few."""
+        rng = np.random.default_rng([self.args.seed + 1, step])
+        named, chosen, sorted_ = np.split(
+            rng.permutation(rows), [self.args.naming, self.args.naming + self.args.letters]
+        )
+        naming, _, _ = self(self.conversations.naming(named), named)
+        batch = self.conversations.letters(chosen, rng)
+        letters, logits, hidden = self(batch, chosen)
+        words = self._probe(self.word_probe, hidden[self.WORD_LAYER], batch.words, batch.shown)
+        ends = self._probe(self.end_probe, hidden[self.END_LAYER], batch.ends, batch.true)
+        sorting, _, _ = self(self.conversations.sorting(sorted_, rng), sorted_)
+        # The answer is a letter and the turn's end, so every second labelled logit is a letter's.
+        letter_hits = logits[::2].argmax(1).cpu() == batch.labels[batch.labels != -100][::2]
+        self.log_dict(
+            {
+                "mllm/naming": naming,
+                "mllm/letters": letters,
+                "mllm/words": words,
+                "mllm/ends": ends,
+                "mllm/sorting": sorting,
+                "mllm/letter_accuracy": letter_hits.float().mean(),
+            }
+        )
+        return naming + 2 * letters + 2 * words + 2 * ends + 0.5 * sorting
+
+    def _probe(self, probe: nn.Linear, hidden: Tensor, places: Tensor, yes: Tensor) -> Tensor:
+        """The loss of a yes or no asked of some tokens' hidden states."""
+        asked = probe(hidden[places[:, 0], places[:, 1]]).squeeze(1)
+        return F.binary_cross_entropy_with_logits(asked, yes.to(self.device))
+
+    def configure_optimizers(self) -> dict:
+        """AdamW with warm-up and cosine decay."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.args.language_lr, weight_decay=0.05, betas=(0.9, 0.98))
+        return warmup_cosine(optimizer, 0.03, self.args.language_steps)
+
+
+def trained_language(
+    recipe: Recipe, model: LlavaForConditionalGeneration, features: Tensor, corpus: BaseCorpus
+) -> LanguageModule:
+    """Stage two, or its result where the cache has it.
+
+    Args:
+        recipe: Run folder, cache and choices.
+        model: With a trained tower and a started projector; it is changed.
+        features: The tower's, of the whole corpus.
+        corpus: Pictures and blazons.
+    """
+    args = recipe.nano
+    choices = {"name": "language", "seed": args.seed + 1, "steps": args.language_steps, "lr": args.language_lr}
+    choices |= {"naming": args.naming, "letters": args.letters, "sorting": args.sorting}
+    kept = Path(recipe.cache) / f"nano-language-{fingerprint([_VERSION, _tower_key(recipe, corpus), choices])}"
+    L.seed_everything(args.seed + 1)
+    module = LanguageModule(model, features, corpus, args)
+    if is_complete(kept):
+        log.info("language: reusing %s", kept.name)
+        load_model(model, kept / "model.safetensors")
+        return module
+    log.info("language: training %d steps", args.language_steps)
+    rows = args.naming + args.letters + args.sorting
+    loader = index_loader(len(corpus.images) - HELD_OUT, rows, args.seed + 1)
+    make_device_trainer(recipe, Path(recipe.out) / "language", args.language_steps).fit(module, loader)
+    with write_folder(kept) as part:
+        save_model(model, part / "model.safetensors")
+        seal_folder(part, {})
+    return module
+
+
+def _tower_key(recipe: Recipe, corpus: BaseCorpus) -> list:
+    args = recipe.nano
+    return [corpus.fingerprint, args.tower_steps, args.tower_batch, args.tower_lr, nano_config().to_dict()]
+
+
+def train_nano_mllm(recipe: Recipe) -> Path:
+    """Runs both stages and saves the model, its processor and a manifest under ``recipe.out``.
+
+    The manifest holds the recipe's choices, the corpus's fingerprint and accuracies on base
+    pictures that training did not see.
+    """
+    args, out = recipe.nano, Path(recipe.out)
+    L.seed_everything(args.seed)
+    corpus = base_corpus(Path(recipe.cache), args.thousands, PIXELS, args.seed)
+    held_out = np.arange(len(corpus.images) - HELD_OUT, len(corpus.images))
+    model = LlavaForConditionalGeneration(nano_config())
+    tower = trained_tower(recipe, model, corpus)
+    start_projector(model, tower)
+    details = tower.accuracy(held_out)
+    log.info("tower, held-out accuracy: %s", {name: round(value, 3) for name, value in details.items()})
+
+    features = tower_features(model.model.vision_tower, corpus)
+    model.model.vision_tower.requires_grad_(False)
+    language = trained_language(recipe, model, features, corpus)
+    letters = letter_accuracy(language, held_out)
+    log.info("language, held-out letter accuracy: %.3f", letters)
+
+    with write_folder(out / "model") as part:
+        model.eval().save_pretrained(part)
+        nano_processor().save_pretrained(part)
+        measured = {"detail_accuracy": details, "letter_accuracy": letters, "images": HELD_OUT}
+        write_nano_manifest(part, recipe, corpus.fingerprint, measured)
+    return out / "model"
+
+
+@torch.no_grad()
+def letter_accuracy(language: LanguageModule, rows: np.ndarray) -> float:
+    """Share of pictures for which the likeliest letter is the truth's, on base candidates."""
+    language.eval()
+    hits = []
+    for number, part in enumerate(np.array_split(rows, 20)):
+        batch = language.conversations.letters(part, np.random.default_rng([7, number]))
+        _, logits, _ = language(batch, part)
+        hits.append(logits[::2].argmax(1) == batch.labels[batch.labels != -100][::2])
+    return torch.cat(hits).float().mean().item()

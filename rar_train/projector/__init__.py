@@ -1,0 +1,1 @@
+"""Training of an MLLM's projector; may import engine and models."""

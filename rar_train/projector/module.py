@@ -1,0 +1,39 @@
+"""What the trainings of a projector share: everything else is frozen, and a checkpoint holds the projector alone."""
+
+from __future__ import annotations
+
+import lightning as L
+
+from data_prep.settings import Recipe
+from rar_train.engine.optimizer import ClipsFused, adamw
+from rar_train.engine.schedule import warmup_cosine
+from rar_train.models.mllm import Mllm
+
+
+class ProjectorTraining(ClipsFused, L.LightningModule):
+    """Trains a model's projector and nothing else.
+
+    Args:
+        recipe: The run's recipe.
+        mllm: The model.
+        steps: Optimiser steps in the whole run, for the schedule.
+    """
+
+    # The rest of the model comes from its own files.
+    strict_loading = False
+
+    def __init__(self, recipe: Recipe, mllm: Mllm, steps: int):
+        super().__init__()
+        self.recipe, self.steps = recipe, steps
+        mllm.model.requires_grad_(False)
+        self.projector = mllm.base.get_submodule(mllm.family.connector).requires_grad_(True)
+
+    def configure_optimizers(self) -> dict:
+        """AdamW on the projector, with warm-up and cosine decay."""
+        optimizer = adamw(list(self.projector.parameters()), self.recipe)
+        return warmup_cosine(optimizer, self.recipe.optim.warmup, self.steps)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keeps the checkpoint at the projector's size."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name.startswith("projector.")}

@@ -1,0 +1,1 @@
+"""Training of the ranker; may import engine and models."""

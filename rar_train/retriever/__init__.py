@@ -1,0 +1,1 @@
+"""Training of the retriever; may import engine and models."""

@@ -1,0 +1,108 @@
+"""What the retriever is tuned and validated on: labelled images, and their class names as captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning as L
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as Rows
+
+from data_prep.core.errors import UserError
+from data_prep.core.records import Sample
+from data_prep.datasets import Dataset
+from data_prep.embedding.embedding import workers_of
+from data_prep.memory.memories import prompted
+from data_prep.settings import Recipe
+from rar_train.engine.sampler import DataPosition, EpochSampler, Place
+from rar_train.retriever.views import Features, Pixels
+
+
+class _Pairs(Rows):
+    """Image and caption by place; crop and template follow from seed, epoch and number alone."""
+
+    def __init__(self, recipe: Recipe, views: Pixels | Features, samples: Sequence[Sample], dataset: Dataset):
+        self.views, self.samples, self.names, self.seed = views, samples, dataset.texts, recipe.seed
+        self.templates = prompted(recipe.retriever, dataset).templates
+
+    def __getitem__(self, place: Place) -> tuple[Tensor, Tensor, int]:
+        number, epoch, _ = place
+        sample = self.samples[number]
+        rng = np.random.default_rng([self.seed, epoch, number])
+        caption = self.templates[rng.integers(len(self.templates))].format(self.names[sample.label])
+        return self.views.shown(sample, int(rng.integers(1 << 31))), self.views.texts([caption])[0], sample.label
+
+
+class _Queries(Rows):
+    def __init__(self, views: Pixels | Features, samples: Sequence[Sample], places: dict[int, int]):
+        self.views, self.samples, self.places = views, samples, places
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        sample = self.samples[number]
+        return self.views.asked(sample), self.places[sample.label]
+
+
+class RetrieverData(L.LightningDataModule):
+    """Batches for training and validation.
+
+    Args:
+        recipe: The run's recipe.
+        views: What is shown of images and texts.
+        dataset: With the parts ``tuning`` and ``development``.
+        start: Optimiser steps that are done already.
+    """
+
+    def __init__(self, recipe: Recipe, views: Pixels | Features, dataset: Dataset, start: int):
+        super().__init__()
+        self.recipe, self.views, self.dataset = recipe, views, dataset
+        self.position = DataPosition(start * recipe.optim.accumulate)
+        self.labels = dataset.labels("development")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in the whole run.
+
+        Raises:
+            UserError: The images do not fill a step.
+        """
+        optim, trainer = self.recipe.optim, self.recipe.trainer
+        images = len(self.dataset.parts["tuning"])
+        batches = images // (optim.batch_size * trainer.devices * trainer.num_nodes) * optim.epochs
+        if batches < optim.accumulate:
+            raise UserError(f"{images} tuning images do not fill one step; lower optim.batch_size or optim.accumulate")
+        steps = batches // optim.accumulate
+        return min(steps, optim.max_steps) if optim.max_steps > 0 else steps
+
+    def name_ids(self) -> Tensor:
+        """The development classes' names as the views show them, shape ``[classes, templates, …]``."""
+        templates = prompted(self.recipe.retriever, self.dataset).templates
+        texts = [template.format(self.dataset.texts[label]) for label in self.labels for template in templates]
+        return self.views.texts(texts).unflatten(0, (len(self.labels), len(templates)))
+
+    def train_dataloader(self) -> DataLoader:
+        """All epochs as one stream of batches, from the position on."""
+        optim, samples = self.recipe.optim, self.dataset.parts["tuning"]
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        sampler = EpochSampler(
+            len(samples), optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position, full=True
+        )
+        rows = _Pairs(self.recipe, self.views, samples, self.dataset)
+        workers = workers_of(self.recipe.retriever.workers, self.recipe.trainer.devices, len(sampler))
+        return DataLoader(rows, batch_sampler=sampler, num_workers=workers)
+
+    def val_dataloader(self) -> DataLoader:
+        """A fixed spread of development images, dealt over the processes."""
+        samples = self.dataset.parts["development"]
+        count = min(self.recipe.trainer.validation_images, len(samples))
+        chosen = np.linspace(0, len(samples) - 1, count).astype(int)
+        # Every process needs an image, or the others wait for it.
+        own = chosen[self.trainer.global_rank :: self.trainer.world_size]
+        own = own if len(own) else chosen[:1]
+        places = {label: place for place, label in enumerate(self.labels)}
+        rows = _Queries(self.views, [samples[i] for i in own], places)
+        return DataLoader(rows, self.recipe.retriever.batch_size)

@@ -1,0 +1,68 @@
+"""Names: which count as the same, and that classes are always told apart."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from data_prep.core.names import folded, tidy, told_apart
+from data_prep.prompting.prompts import list_answer
+from data_prep.prompting.replies import read_list
+
+some_names = st.lists(st.sampled_from(["crane", "Crane", "crane ", "crane (2)", "crane (3)"]) | st.text(min_size=1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(some_names)
+@example(["crane", "crane (2)", "crane", "CRANE"])
+def test_classes_are_told_apart_and_names_that_differ_stay(names):
+    shown = told_apart(names)
+    assert len({folded(name) for name in shown}) == len(names)
+    alone = [n for n in names if [folded(other) for other in names].count(folded(n)) == 1]
+    assert all(n in shown for n in alone)
+    assert all(new == old or new.startswith(old) for new, old in zip(shown, names, strict=True))
+    assert told_apart(shown) == shown
+
+
+def test_two_classes_of_one_name_are_two_answers():
+    names = told_apart(["crane", "heron", "Crane"])
+    assert names == ("crane", "heron", "Crane (2)")
+    ranking = read_list(list_answer([names[2], names[0], names[1]]), names)
+    assert (ranking.order, ranking.outcome) == ((2, 0, 1), "ok")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        *(
+            "Ku\u0308cken ",
+            "kücken\u00a0",
+            "K\u00adücken",
+            "Kü\u200bcken",
+            "\ufeffKücken",
+            "ＫÜＣＫＥＮ",
+            "Kücken\ufe0f",
+        ),
+        *("Kücken\0\0", "K\x08ücken", "Kücken\x9f", "Kücken\u2800"),
+    ],
+)
+def test_look_alikes_are_folded_to_one(other):
+    assert folded(other) == folded("Kücken")
+
+
+def test_a_name_is_written_as_it_looks():
+    assert tidy("\ufeff Ku\u0308cken\u00a0 im\tNest\u200b") == "Kücken im Nest"
+    assert tidy("Kücken\0\0") == tidy("K\x1bücken") == "Kücken"
+    assert tidy("می\u200cخواهم") == "می\u200cخواهم"  # the joiner belongs to the script
+    assert tidy("m² ❤️") == "m² ❤️"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=12))
+def test_tidying_is_done_once_and_never_parts_what_is_folded_to_one(name):
+    assert tidy(tidy(name)) == tidy(name)
+    assert folded(tidy(name)) == folded(name)
+    assert folded(unicodedata.normalize("NFD", name)) == folded(name)

@@ -1,0 +1,257 @@
+"""Processes of one run: the first goes first, and where one ends badly the others end soon, with its words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from torch.multiprocessing import ProcessExitedException
+
+import data_prep.distributed.processes
+from data_prep.core.errors import UserError
+from data_prep.core.files import write_json
+from data_prep.core.ranks import global_rank
+from data_prep.distributed.processes import Processes, together
+from data_prep.distributed.spawning import spawning
+from data_prep.settings import Recipe, TrainerArgs
+
+PROGRAM = """
+import os, signal, sys, time
+from pathlib import Path
+from data_prep.distributed import processes
+from data_prep.core.command import run_command
+from data_prep.core.errors import UserError
+from data_prep.settings import Recipe, TrainerArgs
+
+processes._GRACE = 1
+
+def fails():
+    raise UserError("data.root=nowhere: no such folder")
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def connection():
+    time.sleep(1.5)  # the other's end closes it
+    raise RuntimeError("Connection closed by peer")
+
+def stuck():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    time.sleep(60)
+
+def main(arguments):
+    rank, first, then = int(os.environ["RANK"]), *arguments
+    does = {"works": lambda: time.sleep(2), "fails": fails, "killed": killed, "sleeps": lambda: time.sleep(60)}
+    does |= {"connection": connection, "stuck": stuck, "ends": lambda: None}
+    with processes.together(Recipe("ranker", cache="cache", out="run", trainer=TrainerArgs(devices=2))) as group:
+        group.after_first("data", lambda: (does[first](), Path("made").write_text("")))
+        assert Path("made").exists()
+        Path(f"ready-{rank}").write_text("")
+        while not all(Path(f"ready-{one}").exists() for one in range(2)):
+            time.sleep(0.1)
+        does[then.split(",")[rank]]()
+
+sys.exit(run_command(main, ""))
+"""
+
+
+def launched(folder: Path, first: str, then: str, interrupted: int | None = None) -> list[tuple[int, str]]:
+    """Exit status and last words of two processes.
+
+    Args:
+        folder: Where they run.
+        first: What the first does before the other goes on.
+        then: What each does then.
+        interrupted: Which one is sent Ctrl-C when both are there.
+    """
+    around = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, first, then],
+            cwd=folder, env=around | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    if interrupted is not None:
+        end = time.monotonic() + 30
+        while len(list(folder.glob("ready-*"))) < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        started[interrupted].send_signal(signal.SIGINT)
+    said = [process.communicate(timeout=40)[1] for process in started]
+    return [(process.returncode, words) for process, words in zip(started, said, strict=True)]
+
+
+def test_the_others_wait_for_the_first_whatever_an_earlier_launch_left(tmp_path):
+    assert [code for code, _ in launched(tmp_path, "fails", "ends,ends")] == [2, 2]
+    assert [code for code, _ in launched(tmp_path, "works", "ends,ends")] == [0, 0]
+    (tmp_path / "made").unlink()
+    assert launched(tmp_path, "works", "ends,ends") == [(0, ""), (0, "")]
+
+
+def test_where_the_first_fails_the_others_end_with_its_words(tmp_path):
+    (_, own), (code, other) = launched(tmp_path, "fails", "ends,ends")
+    assert own.splitlines()[-1] == "error: data.root=nowhere: no such folder"
+    assert code == 2
+    assert "error: process 0 of 2 (number" in other and "ended: data.root=nowhere: no such folder" in other
+
+
+@pytest.mark.parametrize(
+    ("then", "code", "words"),
+    [
+        ("killed,sleeps", 2, "process 0 of 2 (number"),
+        ("sleeps,killed", 2, "process 1 of 2 (number"),
+        ("connection,killed", 2, "was killed or crashed; if memory ran out, lower optim.batch_size"),
+        ("stuck,fails", 1, "ended: data.root=nowhere: no such folder; this one, 0, ends too"),
+    ],
+)
+def test_where_one_is_gone_the_other_ends_soon_and_says_which(then, code, words, tmp_path):
+    began = time.monotonic()
+    ends = launched(tmp_path, "ends", then)
+    assert time.monotonic() - began < 30
+    survivor = 1 - next(rank for rank, does in enumerate(then.split(",")) if does in ("killed", "fails"))
+    assert ends[survivor][0] == code
+    assert words in ends[survivor][1]
+
+
+def test_an_interrupted_process_keeps_its_own_words(tmp_path):
+    (code, own), (other_code, other) = launched(tmp_path, "ends", "sleeps,sleeps", interrupted=0)
+    assert code == 130 and own.strip().startswith("interrupted; the same command goes on")
+    assert other_code == 2 and "process 0 of 2" in other and "it was interrupted" in other
+
+
+def state(machine: str, pid: int = 1, launch: str = "its", failed: str | None = None) -> dict:
+    """What a process says of itself."""
+    return {"launch": launch, "pid": pid, "machine": machine, "done": [], "ended": False, "failed": failed}
+
+
+def gone() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_a_disk_that_was_away_is_no_silence_of_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_prep.distributed.processes, "_SILENT", 1)
+    write_json(tmp_path / "0.json", state("node7 pid:[1]"))
+    second = Processes(tmp_path, 1, 2)
+    second.start()
+    second._over.set()
+    second._thread.join()  # as where it hangs in a look
+    second._signs.clear()
+    assert second._look() is None
+    time.sleep(1.2)
+    assert second._look() is None
+
+
+def test_machines_of_one_name_are_not_taken_for_one(tmp_path):
+    host, *own = data_prep.distributed.processes._machine().split()
+    assert Path("/proc/sys/kernel/random/boot_id").read_text().strip() in own
+    write_json(tmp_path / "0.json", state(f"{host} another-boot {own[-1]}", gone()))
+    second = Processes(tmp_path, 1, 2)
+    second.start()
+    assert second._look() is None
+    second.end()
+
+
+def test_what_is_left_of_an_earlier_launch_says_nothing_of_this_one(tmp_path):
+    first, here = Processes(tmp_path, 0, 2), data_prep.distributed.processes._machine()
+    first.start()
+    said = "process 0 of 2 (number 7 on here) was killed or crashed"
+    for left in (state(here, os.getpid(), "before", said), state(here, gone(), "before")):
+        write_json(tmp_path / "1.json", left)
+        assert first._look() is None
+    write_json(tmp_path / "1.json", state(here, gone(), first._state["launch"]))
+    assert "process 1 of 2" in first._look()
+    first.end()
+
+
+def test_a_process_ends_where_the_first_was_started_again_without_it(tmp_path):
+    here = data_prep.distributed.processes._machine()
+    write_json(tmp_path / "0.json", state(here, os.getpid(), "before"))
+    second = Processes(tmp_path, 1, 2)
+    second.start()
+    assert second._look() is None
+    write_json(tmp_path / "0.json", state(here, os.getpid(), "after"))
+    assert "process 0 of 2 was started again" in second._look()
+    second._over.set()
+
+
+def test_a_process_is_known_before_it_goes_on(tmp_path):
+    write_json(tmp_path / "0.json", state(data_prep.distributed.processes._machine(), os.getpid()) | {"done": ["data"]})
+    second = Processes(tmp_path, 1, 2)
+    second.start()
+    second._over.set()
+    second._thread.join()
+    (tmp_path / "1.json").unlink()  # as the first does when it starts
+    second.after_first("data", lambda: None)
+    assert '"launch": "its"' in (tmp_path / "1.json").read_text()
+
+
+def test_without_linux_processes_are_still_known(monkeypatch):
+    def missing(path, *_):
+        raise FileNotFoundError(path)
+
+    for name in ("readlink", "read_text", "read_bytes"):
+        monkeypatch.setattr(Path, name, missing)
+    assert data_prep.distributed.processes._machine() == data_prep.distributed.processes._machine()
+    assert data_prep.distributed.processes._alive(os.getpid())
+    assert not data_prep.distributed.processes._alive(gone())
+
+
+def test_a_process_of_another_machine_that_falls_silent_counts_as_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_prep.distributed.processes, "_SILENT", 1)
+    write_json(tmp_path / "0.json", state("node7 pid:[1]"))
+    second = Processes(tmp_path, 1, 2)
+    second.start()
+    with pytest.raises(UserError, match=r"process 0 of 2 \(number 1 on node7\) has given no sign for 1 s") as caught:
+        second.after_first("data", lambda: None)
+    assert second.end(caught.value).args == caught.value.args
+
+
+def test_one_process_alone_leaves_no_files(tmp_path):
+    done = []
+    with together(Recipe("ranker", cache=str(tmp_path / "cache"), out=str(tmp_path / "run"))) as processes:
+        processes.after_first("data", lambda: done.append(1))
+    assert done == [1] and not list(tmp_path.iterdir())
+
+
+def test_a_launcher_that_starts_more_processes_than_the_recipe_asks_for_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    recipe = Recipe("ranker", cache=str(tmp_path), out=str(tmp_path / "run"), trainer=TrainerArgs())
+    refused = r"process 1 of a launcher, and trainer\.devices=1 .* asks for 1 in all"
+    with pytest.raises(UserError, match=refused), together(recipe):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("environment", "rank"),
+    [
+        ({}, 0),
+        ({"LOCAL_RANK": "1"}, 1),
+        ({"LOCAL_RANK": "1", "NODE_RANK": "2"}, 9),
+        ({"RANK": "8", "LOCAL_RANK": "0", "GROUP_RANK": "1"}, 8),
+        ({"SLURM_PROCID": "8", "SLURM_LOCALID": "0"}, 8),
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "3"}, 3),  # started by Lightning, in a shell that SLURM gave
+    ],
+)
+def test_each_process_knows_its_number_under_every_launcher(environment, rank, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert global_rank(4) == rank
+
+
+def test_a_spawned_process_that_was_killed_is_named():
+    killed = ProcessExitedException("process 1 terminated with signal SIGKILL", 1, 5, -9, "SIGKILL")
+    with (
+        pytest.raises(UserError, match="process 1 terminated with signal SIGKILL; the same command goes on"),
+        spawning(),
+    ):
+        raise killed

@@ -1,0 +1,59 @@
+"""Which drawing shows which class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_prep.core.errors import UserError
+from data_prep.emoji.packages import ART, METADATA, code_of, codes_by_name, read_art, read_classes, tarball
+from tests.tiny_emoji import CODES, write_packages
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    return write_packages(tmp_path_factory.mktemp("npm"))
+
+
+@pytest.fixture(scope="module")
+def classes(packages: Path):
+    return read_classes(tarball(METADATA, packages))
+
+
+def test_skin_tones_components_and_extras_are_no_classes(classes):
+    assert [emoji.code for emoji in classes] == CODES
+
+
+def test_a_code_is_the_same_however_it_is_written():
+    assert code_of("2764-FE0F-200D-1F525") == code_of("2764-200d-1f525") == "2764-200d-1f525"
+    assert code_of("0023-FE0F-20E3") == code_of("23-20e3")
+
+
+def test_drawings_are_found_by_character_by_name_by_older_name_and_by_unicodes(packages, classes):
+    for package in list(ART)[:2]:
+        art = read_art(package, tarball(package, packages), classes, codes_by_name(classes))
+        assert {"1f434", "1f34e", "1f1eb-1f1f7", "2764"} <= art.svgs.keys()
+        assert art.licence.endswith("(l.example)")
+
+
+def test_a_further_name_of_a_drawing_that_has_no_class_of_its_own_is_not_believed_where_a_class_has_that_name(
+    packages, classes
+):
+    package = list(ART)[1]  # names its drawings, and calls the game of cricket cricket
+    codes = codes_by_name(classes) | {"cricketgame": "1f3cf"}
+    art = read_art(package, tarball(package, packages), classes, codes)
+    assert "1f997" not in art.svgs
+
+
+def test_a_machine_without_npm_is_told_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"apt-get install npm\), or put openmoji-.*\.tgz into"):
+        tarball(METADATA, tmp_path / "npm")
+
+
+def test_a_damaged_package_is_named(tmp_path):
+    path = tmp_path / "openmoji-17.0.0.tgz"
+    path.write_bytes(b"not an archive")
+    with pytest.raises(UserError, match=r"openmoji-17\.0\.0\.tgz: data/openmoji\.json cannot be read"):
+        read_classes(tarball(METADATA, tmp_path))

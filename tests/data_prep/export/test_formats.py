@@ -1,0 +1,132 @@
+"""Every format: what is written is what the format's trainer reads, whatever the names are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data_prep.core.errors import UserError
+from data_prep.export.formats import FORMATS
+from data_prep.export.writing import check_export, export, fault
+from data_prep.mining.shards import ShardedExamples
+from data_prep.prompting.prompt_lengths import TokenCounter
+from data_prep.prompting.replies import read_list
+from data_prep.prompting.targets import target_names
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("target", ["truth_first", "truth_only", "graded"])
+def test_answers_come_back_through_the_reply_parser_in_every_format(shards, tmp_path, name, target):
+    to = tmp_path / "out"
+    assert export(shards, to, name, target, order="retriever") == {"exported": 9}
+    turns = list(FORMATS[name].read(to))
+    for turn, example in zip(turns, ShardedExamples(shards).examples(), strict=True):
+        names = [candidate.name for candidate in example.candidates]
+        ranking = read_list(turn.assistant, names)
+        wanted = list(target_names(example, target))
+        assert [names[place] for place in ranking.order][: len(wanted)] == wanted
+        assert (ranking.outcome == "ok") == (len(wanted) == len(names))
+        assert Image.open(to / turn.images[0]).size == (24, 24)
+    assert len(list((to / "images").iterdir())) == 8  # two examples share a picture
+    assert json.loads((to / "export.json").read_text())["counts"] == {"exported": 9}
+
+
+def test_llava_records_are_as_llava_documents_them(shards, tmp_path):
+    export(shards, tmp_path / "out", "llava")
+    record = json.loads((tmp_path / "out" / "llava.json").read_text())[0]
+    assert record.keys() == {"id", "image", "conversations"} and record["id"] == "key0-image"
+    assert [turn["from"] for turn in record["conversations"]] == ["human", "gpt"]
+    assert record["conversations"][0]["value"].startswith("<image>\nPlease play the role")
+
+
+@pytest.mark.parametrize(("name", "role", "user"), [("sharegpt", "from", "human"), ("openai", "role", "user")])
+def test_llama_factory_is_told_whose_words_the_list_uses(shards, tmp_path, name, role, user):
+    export(shards, tmp_path / "out", name)
+    (entry,) = json.loads((tmp_path / "out" / "dataset_info.json").read_text()).values()
+    record = json.loads((tmp_path / "out" / entry["file_name"]).read_text())[0]
+    first = record[entry["columns"]["messages"]][0]
+    assert entry["formatting"] == "sharegpt" and entry["tags"]["role_tag"] == role
+    assert first[role] == entry["tags"]["user_tag"] == user
+    assert first[entry["tags"]["content_tag"]].startswith("<image>")
+    assert record[entry["columns"]["images"]]
+
+
+def test_swift_and_trl_records_hold_messages_and_images(shards, tmp_path):
+    for name, images, tag in (("swift", "images", "<image>"), ("trl", "images_file_names", "")):
+        export(shards, tmp_path / name, name)
+        record = json.loads((tmp_path / name / FORMATS[name].FILE).read_text().splitlines()[0])
+        assert [turn["role"] for turn in record["messages"]] == ["user", "assistant"]
+        assert record["messages"][0]["content"].startswith(f"{tag}Please play")
+        assert len(record[images]) == 1
+
+
+def test_rar_records_are_in_the_released_words(shards, tmp_path):
+    export(shards, tmp_path / "out", "rar", order="retriever", expert="aircraft classification")
+    record = json.loads((tmp_path / "out" / "rar.json").read_text())[0]
+    example = next(ShardedExamples(shards).examples())
+    names = [candidate.name for candidate in example.candidates]
+    assert (record["id"], len(record["image"])) == (0, 1)
+    assert record["conversations"][0] == {
+        "from": "user",
+        "value": "Here is a image:<Img index=1><image></Img>. Please play the role of a aircraft classification "
+        "expert, and sort the provided categories from high to low according to the top 5 similarity with the input "
+        f"image. Here are the optional categories:{names}.",
+    }
+    assert record["conversations"][1] == {"from": "assistant", "value": str(target_names(example, "truth_first"))}
+
+
+def test_candidates_are_shuffled_unless_asked_otherwise(shards, tmp_path):
+    export(shards, tmp_path / "a", "llava")
+    export(shards, tmp_path / "b", "llava", order="retriever")
+    export(shards, tmp_path / "c", "llava", seed=1)
+    lists = [(tmp_path / place / "llava.json").read_text() for place in "abc"]
+    assert len(set(lists)) == 3
+
+
+def test_what_would_break_a_trainer_is_left_out_and_counted(shards, tmp_path):
+    assert fault(["a <image> of a cat", "dog"], 0, None) == "dropped: a name holds a media tag"
+    assert fault(["cat", " "], 0, None) == "dropped: an empty name"
+    counts = export(shards, tmp_path / "out", "swift", tokens=(TokenCounter("nano-mllm"), 400))
+    assert 0 < counts["exported"] < 9
+    assert counts["exported"] + counts["dropped: longer than 400 tokens"] == 9
+    with pytest.raises(UserError, match=r"nothing of .* could be exported .*longer than 3 tokens"):
+        export(shards, tmp_path / "none", "swift", tokens=(TokenCounter("nano-mllm"), 3))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_with_other_files_is_never_replaced(shards, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("dear")
+    with pytest.raises(UserError, match="holds other files"):
+        export(shards, tmp_path / "mine", "llava")
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "dear"
+    export(shards, tmp_path / "out", "llava")
+    export(shards, tmp_path / "out", "swift")
+    assert not (tmp_path / "out" / "llava.json").exists() and (tmp_path / "out" / "swift.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<image>", "<image><image>", "2 image tags in place of 1"),
+        ("fess, azure", "fess azure", "names that differ"),
+        ("images/", "pictures/", "of which one is missing"),
+    ],
+)
+def test_a_record_that_was_written_wrong_is_named(shards, tmp_path, old, new, message):
+    from data_prep.export import swift
+    from data_prep.export.conversation import Conversation
+
+    folder = tmp_path / "out"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images" / "a.png").touch()
+    made = [Conversation("key0", "images/a.png", ["fess, azure", "b"], "Sort ['fess, azure', 'b'].", "['b']")]
+    swift.write(folder, "pets", made)
+    check_export(folder, "swift", made)
+    path = Path(folder / swift.FILE)
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=f"record of key0: .*{message}"):
+        check_export(folder, "swift", made)

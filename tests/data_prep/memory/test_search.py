@@ -1,0 +1,219 @@
+"""Retrieval: k distinct classes, against a brute-force reference in numpy."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.core.records import Candidate
+from data_prep.memory.memories import Memories
+from data_prep.memory.memory import Entry, Memory
+from data_prep.memory.search import fused_classes, nearest_classes, nearest_entries, to_candidates
+from data_prep.settings import RetrieverArgs
+
+
+def unit(rows) -> np.ndarray:
+    vectors = np.asarray(rows, np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@st.composite
+def searches(draw):
+    """Memories on a coarse grid, so that ties and copies are common, and queries with a digest to leave out."""
+    vector = st.tuples(*[st.integers(-2, 2)] * 3).filter(any)
+    rows = draw(st.lists(st.tuples(vector, st.integers(0, 5), st.sampled_from("abcd")), min_size=1, max_size=40))
+    queries = draw(st.lists(st.tuples(vector, st.sampled_from("abcdz")), min_size=1, max_size=4))
+    entries = [Entry(label, "image", str(n), digest) for n, (_, label, digest) in enumerate(rows)]
+    memory = Memory.build(unit([row[0] for row in rows]), entries, "encoder")
+    return memory, unit([q[0] for q in queries]), [q[1] for q in queries]
+
+
+def best_by_class(memory: Memory, query: np.ndarray, left_out: str | None) -> dict[int, float]:
+    scores = memory.vectors(range(len(memory.entries))) @ query
+    best: dict[int, float] = {}
+    for entry, score in zip(memory.entries, scores, strict=True):
+        if entry.digest != left_out:
+            best[entry.label] = max(best.get(entry.label, -2), float(score))
+    return best
+
+
+@given(searches(), st.integers(1, 7), st.integers(1, 6), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_k_distinct_classes_equal_brute_force(search, k, pool, leave_out):
+    memory, xq, digests = search
+    found = nearest_classes(memory, xq, k, pool, digests if leave_out else None)
+    for row, scores in enumerate(found):
+        best = best_by_class(memory, xq[row], digests[row] if leave_out else None)
+        # Where classes tie for the last place either may come back; the scores are the same then.
+        assert list(scores.values()) == pytest.approx(sorted(best.values(), reverse=True)[:k], abs=1e-5)
+        assert scores == pytest.approx({label: best[label] for label in scores}, abs=1e-5)
+
+
+def test_a_small_pool_is_widened_past_a_crowded_class():
+    """A hundred entries of one class are nearer than the only one of the other."""
+    vectors = unit([[1, 0.001 * n] for n in range(100)] + [[0, 1]])
+    entries = [Entry(0, "image", str(n)) for n in range(100)] + [Entry(1, "image", "far")]
+    found = nearest_classes(Memory.build(vectors, entries, "encoder"), unit([[1, 0]]), 2, 4)
+    assert list(found[0]) == [0, 1]
+
+
+def test_names_are_never_left_out_by_an_empty_digest():
+    memory = Memory.build(np.eye(2, dtype=np.float32), [Entry(n, "name", str(n)) for n in range(2)], "encoder")
+    assert list(nearest_classes(memory, unit([[1, 0]]), 2, 8, exclude=[""])[0]) == [0, 1]
+
+
+def test_an_empty_memory_gives_every_query_no_candidate():
+    empty = Memory.build(np.empty((0, 2), np.float32), [], "encoder")
+    assert nearest_classes(empty, unit([[1, 0], [0, 1]]), 3, 8) == [{}, {}]
+
+
+def standardised(scores: dict[int, float]) -> dict[int, float]:
+    values = np.array(list(scores.values()))
+    scale = values.std() if values.std() > 1e-6 else 1  # below it is rounding alone
+    return {label: (score - values.mean()) / scale for label, score in scores.items()}
+
+
+def test_scores_that_differ_by_rounding_alone_are_not_told_apart():
+    images = Memory.build(unit([[1, 1, 0]] * 3), [Entry(n, "image", str(n)) for n in range(3)], "encoder")
+    names = Memory.build(unit([[1, 1, 1], [1, 1, 1.000001], [1, 1, 0.999999]]), images.entries, "encoder")
+    (scores,) = fused_classes(images, names, unit([[1, 2, 3]]), 3, 64, 0.5, None, "best", 1)
+    assert list(scores.values()) == pytest.approx([0, 0, 0], abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def two_memories():
+    rng = np.random.default_rng(0)
+    images = Memory.build(
+        unit(rng.standard_normal((30, 6))), [Entry(n % 10, "image", str(n), f"d{n}") for n in range(30)], "encoder"
+    )
+    names = Memory.build(unit(rng.standard_normal((10, 6))), [Entry(n, "name", str(n)) for n in range(10)], "encoder")
+    return images, names, unit(rng.standard_normal((5, 6)))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("leave_out", [False, True])
+def test_fused_scores_mix_standardised_similarities(two_memories, weight, leave_out):
+    images, names, xq = two_memories
+    exclude = [f"d{n}" for n in range(5)] if leave_out else None
+    found = fused_classes(images, names, xq, 4, 64, weight, exclude)
+    for row, scores in enumerate(found):
+        by_image = standardised(best_by_class(images, xq[row], exclude and exclude[row]))
+        by_name = standardised(best_by_class(names, xq[row], None))
+        mixed = {label: (1 - weight) * by_image[label] + weight * by_name[label] for label in by_name}
+        assert list(scores) == sorted(mixed, key=lambda label: -mixed[label])[:4]
+        assert scores == pytest.approx({label: mixed[label] for label in scores}, abs=1e-4)
+
+
+def test_a_class_that_the_pool_missed_keeps_its_true_similarity(two_memories):
+    """With a pool of one, a class found by name alone still gets its own image score, not the lowest."""
+    images, names, xq = two_memories
+    wide = fused_classes(images, names, xq, 3, 64, 0.0)
+    narrow = fused_classes(images, names, xq, 3, 1, 0.0)
+    assert [list(scores)[:1] for scores in narrow] == [list(scores)[:1] for scores in wide]
+    for row, scores in enumerate(narrow):
+        best = best_by_class(images, xq[row], None)
+        assert list(scores) == sorted(scores, key=lambda label: -best[label])
+
+
+def test_a_class_whose_only_image_is_the_query_ranks_by_its_name_alone():
+    images = Memory.build(
+        np.eye(3, dtype=np.float32), [Entry(n, "image", str(n), f"d{n}") for n in range(3)], "encoder"
+    )
+    names = Memory.build(np.eye(3, dtype=np.float32), [Entry(n, "name", str(n)) for n in range(3)], "encoder")
+    query = unit([[1, 0.2, 0.1]])
+    assert list(fused_classes(images, names, query, 3, 8, 1.0, ["d0"])[0]) == [0, 1, 2]
+    assert next(iter(fused_classes(images, names, query, 3, 8, 0.0, ["d0"])[0])) == 1
+
+
+def test_candidates_carry_label_name_and_score_in_order():
+    assert to_candidates({2: 0.9, 0: 0.5}, ["a", "b", "c"]) == (Candidate(2, "c", 0.9), Candidate(0, "a", 0.5))
+
+
+def by_class(memory: Memory, query: np.ndarray, left_out: str | None, aggregate: str, m: int) -> dict[int, float]:
+    """A plain reference: every entry, class by class."""
+    own: dict[int, list] = {}
+    for entry, vector in zip(memory.entries, memory.vectors(memory.ids), strict=True):
+        if left_out is None or entry.digest != left_out:
+            own.setdefault(entry.label, []).append(vector.astype(np.float64))
+    scores = {}
+    for label, vectors in own.items():
+        similarities = sorted((float(v @ query) for v in vectors), reverse=True)
+        mean = np.mean(vectors, axis=0)
+        scores[label] = {
+            "best": similarities[0],
+            "mean": float(np.mean(similarities[:m])),
+            "prototype": float(mean @ query) / max(float(np.linalg.norm(mean)), 1e-12),
+        }[aggregate]
+    return scores
+
+
+@given(searches(), st.sampled_from(["best", "mean", "prototype"]), st.integers(1, 4), st.integers(1, 6), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_every_aggregation_equals_a_plain_reference(search, aggregate, m, k, leave_out):
+    memory, xq, digests = search
+    found = nearest_classes(memory, xq, k, 2, digests if leave_out else None, aggregate, m)
+    for row, scores in enumerate(found):
+        expected = by_class(memory, xq[row], digests[row] if leave_out else None, aggregate, m)
+        assert list(scores.values()) == pytest.approx(sorted(expected.values(), reverse=True)[:k], abs=1e-5)
+        assert scores == pytest.approx({label: expected[label] for label in scores}, abs=1e-5)
+
+
+@given(searches(), st.integers(1, 9), st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_the_nearest_entries_equal_a_plain_reference(search, k, leave_out):
+    memory, xq, digests = search
+    found = nearest_entries(memory, xq, k, 2, digests if leave_out else None)
+    for row, pairs in enumerate(found):
+        kept = [i for i, e in enumerate(memory.entries) if not (leave_out and e.digest == digests[row])]
+        expected = np.sort(memory.vectors(kept) @ xq[row])[::-1][:k] if kept else []
+        assert [score for _, score in pairs] == pytest.approx(list(expected), abs=1e-5)
+
+
+@given(searches(), st.sampled_from(["best", "mean", "prototype"]), st.sampled_from([0.0, 0.4, 1.0]), st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_fused_scores_of_every_aggregation_equal_a_plain_reference(search, aggregate, weight, m):
+    images, xq, _ = search
+    names = Memory.build(unit(np.eye(3)), [Entry(n, "name", str(n)) for n in range(3)], "encoder")
+    found = fused_classes(images, names, xq, 9, 64, weight, None, aggregate, m)
+    for row, scores in enumerate(found):
+        by_image = standardised(by_class(images, xq[row], None, aggregate, m))
+        by_name = standardised({n: float(xq[row][n]) for n in range(3)})
+        lowest = min(by_image.values()), min(by_name.values())
+        mixed = {
+            label: (1 - weight) * by_image.get(label, lowest[0]) + weight * by_name.get(label, lowest[1])
+            for label in by_image.keys() | by_name.keys()
+        }
+        assert scores == pytest.approx(mixed, abs=1e-3)
+
+
+def test_candidates_are_distinct_classes_or_the_classes_of_the_nearest_images():
+    vectors = unit([[1, 0], [1, 0.1], [1, 0.2], [0, 1]])
+    memory = Memory.build(vectors, [Entry(n, "image", str(i)) for i, n in enumerate([0, 0, 1, 2])], "encoder")
+    both, xq = Memories(memory, None), unit([[1, 0]])
+    distinct = both.candidates("image", xq, 3, RetrieverArgs(), "abc")[0]
+    assert [candidate.name for candidate in distinct] == ["a", "b", "c"]
+    released = both.candidates("image", xq, 3, RetrieverArgs(unit="image"), "abc")[0]
+    assert [candidate.name for candidate in released] == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize("aggregate", ["best", "mean", "prototype"])
+def test_one_class_and_no_class_are_results_too(aggregate):
+    one = Memory.build(unit([[1, 0], [0, 1]]), [Entry(4, "image", str(n), "d") for n in range(2)], "encoder")
+    assert list(nearest_classes(one, unit([[1, 0]]), 5, 8, None, aggregate, 2)[0]) == [4]
+    assert nearest_classes(one, unit([[1, 0]]), 5, 8, ["d"], aggregate, 2) == [{}]
+    empty = Memory.build(np.empty((0, 2), np.float32), [], "encoder")
+    assert nearest_classes(empty, unit([[1, 0]]), 5, 8, None, aggregate, 2) == [{}]
+    assert fused_classes(empty, one, unit([[1, 0]]), 5, 8, 0.5, None, aggregate, 2)[0].keys() == {4}
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_approximate_indexes_give_k_distinct_classes_of_true_similarity(kind):
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.standard_normal((500, 8)))
+    entries = [Entry(n % 50, "image", str(n), f"d{n}") for n in range(500)]
+    memory = Memory.build(vectors, entries, "encoder", RetrieverArgs(index=kind))
+    found = nearest_classes(memory, vectors[:20], 5, 8, [f"d{n}" for n in range(20)])
+    for row, scores in enumerate(found):
+        best = best_by_class(memory, vectors[row], f"d{row}")
+        assert len(scores) == 5
+        assert all(score <= best[label] + 1e-5 for label, score in scores.items())

@@ -1,0 +1,176 @@
+"""The data stages in one call, on a tiny armory: what is there is reused, what a setting touches is made."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data_prep.core.errors import UserError
+from data_prep.datasets import read_dataset
+from data_prep.datasets.shots import draw_shots
+from data_prep.memory.memories import memories_of
+from data_prep.mining.neighbours import halves
+from data_prep.mining.pipeline import build
+from data_prep.mining.shards import ShardedExamples
+from data_prep.settings.loading import load_recipe
+
+SETTINGS = [
+    "recipe=ranker_lora",
+    "data.armory.tuning_classes=8",
+    "data.armory.development_classes=8",
+    "data.armory.tuning_images=3",
+    "data.armory.memory_images=4",
+    "data.armory.query_images=2",
+    "mining.k=4",
+    "eval.shots=[2]",
+]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def recipe_in(cache: Path, *settings: str):
+    return load_recipe([*SETTINGS, f"cache={cache}", *settings])
+
+
+@pytest.fixture(scope="module")
+def built(cache):
+    return build(recipe_in(cache))
+
+
+def state(cache: Path) -> dict:
+    return {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
+
+
+def rows(folder: Path) -> list:
+    examples = ShardedExamples(folder)
+    return [examples[number] for number in range(len(examples))]
+
+
+def test_tuning_and_development_get_examples_of_their_own_classes(built):
+    tuning, development = (rows(folder) for folder in built)
+    assert len(tuning) > 12
+    assert len(development) > 8
+    names = [{c.name for example, _ in part for c in example.candidates} for part in (tuning, development)]
+    assert not names[0] & names[1]
+    for example, image in tuning + development:
+        assert len({c.label for c in example.candidates}) == 4
+        assert example.truth is not None
+        assert image.size == (96, 96)
+
+
+def test_an_example_shows_the_picture_that_its_key_names(built, cache):
+    examples = {example.key: image for example, image in rows(built[0])}
+    dataset = read_dataset(recipe_in(cache).data, cache, ("tuning",))
+    shown = [s for s in dataset.parts["tuning"] if f"{s.key}-image" in examples]
+    assert shown
+    for sample in shown:
+        assert examples[f"{sample.key}-image"].tobytes() == Image.open(sample.path).convert("RGB").tobytes()
+
+
+def test_a_second_build_makes_nothing(built, cache):
+    before = state(cache)
+    assert build(recipe_in(cache)) == built
+    assert state(cache) == before
+
+
+def test_another_k_makes_only_the_examples_anew(built, cache):
+    before = state(cache)
+    folders = build(recipe_in(cache, "mining.k=3"))
+    after = state(cache)
+    assert not set(folders) & set(built)
+    assert {path: time for path, time in after.items() if path in before} == before
+    assert {path.relative_to(cache).parts[0] for path in after.keys() - before.keys()} == {f.name for f in folders}
+
+
+def test_an_equal_recipe_gives_the_same_bytes_in_another_cache(built, tmp_path):
+    again = build(recipe_in(tmp_path))
+    for one, other in zip(built, again, strict=True):
+        assert {p.name: p.read_bytes() for p in one.iterdir()} == {p.name: p.read_bytes() for p in other.iterdir()}
+
+
+@pytest.mark.parametrize(("shots", "images"), [(None, 32), (2, 16), (0, None)])
+def test_memories_hold_the_drawn_shots_and_every_name(built, cache, encoder, shots, images):
+    recipe = recipe_in(cache)
+    dataset = read_dataset(recipe.data, cache, ("development_memory",))
+    memories = memories_of(recipe, encoder, dataset, "development_memory", shots, 1)
+    assert {entry.key for entry in memories.names.entries} == set(dataset.names)
+    if images is None:
+        assert memories.images is None
+    else:
+        assert len(memories.images.entries) == images
+    if shots:
+        drawn = draw_shots(dataset.parts["development_memory"], shots, 1)
+        assert [entry.digest for entry in memories.images.entries] == [sample.digest for sample in drawn]
+
+
+@pytest.mark.parametrize(
+    "setting", ["mining.target=graded", "mining.seed=3", "trainer.devices=2", "ranker.lora.rank=4"]
+)
+def test_what_examples_do_not_depend_on_makes_nothing(built, cache, setting):
+    before = state(cache)
+    assert build(recipe_in(cache, setting)) == built
+    assert state(cache) == before
+
+
+def test_disjoint_halves_ask_each_other(built, cache):
+    tuning, _ = build(recipe_in(cache, "mining.neighbours=disjoint", "mining.ground_truth=insert"))
+    dataset = read_dataset(recipe_in(cache).data, cache, ("tuning",))
+    memory, queries = halves(dataset.parts["tuning"], 0)
+    keys = {example.key.rpartition("-")[0] for example, _ in rows(tuning)}
+    assert keys == {sample.key for sample in queries}
+    assert not keys & {sample.key for sample in memory}
+
+
+def test_mining_a_leak_warns(cache, caplog):
+    build(recipe_in(cache, "mining.neighbours=self"))
+    assert "lets each image find itself" in caplog.text
+
+
+def test_data_sets_are_mixed_by_weight(built, cache):
+    """Another armory beside the first: a half of the first's examples by lot, and all of the other's twice."""
+    other = "{seed: 5, armory: {tuning_classes: 4, development_classes: 8, tuning_images: 3}}"
+    mixed = ["mining.weight=0.5", f"mining.mix=[{{data: {other}, weight: 2}}]"]
+    tuning, development = build(recipe_in(cache, *mixed))
+    assert development == built[1]
+    first = {example.key: example for example, _ in rows(built[0])}
+    both = {example.key: example for example, _ in rows(tuning)}
+    ours = [key for key in both if key.startswith("0-armory-")]
+    theirs = [key for key in both if key.startswith("1-armory-")]
+    assert 0.2 * len(first) < len(ours) < 0.8 * len(first)
+    assert all(both[key].candidates == first[key.removeprefix("0-armory-")].candidates for key in ours)
+    assert len(theirs) + len(ours) == len(both)
+    assert {k for k in theirs if k.endswith("-again1")} == {f"{k}-again1" for k in theirs if not k.endswith("-again1")}
+    offset = ShardedExamples(built[0]).manifest["classes"]
+    assert min(both[key].label for key in theirs) >= offset
+    assert all(both[key].truth is not None for key in both)
+    assert build(recipe_in(cache, *mixed))[0] == tuning
+
+
+def test_a_folder_of_shards_takes_the_place_of_mining(built, cache, tmp_path):
+    shutil.copytree(built[0], tmp_path / "mine")
+    assert build(recipe_in(cache, f"mining.shards={tmp_path / 'mine'}")) == (tmp_path / "mine", built[1])
+
+
+def test_damaged_shards_of_a_cache_are_made_again_as_the_error_says_and_others_are_not_to_be_deleted(built, tmp_path):
+    shutil.copytree(built[0].parent, tmp_path / "cache")
+    folder = tmp_path / "cache" / built[0].name
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "mined.txt").write_bytes(before["mined.txt"].replace(b"a", b"b", 1))
+    with pytest.raises(UserError, match=r"mined\.txt: damaged .*; delete (\S+) to have it made again") as caught:
+        ShardedExamples(folder)
+    shutil.rmtree(re.search(r"delete (\S+) to", str(caught.value))[1])
+    assert build(recipe_in(tmp_path / "cache"))[0] == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "mined.txt").unlink()
+    with pytest.raises(UserError, match=r"mined\.txt: missing; mining\.shards is not made again by itself: copy,"):
+        build(recipe_in(tmp_path / "cache", f"mining.shards={folder}"))
+
+
+def test_an_unknown_data_set_lists_those_there_are(tmp_path):
+    with pytest.raises(UserError, match=r"data\.name=shields: there are armory, emoji, folder"):
+        build(recipe_in(tmp_path, "data.name=shields"))

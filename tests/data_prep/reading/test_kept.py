@@ -1,0 +1,44 @@
+"""A folder that the cache keeps is used whole and unaltered, or named with what to do."""
+
+import pytest
+
+from data_prep.core.errors import UserError
+from data_prep.core.manifests import hashes_of
+from data_prep.reading.dataset import check_pictures
+from data_prep.reading.kept import confirm, seal
+
+
+@pytest.fixture
+def folder(tmp_path, draw_picture):
+    for number in range(3):
+        draw_picture(tmp_path / "kept" / f"{number}.png", number)
+    (tmp_path / "kept" / "classes.csv").write_text("number,name\n0,cat\n")
+    seal(tmp_path / "kept", hashes_of(tmp_path / "kept"))
+    return tmp_path / "kept"
+
+
+def test_what_is_as_it_was_made_is_confirmed_once_by_time_and_size(folder, tmp_path, caplog):
+    caplog.set_level("INFO", "data_prep")
+    for _ in range(2):
+        confirm(folder, tmp_path / "cache")
+    check_pictures([folder / f"{number}.png" for number in range(3)], tmp_path / "cache")
+    assert caplog.text.count("checking 3 images") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("1.png", lambda path: path.unlink()),
+        ("1.png", lambda path: path.write_bytes(path.with_name("2.png").read_bytes())),
+        ("1.png", lambda path: path.write_bytes(b"no picture")),
+        ("classes.csv", lambda path: path.write_text("number,name\n0,dog\n")),
+        ("contents.json", lambda path: path.write_text(path.read_text().replace("1.png", "7.png"))),
+    ],
+)
+def test_what_is_gone_or_altered_is_named_with_what_to_do(folder, tmp_path, name, change):
+    confirm(folder, tmp_path / "cache")
+    change(folder / name)
+    with pytest.raises(UserError) as caught:
+        confirm(folder, tmp_path / "cache")
+    assert str(folder / name) in str(caught.value)
+    assert f"delete {folder} to have it made again" in str(caught.value)

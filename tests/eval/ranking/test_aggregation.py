@@ -1,0 +1,84 @@
+"""Several orders become one, by ways that can be checked by hand or by trying everything."""
+
+from __future__ import annotations
+
+from itertools import combinations, permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.core.records import Ranking
+from eval.ranking.aggregation import aggregated
+
+HOW = ("mean", "borda", "kemeny")
+orders = st.integers(1, 5).flatmap(lambda k: st.lists(st.permutations(range(k)), min_size=1, max_size=6))
+
+
+def with_chances(order) -> Ranking:
+    """A ranking whose probabilities fall by place."""
+    chances = np.zeros(len(order))
+    chances[list(order)] = np.arange(len(order), 0, -1)
+    return Ranking(tuple(order), tuple((chances / chances.sum()).tolist()))
+
+
+@settings(max_examples=80, deadline=None)
+@given(orders, st.sampled_from(HOW))
+def test_every_way_gives_a_permutation_that_keeps_what_all_agree_on(rows, how):
+    ranking = aggregated([with_chances(row) for row in rows], how)
+    assert sorted(ranking.order) == list(range(len(rows[0])))
+    assert sum(ranking.probabilities) == pytest.approx(1)
+    for one, other in combinations(range(len(rows[0])), 2):
+        if all(row.index(one) < row.index(other) for row in rows):
+            assert ranking.order.index(one) < ranking.order.index(other)
+
+
+@settings(max_examples=80, deadline=None)
+@given(orders, st.sampled_from(HOW), st.randoms())
+def test_the_order_of_the_rankings_does_not_matter(rows, how, rng):
+    mixed = list(rows)
+    rng.shuffle(mixed)
+    one, other = (aggregated([with_chances(row) for row in some], how) for some in (rows, mixed))
+    assert one.order == other.order
+    assert one.probabilities == pytest.approx(other.probabilities)
+
+
+def disagreements(order, rows) -> int:
+    return sum(row.index(order[j]) < row.index(order[i]) for row in rows for i, j in combinations(range(len(order)), 2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(orders)
+def test_kemeny_disagrees_with_the_fewest_pairs_the_first_of_equals(rows):
+    fewest = min(permutations(range(len(rows[0]))), key=lambda order: (disagreements(order, rows), order))
+    assert aggregated([Ranking(tuple(row)) for row in rows], "kemeny").order == fewest
+
+
+def test_borda_counts_places_and_ties_keep_the_retrievers_order():
+    rows = [(2, 0, 1), (2, 1, 0), (0, 2, 1)]
+    assert aggregated([Ranking(row) for row in rows], "borda").order == (2, 0, 1)
+    assert aggregated([Ranking((0, 1)), Ranking((1, 0))], "borda").order == (0, 1)
+    assert aggregated([Ranking((0, 1)), Ranking((1, 0))], "kemeny").order == (0, 1)
+
+
+def test_the_mean_is_of_probabilities_so_a_sure_order_outweighs_unsure_ones():
+    rows = [Ranking((1, 0), (0.02, 0.98)), Ranking((0, 1), (0.55, 0.45)), Ranking((0, 1), (0.55, 0.45))]
+    ranking = aggregated(rows, "mean")
+    assert ranking.order == (1, 0)
+    assert ranking.probabilities == pytest.approx((0.3733333, 0.6266667))
+
+
+def test_the_worst_outcome_and_all_replies_are_kept():
+    rows = [
+        Ranking((0, 1), (), "ok", "a"),
+        Ranking((0, 1), (), "unreadable", "b"),
+        Ranking((0, 1), (), "repaired", "c"),
+    ]
+    ranking = aggregated(rows, "borda")
+    assert (ranking.outcome, ranking.reply, ranking.probabilities) == ("unreadable", "a\nb\nc", ())
+
+
+def test_kemeny_of_twelve_candidates_is_affordable():
+    rows = [Ranking(tuple(np.random.default_rng(seed).permutation(12).tolist())) for seed in range(3)]
+    assert sorted(aggregated(rows, "kemeny").order) == list(range(12))

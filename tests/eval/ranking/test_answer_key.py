@@ -1,0 +1,52 @@
+"""The key of answers changes with everything that changes an answer."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data_prep.core.files import write_json
+from data_prep.settings import LoraArgs, RankerArgs
+from eval.ranking import answer_key
+from eval.ranking.answer_key import models_key
+from rar_train.models.mllm import NANO_MLLM
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    write_json(tmp_path / "adapter" / "manifest.json", {"base_model": "llava-1", "adapter": "2"})
+    write_json(tmp_path / "adapter" / "adapter_config.json", {"lora_alpha": 32})
+    return tmp_path / "adapter"
+
+
+def test_every_setting_of_the_models_changes_it_and_those_of_training_do_not(adapter):
+    one = RankerArgs()
+    changed = {"dtype": "bfloat16", "quantize": "4bit", "max_pixels": 10_000, "model": "llava-hf/llava-1.5-7b-hf"}
+    keys = [models_key(replace(one, **{name: value}), adapter) for name, value in changed.items()]
+    assert len({models_key(one, adapter), *keys}) == 1 + len(changed)
+    training = replace(one, lora=LoraArgs(rank=4), max_tokens=300)
+    assert models_key(training, adapter) == models_key(one, adapter)
+
+
+def test_other_weights_another_alpha_and_another_chat_template_change_it(adapter, tmp_path):
+    base = shutil.copytree(NANO_MLLM, tmp_path / "base")
+    args = RankerArgs(model=str(base))
+    keys = [models_key(args, adapter)]
+    write_json(adapter / "adapter_config.json", {"lora_alpha": 64})
+    keys.append(models_key(args, adapter))
+    for facts in ({"base_model": "llava-2", "adapter": "2"}, {"base_model": "llava-1", "adapter": "3"}):
+        write_json(adapter / "manifest.json", facts)
+        keys.append(models_key(args, adapter))
+    (base / "chat_template.jinja").write_text("{{ messages }}")
+    keys.append(models_key(args, adapter))
+    assert len(set(keys)) == 5
+
+
+@pytest.mark.parametrize("name", ["VERSION", "_PROMPTS"])
+def test_a_release_that_opens_pictures_or_asks_otherwise_changes_it(adapter, monkeypatch, name):
+    before = models_key(RankerArgs(), adapter)
+    monkeypatch.setattr(answer_key, name, "another")
+    assert models_key(RankerArgs(), adapter) != before

@@ -1,0 +1,272 @@
+"""Several data sets by one command: their table, what is reused, what is refused, and figures anew from predictions."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.core.errors import UserError
+from data_prep.core.files import read_json
+from data_prep.core.results_file import read_results, write_results
+from data_prep.datasets.coop import GUIDE
+from data_prep.embedding.encoder import load_encoder
+from data_prep.settings import RetrieverArgs
+from data_prep.settings.loading import load_recipe, load_saved_recipe
+from eval.recognition.benchmarks import recipes_of
+from eval.recognition.evaluate import Run, read_checked, stamp
+from eval.report.reading import FILES
+from eval.report.results import read_figures
+from eval.run import main
+from tests.commands import environment
+
+SETS = {
+    "dtd": ("dtd/images", "split_zhou_DescribableTextures.json"),
+    "eurosat": ("eurosat/2750", "split_zhou_EuroSAT.json"),
+}
+CLASSES = ("banded", "dotted", "woven")
+FEW = ("--task", "fewshot", "--shots", "4", "all", "--seeds", "1", "2")
+QUICK = ("eval.k=2", "eval.alone_images=2", "eval.bootstrap=50", "eval.copies_above=1.1")
+
+
+def write_set(root: Path, name: str, seed: int) -> None:
+    """Random blocks in a benchmark's layout, four images a class to learn from and two to recognise."""
+    folder, split_file = SETS[name]
+    rng, split = np.random.default_rng(seed), {"train": [], "val": [], "test": []}
+    for part, count in (("train", 5), ("val", 1), ("test", 2)):
+        for label, word in enumerate(CLASSES):
+            for number in range(count):
+                path = root / folder / word / f"{part}_{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(path)
+                split[part].append([f"{word}/{path.name}", label, word])
+    (root / folder.split("/")[0] / split_file).write_text(json.dumps(split))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("benchmarks") / "DATA"
+    for seed, name in enumerate(SETS):
+        write_set(folder, name, seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(finished: Path, root: Path, tmp_path_factory) -> Path:
+    """A run that both were evaluated with."""
+    run = shutil.copytree(finished, tmp_path_factory.mktemp("several") / "run")
+    main(["--ckpt", str(run), *FEW, "--datasets", *SETS, f"data.root={root}", *QUICK])
+    return run
+
+
+@pytest.fixture
+def folder(run: Path) -> Path:
+    return run / "eval" / "fewshot-test-likelihood"
+
+
+def again(run: Path, root: Path, *more: str) -> None:
+    main(["--ckpt", str(run), *FEW, "--datasets", *SETS, f"data.root={root}", *QUICK, *more])
+
+
+def test_there_are_rows_of_every_data_set_and_of_their_average(folder):
+    results = read_json(folder / "results.json")
+    assert results["datasets"] == list(SETS)
+    kinds = [("few_shot", 4, 1), ("few_shot", 4, 2), ("whole_set", 0, 0)]
+    methods = ["clip_zero_shot", "clip_knn", "clip_fused", "rar_untuned", "rar"]
+    expected = [(*kind, method) for kind in kinds for method in methods] + [("zero_shot", 0, 0, "ranker_alone")]
+    by_set = {
+        name: {(r["task"], r["shots"], r["seed"], r["method"]): r for r in results["rows"] if r["dataset"] == name}
+        for name in (*SETS, "average")
+    }
+    for rows in by_set.values():
+        assert list(rows) == expected
+    for key, row in by_set["average"].items():
+        assert row["top1"] == pytest.approx(np.mean([by_set[name][key]["top1"] for name in SETS]))
+        assert row["n"] == sum(by_set[name][key]["n"] for name in SETS)
+    averages = [part for part in results["summary"] if part["dataset"] == "average"]
+    assert [(part["task"], part["shots"], part["seeds"]) for part in averages] == [
+        ("few_shot", 4, 2),
+        ("whole_set", 0, 1),
+    ]
+
+
+def test_the_papers_figures_of_the_same_shots_stand_beside_measured_ones(folder):
+    found = {(row["dataset"], row["method"]): row for row in read_json(folder / "results.json")["published"]}
+    assert set(found) == {(name, method) for name in (*SETS, "average") for method in ("clip_knn", "rar")}
+    assert {row["shots"] for row in found.values()} == {4}
+    assert found["dtd", "rar"]["published"] == 53.9 and found["eurosat", "clip_knn"]["published"] == 67.6
+    assert found["average", "rar"]["published"] == pytest.approx((53.9 + 74.8) / 2)
+    for row in found.values():
+        assert row["difference"] == pytest.approx(row["measured"] - row["published"])
+
+
+def test_the_page_has_a_line_for_each_data_set_and_the_average(folder):
+    page = (folder / "report.html").read_text()
+    assert page.count('<table class="by-dataset">') == 2
+    assert all(f'<td class="text">{name}</td>' in page for name in (*SETS, "average"))
+    assert "Beside the paper" in page and (folder / "dtd" / "report.html").is_file()
+
+
+def test_complete_data_sets_are_reused_and_others_evaluated(run, root, folder, caplog):
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with caplog.at_level("INFO"):
+        again(run, root)
+    assert "dtd: reusing" in caplog.text and "eurosat: reusing" in caplog.text
+    assert "ranking by" not in caplog.text and "embeddings:" not in caplog.text
+    caplog.clear()
+    (folder / "eurosat" / "results.json").unlink()
+    (folder / "dtd" / "pictures.json").write_text("{}")
+    with caplog.at_level("INFO"):
+        again(run, root)
+    assert "dtd/pictures.json: damaged or changed" in caplog.text and "dtd: evaluating" in caplog.text
+    assert "eurosat: evaluating" in caplog.text and "ranking batches" not in caplog.text
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_what_is_reused_goes_by_everything_that_it_came_from(run, root, tmp_path):
+    copy, pictures = shutil.copytree(run, tmp_path / "run"), shutil.copytree(root, tmp_path / "DATA")
+    encoder = load_encoder(RetrieverArgs())
+
+    def stamp_of(*settings: str, encoder=encoder) -> str:
+        own = ["data.name=dtd", f"data.root={pictures}", *QUICK, *settings]
+        recipe, one = load_saved_recipe(copy / "recipe.yaml", own), Run(copy, copy / "adapter")
+        return stamp(recipe, one, read_checked(recipe, copy), encoder)
+
+    kinds = [
+        (),
+        ("eval.fusion=true",),
+        ("ranker.max_pixels=9000",),
+        ("ranker.dtype=bfloat16",),
+        ("seed=3",),
+    ]
+    before = [stamp_of(*settings) for settings in kinds]
+    before.append(stamp_of(encoder=replace(encoder, id="another")))
+    assert len(set(before)) == len(kinds) + 1
+    # A picture of the development split decides what is fitted there, and nothing else.
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(pictures / "dtd/images/dotted/val_0.png")
+    assert stamp_of() == before[0] and stamp_of("eval.fusion=true") != before[1]
+    Image.new("RGB", (32, 32), (8, 8, 8)).save(pictures / "dtd/images/dotted/train_0.png")
+    assert stamp_of() != before[0]
+
+
+def test_a_missing_data_set_is_named_with_where_to_get_it_before_a_model_loads(run, root, caplog):
+    with caplog.at_level("INFO"), pytest.raises(UserError) as caught:
+        main(["--ckpt", str(run), *FEW, "--datasets", "dtd", "caltech101", f"data.root={root}", *QUICK[1:]])
+    assert str(root / "caltech-101") in str(caught.value) and GUIDE in str(caught.value)
+    assert "embeddings:" not in caplog.text
+    with pytest.raises(UserError, match=r"data\.name=dtd needs data.root=FOLDER, which holds dtd"):
+        main(["--ckpt", str(run), *FEW, "--datasets", "dtd"])
+
+
+def test_a_test_image_in_training_is_refused_or_counted(run, root, tmp_path, capsys):
+    leaky = shutil.copytree(root, tmp_path / "DATA")
+    images = leaky / "dtd" / "images"
+    shutil.copy(images / "dotted" / "test_1.png", images / "woven" / "train_2.png")
+    own = ["--ckpt", str(run), "--task", "zeroshot", "--datasets", "dtd", f"data.root={leaky}", *QUICK[:3]]
+    said = rf"dtd: 1 of 6 images of test stand in test_memory too.*{re.escape(str(images))}/dotted/test_1.png"
+    with pytest.raises(UserError, match=said):
+        main(own)
+    # Saved anew, the copy is another file of the same look.
+    Image.open(images / "banded" / "test_0.png").save(images / "banded" / "train_0.png", compress_level=1)
+    main([*own, "eval.leaks=allow", "eval.whole_set=true", "eval.copies_above=0.999"])
+    leaks = read_json(run / "eval" / "zeroshot-test-likelihood" / "dtd" / "results.json")["leaks"]
+    found = leaks["parts"]["test_memory"]
+    assert (leaks["clean"], found["images"], found["exact"], found["other_class"]) == (False, 15, 1, 1)
+    assert found["near"] == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "leaks, dtd: 1 of 6 evaluated images stand in test_memory byte for byte, 1 of 6 have a near-dup" in printed
+
+
+def test_rescoring_gives_the_same_bytes_without_torch_and_other_predictions_other_figures(
+    run, folder, tmp_path, capsys
+):
+    before = {path: path.read_bytes() for path in folder.rglob("*.json")}
+    code = "import sys; from eval.run import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    where = ("--ckpt", str(run), "--rescore")
+    done = subprocess.run([sys.executable, "-c", code, *where], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    path = copy / "dtd" / "predictions.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for method in ("clip_knn", "rar"):
+        line = next(line for line in lines if (line["method"], line["task"]) == (method, "whole_set"))
+        right = line["ranking"][0] == line["truth"]
+        others = [name for name in CLASSES if name != line["truth"]]
+        line["ranking"] = others[:2] if right else [line["truth"], others[0]]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UserError, match=r"dtd/predictions\.jsonl: damaged or changed .*run the command .* again"):
+        main(["--rescore", str(copy)])
+    write_results(copy / "dtd", read_results(copy / "dtd"), FILES)
+    main(["--rescore", str(copy)])
+
+    def top1(where: Path, dataset: str, method: str) -> float:
+        rows = read_json(where / "results.json")["rows"]
+        return next(r["top1"] for r in rows if (r["dataset"], r["task"], r["method"]) == (dataset, "whole_set", method))
+
+    for method in ("clip_knn", "rar"):
+        moved = abs(top1(copy, "dtd", method) - top1(folder, "dtd", method))
+        assert moved == pytest.approx(1 / 6)
+        assert abs(top1(copy, "average", method) - top1(folder, "average", method)) == pytest.approx(1 / 12)
+    assert top1(copy, "eurosat", "rar") == top1(folder, "eurosat", "rar")
+
+
+def test_damaged_predictions_are_named(folder, tmp_path):
+    copy = shutil.copytree(folder / "dtd", tmp_path / "copy")
+    with open(copy / "predictions.jsonl", "a") as file:
+        file.write('{"key": "cut sh')
+    with pytest.raises(UserError, match=r"predictions\.jsonl: damaged or changed"):
+        main(["--rescore", str(copy)])
+    facts = read_results(copy)
+    with pytest.raises(UserError, match=r"predictions.jsonl, line \d+: no prediction of eval.run"):
+        read_figures(copy, facts)
+    lines = (copy / "predictions.jsonl").read_text().splitlines(keepends=True)[:-1]
+    (copy / "predictions.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(UserError, match="are not of the same images"):
+        read_figures(copy, facts).results()
+    (copy / "predictions.jsonl").unlink()
+    with pytest.raises(UserError, match=r"predictions\.jsonl: no such file"):
+        main(["--rescore", str(copy)])
+    with pytest.raises(UserError, match="no evaluation there with predictions"):
+        main(["--rescore", str(tmp_path)])
+
+
+def test_data_sets_share_a_recipe_but_root_and_prompts(tmp_path):
+    recipe = load_recipe(["recipe=ranker_lora", "data.root=DATA", "retriever.templates=['a photo of a {}.']"])
+    recipes = recipes_of(recipe, ["dtd", "armory"], own_templates=True)
+    assert [(r.data.name, r.data.root, r.retriever.templates) for r in recipes.values()] == [
+        ("dtd", "DATA", []),
+        ("armory", None, []),
+    ]
+    (kept,) = recipes_of(recipe, ["dtd"], own_templates=False).values()
+    assert kept.retriever.templates == ["a photo of a {}."]
+    for names, said in ((["dtdd"], "there are armory"), (["dtd"] * 2, "named once"), (["dtd", "folder"], "alone")):
+        with pytest.raises(UserError, match=said):
+            recipes_of(recipe, names, own_templates=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--task", "zeroshot", "--shots", "4"), "--task zeroshot draws no shots"),
+        (("--task", "fewshot", "--shots", "four"), "--shots four: give whole numbers, or all"),
+        (("--task", "fewshot", "--seeds", "all"), "--seeds all: give whole numbers"),
+    ],
+)
+def test_wrong_words_say_what_to_give(run, arguments, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        main(["--ckpt", str(run), *arguments])
+
+
+@pytest.mark.parametrize("arguments", [(), ("--rescore",), ("--ckpt", "RUN", "--datasets", "dtd")])
+def test_a_command_line_that_misses_something_is_refused(arguments):
+    with pytest.raises(SystemExit):
+        main(list(arguments))

@@ -1,0 +1,310 @@
+"""The doctor: each check on parts that serve and on broken ones, and the command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from packaging.requirements import Requirement
+from PIL import Image
+
+from data_prep.core.errors import UserError
+from data_prep.core.hub import settle_hub
+from data_prep.settings import DataArgs, RankerArgs, Recipe, TrackingArgs
+from data_prep.settings.loading import load_recipe
+from rar_train.doctor import machine as machine_checks
+from rar_train.doctor.__main__ import main
+from rar_train.doctor.data import Listed, check_data, data_findings
+from rar_train.doctor.findings import STATUSES, Finding, made, print_findings
+from rar_train.doctor.machine import (
+    check_compiler,
+    check_disk,
+    check_gpu,
+    check_packages,
+    check_python,
+    check_wandb,
+    requirements,
+)
+from rar_train.doctor.memory_estimate import advice_for, estimate
+from rar_train.doctor.models import check_family, check_ranker, check_retriever
+from rar_train.doctor.recipe import check_letters, check_memory, check_prompt, check_time, recipe_findings, resolved
+from rar_train.models.lora import add_lora, parameter_table
+from rar_train.models.meta import local_folder, missing_weights, outlined
+from rar_train.models.mllm import NANO_MLLM, load_mllm
+from tests.commands import command_line, environment
+
+LISTED = Listed(["azure, a bend or", "gules, a chevron argent", "vert"], 300)
+
+
+def recipe_of(*settings: str) -> Recipe:
+    return load_recipe(["recipe=ranker_lora", "trainer.accelerator=cpu", *settings])
+
+
+def nano(recipe: Recipe):
+    return outlined(recipe.ranker, NANO_MLLM)
+
+
+@pytest.fixture(scope="module")
+def offline():
+    """No hub, whatever the machine has."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    settle_hub.cache_clear()
+    yield
+    constants.HF_HUB_OFFLINE = before
+    settle_hub.cache_clear()
+
+
+def test_a_check_that_fails_itself_says_so():
+    def mendable():
+        raise UserError("mend it")
+
+    assert made("a", mendable) == [Finding("a", "failure", "mend it")]
+    assert made("a", lambda: 1 / 0)[0].status == "not checked"
+    assert "ZeroDivisionError" in made("a", lambda: 1 / 0)[0].found
+
+
+def test_the_table_shows_status_and_advice_also_with_brackets(capsys):
+    print_findings([Finding("disk", "ok", "fine"), Finding("wandb", "failure", "x [red] y", "pip install 'a[b]'")])
+    said = capsys.readouterr().out
+    assert "x [red] y" in said and "pip install 'a[b]'" in said and "1 ok, 1 failure" in said
+
+
+def test_packages_that_are_missing_or_old_are_named():
+    assert [finding.status for finding in check_packages(requirements())] == ["ok"]
+    wrong = check_packages([Requirement("numpy>=99"), Requirement("no-such-package>=1"), Requirement("numpy>=1")])
+    assert [finding.status for finding in wrong] == ["failure", "failure"]
+    assert "but numpy>=99" in wrong[0].found and "not installed" in wrong[1].found
+    assert "pip install 'no-such-package>=1'" in wrong[1].advice
+    assert check_python()[0].status == "ok" and check_python("3.9.1")[0].status == "failure"
+
+
+def test_a_recipe_for_a_gpu_fails_without_one(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert check_gpu(None)[0].status == "warning"
+    recipe = recipe_of()
+    wanting = replace(recipe, trainer=replace(recipe.trainer, accelerator="gpu"))
+    assert check_gpu(wanting)[0].status == "failure"
+    family = check_family(recipe_of("ranker.quantize=4bit"), NANO_MLLM, [])
+    assert family[0].status == "failure" and "CUDA" in family[0].found
+
+
+def test_a_compiler_that_is_not_found_is_a_warning(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert check_compiler()[0].status == "warning" and "no-such-compiler" in check_compiler()[0].found
+
+
+def test_disk_says_where_there_is_too_little_room_or_no_right(tmp_path, monkeypatch):
+    recipe = recipe_of(f"out={tmp_path}/runs/a", f"cache={tmp_path}/b/c")
+    assert {finding.about for finding in check_disk(recipe)} == {"disk: cache", "disk: out"}
+    (tmp_path / "file").write_text("")
+    assert check_disk(recipe_of(f"out={tmp_path}/file/run"))[1].status == "failure"
+    monkeypatch.setattr(machine_checks, "_LEAST_GB", {"cache": 1e9, "out": 0})
+    monkeypatch.setattr(machine_checks, "_AMPLE_GB", 0)
+    assert [finding.status for finding in check_disk(recipe)] == ["failure", "ok"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_tracker_needs_a_key_online_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert check_wandb(TrackingArgs())[0].status == "ok"
+    online = TrackingArgs(wandb="online")
+    assert check_wandb(online)[0].status == "failure"
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password key")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert check_wandb(online)[0].status == "ok"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert "by WANDB_MODE" in check_wandb(online)[0].found
+
+
+def _pictures(root: Path, counts: dict[str, int]) -> Path:
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.random.default_rng([number, len(name)]).integers(0, 255, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+def test_data_is_judged_by_its_classes(tmp_path):
+    def found(args: DataArgs, read: bool = False):
+        return made("data", check_data, args, tmp_path / "cache", read, listed)
+
+    listed = Listed()
+    good = DataArgs(name="folder", root=str(_pictures(tmp_path / "good", {"a": 5, "bb": 5, "ccc": 5})))
+    assert found(good)[0].status == "ok" and "15 images of 3 classes" in found(good)[0].found
+    assert (listed.names, listed.images) == (["a", "bb", "ccc"], 9)
+    assert not (tmp_path / "cache").exists()  # nothing is written
+    few = DataArgs(name="folder", root=str(_pictures(tmp_path / "few", {"a": 5, "bb": 5, "ccc": 2})))
+    assert found(few)[0].status == "failure" and "ccc" in found(few)[0].found
+    assert found(replace(few, small_classes="skip"))[0].status == "warning"
+    assert listed.names == ["a", "bb"]
+    single = DataArgs(name="folder", root=str(_pictures(tmp_path / "single", {"a": 5, "b": 1})), small_classes="skip")
+    assert found(single)[0].status == "failure"
+    for wrong, said in (
+        (DataArgs(name="folder", root=str(tmp_path / "nowhere")), "no such folder"),
+        (DataArgs(name="folder"), "needs data.root"),
+        (DataArgs(name="armoury"), "armory"),
+    ):
+        assert found(wrong)[0].status == "failure" and said in found(wrong)[0].found
+    other = replace(good, name="imagefolder")
+    assert found(other)[0].status == "not checked" and "--read-data" in found(other)[0].advice
+    assert found(other, read=True)[0].status == "ok" and "9 tuning" in found(other, read=True)[0].found
+    (tmp_path / "good" / "a" / "0.png").write_text("no picture")
+    assert found(good, read=True)[0].status == "warning" and "1 unreadable" in found(good, read=True)[0].found
+
+
+def test_shards_that_are_not_there_are_a_failure(tmp_path):
+    findings, _ = data_findings(recipe_of(f"mining.shards={tmp_path}/none"), False)
+    assert [(finding.about, finding.status) for finding in findings] == [("data", "ok"), ("shards", "failure")]
+
+
+def test_models_are_found_locally_or_fail_without_a_hub(offline, llava_folder, tmp_path):
+    assert check_ranker(recipe_of())[0].status == "ok"
+    assert check_ranker(recipe_of(f"ranker.model={llava_folder}"))[0].status == "ok"
+    away = check_ranker(recipe_of("ranker.model=nobody/no-model"))[0]
+    assert away.status == "failure" and "hub does not answer" in away.found and "ranker.model=FOLDER" in away.advice
+    half = shutil.copytree(llava_folder, tmp_path / "half")
+    (half / "model.safetensors").unlink()
+    assert missing_weights(half) == ["model.safetensors"]
+    assert check_ranker(recipe_of(f"ranker.model={half}"))[0].status == "failure"
+    assert local_folder("no such name") is None
+
+    def retriever(*settings: str) -> Finding:
+        return made("retriever", check_retriever, recipe_of(*settings).retriever)[0]
+
+    assert retriever().status == "ok"
+    assert retriever("retriever.model=ViT-B-16", "retriever.pretrained=openai").status == "failure"
+    assert "openai" in retriever("retriever.model=ViT-B-16", "retriever.pretrained=opnai").found
+    assert "unknown to open_clip" in retriever("retriever.model=ViT-B16").found
+    file = ("retriever.model=ViT-B-16", f"retriever.pretrained={llava_folder / 'model.safetensors'}")
+    assert "Set retriever.tag" in retriever(*file).found
+    assert retriever(*file, "retriever.tag=openai").status == "ok"
+    assert retriever(f"retriever.model=local-dir:{tmp_path}").status == "failure"
+
+
+def test_an_unsupported_family_is_named(llava_folder, tmp_path):
+    other = shutil.copytree(llava_folder, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"model_type": "blip-2"}))
+    finding = made("ranker family", check_family, recipe_of(f"ranker.model={other}"), other, [])[0]
+    assert finding.status == "failure" and "family blip-2 is not supported" in finding.found
+    fixed = made("ranker family", check_family, recipe_of("ranker.max_pixels=100"), NANO_MLLM, [])[0]
+    assert fixed.status == "failure" and "ranker.max_pixels" in fixed.found
+
+
+def test_an_outline_has_the_models_own_parameters():
+    recipe = recipe_of()
+    sketched, whole = (add_lora(one, recipe.ranker.lora) for one in (nano(recipe), load_mllm(RankerArgs())))
+    assert parameter_table(sketched) == parameter_table(whole)
+    assert {parameter.device.type for parameter in sketched.model.parameters()} == {"meta"}
+
+
+def test_letters_that_share_a_token_matter_where_letters_are_used(tmp_path):
+    recipe = recipe_of()
+    assert made("letters", check_letters, recipe, nano(recipe), LISTED)[0].status == "ok"
+    # A template that writes something of its own before each answer.
+    folder = shutil.copytree(NANO_MLLM, tmp_path / "nano")
+    template = "{% for m in messages %}{% if m.role == 'user' %}<image>{{ m.content[-1].text }}{% else %}"
+    (folder / "chat_template.jinja").write_text(template + "bend {{ m.content[-1].text }}{% endif %}{% endfor %}")
+    shared = outlined(recipe.ranker, folder)
+    finding = made("letters", check_letters, recipe, shared, LISTED)[0]
+    assert finding.status == "failure" and "token of its own" in finding.found
+    alone = recipe_of("ranker.objectives.letters=0", "ranker.mode=likelihood")
+    assert made("letters", check_letters, alone, shared, LISTED)[0].status == "ok"
+
+
+def test_a_prompt_that_does_not_fit_is_a_failure():
+    recipe = recipe_of()
+    assert check_prompt(recipe, nano(recipe), LISTED)[0].status == "ok"
+    tight = recipe_of("ranker.max_tokens=30")
+    finding = check_prompt(tight, nano(tight), LISTED)[0]
+    assert finding.status == "failure" and "of 30 tokens" in finding.found and "mining.k" in finding.advice
+    # Where shorter names fit, the longer examples alone are left out.
+    uneven = Listed([f"a bend {number} " * 200 for number in range(5)] + list("abcdef"), 300)
+    assert check_prompt(recipe, nano(recipe), uneven)[0].status == "warning"
+    assert check_prompt(recipe, nano(recipe), Listed())[0].status == "not checked"
+
+
+def test_memory_is_estimated_and_advised_on(monkeypatch):
+    recipe = recipe_of()
+    finding = check_memory(recipe, nano(recipe), LISTED)[0]
+    assert finding.status == "ok" and "310,192 of 2,129,792 parameters trained" in finding.found
+    split = recipe_of("trainer.devices=2", "trainer.strategy=deepspeed_stage_3")
+    assert "it fits without stage 3" in check_memory(split, nano(split), LISTED)[0].advice
+    monkeypatch.setattr("os.sysconf", lambda name: 1000)  # a machine of a megabyte
+    finding = check_memory(recipe, nano(recipe), LISTED)[0]
+    assert finding.status == "failure" and "trainer.gradient_checkpointing=true" in finding.advice
+    assert check_memory(recipe, nano(recipe), Listed())[0].status == "not checked"
+
+
+def test_estimates_follow_types_and_stages():
+    def needed(*settings: str):
+        return estimate(recipe_of(*settings), 1_000_000, 7_001_000_000, 4096, 32, 500)
+
+    whole = needed()
+    assert whole.weights == 28e9 and whole.optimiser == 8e6 and whole.adapter == 8e6
+    assert needed("ranker.dtype=bfloat16").weights == 14e9
+    eight = ("trainer.devices=8", "trainer.strategy=deepspeed_stage_3")
+    assert needed(*eight).weights == 3.5e9 and needed(*eight).optimiser == 1e6
+    assert needed("trainer.devices=8", "trainer.strategy=deepspeed_stage_2").weights == 28e9
+    assert needed(*eight, "trainer.offload=all").weights == 0
+    assert needed("trainer.gradient_checkpointing=true").activations < whole.activations / 10
+    assert needed("optim.batch_size=32").activations == 2 * whole.activations
+    said = advice_for(recipe_of(), whole, 24 * 2**30)
+    for change in ("gradient_checkpointing=true", "optim.batch_size=8 optim.accumulate=2", "quantize=4bit", "stage_3"):
+        assert change in said
+    assert "quantize" not in advice_for(recipe_of(*eight), whole, 24 * 2**30)  # four bits can't be split
+
+
+def test_time_comes_from_a_measured_speed_alone(tmp_path):
+    recipe = recipe_of(f"out={tmp_path}", "mining.memories=[image]")
+    finding = check_time(recipe, LISTED)[0]
+    assert finding.status == "not checked" and "at most 19 steps on 300 examples" in finding.found
+    (tmp_path / "log" / "from-step-000000").mkdir(parents=True)
+    (tmp_path / "log" / "from-step-000000" / "metrics.csv").write_text("step,perf/images_per_s\n9,0.08\n10,\n")
+    finding = check_time(recipe, LISTED)[0]
+    assert finding.status == "ok" and "1.0 h at 0.1 images/s" in finding.found
+    for number, damaged in enumerate((b"step,perf/images_per_s\n9,0.0x8\n", b"step,perf/images_per_s\n9,\xff\n"), 1):
+        (tmp_path / "log" / f"from-step-00000{number}").mkdir()
+        (tmp_path / "log" / f"from-step-00000{number}" / "metrics.csv").write_bytes(damaged)
+    assert check_time(recipe, LISTED)[0] == finding
+
+
+def test_a_recipe_is_checked_through(offline, tmp_path):
+    findings = recipe_findings(recipe_of(f"out={tmp_path}"), False)
+    assert {finding.about: finding.status for finding in findings} == {
+        "data": "ok", "retriever": "ok", "ranker": "ok", "ranker family": "ok", "letters": "ok", "prompt": "ok",
+        "memory": "ok", "time": "not checked",
+    }  # fmt: skip
+    away = {finding.about: finding.status for finding in recipe_findings(recipe_of("ranker.model=no/where"), False)}
+    assert away["ranker"] == "failure"
+    assert {away[about] for about in ("ranker family", "letters", "prompt", "memory")} == {"not checked"}
+    assert resolved(["recipe=ranker_lorra"])[1][0].status == "failure" and resolved([]) == (None, [])
+
+
+def test_the_command_exits_with_1_where_something_fails(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["recipe=ranker_lora", "ranker.lora.rnk=8"])
+    assert ended.value.code == 1
+    assert "did you mean ranker.lora.rank?" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_command_prints_json_alone(tmp_path):
+    done = subprocess.run(
+        command_line("rar_train.doctor", "recipe=ranker_lora", "--json"),
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    findings = json.loads(done.stdout)
+    assert {finding["status"] for finding in findings} <= set(STATUSES)
+    assert {"recipe", "python", "deepspeed", "compiler", "wandb", "data", "memory"} <= {f["about"] for f in findings}
+    assert done.returncode == any(finding["status"] == "failure" for finding in findings)
+    assert not any(tmp_path.iterdir())  # nothing is written

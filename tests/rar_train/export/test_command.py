@@ -1,0 +1,120 @@
+"""An exported model is plain, says what base and adapter say, and carries a card with what was measured."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_prep.core.errors import UserError
+from data_prep.core.results_file import write_results
+from data_prep.settings import LoraArgs, RankerArgs
+from data_prep.settings.loading import save_recipe
+from rar_train.export.__main__ import main
+from rar_train.export.merging import check_same, log_probabilities
+from rar_train.models.lora import add_lora, load_adapter, save_adapter
+from rar_train.models.mllm import load_mllm
+from tests.commands import environment
+from tests.damage import KINDS, damage
+
+
+@pytest.fixture
+def run(llava_folder, tiny, tmp_path) -> Path:
+    """A run's folder around a LLaVA of the hub's kind."""
+    recipe = tiny(tmp_path / "run", f"ranker.model={llava_folder}")
+    mllm = add_lora(load_mllm(recipe.ranker), LoraArgs(rank=2, scope="language+projector"))
+    for name, parameter in mllm.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    save_adapter(mllm, tmp_path / "run" / "adapter", recipe, {"step": 7, "validation": {"letters": 0.625}})
+    save_recipe(tmp_path / "run" / "recipe.yaml", recipe)
+    return tmp_path / "run"
+
+
+def test_a_merged_model_loads_without_this_project_and_says_the_same(run, llava_folder, tmp_path):
+    main(["--ckpt", str(run), "--merge"])
+    expected = log_probabilities(load_adapter(load_mllm(RankerArgs(model=str(llava_folder))), run / "adapter"))
+    code = (
+        "import sys\nfrom transformers import AutoModelForImageTextToText, AutoProcessor\n"
+        f"model = AutoModelForImageTextToText.from_pretrained({str(run / 'merged')!r})\n"
+        f"AutoProcessor.from_pretrained({str(run / 'merged')!r})\n"
+        "assert not any(name.startswith(('rar_train', 'data_prep', 'peft')) for name in sys.modules)\n"
+    )
+    env = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=env, capture_output=True)
+    plain = load_mllm(RankerArgs(model=str(run / "merged")))
+    torch.testing.assert_close(log_probabilities(plain), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_card_holds_what_the_runs_files_hold(run):
+    manifest = json.loads((run / "adapter" / "manifest.json").read_text())
+    evaluated = run / "eval" / "test-letters"
+    evaluated.mkdir(parents=True)
+    row = {"task": "few_shot", "shots": 4, "seed": 1, "method": "rar", "top1": 0.8125}
+    write_results(evaluated, {"rows": [row], "adapter": manifest["adapter"]})
+    other = run / "eval" / "test-generate"
+    other.mkdir()
+    write_results(other, {"rows": [row | {"top1": 0.4321}], "adapter": "another"})
+    main(["--ckpt", str(run)])
+    card = (run / "exported" / "README.md").read_text()
+    for fact in (manifest["base_model"], manifest["adapter"], "0.625", "0.8125", "step 7", "NAME"):
+        assert fact in card
+    assert "0.4321" not in card  # measured on another adapter
+    assert (run / "exported" / "adapter_model.safetensors").is_file()
+
+
+def test_the_asked_type_is_written(run, tmp_path):
+    main(["--ckpt", str(run), "--merge", "--dtype", "bfloat16", "--to", str(tmp_path / "half")])
+    model = load_mllm(RankerArgs(model=str(tmp_path / "half"), dtype="bfloat16")).model
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_merge_that_says_something_else_is_refused(run, monkeypatch):
+    merge = "peft.tuners.lora.layer.Linear.get_delta_weight"
+    monkeypatch.setattr(merge, lambda self, name: torch.zeros_like(self.get_base_layer().weight))
+    with pytest.raises(UserError, match=r"differ by .* nothing was written"):
+        main(["--ckpt", str(run), "--merge"])
+    assert not (run / "merged").exists()
+
+
+def test_a_disk_that_refuses_a_merged_model_is_named(run):
+    sizes = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, sizes[1]))  # as a full disk answers
+    try:
+        with pytest.raises(UserError, match=r"merged: could not be written .*; the run is as it was. Make room"):
+            main(["--ckpt", str(run), "--merge"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, sizes)
+    assert {path.name for path in run.iterdir()} == {"adapter", "recipe.yaml"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_to_a_merged_model_is_named_where_it_is_used(run, kind):
+    main(["--ckpt", str(run), "--merge"])
+    (run / "merged" / "README.md").write_text("as its publisher wants it")
+    assert load_mllm(RankerArgs(model=str(run / "merged"))).id
+    damage(run / "merged" / "tokenizer.json", kind)
+    with pytest.raises(UserError, match=r"tokenizer\.json: (missing|damaged)"):
+        load_mllm(RankerArgs(model=str(run / "merged")))
+
+
+def test_not_a_number_is_no_match():
+    with pytest.raises(UserError, match="differ by nan"):
+        check_same(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, float("nan")]]), 1e-3, "it")
+
+
+def test_a_folder_of_other_files_is_left_alone(run, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="holds files that no export wrote"):
+        main(["--ckpt", str(run), "--merge", "--to", str(tmp_path / "thesis")])
+    shutil.rmtree(run / "adapter")
+    with pytest.raises(UserError, match="no adapter at"):
+        main(["--ckpt", str(run), "--merge"])

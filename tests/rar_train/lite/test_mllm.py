@@ -1,0 +1,138 @@
+"""lite-mllm in small: a LLaVA joined from a language model and a timm tower, which the Auto classes load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlamaConfig, LlamaForCausalLM
+
+from data_prep.core.errors import UserError
+from data_prep.prompting.prompts import NAMING, letters_prompt
+from data_prep.settings import RankerArgs
+from rar_train.lite.mllm import joined, tower_config
+from rar_train.models.mllm import load_mllm
+from tests.rar_train.conftest import NAMES, llava_processor
+
+TOWER = "tf_efficientnet_lite0"
+TOKENS = 6
+
+
+def tiny_join(pixels: int = 64, stage: int = 4):
+    tokenizer = llava_processor([letters_prompt(NAMES[:5]), NAMING, "user\nassistant\n"]).tokenizer
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        tie_word_embeddings=True,
+    )
+    language = LlamaForCausalLM(config)
+    weights = timm.create_model(TOWER, pretrained=False).state_dict()
+    return *joined(language, tokenizer, tower_config(stage), weights, pixels, TOKENS), language, weights
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> tuple:
+    model, processor, language, weights = tiny_join()
+    model.set_names([[7, 8, 9], [7, 5]], fill=6)
+    folder = tmp_path_factory.mktemp("lite") / "lite-mllm"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder, model, processor, language, weights
+
+
+def test_the_auto_classes_load_what_was_saved(saved):
+    folder, model, processor, *_ = saved
+    again = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    images, text = [Image.new("RGB", (50, 70), "red")], "<|im_start|>user\n<image>\nWhat?<|im_end|>\n"
+    inputs = AutoProcessor.from_pretrained(folder)(images=images, text=text, return_tensors="pt")
+    assert (inputs["input_ids"] == model.config.image_token_id).sum() == model.config.image_seq_length == TOKENS
+    own = processor(images=images, text=text, return_tensors="pt")
+    with torch.no_grad():
+        assert torch.allclose(again(**inputs).logits, model(**own).logits, atol=1e-5)
+
+
+def test_it_keeps_the_weights_of_what_it_was_joined_from(saved):
+    _, model, _, language, weights = saved
+    text = model.model.language_model.state_dict()
+    assert all(torch.equal(text[name], value) for name, value in language.model.state_dict().items())
+    tower = model.model.vision_tower.backbone.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in tower.items())
+
+
+def test_the_backend_takes_it_as_a_llava(saved: tuple[Path]):
+    mllm = load_mllm(RankerArgs(model=str(saved[0])))
+    assert mllm.turn_end == "<|im_end|>"
+    image = Image.new("RGB", (64, 64), "blue")
+    batch = mllm.labelled([image], [NAMING], [NAMES[0]])
+    labels = batch["labels"][0]
+    assert tuple(labels[labels != -100].tolist()) == mllm.answer_ids(NAMING, NAMES[0])
+    assert mllm.processor.tokenizer.decode(labels[labels != -100]).strip() == f"{NAMES[0]}<|im_end|>"
+    assert mllm.letter_ids(5)
+
+
+def test_image_tokens_spell_the_likeliest_name_and_fill_up_behind_it():
+    model, *_ = tiny_join()
+    names = [[7, 8, 9], [7, 5], list(range(10, 20))]
+    model.set_names(names, fill=6)
+    projector, embeddings = model.model.multi_modal_projector, model.get_input_embeddings().weight
+    maps = torch.randn(2, 4, model.config.vision_config.hidden_size)
+    for place, ids in enumerate(names):
+        with torch.no_grad():
+            for reader in projector.readers:
+                reader.head.weight.zero_()
+                reader.head.bias.copy_(torch.eye(3)[place] * 100)
+            spelt = projector(maps)
+        wanted = (ids + [6] * TOKENS)[:TOKENS]
+        assert torch.allclose(spelt, embeddings[wanted].expand(2, -1, -1), atol=1e-5)
+
+
+@pytest.mark.parametrize(("sharpness", "first"), [(1.0, 0.75), (4.0, 81 / 82)])
+def test_two_names_in_doubt_are_mixed(sharpness, first):
+    model, *_ = tiny_join()
+    model.set_names([[7], [8]], fill=6)
+    projector, embeddings = model.model.multi_modal_projector, model.get_input_embeddings().weight
+    with torch.no_grad():
+        for reader in projector.readers:
+            reader.head.weight.zero_()
+            reader.head.bias.copy_(torch.tensor([0.75, 0.25]).log())
+        projector.sharpness = sharpness
+        spelt = projector(torch.randn(1, 4, model.config.vision_config.hidden_size))[0, 0]
+    assert torch.allclose(spelt, first * embeddings[7] + (1 - first) * embeddings[8], atol=1e-5)
+
+
+def test_all_readers_are_heard_in_evaluation_and_the_less_certain_half_in_training():
+    model, *_ = tiny_join()
+    model.set_names([[7], [8]], fill=6)
+    projector = model.model.multi_modal_projector
+    shares = [0.9, 0.3, 0.6, 0.8]  # the third is least certain, then the second
+    with torch.no_grad():
+        for reader, share in zip(projector.readers, shares, strict=True):
+            reader.head.weight.zero_()
+            reader.head.bias.copy_(torch.tensor([share, 1 - share]).log())
+        maps = torch.randn(2, 4, model.config.vision_config.hidden_size)
+        heard, trained = (projector.train(mode).log_shares(maps).exp() for mode in (False, True))
+    assert torch.allclose(heard, torch.tensor([0.65, 0.35]).expand(2, -1))
+    assert torch.allclose(trained, torch.tensor([0.45, 0.55]).expand(2, -1))
+
+
+def test_the_projector_sees_where_in_the_map_things_are():
+    model, *_ = tiny_join()
+    model.set_names([[7], [8]], fill=6)
+    projector = model.model.multi_modal_projector.eval()
+    maps = torch.randn(1, 4, model.config.vision_config.hidden_size)
+    with torch.no_grad():
+        turned = projector.name_logits(maps.flip(1))
+        assert not torch.allclose(projector.name_logits(maps), turned, atol=1e-3)
+
+
+def test_a_finer_map_has_more_places_and_must_divide_the_picture():
+    model, *_ = tiny_join(stage=3)
+    assert model.config.projector_places == 16
+    with pytest.raises(UserError, match="pixels=72: must be a multiple of the stride, 32"):
+        tiny_join(pixels=72)

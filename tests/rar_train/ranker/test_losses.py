@@ -1,0 +1,145 @@
+"""Each objective can be learned, and reads what it says it reads."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from data_prep.settings import LoraArgs, ObjectiveArgs, RankerArgs
+from data_prep.settings.ranker import OBJECTIVES
+from rar_train.models.lora import add_lora
+from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.ranker.collate import RankingBatch, collate
+from rar_train.ranker.losses import LISTWISE_LOSSES, TABLES, listmle, losses_of, ranknet
+
+rankings = st.lists(st.floats(-5, 5, allow_nan=False), min_size=2, max_size=8).map(torch.tensor)
+
+
+def batch_of(mllm: Mllm, pairs, *objectives: str, cached: bool = True) -> RankingBatch:
+    return collate(mllm, pairs, objectives, 0, [0] * len(pairs), cached=cached)
+
+
+def loss_of(mllm: Mllm, batch: RankingBatch, objective: str, kind: str = "ranknet") -> Tensor:
+    args = ObjectiveArgs(**(dict.fromkeys(OBJECTIVES, 0.0) | {objective: 1.0}), listwise_loss=kind)
+    losses, _ = losses_of(mllm, batch, args)
+    assert set(losses) == {objective} and losses[objective].shape == (len(batch.examples),)
+    return losses[objective].mean()
+
+
+LISTS = [("listwise", "listmle"), ("listwise", "softmax")]
+
+
+@pytest.mark.parametrize(("objective", "kind"), [*((name, "ranknet") for name in OBJECTIVES), *LISTS])
+def test_a_few_steps_on_one_batch_lower_the_loss(objective, kind, pairs):
+    torch.manual_seed(0)
+    mllm = add_lora(load_mllm(RankerArgs()), LoraArgs(rank=8))
+    # Each picture stands beside another's candidates, so that a good model too has something to learn.
+    wrong = [(example, pairs[i - 1][1]) for i, (example, _) in enumerate(pairs)]
+    batch = batch_of(mllm, wrong, objective)
+    optimizer = torch.optim.AdamW([p for p in mllm.model.parameters() if p.requires_grad], lr=5e-3)
+    losses = []
+    for _ in range(10):
+        loss = loss_of(mllm, batch, objective, kind)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.98 * losses[0]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_only_the_adapter_gets_a_gradient(fresh, objective, pairs):
+    mllm = add_lora(fresh(), LoraArgs(rank=2))
+    loss_of(mllm, batch_of(mllm, pairs, objective), objective).backward()
+    reached = {name for name, parameter in mllm.model.named_parameters() if parameter.grad is not None}
+    assert reached == {name for name, _ in mllm.model.named_parameters() if "lora_" in name}
+
+
+@pytest.mark.parametrize("objective", TABLES)
+def test_choosing_losses_are_cross_entropies_of_the_truth_among_its_own_candidates(either: Mllm, objective, pairs):
+    batch = batch_of(either, pairs, objective)
+    with torch.no_grad():
+        table = TABLES[objective](either, batch)
+        loss = loss_of(either, batch, objective)
+    own = [
+        -row[:count].log_softmax(0)[truth] for row, count, truth in zip(table, batch.counts, batch.truths, strict=True)
+    ]
+    torch.testing.assert_close(loss, torch.stack(own).mean())
+
+
+def test_the_list_loss_reads_the_answers_tokens_alone(either: Mllm, pairs):
+    batch = batch_of(either, pairs, "list")
+    with torch.no_grad():
+        loss = loss_of(either, batch, "list")
+        logits = either.model(**{k: v for k, v in batch.sorting.items() if k != "labels"}).logits
+    labels = batch.sorting["labels"]
+    # A mean over each answer's tokens, then over the examples.
+    own = [F.cross_entropy(row[:-1], wanted[1:], ignore_index=-100) for row, wanted in zip(logits, labels, strict=True)]
+    torch.testing.assert_close(loss, torch.stack(own).mean(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_listwise_loss_wants_the_truth_first_and_the_others_as_retrieved(nano: Mllm, pairs):
+    batch = batch_of(nano, pairs, "listwise")
+    for order, shown, (retrieved, _) in zip(batch.orders, batch.examples, pairs, strict=True):
+        target = [shown.candidates[place] for place in order]
+        assert target[0].label == retrieved.label
+        others = [candidate for candidate in retrieved.candidates if candidate.label != retrieved.label]
+        assert target[1:] == others
+    with torch.no_grad():
+        table = TABLES["letters"](nano, batch)
+        rows = [ranknet(row[order]) for row, order in zip(table, batch.orders, strict=True)]
+        torch.testing.assert_close(loss_of(nano, batch, "listwise"), torch.stack(rows).mean())
+
+
+def test_listwise_softmax_is_the_letters_objective(nano: Mllm, pairs):
+    batch = batch_of(nano, pairs, "listwise", "letters")
+    with torch.no_grad():
+        torch.testing.assert_close(loss_of(nano, batch, "listwise", "softmax"), loss_of(nano, batch, "letters"))
+
+
+@given(rankings)
+@settings(max_examples=50, deadline=None)
+def test_ranknet_weighs_each_pair_of_ranks_by_the_inverse_of_their_sum(scores):
+    values = scores.tolist()
+    expected = sum(
+        math.log1p(math.exp(values[j] - values[i])) / (i + j + 2)
+        for i in range(len(values)) for j in range(i + 1, len(values))
+    )  # fmt: skip
+    assert ranknet(scores).item() == pytest.approx(expected, rel=1e-4)
+
+
+@given(rankings)
+@settings(max_examples=50, deadline=None)
+def test_listmle_is_the_likelihood_of_drawing_the_order_one_by_one(scores):
+    drawn = sum(scores[place:].log_softmax(0)[0] for place in range(len(scores)))
+    assert listmle(scores).item() == pytest.approx(-drawn.item(), rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", LISTWISE_LOSSES)
+@given(st.permutations([4.0, 2.0, 1.0, -3.0]))
+@settings(max_examples=24, deadline=None)
+def test_no_order_is_cheaper_than_the_targets(kind, scores):
+    loss = LISTWISE_LOSSES[kind]
+    assert loss(torch.tensor([4.0, 2.0, 1.0, -3.0])) <= loss(torch.tensor(scores)) + 1e-5
+
+
+def test_objectives_that_read_the_same_scores_share_one_pass(nano: Mllm, pairs, monkeypatch):
+    batch = batch_of(nano, pairs, "letters", "listwise")
+    passes = []
+    monkeypatch.setattr(nano.model, "forward", lambda *a, f=nano.model.forward, **k: passes.append(1) or f(*a, **k))
+    with torch.no_grad():
+        losses, tables = losses_of(nano, batch, ObjectiveArgs(likelihood=0, listwise=1), ["letters"])
+    assert len(passes) == 1 and set(losses) == {"letters", "listwise"} and set(tables) == {"letters"}
+
+
+def test_likelihoods_from_whole_conversations_equal_those_from_the_cache(either: Mllm, pairs):
+    with torch.no_grad():
+        cached = TABLES["likelihood"](either, batch_of(either, pairs, "likelihood"))
+        whole = TABLES["likelihood"](either, batch_of(either, pairs, "likelihood", cached=False))
+    torch.testing.assert_close(whole, cached, rtol=1e-4, atol=1e-3)

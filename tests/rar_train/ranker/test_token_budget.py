@@ -1,0 +1,77 @@
+"""Lengths are those that the model reads; what is too long is left out, named and counted, never cut."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from data_prep.core.errors import UserError
+from data_prep.core.records import Sample
+from data_prep.mining.shards import ShardedExamples, write_shards
+from data_prep.settings.ranker import OBJECTIVES
+from rar_train.ranker.collate import collate
+from rar_train.ranker.token_budget import Tokens, byte_lengths, check_fits, conversations, fitting
+from tests.rar_train.tiny_families import save_tiny
+
+
+@pytest.fixture(scope="module")
+def examples(pairs, tmp_path_factory) -> ShardedExamples:
+    """Three examples, of 5, 2 and 4 candidates."""
+    folder, pictures = tmp_path_factory.mktemp("shards"), tmp_path_factory.mktemp("pictures")
+    for example, picture in pairs:
+        picture.save(pictures / f"{example.key}.png")
+    samples = [Sample(e.key, str(pictures / f"{e.key}.png"), e.label, e.key) for e, _ in pairs]
+    write_shards(folder, [(e, sample) for (e, _), sample in zip(pairs, samples, strict=True)], 10, {})
+    return ShardedExamples(folder)
+
+
+@pytest.mark.parametrize("kind", ["llava", "llava_next", "qwen2_5_vl", "idefics3", "paligemma"])
+def test_counted_tokens_are_those_of_the_processed_conversation(kind, pairs, tmp_path):
+    from data_prep.settings import RankerArgs
+    from rar_train.models.mllm import load_mllm
+
+    mllm = load_mllm(RankerArgs(model=str(save_tiny(kind, tmp_path))))
+    tokens = Tokens(mllm)
+    for example, picture in pairs:
+        wide = picture.resize((96, 40))
+        for prompt, answer in conversations(example, OBJECTIVES):
+            processed = mllm.labelled([wide], [prompt], [answer])["input_ids"].shape[1]
+            assert tokens.of(prompt, answer, wide.size) == processed
+
+
+def test_bytes_never_understate_tokens(nano, examples):
+    lengths, tokens = byte_lengths(examples, OBJECTIVES), Tokens(nano)
+    for number, length in enumerate(lengths):
+        made = conversations(examples.example(number), OBJECTIVES)
+        assert max(tokens.of(*one, (96, 96)) for one in made) <= length + tokens.frame + tokens.of_image((96, 96))
+
+
+def test_what_does_not_fit_is_left_out_named_and_counted(nano, examples, tiny, tmp_path, caplog):
+    lengths, tokens = byte_lengths(examples, ["letters"]), Tokens(nano)
+    made = [conversations(examples.example(number), ["letters"])[0] for number in range(3)]
+    sizes = [tokens.of(*one, (96, 96)) for one in made]
+    assert np.argmax(sizes) == 0
+
+    def kept(limit: int) -> list[int]:
+        recipe = tiny(tmp_path, f"ranker.max_tokens={limit}", "ranker.objectives.likelihood=0")
+        return fitting(examples, lengths, nano, recipe).tolist()
+
+    assert kept(sizes[0]) == [0, 1, 2]
+    with caplog.at_level(logging.WARNING):
+        assert kept(sizes[0] - 1) == [1, 2]
+    assert "1 of 3 examples are longer than" in caplog.text and examples.example(0).key in caplog.text
+    with pytest.raises(UserError, match=r"no ranking example fits 3 tokens; raise ranker\.max_tokens"):
+        kept(3)
+
+
+def test_a_streamed_batch_that_does_not_fit_is_refused_with_what_to_do(nano, pairs):
+    batch = collate(nano, pairs, ["letters", "likelihood", "list"], 0, [0] * len(pairs))
+    longest = batch.sorting["input_ids"].shape[1]
+    check_fits(batch, longest)
+    with pytest.raises(UserError, match=rf"takes {longest} tokens, and {longest - 1} fit; lower mining.k"):
+        check_fits(batch, longest - 1)
+    named = collate(nano, pairs, ["likelihood"], 0, [0] * len(pairs))
+    with pytest.raises(UserError, match="tokens"):  # the names stand behind the prompt
+        check_fits(named, named.naming["input_ids"].shape[1])

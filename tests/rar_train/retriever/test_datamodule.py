@@ -1,0 +1,22 @@
+"""What the retriever is tuned on: captions of the names as the data set has them."""
+
+from __future__ import annotations
+
+import torch
+
+from data_prep.core.records import Sample
+from data_prep.datasets import Dataset
+from data_prep.embedding.encoder import load_encoder
+from data_prep.settings.loading import load_recipe
+from rar_train.retriever.datamodule import RetrieverData
+from rar_train.retriever.views import Pixels
+
+
+def test_captions_leave_out_the_numbers_of_classes_of_one_name():
+    recipe = load_recipe(["recipe=retriever_clip", "optim.batch_size=1", "optim.max_steps=1"])
+    encoder = load_encoder(recipe.retriever)
+    parts = {part: [Sample(f"s{n}", "", n, f"d{n}") for n in range(2)] for part in ("tuning", "development")}
+    read = Dataset("twins", ("crane", "crane (2)"), parts, unnumbered=("crane", "crane"))
+    ids = RetrieverData(recipe, Pixels(encoder, augment=False), read, 0).name_ids()
+    assert torch.equal(ids[0], ids[1])
+    assert torch.equal(ids[0, 0], encoder.tokenize(["crane"])[0])
