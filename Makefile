@@ -42,7 +42,7 @@ lite: $(VENV)/.installed
 	time $(BIN)/python -m rar_train.fit recipe=mllm_lite
 	time $(BIN)/python -m rar_train.fit recipe=ranker_lora_lite
 	time $(BIN)/python -m rar_train.fit recipe=ranker_lora_lite out=runs/ranker_lora_lite_transfer \
-		data.emoji.tuning_vocabulary=[food,flags,faces,vehicles,others]
+		data.emoji.train_vocabulary=[food,flags,faces,vehicles,others]
 	time $(BIN)/python benchmarks/emoji.py --transfer runs/ranker_lora_lite_transfer
 
 # Two processes of one thread each: most tests wait for a subprocess. In the files' order, or the longest would come last.

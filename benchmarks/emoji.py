@@ -214,7 +214,11 @@ def main() -> None:
         print(json.dumps({"skipped": f"no run at {args.ckpt}; make lite makes it, or give --ckpt RUN"}))
         return
     names = ("animals",) if args.small else args.only
-    settings = ["eval.shots=[1]", "eval.seeds=[1]", "eval.whole_set=false", "eval.alone_images=0"] if args.small else []
+    settings = (
+        ["eval.shots=[1]", "eval.seeds=[1]", "eval.full_train_memory=false", "eval.ranker_only_images=0"]
+        if args.small
+        else []
+    )
     found = {name: evaluated(args.ckpt, name, settings) for name in names}
     transfer = {"animals": evaluated(args.transfer, "animals", settings)} if args.transfer else {}
     folder = find_adapter(args.ckpt)[1]

@@ -79,9 +79,9 @@ def main(sizes: tuple[int, ...]) -> None:
             dataset, memories, xq = world(images, picture)
             data_prep.mining.mine.embed_images = lambda *_, xq=xq: xq
             row: dict[str, float] = {"queries": len(xq)}
-            args = MiningArgs(memories=["image"], ground_truth="insert")
+            args = MiningArgs(sources=["image"], ground_truth="insert")
             for name, above in (("", args.copies_above), ("_without_copies", 1.1)):
-                own = replace(args, copies_above=above)
+                own = replace(args, near_duplicate_threshold=above)
                 seconds, examples = timed(dataset, memories, own, Path(place) / f"{images}{name}")
                 row[f"examples_per_s{name}"] = round(examples / seconds, 1)
                 row[f"queries_per_s{name}"] = round(len(xq) / seconds, 1)

@@ -53,9 +53,9 @@ from rar_train.ranker.train import train_ranker
 BATCH, CANDIDATES, ROUNDS = 32, 5, 3
 RELEASED_TOKENS, FIXED_REPLY = 512, 64
 TUNING = (
-    "recipe=ranker_lora data.armory.tuning_classes=80 data.armory.development_classes=8 data.armory.tuning_images=4 "
+    "recipe=ranker_lora data.armory.train_classes=80 data.armory.val_classes=8 data.armory.train_images=4 "
     "data.armory.memory_images=4 data.armory.query_images=1 optim.max_steps=20 trainer.checkpoint_every=20 "
-    "trainer.validation_images=8 tracking.wandb=disabled trainer.accelerator=cpu"
+    "trainer.val_examples=8 tracking.wandb=disabled trainer.accelerator=cpu"
 )
 
 

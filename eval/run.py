@@ -76,7 +76,7 @@ def settings_from(args: argparse.Namespace) -> list[str]:
         settings += [f"eval.{word}=[{','.join(values)}]"] if getattr(args, word) else []
     if args.task == "zeroshot" and args.shots:
         raise UserError("--task zeroshot draws no shots; give --task fewshot for a memory of images")
-    settings += ["eval.whole_set=true"] if "all" in args.shots else []
+    settings += ["eval.full_train_memory=true"] if "all" in args.shots else []
     return settings + args.settings
 
 

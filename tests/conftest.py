@@ -20,20 +20,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Small enough for seconds, large enough that every stage has something to do.
 SMALL = (
-    "data.armory.tuning_classes=12",
-    "data.armory.development_classes=8",
+    "data.armory.train_classes=12",
+    "data.armory.val_classes=8",
     "data.armory.test_classes=12",
-    "data.armory.tuning_images=4",
+    "data.armory.train_images=4",
     "data.armory.memory_images=6",
     "data.armory.query_images=2",
     "optim.batch_size=4",
     "optim.max_steps=6",
     "trainer.checkpoint_every=2",
-    "trainer.validation_images=8",
-    "trainer.validation_text=2",
+    "trainer.val_examples=8",
+    "trainer.val_generate_examples=2",
     "eval.shots=[2]",
     "eval.seeds=[1,2]",
-    "eval.alone_images=6",
+    "eval.ranker_only_images=6",
     "eval.bootstrap=200",
 )
 

@@ -10,15 +10,15 @@ from data_prep.settings.loading import load_recipe
 
 _SETTINGS = [
     "recipe=ranker_lora",
-    "data.armory.tuning_classes=8",
-    "data.armory.development_classes=8",
+    "data.armory.train_classes=8",
+    "data.armory.val_classes=8",
     "data.armory.test_classes=8",
-    "data.armory.tuning_images=3",
+    "data.armory.train_images=3",
     "data.armory.memory_images=4",
     "data.armory.query_images=2",
     "optim.batch_size=4",
     "trainer.accelerator=cpu",
-    "trainer.validation_text=2",
+    "trainer.val_generate_examples=2",
     "tracking.wandb=disabled",
 ]
 

@@ -49,7 +49,7 @@ class RankingExample:
     Attributes:
         key: Unique among the examples; the sample's key and the memory it was mined from.
         label: The true class.
-        candidates: Distinct classes; with ``mining.unit=image`` a class can stand twice.
+        candidates: Distinct classes; with ``mining.candidate_unit=image`` a class can stand twice.
     """
 
     key: str

@@ -31,7 +31,7 @@ def _draw_class(folder: Path, number: int, blazon: Blazon, images: int, args: Ar
     target = folder / f"{number:06d}"
     target.mkdir()
     for index in range(images):
-        picture = render(blazon, args.size, np.random.default_rng([*seed, number, index]), args.weather)
+        picture = render(blazon, args.size, np.random.default_rng([*seed, number, index]), args.corruption)
         picture.save(target / f"{index:04d}.png", compress_level=1)
 
 
@@ -51,8 +51,8 @@ def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
         UserError: What the cache holds is not what was drawn, or too many classes are asked of the split.
     """
     classes = asdict(args)[f"{split}_classes"]
-    images = args.tuning_images if split == "tuning" else args.memory_images + args.query_images
-    settings = [_VERSION, seed, split, classes, args.family_size, images, args.size, args.weather]
+    images = args.train_images if split == "tuning" else args.memory_images + args.query_images
+    settings = [_VERSION, seed, split, classes, args.family_size, images, args.size, args.corruption]
     folder = cache / f"armory-{split}-{fingerprint(settings)}"
     if folder.exists():
         log.info("armory: reusing %s", folder.name)

@@ -69,7 +69,7 @@ def draw_scenes(data: DataArgs, args: SceneArgs, split: str, cache: Path) -> Pat
     """
     armory = data.armory
     classes = asdict(armory)[f"{split}_classes"]
-    settings = [_VERSION, data.seed, split, classes, armory.family_size, armory.weather, asdict(args)]
+    settings = [_VERSION, data.seed, split, classes, armory.family_size, armory.corruption, asdict(args)]
     folder = cache / f"armory-scenes-{split}-{fingerprint(settings)}"
     if folder.exists():
         log.info("armory scenes: reusing %s", folder.name)
@@ -87,7 +87,7 @@ def draw_scenes(data: DataArgs, args: SceneArgs, split: str, cache: Path) -> Pat
         with worker_pool(_PROCESSES) as pool:
             jobs = [
                 pool.submit(
-                    _draw, part / _file(n), [blazons[label] for label in labels], args, armory.weather, [*seed, n]
+                    _draw, part / _file(n), [blazons[label] for label in labels], args, armory.corruption, [*seed, n]
                 )
                 for n, labels in enumerate(scenes, 1)
             ]

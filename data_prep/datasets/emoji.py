@@ -49,10 +49,10 @@ def _read_rows(args: DataArgs, cache: Path) -> list[dict[str, str]]:
 def _families(part: str, args: EmojiArgs) -> set[str]:
     """The design families of a part."""
     if part in ("development", "test"):
-        return {args.development if part == "development" else args.test}
+        return {args.val if part == "development" else args.test}
     others = set(EMOJI_FAMILIES) - {args.test}
     if part != "test_memory":
-        others -= {args.development}
+        others -= {args.val}
     return others & set(args.memory) if args.memory and part != "tuning" else others
 
 
@@ -71,7 +71,7 @@ def read_emoji(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     skipped = Counter({"unreadable": sum(digest is None for digest in found)})
     lists: dict[str, list[Sample]] = {}
     for part in (*parts, *(f"{part}_memory" for part in parts if part in ("development", "test"))):
-        wanted = emoji.tuning_vocabulary if part == "tuning" else emoji.vocabulary
+        wanted = emoji.train_vocabulary if part == "tuning" else emoji.vocabulary
         families = _families(part, emoji)
         lists[part] = [
             Sample(key_of(row["path"]), str(Path(args.root) / row["path"]), labels[row["code"]], digest)

@@ -127,7 +127,7 @@ def list_rows(root: Path, label_column: str) -> Layout:
 def read_folder(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     """Reads a labelled folder or table.
 
-    Where no splits are named, each class is shuffled by ``data.seed`` and cut by ``data.shares``.
+    Where no splits are named, each class is shuffled by ``data.seed`` and cut by ``data.split_ratios``.
     Where splits are named without ``val``, a share of ``train`` serves as ``val``.
 
     Raises:

@@ -21,7 +21,7 @@ def _zipf(samples: Sequence[Sample], args: DiscoverArgs, seed: int) -> list[Samp
     classes = by_class(samples)
     counts = lot("zipf", seed).zipf(args.exponent, len(classes))
     for items, count in zip(classes, counts.tolist(), strict=True):
-        drawn += rng.sample(items, min(count, args.most, len(items)))
+        drawn += rng.sample(items, min(count, args.max_images_per_class, len(items)))
     return drawn
 
 

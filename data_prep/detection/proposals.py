@@ -96,7 +96,7 @@ def detected_boxes(
         kept = list(boxes.items())[:most]
         cut += len(boxes) - len(kept)
         records += [(image, box, score, -1) for box, score in kept]
-    return _proposals(annotations, records, root, cache, on_error, Counter({"beyond detection.boxes": cut}))
+    return _proposals(annotations, records, root, cache, on_error, Counter({"beyond detection.max_proposals": cut}))
 
 
 def _proposals(

@@ -203,7 +203,7 @@ def embed_missing(
         rows: As in ``EncoderModule``.
         missing: Numbers of the rows to embed.
         size: Rows per batch.
-        workers: ``retriever.workers``.
+        workers: ``retriever.num_workers``.
         writer: Holds the store.
         args: Devices and machines. With several machines, the same command runs on each, with ``NODE_RANK``,
             ``MASTER_ADDR`` and ``MASTER_PORT`` set, and they share the folder of caches.

@@ -162,7 +162,9 @@ def embed_images(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArg
         UserError: A file is not what it was when the data set was read, or the weights give no unit vectors.
     """
     keys = [sample.digest for sample in samples]
-    return _embed(encoder, _Images(samples, encoder.preprocess), keys, args.batch_size, args.workers, "images", cache)
+    return _embed(
+        encoder, _Images(samples, encoder.preprocess), keys, args.batch_size, args.num_workers, "images", cache
+    )
 
 
 def embed_regions(encoder: Encoder, regions: Sequence[Region], args: RetrieverArgs, cache: Path) -> np.ndarray:
@@ -173,7 +175,7 @@ def embed_regions(encoder: Encoder, regions: Sequence[Region], args: RetrieverAr
     """
     keys = [region_key(region, args.regions) for region in regions]
     rows = _Regions(regions, keys, args.regions, encoder.preprocess)
-    return _embed(encoder, rows, keys, args.batch_size, args.workers, "regions", cache)
+    return _embed(encoder, rows, keys, args.batch_size, args.num_workers, "regions", cache)
 
 
 def embed_names(encoder: Encoder, names: Sequence[str], args: RetrieverArgs, cache: Path) -> np.ndarray:

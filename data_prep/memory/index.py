@@ -57,7 +57,7 @@ def unit_block(vectors: np.ndarray) -> np.ndarray:
 
 
 def _lists_for(args: RetrieverArgs, entries: int) -> int:
-    wanted = args.ivf.lists or int(4 * entries**0.5)
+    wanted = args.ivf.nlist or int(4 * entries**0.5)
     return max(1, min(wanted, entries // _POINTS_PER_LIST))
 
 
@@ -67,8 +67,8 @@ def _empty(kind: str, vectors: np.ndarray, args: RetrieverArgs) -> faiss.Index:
     if kind == "flat":
         return faiss.IndexIDMap2(faiss.IndexFlatIP(d))
     if kind == "hnsw":
-        graph = faiss.IndexHNSWFlat(d, args.hnsw.links, faiss.METRIC_INNER_PRODUCT)
-        graph.hnsw.efConstruction = args.hnsw.build_width
+        graph = faiss.IndexHNSWFlat(d, args.hnsw.M, faiss.METRIC_INNER_PRODUCT)
+        graph.hnsw.efConstruction = args.hnsw.ef_construction
         return faiss.IndexIDMap2(graph)
     lists = _lists_for(args, len(vectors))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(d), d, lists, faiss.METRIC_INNER_PRODUCT)
@@ -163,12 +163,12 @@ class VectorIndex:
         if self.kind == "flat":
             return self.index.search(xq, k)
         if self.kind == "ivf":
-            probes = self.index.nlist if exact else min(self.args.ivf.probes, self.index.nlist)
+            probes = self.index.nlist if exact else min(self.args.ivf.nprobe, self.index.nlist)
             return self.index.search(xq, k, params=faiss.SearchParametersIVF(nprobe=probes))
         if exact:
             return self._search_storage(xq, k)
         shown = faiss.IDSelectorNot(faiss.IDSelectorBatch(self.hidden)) if len(self.hidden) else None
-        width = max(self.args.hnsw.search_width, k)
+        width = max(self.args.hnsw.ef_search, k)
         return self.index.search(xq, k, params=faiss.SearchParametersHNSW(sel=shown, efSearch=width))
 
     def _search_storage(self, xq: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

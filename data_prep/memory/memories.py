@@ -29,7 +29,7 @@ def _cached_memory(
     args: RetrieverArgs,
 ) -> Memory:
     kind = kind_for(args.index, len(entries))
-    how = {"flat": None, "hnsw": [args.hnsw.links, args.hnsw.build_width], "ivf": args.ivf.lists}[kind]
+    how = {"flat": None, "hnsw": [args.hnsw.M, args.hnsw.ef_construction], "ivf": args.ivf.nlist}[kind]
     depends = [
         encoder.id,
         list(templates),
@@ -105,7 +105,7 @@ class Memories:
         names: Sequence[str],
         exclude: Sequence[str] | None = None,
     ) -> list[tuple[Candidate, ...]]:
-        """The k best distinct classes by one source; with ``retriever.unit=image`` the classes of the k best entries.
+        """The k best distinct classes by one source; with ``retriever.candidate_unit=image`` the classes of the k best entries.
 
         Args:
             source: ``image``, ``name``, or ``fused``.
@@ -117,14 +117,22 @@ class Memories:
         """
         if source == "fused":
             found = fused_classes(
-                self.images, self.names, xq, k, args.pool, args.fusion, exclude, args.aggregate, args.top_m
+                self.images,
+                self.names,
+                xq,
+                k,
+                args.initial_fetch,
+                args.text_weight,
+                exclude,
+                args.aggregate,
+                args.top_m,
             )
             return [to_candidates(scores, names) for scores in found]
         memory = self.images if source == "image" else self.names
-        if args.unit == "image":
-            nearest = nearest_entries(memory, xq, k, args.pool, exclude)
+        if args.candidate_unit == "image":
+            nearest = nearest_entries(memory, xq, k, args.initial_fetch, exclude)
             return [tuple(Candidate(label, names[label], score) for label, score in row) for row in nearest]
-        found = nearest_classes(memory, xq, k, args.pool, exclude, args.aggregate, args.top_m)
+        found = nearest_classes(memory, xq, k, args.initial_fetch, exclude, args.aggregate, args.top_m)
         return [to_candidates(scores, names) for scores in found]
 
 

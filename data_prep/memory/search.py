@@ -58,7 +58,7 @@ def nearest_classes(
     k: int,
     pool: int,
     exclude: Sequence[str] | None = None,
-    aggregate: str = "best",
+    aggregate: str = "max",
     top_m: int = 1,
 ) -> list[dict[int, float]]:
     """Finds each query's k best distinct classes.
@@ -70,7 +70,7 @@ def nearest_classes(
         pool: Entries to fetch at first. Queries that it leaves short fetch twice as many, and so on.
         exclude: A content digest per query; entries of that content do not count. This is how
             a query is left out of its own memory, and its byte-identical copies with it.
-        aggregate: A class's score: its ``best`` entry's, the ``mean`` of its ``top_m`` best, or its ``prototype``'s.
+        aggregate: A class's score: its best entry (``max``)'s, the ``mean`` of its ``top_m`` best, or its ``prototype``'s.
         top_m: Entries of ``mean``.
 
     Returns:
@@ -189,7 +189,7 @@ def fused_classes(
     pool: int,
     weight: float,
     exclude: Sequence[str] | None = None,
-    aggregate: str = "best",
+    aggregate: str = "max",
     top_m: int = 1,
 ) -> list[dict[int, float]]:
     """Finds each query's k best classes by images and names together.
@@ -218,7 +218,7 @@ def fused_classes(
         labels = image_scores.keys() | name_scores.keys()
         left_out = exclude[row] if exclude else ""
         image_all = _standardised(_completed(images, xq[row], image_scores, labels, left_out, aggregate, top_m))
-        name_all = _standardised(_completed(names, xq[row], name_scores, labels, "", "best", 1))
+        name_all = _standardised(_completed(names, xq[row], name_scores, labels, "", "max", 1))
         lowest = min(image_all.values(), default=0.0), min(name_all.values(), default=0.0)
         mixed = {
             label: (1 - weight) * image_all.get(label, lowest[0]) + weight * name_all.get(label, lowest[1])

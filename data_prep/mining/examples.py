@@ -37,11 +37,11 @@ def candidate_lists(
 
 def _with_easier(key: str, label: int, found: Sequence[Candidate], k: int, args: MiningArgs) -> tuple[Candidate, ...]:
     """The k nearest, or fewer of them with some from further down; a truth among the k nearest stays."""
-    if not args.easy or len(found) <= k:
+    if not args.num_easy_negatives or len(found) <= k:
         return tuple(found[:k])
-    hard = k - args.easy
+    hard = k - args.num_easy_negatives
     kept = [*range(hard), *(i for i in range(hard, k) if found[i].label == label)][:k]
-    rest = [i for i in range(hard, min(len(found), args.easy_depth)) if i not in kept]
+    rest = [i for i in range(hard, min(len(found), args.easy_negative_max_rank)) if i not in kept]
     drawn = lot(args.seed, "easy", key).permutation(len(rest))[: k - len(kept)]
     return tuple(found[i] for i in sorted([*kept, *(rest[i] for i in drawn)]))
 

@@ -36,11 +36,11 @@ _CUTS = (1, 3, 5, 10, 20, 50)
 _SETTINGS = (
     "k",
     "k_max",
-    "unit",
+    "candidate_unit",
     "construction",
     "retrieved",
-    "easy",
-    "easy_depth",
+    "num_easy_negatives",
+    "easy_negative_max_rank",
     "ground_truth",
     "none_of_these",
     "names",
@@ -64,7 +64,7 @@ def _facts(
     ]
     # A setting that is not in use remakes nothing.
     unused = {"retrieved"} if mining.construction == "top_k" else set()
-    unused |= set() if mining.easy else {"easy_depth"}
+    unused |= set() if mining.num_easy_negatives else {"easy_negative_max_rank"}
     settings = {name: value for name, value in asdict(mining).items() if name in _SETTINGS and name not in unused}
     facts = {
         "version": _VERSION,
@@ -77,16 +77,16 @@ def _facts(
         "names": fingerprint([list(dataset.names), list(dataset.texts)]),
         "synonyms": fingerprint([[label, list(forms)] for label, forms in sorted(dataset.synonyms.items())]),
         "mining": settings,
-        "sources": list(mining.memories),
+        "sources": list(mining.sources),
         "leave_out": leave_out,
-        "copies_above": mining.copies_above if leave_out else None,
+        "copies_above": mining.near_duplicate_threshold if leave_out else None,
         "templates": prompted(retriever, dataset).templates,
-        "pool": retriever.pool,
-        "fusion": retriever.fusion,
+        "pool": retriever.initial_fetch,
+        "fusion": retriever.text_weight,
         "scores": [retriever.aggregate, retriever.top_m],
         "index": [retriever.index, asdict(retriever.hnsw), asdict(retriever.ivf)],
     }
-    drawn = mining.k_max is not None or mining.easy or mining.names == "synonyms"
+    drawn = mining.k_max is not None or mining.num_easy_negatives or mining.names == "synonyms"
     facts["seed"] = mining.seed if drawn else None  # without lots the seed remakes nothing
     if mining.images == "paths":
         facts["paths"] = fingerprint([sample.path for sample in dataset.parts[part]])
@@ -133,17 +133,17 @@ def mine(
     xq = embed_images(encoder, samples, retriever, cache)
     copies, exclude = None, None
     if leave_out:
-        copies = _find_copies(samples, memories.images, xq, mining.copies_above, processes)
+        copies = _find_copies(samples, memories.images, xq, mining.near_duplicate_threshold, processes)
         memories = replace(memories, images=by_group(memories.images, copies.groups))
         exclude = [copies.groups[sample.digest] for sample in samples]
         log.info("mining: %s: %d equal, %d near copies left out", part, copies.equal, len(copies.near))
     counts: Counter = Counter()
     recall: dict[str, dict] = {}
     facts |= {"skipped": dict(dataset.skipped), "counts": counts, "recall": recall}  # filled as examples are made
-    search = replace(retriever, unit=mining.unit)
+    search = replace(retriever, candidate_unit=mining.candidate_unit)
     searches = {
         source: Neighbours(memories, source, xq, mining.depth, search, dataset.names, exclude)
-        for source in mining.memories
+        for source in mining.sources
     }
     kept = _with_likeness(_examples(dataset, samples, searches, mining, processes, counts, recall), memories.names)
     first = next(kept, None)

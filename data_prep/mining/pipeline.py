@@ -52,7 +52,7 @@ def _mine_development(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Pat
 
     Validation needs an answer to every example, so one without is never kept. An example is a single list.
     """
-    mining = replace(recipe.mining, construction="top_k", unit="class", images="raw")
+    mining = replace(recipe.mining, construction="top_k", candidate_unit="class", images="raw")
     if mining.ground_truth == "keep_without" and not mining.none_of_these:
         mining = replace(mining, ground_truth="only_if_retrieved")
     shots, seed = recipe.eval.shots[0], recipe.eval.seeds[0]

@@ -161,11 +161,11 @@ def _drop_empty(listing: Listing, args: DataArgs, opened: dict[str, list[Sample]
     """Refuses classes without training images, or leaves them out of every split."""
     training = [s.label for s in opened["train"]] if "train" in opened else [i for _, i in listing.splits["train"]]
     empty = sorted(set(range(len(listing.names))) - set(training))
-    if empty and args.small_classes == "error":
+    if empty and args.on_small_class == "error":
         shown = ", ".join(listing.names[label] for label in empty[:5])
         raise UserError(
             f"{listing.base}: {len(empty)} of {len(listing.names)} classes of {args.name} have no training images: "
-            f"{shown}; complete it from {listing.source}, or set data.small_classes=skip"
+            f"{shown}; complete it from {listing.source}, or set data.on_small_class=skip"
         )
     return {split: [s for s in samples if s.label not in empty] for split, samples in opened.items()}
 
@@ -204,7 +204,9 @@ def to_dataset(listing: Listing, args: DataArgs, cache: Path, parts: tuple[str, 
     skipped["small class"] = sum(len(opened[split]) - len(whole[split]) for split in opened)
     lists = {part: whole[split_of[part]] for part in parts}
     if not has_val and "train" in whole:
-        kept, held = _held_out(whole["train"], args.shares[1] / (args.shares[0] + args.shares[1]), args.seed)
+        kept, held = _held_out(
+            whole["train"], args.split_ratios[1] / (args.split_ratios[0] + args.split_ratios[1]), args.seed
+        )
         own = {"tuning": kept, "development_memory": kept, "development": held}
         lists |= {part: own[part] for part in parts if part in own}
     return Dataset(args.name, listing.names, lists, skipped, templates=listing.templates)

@@ -54,14 +54,14 @@ def _too_small(counts: list[int], least: int, args: DataArgs, names: tuple[str, 
     """The labels of classes with fewer images than a part needs."""
     small = [label for label, count in enumerate(counts) if count < least]
     shown = ", ".join(f"{names[label]} ({counts[label]})" for label in small[:5])
-    if small and args.small_classes == "error":
+    if small and args.on_small_class == "error":
         raise UserError(
             f"{len(small)} of {len(names)} classes have fewer than {least} {what}: {shown}; "
-            "add images, or set data.small_classes=skip"
+            "add images, or set data.on_small_class=skip"
         )
     if len(small) == len(names):
         raise UserError(
-            f"data.small_classes=skip: leaves no class, since each has fewer than {least} {what}; add images"
+            f"data.on_small_class=skip: leaves no class, since each has fewer than {least} {what}; add images"
         )
     if small:
         log.warning("data: skipped %d classes with fewer than %d %s: %s", len(small), least, what, shown)
@@ -155,11 +155,11 @@ def part_rows(
         if label in small:
             continue
         if splits == {""}:
-            first, second, third = _cut(by_class[label, ""], args.shares, rng)
+            first, second, third = _cut(by_class[label, ""], args.split_ratios, rng)
         elif "val" in splits:
             first, second, third = (by_class[label, split] for split in ("train", "val", "test"))
         else:
-            kept = args.shares[0] / (args.shares[0] + args.shares[1])
+            kept = args.split_ratios[0] / (args.split_ratios[0] + args.split_ratios[1])
             first, second = _cut(by_class[label, "train"], [kept, 1 - kept], rng)
             third = by_class[label, "test"]
         train, val, test = train + first, val + second, test + third

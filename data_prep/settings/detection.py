@@ -73,20 +73,22 @@ class DetectionArgs:
     scenes, as docs/detection.md shows."""
     temperature: float = 0.01
     """Similarities are divided by it before the softmax over all classes that gives the retriever's probabilities."""
-    least_score: float = 0.0001
+    score_threshold: float = 0.0001
     """Detections that score less are dropped."""
-    nms: float = 0.5
+    nms_iou: float = 0.5
     """Of two detections of one class whose boxes overlap by more (IoU), the lower is dropped; 1 keeps all."""
-    per_image: int = 300
+    max_dets: int = 300
     """Detections kept in an image, the best."""
-    boxes: int = 300
+    max_proposals: int = 300
     """A detector's boxes used in an image, the best; a box that it names twice counts once."""
     scenes: SceneArgs = field(default_factory=SceneArgs)
 
     def __post_init__(self) -> None:
         one_of("detection.format", self.format, FORMATS)
         one_of("detection.policy", self.policy, POLICIES)
-        bounded("detection", self, {"least_score": 0, "per_image": 1, "boxes": 1, "nms": 0}, {"nms": 1})
+        bounded(
+            "detection", self, {"score_threshold": 0, "max_dets": 1, "max_proposals": 1, "nms_iou": 0}, {"nms_iou": 1}
+        )
         check(self.temperature > 0, f"detection.temperature={self.temperature}: must be above 0")
         check(
             self.annotations is None or self.images is not None,

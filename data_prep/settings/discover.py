@@ -15,26 +15,26 @@ class DiscoverArgs:
     images: int = 3
     """Unlabelled images per class (FineR's protocol: 3)."""
     draw: str = "balanced"
-    """How they are drawn: ``balanced``, as many of each class; ``zipf``, 1 to ``most`` of a class by Zipf's law, the
+    """How they are drawn: ``balanced``, as many of each class; ``zipf``, 1 to ``max_images_per_class`` of a class by Zipf's law, the
     protocol's long tail; or ``uniform``, ``images`` per class on average, whatever class each is of."""
-    most: int = 10
+    max_images_per_class: int = 10
     """Images of a class at most in ``zipf``."""
     exponent: float = 2.0
     """Of Zipf's law; at 2 about 61 % of the classes have one image, as in FineR's lists."""
-    guesses: int = 3
+    names_per_image: int = 3
     """Names that the MLLM is asked for per image."""
     subject: str | None = None
     """What is to be named, such as ``bird species``; null: what the data set is of, if it is known."""
     prompt: str = ""
-    """Asks for the names, as it stands; empty: the project's own, by ``guesses`` and ``subject``."""
+    """Asks for the names, as it stands; empty: the project's own, by ``names_per_image`` and ``subject``."""
     reply_tokens: int = 64
     """Tokens that a reply may take."""
     tuned: bool = False
     """Asks the tuned model for names rather than its base, which was not trained to rank alone."""
-    vote: str = "ranker"
+    vote_by: str = "ranker"
     """Who chooses a name among the guesses that each image retrieves: the ``ranker`` (RAR's way), the ``retriever``
     (FineR's), or ``none``: every guess is kept."""
-    least_votes: int = 1
+    min_votes: int = 1
     """Images that must choose a name for it to be kept."""
     memory: str = "name"
     """What test images are compared with: the ``name`` of each class, the ``image``s that chose it, or both,
@@ -47,12 +47,16 @@ class DiscoverArgs:
 
     def __post_init__(self) -> None:
         one_of("discover.draw", self.draw, ("balanced", "zipf", "uniform"))
-        one_of("discover.vote", self.vote, ("ranker", "retriever", "none"))
+        one_of("discover.vote_by", self.vote_by, ("ranker", "retriever", "none"))
         one_of("discover.memory", self.memory, SOURCES)
-        bounded("discover", self, dict.fromkeys(("images", "most", "guesses", "reply_tokens", "least_votes"), 1))
+        bounded(
+            "discover",
+            self,
+            dict.fromkeys(("images", "max_images_per_class", "names_per_image", "reply_tokens", "min_votes"), 1),
+        )
         check(self.exponent > 1, f"discover.exponent={self.exponent}: must be above 1")
         check(
-            self.vote != "none" or self.memory == "name",
-            f"discover.memory={self.memory}: images stand for the name that they chose; set discover.vote=ranker or "
+            self.vote_by != "none" or self.memory == "name",
+            f"discover.memory={self.memory}: images stand for the name that they chose; set discover.vote_by=ranker or "
             "retriever",
         )

@@ -19,7 +19,7 @@ class EvalArgs:
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     zero_shot: bool = True
     """Also with a memory of names alone."""
-    whole_set: bool = False
+    full_train_memory: bool = False
     """Also with every image of the training set in the memory, without a draw."""
     k: int = 5
     """Candidates that the ranker sees; at most 26 in mode ``letters``."""
@@ -31,9 +31,9 @@ class EvalArgs:
     """Seeded orders in which each image's candidates are shown; the rankings are aggregated."""
     aggregate: str = "mean"
     """How several orders become one: ``mean`` (of probabilities), ``borda``, or ``kemeny`` (exact, k up to 12)."""
-    structured: bool = False
+    format_hint: bool = False
     """Untuned models are told the list's format, as in the released code; for ``constrained`` and ``generate``."""
-    examples: bool = False
+    show_exemplars: bool = False
     """Shows a picture of each candidate, the most similar one in the memory, beside the picture in question."""
     reply_tokens: int = 0
     """Tokens that a reply may take in ``generate``; 0: as many as a list of the candidates, and 8 more."""
@@ -46,18 +46,18 @@ class EvalArgs:
     """What the gate goes by: the ``margin`` between the retriever's first two candidates, or its ``entropy``."""
     gate_loss: float = 0.005
     """Top-1 that the gate may cost on the development split, for asking the ranker about fewer images."""
-    unknown: float = 0.0
+    open_set_fraction: float = 0.0
     """Share of the classes held out of a memory to play the unknown ones; 0 leaves it out."""
-    alone_images: int = 200
+    ranker_only_images: int = 200
     """Images for the row of the ranker without retriever, which scores every class; 0 leaves it out."""
-    alone_classes: int = 256
+    ranker_only_classes: int = 256
     """The row is left out where there are more classes than this."""
     bootstrap: int = 2000
     """Resamples of classes and seeds for the interval."""
     leaks: str = "error"
     """An evaluated image that stands in the memory's pool or was mined for training, byte for byte: ``error``, or
     ``allow``, which counts and reports it."""
-    copies_above: float = 0.99
+    near_duplicate_threshold: float = 0.99
     """Cosine similarity from which an image of a memory or of training is reported as a near-duplicate of an evaluated
     one; above 1: none is sought."""
 
@@ -68,7 +68,7 @@ class EvalArgs:
         one_of("eval.gate", self.gate, ("margin", "entropy"))
         check(self.aggregate != "kemeny" or self.k <= 12, f"eval.aggregate=kemeny: eval.k={self.k}, but at most 12")
         check(min(self.shots, default=1) >= 1, "eval.shots: each must be at least 1")
-        something = bool(self.shots) or self.zero_shot or self.whole_set
+        something = bool(self.shots) or self.zero_shot or self.full_train_memory
         check(something, "eval.shots=[]: nothing to evaluate with eval.zero_shot=false")
         one_of("eval.leaks", self.leaks, ("error", "allow"))
         check(bool(self.seeds), "eval.seeds=[]: name at least one seed of the draw")
@@ -77,6 +77,16 @@ class EvalArgs:
             check(not twice, f"eval.{key}={list(numbers)}: names one twice, which would count as two")
         counts = {"k": 1, "batch_size": 1, "permutations": 1, "bootstrap": 1}
         least = dict.fromkeys(
-            ("alone_images", "alone_classes", "reply_tokens", "fit_images", "gate_loss", "unknown"), 0
+            (
+                "ranker_only_images",
+                "ranker_only_classes",
+                "reply_tokens",
+                "fit_images",
+                "gate_loss",
+                "open_set_fraction",
+            ),
+            0,
         )
-        bounded("eval", self, counts | least | {"copies_above": 0.5}, {"gate_loss": 1, "unknown": 0.9})
+        bounded(
+            "eval", self, counts | least | {"near_duplicate_threshold": 0.5}, {"gate_loss": 1, "open_set_fraction": 0.9}
+        )

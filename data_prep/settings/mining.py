@@ -31,24 +31,24 @@ class MiningArgs:
     """Candidates per example."""
     k_max: int | None = None
     """With a value, each example has between ``k`` and ``k_max`` candidates, by lot."""
-    unit: str = "class"
+    candidate_unit: str = "class"
     """Candidates are distinct classes, or with ``image`` the classes of the nearest images, as in the paper's released
     code, where a class can stand twice."""
     construction: str = "top_k"
     """``top_k``: the k nearest; ``windows``: every run of k among the ``retrieved`` nearest, as in the paper."""
     retrieved: int = 20
     """Neighbours that ``windows`` slides over: 20 give 16 windows of 5."""
-    easy: int = 0
+    num_easy_negatives: int = 0
     """Of the k candidates, how many are drawn by lot from further down in place of the nearest."""
-    easy_depth: int = 50
+    easy_negative_max_rank: int = 50
     """How far down the easier ones are drawn from, in ranks."""
-    memories: list[str] = field(default_factory=lambda: ["image", "name"])
+    sources: list[str] = field(default_factory=lambda: ["image", "name"])
     """What candidates come from, one example per image and source: ``image``, ``name``, ``fused``."""
     neighbours: str = "leave_one_out"
     """What an image may retrieve: ``leave_one_out``, all images but itself and its copies; ``disjoint``, half of each
     class's images are the memory and the other half asks (the paper's); ``self``, itself too (the released code's: a
     leak)."""
-    copies_above: float = 0.99
+    near_duplicate_threshold: float = 0.99
     """Cosine similarity from which two images count as one picture, encoded anew; above 1: equal bytes alone do."""
     evaluated_copies: str = "error"
     """A tuning image that is also an evaluated one, byte for byte: ``error``, or ``skip`` (counted)."""
@@ -80,10 +80,10 @@ class MiningArgs:
 
     def __post_init__(self) -> None:
         self._check_candidates()
-        for memory in self.memories:
-            one_of("mining.memories", memory, SOURCES)
-        check(len(self.memories) > 0, "mining.memories: name at least one of image, name, fused")
-        bounded("mining", self, {"shard_size": 1, "seed": 0, "copies_above": 0.5})
+        for memory in self.sources:
+            one_of("mining.sources", memory, SOURCES)
+        check(len(self.sources) > 0, "mining.sources: name at least one of image, name, fused")
+        bounded("mining", self, {"shard_size": 1, "seed": 0, "near_duplicate_threshold": 0.5})
         check(self.weight > 0, f"mining.weight={self.weight}: must be above 0")
         one_of("mining.neighbours", self.neighbours, ("leave_one_out", "disjoint", "self"))
         one_of("mining.evaluated_copies", self.evaluated_copies, ("error", "skip"))
@@ -98,22 +98,25 @@ class MiningArgs:
         )
 
     def _check_candidates(self) -> None:
-        one_of("mining.unit", self.unit, ("class", "image"))
+        one_of("mining.candidate_unit", self.candidate_unit, ("class", "image"))
         one_of("mining.construction", self.construction, ("top_k", "windows"))
         most = 25 if self.none_of_these else 26
         for key, value in (("k", self.k), ("k_max", self.k_max)):
             check(value is None or 2 <= value <= most, f"mining.{key}={value}: must lie in 2..{most}, a letter each")
         check(self.k_max is None or self.k_max >= self.k, f"mining.k_max={self.k_max}: must be at least k, {self.k}")
-        check(0 <= self.easy < self.k, f"mining.easy={self.easy}: must lie in 0..{self.k - 1}, below k")
-        if self.easy:
+        check(
+            0 <= self.num_easy_negatives < self.k,
+            f"mining.num_easy_negatives={self.num_easy_negatives}: must lie in 0..{self.k - 1}, below k",
+        )
+        if self.num_easy_negatives:
             check(
-                self.easy_depth >= self.most + self.easy,
-                f"mining.easy_depth={self.easy_depth}: must be at least {self.most + self.easy}, beyond the candidates",
+                self.easy_negative_max_rank >= self.most + self.num_easy_negatives,
+                f"mining.easy_negative_max_rank={self.easy_negative_max_rank}: must be at least {self.most + self.num_easy_negatives}, beyond the candidates",
             )
         if self.construction == "windows":
             check(self.retrieved >= self.k, f"mining.retrieved={self.retrieved}: must be at least k, {self.k}")
             check(
-                self.k_max is None and not self.easy,
+                self.k_max is None and not self.num_easy_negatives,
                 "mining.construction=windows: has windows of k, without k_max and easy",
             )
 
@@ -127,4 +130,4 @@ class MiningArgs:
         """How many neighbours an example is made from."""
         if self.construction == "windows":
             return self.retrieved
-        return max(self.most, self.easy_depth if self.easy else 0)
+        return max(self.most, self.easy_negative_max_rank if self.num_easy_negatives else 0)

@@ -22,7 +22,7 @@ class LoraArgs:
     dropout: float = 0.0
     scope: str = "language"
     """``language``, ``language+projector`` or ``language+projector+vision``. A vision tower out of scope is frozen."""
-    layers: str | None = None
+    target_modules: str | None = None
     """A regular expression of layers to adapt in place of the scope's, such as ``.*language_model.*\\.[qv]_proj``."""
     projector: str = "lora"
     """How a projector in scope is trained: ``lora``, or ``full``, all its weights, which the adapter then holds."""
@@ -35,11 +35,11 @@ class LoraArgs:
         bounded("ranker.lora", self, {"rank": 1, "alpha": 1, "dropout": 0}, {"dropout": 0.99})
         one_of("ranker.lora.scope", self.scope, SCOPES)
         one_of("ranker.lora.projector", self.projector, ("lora", "full"))
-        if self.layers is not None:
+        if self.target_modules is not None:
             try:
-                re.compile(self.layers)
+                re.compile(self.target_modules)
             except re.error as error:
-                check(False, f"ranker.lora.layers={self.layers}: not a regular expression ({error})")
+                check(False, f"ranker.lora.target_modules={self.target_modules}: not a regular expression ({error})")
 
 
 @dataclass

@@ -59,9 +59,9 @@ class Recipe:
             "mining.target=truth_only: ranker.objectives.listwise needs an order; take truth_first or graded",
         )
         check(
-            not (self.optim.fused and self.trainer.precision == "16-mixed" and self.trainer.grad_clip),
+            not (self.optim.fused and self.trainer.precision == "16-mixed" and self.trainer.grad_clip_norm),
             "optim.fused=true: a fused step takes float16's gradients before they are clipped; set optim.fused=false, "
-            "trainer.grad_clip=0, or trainer.precision=bf16-mixed",
+            "trainer.grad_clip_norm=0, or trainer.precision=bf16-mixed",
         )
         split, instead = self.trainer.strategy == "deepspeed_stage_3", "set trainer.strategy=deepspeed_stage_2 or ddp"
         check(
@@ -80,11 +80,11 @@ class Recipe:
         mode, args = self.ranker.mode, self.eval
         fits = mode != "letters" or args.k <= 26
         check(fits, f"eval.k={args.k}: mode letters has 26 letters; lower eval.k, or rank by likelihood")
-        shown = not args.examples or mode != "likelihood"
-        check(shown, "eval.examples=true: mode likelihood shows no candidates; rank by another mode")
+        shown = not args.show_exemplars or mode != "likelihood"
+        check(shown, "eval.show_exemplars=true: mode likelihood shows no candidates; rank by another mode")
         if mode not in SCORED:
             said = f"ranker.mode={mode} gives no probabilities; rank by {' or '.join(SCORED)}"
             averaged = args.permutations > 1 and args.aggregate == "mean"
             check(not averaged, f"eval.aggregate=mean: {said}, or aggregate by borda or kemeny")
             check(not args.fusion, f"eval.fusion=true: {said}")
-            check(not args.unknown, f"eval.unknown={args.unknown}: {said}")
+            check(not args.open_set_fraction, f"eval.open_set_fraction={args.open_set_fraction}: {said}")

@@ -11,28 +11,28 @@ from data_prep.settings.validate import bounded, check, one_of
 class HnswArgs:
     """The graph index."""
 
-    links: int = 32
+    M: int = 32
     """Neighbours that a vector is linked to."""
-    build_width: int = 80
+    ef_construction: int = 80
     """Candidates that are looked at when a vector is added; more take longer and link better."""
-    search_width: int = 128
+    ef_search: int = 128
     """Candidates that are looked at in a search; more take longer and find more."""
 
     def __post_init__(self) -> None:
-        bounded("retriever.hnsw", self, {"links": 4, "build_width": 4, "search_width": 1})
+        bounded("retriever.hnsw", self, {"M": 4, "ef_construction": 4, "ef_search": 1})
 
 
 @dataclass
 class IvfArgs:
     """The index of lists, one for each region of the space."""
 
-    lists: int = 0
+    nlist: int = 0
     """Regions; 0: four times the square root of the number of entries."""
-    probes: int = 32
+    nprobe: int = 32
     """Lists that a search reads."""
 
     def __post_init__(self) -> None:
-        bounded("retriever.ivf", self, {"lists": 0, "probes": 1})
+        bounded("retriever.ivf", self, {"nlist": 0, "nprobe": 1})
 
 
 @dataclass
@@ -99,7 +99,7 @@ class RetrieverArgs:
     """Prompts around a class name, averaged, such as ``{} texture.``; none: the data set's own, or the bare name."""
     batch_size: int = 128
     """Images or texts per forward pass."""
-    workers: int = -1
+    num_workers: int = -1
     """Processes that decode images while the encoder runs, for each process that embeds; -1: by the cores there are."""
     index: str = "auto"
     """FAISS index: ``flat`` (exact), ``hnsw``, ``ivf``, or ``auto``: by the number of entries (``memory_index.py``)."""
@@ -107,17 +107,17 @@ class RetrieverArgs:
     ivf: IvfArgs = field(default_factory=IvfArgs)
     mmap: bool = False
     """Reads memories from disk as they are searched, for those that do not fit; they cannot be changed then."""
-    aggregate: str = "best"
-    """A class's similarity: its ``best`` entry's, the ``mean`` of its ``top_m`` best, or that of its ``prototype``, the
+    aggregate: str = "max"
+    """A class's similarity: its best entry (``max``)'s, the ``mean`` of its ``top_m`` best, or that of its ``prototype``, the
     normalised mean of its entries."""
     top_m: int = 3
     """Entries of a class in ``aggregate: mean``; a class with fewer gives all."""
-    unit: str = "class"
+    candidate_unit: str = "class"
     """Candidates are distinct classes, or with ``image`` the classes of the nearest entries as in the paper's code,
     where a class can stand twice. Fused candidates are always distinct."""
-    pool: int = 64
+    initial_fetch: int = 64
     """Entries fetched at first for k distinct classes; widened until k are found."""
-    fusion: float = 0.5
+    text_weight: float = 0.5
     """Weight of the name's similarity in the fused score; the image's is one minus it."""
     regions: RegionArgs = field(default_factory=RegionArgs)
     tuning: TuningArgs = field(default_factory=TuningArgs)
@@ -125,10 +125,10 @@ class RetrieverArgs:
     def __post_init__(self) -> None:
         one_of("retriever.index", self.index, ("auto", "flat", "hnsw", "ivf"))
         one_of("retriever.dtype", self.dtype, ("float32", "bfloat16"))
-        one_of("retriever.aggregate", self.aggregate, ("best", "mean", "prototype"))
-        one_of("retriever.unit", self.unit, ("class", "image"))
-        check(0 <= self.fusion <= 1, f"retriever.fusion={self.fusion}: must lie in 0..1")
-        bounded("retriever", self, {"batch_size": 1, "workers": -1, "pool": 1, "top_m": 1})
+        one_of("retriever.aggregate", self.aggregate, ("max", "mean", "prototype"))
+        one_of("retriever.candidate_unit", self.candidate_unit, ("class", "image"))
+        check(0 <= self.text_weight <= 1, f"retriever.text_weight={self.text_weight}: must lie in 0..1")
+        bounded("retriever", self, {"batch_size": 1, "num_workers": -1, "initial_fetch": 1, "top_m": 1})
         for template in self.templates:
             check(
                 template.count("{}") == 1 and not set(template.replace("{}", "")) & set("{}"),

@@ -15,12 +15,12 @@ class OptimArgs:
 
     lr: float = 1e-3
     weight_decay: float = 0.01
-    warmup: float = 0.05
+    warmup_ratio: float = 0.05
     """Share of the steps that warm up."""
     epochs: int = 1
     batch_size: int = 16
     """Examples per process and forward pass."""
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     """Forward passes per step."""
     group_by_length: bool = False
     """Batches of examples of like length, so that less is padded; the order of batches stays random."""
@@ -31,8 +31,8 @@ class OptimArgs:
     """Stops early after so many optimiser steps; -1: after the epochs."""
 
     def __post_init__(self) -> None:
-        least = {"lr": 0, "weight_decay": 0, "warmup": 0, "epochs": 1, "batch_size": 1, "accumulate": 1}
-        bounded("optim", self, least, {"warmup": 1})
+        least = {"lr": 0, "weight_decay": 0, "warmup_ratio": 0, "epochs": 1, "batch_size": 1, "grad_accum_steps": 1}
+        bounded("optim", self, least, {"warmup_ratio": 1})
         check(self.max_steps == -1 or self.max_steps >= 1, f"optim.max_steps={self.max_steps}: at least 1, or -1")
 
 
@@ -46,19 +46,19 @@ class TrainerArgs:
     """What DeepSpeed keeps in the host's memory: ``none``, ``optimizer``, or ``all`` (stage 3: the parameters too)."""
     accelerator: str = "auto"
     devices: int = 1
-    workers: int = 0
+    num_workers: int = 0
     """Processes beside each device's that read examples and prepare batches."""
     num_nodes: int = 1
     precision: str = "32-true"
     """``32-true``, ``bf16-mixed`` or ``16-mixed``."""
-    grad_clip: float = 1.0
+    grad_clip_norm: float = 1.0
     log_every: int = 10
     """Steps."""
     checkpoint_every: int = 50
     """Steps between checkpoints, and between validations."""
-    validation_images: int = 200
+    val_examples: int = 200
     """Development examples that a validation ranks by letters and by likelihood."""
-    validation_text: int = 16
+    val_generate_examples: int = 16
     """As many of them are also ranked by the written list, which takes longest; 0: none."""
     patience: int = 0
     """Stops after so many validations without a better accuracy of ``ranker.mode``; 0: never."""
@@ -81,8 +81,8 @@ class TrainerArgs:
     """Goes on from the run folder's last checkpoint; false starts the run anew."""
 
     def __post_init__(self) -> None:
-        counts = ("devices", "num_nodes", "log_every", "checkpoint_every", "validation_images", "feature_views")
-        from_zero = ("grad_clip", "workers", "validation_text", "patience")
+        counts = ("devices", "num_nodes", "log_every", "checkpoint_every", "val_examples", "feature_views")
+        from_zero = ("grad_clip_norm", "num_workers", "val_generate_examples", "patience")
         bounded("trainer", self, dict.fromkeys(counts, 1) | dict.fromkeys(from_zero, 0))
         half = {"bf16-true": "bfloat16", "16-true": "float16"}.get(self.precision)
         check(

@@ -51,7 +51,9 @@ def signals_of(candidates: Sequence[Candidate], ranking: Ranking | None, score: 
 def _split(signals: Sequence[Mapping[str, float]], known: Sequence[bool], name: str) -> tuple[np.ndarray, np.ndarray]:
     values, is_known = np.array([one[name] for one in signals]), np.array(known, bool)
     if is_known.all() or not is_known.any():
-        raise UserError("eval.unknown: needs images of classes held out and of others; raise or lower the share")
+        raise UserError(
+            "eval.open_set_fraction: needs images of classes held out and of others; raise or lower the share"
+        )
     return values[is_known], values[~is_known]
 
 

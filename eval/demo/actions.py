@@ -181,7 +181,7 @@ class Demo:
 
 
 def _lines(found: Recognition) -> list[Line]:
-    """The candidates in the ranker's order; with ``retriever.unit=image`` a class can stand twice."""
+    """The candidates in the ranker's order; with ``retriever.candidate_unit=image`` a class can stand twice."""
     places: dict[str, list[int]] = {}
     for number, candidate in enumerate(found.candidates):
         places.setdefault(candidate.name, []).append(number)

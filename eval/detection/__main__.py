@@ -14,7 +14,7 @@ of its checkpoints. Without --annotations the boxes are those of armory's scenes
                        reciprocal_rank, detector_score or retriever
   --split development  armory's development classes rather than those of test
   --mode letters       how the ranker ranks
-  key.sub=value        any other setting, such as detection.nms=1 eval.k=10 trainer.devices=2
+  key.sub=value        any other setting, such as detection.nms_iou=1 eval.k=10 trainer.devices=2
 
 Killed and called again, it goes on from the answers that are there; with another policy it asks nothing anew. Writes
 results.json and detections-METHOD.json, in the data sets' result format, into RUN/detection/DATA-MODE-POLICY.

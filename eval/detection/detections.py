@@ -40,10 +40,10 @@ def detections_of(
     by_image: dict[int, list[dict]] = defaultdict(list)
     for proposal, own, box in zip(proposals, candidates, ranked, strict=True):
         for candidate, score in zip(own, POLICIES[policy](box), strict=True):
-            if score > 0 and score >= args.least_score:
+            if score > 0 and score >= args.score_threshold:
                 record = {"image_id": proposal.image, "category_id": categories[candidate.label]}
                 by_image[proposal.image].append(record | {"bbox": list(proposal.bbox), "score": score})
-    return [record for records in by_image.values() for record in suppressed(records, args.nms)[: args.per_image]]
+    return [record for records in by_image.values() for record in suppressed(records, args.nms_iou)[: args.max_dets]]
 
 
 def suppressed(records: list[dict], overlap: float) -> list[dict]:

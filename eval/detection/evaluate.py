@@ -94,7 +94,7 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
     if source.detections is None:
         proposals = annotated_boxes(annotations, source.images, cache, on_error)
     else:
-        proposals = detected_boxes(annotations, source.detections, args.boxes, source.images, cache, on_error)
+        proposals = detected_boxes(annotations, source.detections, args.max_proposals, source.images, cache, on_error)
     check_not_mined(run, [proposal.region for proposal in proposals.found], source.name)
     encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
     named = NamedBoxes(recipe, annotations, proposals)

@@ -79,7 +79,10 @@ class NamedBoxes:
             templates: Prompts around a class name.
         """
         recipe, named = self.recipe, self.annotations
-        args, cache = replace(recipe.retriever, templates=templates, unit="class", aggregate="best"), Path(recipe.cache)
+        args, cache = (
+            replace(recipe.retriever, templates=templates, candidate_unit="class", aggregate="max"),
+            Path(recipe.cache),
+        )
         synonyms = named.synonyms if recipe.detection.synonyms else None
         labels = range(len(named.names))
         memory = name_memory(encoder, labels, named.names, args, cache, synonyms, named.texts)
@@ -105,7 +108,7 @@ class NamedBoxes:
             asked.append(shuffles(question, 1 if mode == "likelihood" else args.permutations))
         distinct = list({q.id: q for several in asked for q in several}.values())
         manners = {
-            "rar_untuned": Manner(mode, args.structured, args.reply_tokens),
+            "rar_untuned": Manner(mode, args.format_hint, args.reply_tokens),
             "rar": Manner(mode, False, args.reply_tokens),
         }
         jobs = [Job(name, name == "rar", manner, distinct, args.batch_size) for name, manner in manners.items()]

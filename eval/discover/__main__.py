@@ -1,6 +1,6 @@
 """``python -m eval.discover --ckpt RUN [--names FILE [--choose]] [--split development] [key.sub=value …]``
 
-    python -m eval.discover --ckpt runs/ranker_lora discover.guesses=1
+    python -m eval.discover --ckpt runs/ranker_lora discover.names_per_image=1
     python -m eval.discover --ckpt RUN --names names.txt --choose data.name=cub200 data.root=DATA
 
 Vocabulary-free recognition: the class names are not given. The MLLM guesses names from a few unlabelled images, each

@@ -67,7 +67,7 @@ def rank_tasks(
     asked = _asked(recipe, tasks)
     distinct = list({q.id: q for own in asked for several in own for q in several}.values())
     jobs = [
-        Job(name, tuned, Manner(mode, args.structured and not tuned, args.reply_tokens), distinct, args.batch_size)
+        Job(name, tuned, Manner(mode, args.format_hint and not tuned, args.reply_tokens), distinct, args.batch_size)
         for name, tuned in methods.items()
     ]
     answers = answer_all(jobs, recipe.ranker, adapter, recipe.trainer, out)

@@ -90,7 +90,9 @@ class Naming:
         alone = names is not None and not choose
         said = f"discover.memory={discover.memory}: --names alone has no images that chose them; add --choose"
         check(not alone or discover.memory == "name", said)
-        check(not recipe.eval.examples, "eval.examples=true: names from no labelled images have no examples")
+        check(
+            not recipe.eval.show_exemplars, "eval.show_exemplars=true: names from no labelled images have no examples"
+        )
         if discover.sentences != "none":
             find_sentence_model(discover.sentences)
         folder = f"{recipe.data.name}-{recipe.eval.split}-{recipe.ranker.mode}"
@@ -133,7 +135,7 @@ class Naming:
         found = guess_names(self.recipe, list(distinct.values()), self.adapter, self.out)
         if not any(guess.names for guess in found.values()):
             said = f"no name in any of {len(found)} replies, such as {next(iter(found.values())).reply!r}"
-            raise UserError(f"{said}; change discover.prompt or discover.guesses")
+            raise UserError(f"{said}; change discover.prompt or discover.names_per_image")
         return found
 
     def vocabularies(self, encoder: Encoder) -> tuple[list[Vocabulary], dict[str, Guess]]:

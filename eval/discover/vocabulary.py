@@ -58,7 +58,7 @@ def prompt_of(recipe: Recipe) -> str:
     """What the MLLM is asked about an unlabelled image."""
     args = recipe.discover
     subject = SUBJECTS.get(recipe.data.name, "") if args.subject is None else args.subject
-    return args.prompt or guesses_prompt(args.guesses, subject)
+    return args.prompt or guesses_prompt(args.names_per_image, subject)
 
 
 def guess_names(
@@ -79,10 +79,10 @@ def guess_names(
     args = recipe.discover
     questions = {s.digest: Question(s.digest, s.path, (), contents=(s.digest,)) for s in samples}
     manner = Manner("name", reply_tokens=args.reply_tokens, prompt=prompt_of(recipe))
-    log.info("%s: asking for %d names of %d images: %s", job, args.guesses, len(questions), manner.prompt)
+    log.info("%s: asking for %d names of %d images: %s", job, args.names_per_image, len(questions), manner.prompt)
     asked = Job(job, args.tuned, manner, list(questions.values()), recipe.eval.batch_size)
     answers = answer_all([asked], recipe.ranker, adapter, recipe.trainer, out)[job]
-    found = {key: read_guesses(answers[question.id].reply, args.guesses) for key, question in questions.items()}
+    found = {key: read_guesses(answers[question.id].reply, args.names_per_image) for key, question in questions.items()}
     outcomes = Counter(guess.outcome for guess in found.values())
     log.info("%s: replies %s", job, ", ".join(f"{name} {count}" for name, count in sorted(outcomes.items())))
     return found
@@ -115,13 +115,13 @@ def choose_names(
         args: The retriever's, with templates.
         drawn: Unlabelled images by seed.
         guessed: Images that a name was guessed for, by name, by seed.
-        adapter: The tuned ranker's, which chooses under ``discover.vote=ranker``.
+        adapter: The tuned ranker's, which chooses under ``discover.vote_by=ranker``.
         out: Where answers go.
 
     Raises:
-        UserError: No name has ``discover.least_votes``.
+        UserError: No name has ``discover.min_votes``.
     """
-    how, names = recipe.discover.vote, {seed: tuple(own) for seed, own in guessed.items()}
+    how, names = recipe.discover.vote_by, {seed: tuple(own) for seed, own in guessed.items()}
     if how == "none":
         return [
             Vocabulary(seed, dict.fromkeys(own, 0), guessed[seed], [], {"guesses": len(own), "names": len(own)})
@@ -142,11 +142,11 @@ def choose_names(
 def _kept(
     recipe: Recipe, seed: int, samples: Sequence[Sample], guessed: dict[str, int], orders: list[list[str]]
 ) -> Vocabulary:
-    least = recipe.discover.least_votes
+    least = recipe.discover.min_votes
     votes, own = elected(orders, least)
     if not votes:
         most = max(Counter(order[0] for order in orders).values())
-        raise UserError(f"discover.least_votes={least}: no name has as many with seed {seed}; the most is {most}")
+        raise UserError(f"discover.min_votes={least}: no name has as many with seed {seed}; the most is {most}")
     label_of = {name: label for label, name in enumerate(votes)}
     images = [replace(s, label=label_of[name]) for s, name in zip(samples, own, strict=True) if name is not None]
     facts = {

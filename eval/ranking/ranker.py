@@ -46,7 +46,7 @@ class Ranker:
     def __init__(self, mllm: Mllm, recipe: Recipe, tuned: bool = True):
         self.mllm, self.recipe = mllm, recipe
         args = recipe.eval
-        self.manner = Manner(recipe.ranker.mode, args.structured and not tuned, args.reply_tokens)
+        self.manner = Manner(recipe.ranker.mode, args.format_hint and not tuned, args.reply_tokens)
 
     @classmethod
     def from_pretrained(cls, run: str | Path, *settings: str, tuned: bool = True) -> Ranker:

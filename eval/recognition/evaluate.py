@@ -61,7 +61,7 @@ def _source(data: DataArgs) -> DataArgs:
 
 def _bare(retriever: RetrieverArgs) -> RetrieverArgs:
     """Settings of a retriever without those that only say how fast it works."""
-    return replace(retriever, batch_size=1, workers=0, mmap=False)
+    return replace(retriever, batch_size=1, num_workers=0, mmap=False)
 
 
 def out_of(recipe: Recipe, run: Path) -> Path:
@@ -88,7 +88,7 @@ def encoder_of(recipe: Recipe) -> Encoder:
 
 def _to_fit_on(recipe: Recipe, run: Run) -> tuple[Recipe, Dataset]:
     """The recipe on the development split, and the images on which fusion, gate and threshold are fitted."""
-    recipe = replace(recipe, eval=replace(recipe.eval, split="development", alone_images=0))
+    recipe = replace(recipe, eval=replace(recipe.eval, split="development", ranker_only_images=0))
     dataset, most = read_checked(recipe, run.folder), recipe.eval.fit_images
     if most:
         images = dataset.parts["development"]
@@ -98,7 +98,7 @@ def _to_fit_on(recipe: Recipe, run: Run) -> tuple[Recipe, Dataset]:
 
 def _fits(recipe: Recipe) -> bool:
     """Whether an evaluation fits something on the development split."""
-    return recipe.eval.fusion or recipe.eval.unknown > 0
+    return recipe.eval.fusion or recipe.eval.open_set_fraction > 0
 
 
 def fitted(
@@ -124,7 +124,7 @@ def fitted(
         evaluation = Evaluation(recipe, dataset, settings_of(recipe, encoder, dataset), place)
         evaluation.ask(run.adapter, untuned=False)
     fusions = evaluation.fit_fusions() if args.fusion else {}
-    refusal = evaluation.fit_refusal() if args.unknown else None
+    refusal = evaluation.fit_refusal() if args.open_set_fraction else None
     path = fits_path(run.folder, recipe.ranker.mode, run.adapter) if own else out / "fits.json"
     save_fits(path, run.weights, encoder.id, fusions, refusal)
     log.info("fits: %s%s", path, "" if own else ", as data set or retriever are not the run's own")

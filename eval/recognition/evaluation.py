@@ -74,9 +74,11 @@ class Evaluation:
         """Images and questions of the ranker without retriever: every class's name, on evenly spaced images."""
         args = self.recipe.eval
         labels = self.dataset.labels(f"{args.split}_memory")
-        chosen = evenly_spaced(len(self.samples), args.alone_images)
-        if not chosen or len(labels) > args.alone_classes:
-            log.info("ranker_alone: left out (%d classes, eval.alone_images=%d)", len(labels), args.alone_images)
+        chosen = evenly_spaced(len(self.samples), args.ranker_only_images)
+        if not chosen or len(labels) > args.ranker_only_classes:
+            log.info(
+                "ranker_alone: left out (%d classes, eval.ranker_only_images=%d)", len(labels), args.ranker_only_images
+            )
             return [], []
         names = tuple(dict.fromkeys(self.dataset.names[label] for label in labels))
         some = [self.samples[number] for number in chosen]
@@ -91,7 +93,7 @@ class Evaluation:
         """
         args = self.recipe.eval
         distinct = list({q.id: q for own in self.asked for several in own for q in several}.values())
-        manners = {"rar_untuned": Manner(self.mode, args.structured, args.reply_tokens)} if untuned else {}
+        manners = {"rar_untuned": Manner(self.mode, args.format_hint, args.reply_tokens)} if untuned else {}
         manners["rar"] = Manner(self.mode, False, args.reply_tokens)
         jobs = [Job(name, name == "rar", manner, distinct, args.batch_size) for name, manner in manners.items()]
         self.alone = self._alone()

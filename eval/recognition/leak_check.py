@@ -51,7 +51,7 @@ def leaks_of(recipe: Recipe, encoder: Encoder, dataset: Dataset, run: Path) -> d
     split, part = recipe.eval.split, f"{recipe.eval.split}_memory"
     queries, mined = dataset.parts[split], _mined(run)
     others = {part: dataset.parts[part], "training": mined}
-    if recipe.eval.copies_above > 1:
+    if recipe.eval.near_duplicate_threshold > 1:
         return leak_report(queries, others)
     cache = Path(recipe.cache)
     compared = {part: _in_memories(recipe, dataset, part), "training": _known(encoder, mined, cache)}
@@ -64,7 +64,7 @@ def leaks_of(recipe: Recipe, encoder: Encoder, dataset: Dataset, run: Path) -> d
         for name, samples in compared.items()
         if samples
     }
-    return leak_report(queries, others, embedded, recipe.eval.copies_above)
+    return leak_report(queries, others, embedded, recipe.eval.near_duplicate_threshold)
 
 
 def _mined(run: Path) -> list[Sample]:
@@ -75,7 +75,7 @@ def _mined(run: Path) -> list[Sample]:
 def _in_memories(recipe: Recipe, dataset: Dataset, part: str) -> list[Sample]:
     """The images that stand in any evaluated memory."""
     pool, args = dataset.parts[part], recipe.eval
-    if args.whole_set:
+    if args.full_train_memory:
         return pool
     draws = [(shots, seed) for shots in args.shots for seed in args.seeds]
     drawn = [kept_shots(pool, *draw, recipe.data.draw, Path(recipe.cache)) for draw in draws]

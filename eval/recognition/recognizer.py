@@ -161,7 +161,7 @@ class Recognizer:
         asked = [number for number, own in enumerate(scores) if fusion is None or fusion.asks(own)]
         examples = [self.memory.examples(query, row) for query, row in zip(xq, found, strict=True)]
         shown = None
-        if self.recipe.eval.examples:
+        if self.recipe.eval.show_exemplars:
             shown = [examples[n] if all(examples[n]) else () for n in asked]
         names = [[candidate.name for candidate in found[n]] for n in asked]
         ranked = dict(zip(asked, self.ranker.rank_with_scores([images[n] for n in asked], names, shown), strict=True))

@@ -38,7 +38,7 @@ def _retrieved(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> dict[Key, 
     names = memories_of(recipe, encoder, dataset, f"{split}_memory", 0, 0)
     found = {("clip_zero_shot", "zero_shot", 0, 0): labels(names, "name")}
     draws = [("few_shot", shots, seed) for shots in args.shots for seed in args.seeds]
-    for task, shots, seed in [*draws, *([("whole_set", 0, 0)] if args.whole_set else [])]:
+    for task, shots, seed in [*draws, *([("whole_set", 0, 0)] if args.full_train_memory else [])]:
         drawn = None if task == "whole_set" else shots
         memories = memories_of(recipe, encoder, dataset, f"{split}_memory", drawn, seed)
         found["clip_knn", task, shots, seed] = labels(memories, "image")

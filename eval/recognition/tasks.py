@@ -99,11 +99,11 @@ def settings_of(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> list[Sett
     settings = [_setting(recipe, encoder, dataset, xq, "zero_shot", 0, 0)] if args.zero_shot else []
     for shots in args.shots:
         settings += [_setting(recipe, encoder, dataset, xq, "few_shot", shots, seed) for seed in args.seeds]
-    if args.whole_set:
+    if args.full_train_memory:
         settings.append(_setting(recipe, encoder, dataset, xq, "whole_set", 0, 0))
-    if args.unknown:
+    if args.open_set_fraction:
         part = f"{split}_memory"
-        held = held_out(dataset.labels(part), args.unknown, recipe.seed)
+        held = held_out(dataset.labels(part), args.open_set_fraction, recipe.seed)
         kept = [sample for sample in dataset.parts[part] if sample.label not in held]
         lacking = replace(dataset, parts=dataset.parts | {part: kept})
         shots, seed = (args.shots[0], args.seeds[0]) if args.shots else (0, 0)
@@ -126,7 +126,7 @@ def _setting(
     }
     candidates = [row[: args.k] for row in found[args.candidates if memories.images else "name"]]
     examples = []
-    if args.examples and memories.images:
+    if args.show_exemplars and memories.images:
         paths = {sample.digest: sample.path for sample in dataset.parts[part]}
         examples = examples_of(memories.images, paths, xq, candidates)
     retrieved = {method: _labels(found[source]) for method, source in sources.items()}

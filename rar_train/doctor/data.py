@@ -78,11 +78,11 @@ def check_data(args: DataArgs, cache: Path, read: bool, listed: Listed) -> list[
         return _read(args, cache, listed)
     if args.name == "armory":
         sizes = args.armory
-        classes = draw_classes("tuning", sizes.tuning_classes, sizes.family_size, args.seed)
+        classes = draw_classes("tuning", sizes.train_classes, sizes.family_size, args.seed)
         listed.names = [blazon.name for blazon in classes]
-        listed.images = sizes.tuning_classes * sizes.tuning_images
-        said = f"armory, drawn when needed: {sizes.tuning_classes} tuning classes, {sizes.tuning_images} pictures each"
-        return [Finding("data", "ok" if sizes.tuning_classes >= _LEAST else "failure", said)]
+        listed.images = sizes.train_classes * sizes.train_images
+        said = f"armory, drawn when needed: {sizes.train_classes} tuning classes, {sizes.train_images} pictures each"
+        return [Finding("data", "ok" if sizes.train_classes >= _LEAST else "failure", said)]
     check(args.root is not None, f"data.name={args.name} needs data.root=PATH")
     check(Path(args.root).exists(), f"data.root={args.root}: no such folder or file")
     if args.name == "folder":
@@ -100,8 +100,8 @@ def _folder(args: DataArgs, listed: Listed) -> list[Finding]:
     check(splits == {""} or {"train", "test"} <= splits, f"data.root={args.root}: needs splits train and test, or none")
     # As data_prep.datasets.folder divides them: two to leave one out, one each to choose and to measure on.
     least, share = {
-        frozenset([""]): (4, args.shares[0]),
-        frozenset(["train", "test"]): (3, args.shares[0] / sum(args.shares[:2])),
+        frozenset([""]): (4, args.split_ratios[0]),
+        frozenset(["train", "test"]): (3, args.split_ratios[0] / sum(args.split_ratios[:2])),
     }.get(frozenset(splits), (2, 1.0))
     counts = Counter(dict.fromkeys(map(tidy, [*layout.classes, *(row.label for row in rows)]), 0))
     counts.update(tidy(row.label) for row in rows if row.split in ("", "train"))
@@ -116,9 +116,9 @@ def _judged(args: DataArgs, classes: int, small: list[str], least: int, images: 
     if classes - len(small) < _LEAST:
         return [Finding("data", "failure", f"{said}; {len(small)} have fewer than {least} to train on", "add images")]
     if small:
-        status = "failure" if args.small_classes == "error" else "warning"
+        status = "failure" if args.on_small_class == "error" else "warning"
         few = f"{said}; fewer than {least} to train on: {', '.join(small[:5])} ({len(small)} such classes)"
-        return [Finding("data", status, few, "add images, or set data.small_classes=skip" * (status == "failure"))]
+        return [Finding("data", status, few, "add images, or set data.on_small_class=skip" * (status == "failure"))]
     return [Finding("data", "ok", f"{said}; whether each decodes was not checked (--read-data)")]
 
 

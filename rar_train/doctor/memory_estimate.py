@@ -82,7 +82,7 @@ def advice_for(recipe: Recipe, needed: Estimate, available: float) -> str:
         changes.append("trainer.gradient_checkpointing=true")
     if needed.activations > 0.3 * available and recipe.optim.batch_size > 1:
         half = recipe.optim.batch_size // 2
-        changes.append(f"optim.batch_size={half} optim.accumulate={2 * recipe.optim.accumulate}")
+        changes.append(f"optim.batch_size={half} optim.grad_accum_steps={2 * recipe.optim.grad_accum_steps}")
     if needed.weights > 0.5 * available:
         if ranker.dtype == "float32":
             changes.append("ranker.dtype=bfloat16 trainer.precision=bf16-mixed")

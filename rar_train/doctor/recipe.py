@@ -148,7 +148,7 @@ def check_time(recipe: Recipe, listed: Listed) -> list[Finding]:
     """How long training takes, by the speed that an earlier stretch of the run has logged."""
     if listed.images is None:
         return [Finding("time", "not checked", "the number of images is not known", _READ)]
-    sources = 1 if recipe.mining.shards else len(recipe.mining.memories)
+    sources = 1 if recipe.mining.shards else len(recipe.mining.sources)
     steps = optimizer_steps(recipe, listed.images * sources)
     said = f"at most {steps} steps on {listed.images * sources} examples"
     speeds = _speeds(Path(recipe.out))
@@ -156,7 +156,7 @@ def check_time(recipe: Recipe, listed: Listed) -> list[Finding]:
         advice = f"start it: after {recipe.trainer.log_every} steps it logs perf/images_per_s, and this check reads it"
         return [Finding("time", "not checked", f"{said}; no speed was measured in {recipe.out} yet", advice)]
     optim, trainer = recipe.optim, recipe.trainer
-    full = steps * optim.batch_size * optim.accumulate * trainer.devices * trainer.num_nodes
+    full = steps * optim.batch_size * optim.grad_accum_steps * trainer.devices * trainer.num_nodes
     shown = min(full, listed.images * sources * optim.epochs)
     hours = shown / speeds[-1] / 3600
     return [Finding("time", "ok", f"{said}: {hours:.1f} h at {speeds[-1]:.1f} images/s, as measured in {recipe.out}")]

@@ -60,7 +60,7 @@ def lora_config(mllm: Mllm, args: LoraArgs) -> peft.LoraConfig:
         r=args.rank,
         lora_alpha=args.alpha,
         lora_dropout=args.dropout,
-        target_modules=args.layers or "|".join(f"({pattern})" for pattern in patterns),
+        target_modules=args.target_modules or "|".join(f"({pattern})" for pattern in patterns),
         modules_to_save=whole,
         use_dora=args.dora,
         use_rslora=args.rslora,

@@ -142,7 +142,7 @@ class Mllm:
         texts = [self.render(prompt, images=len(own)) for prompt, own in zip(prompts, groups, strict=True)]
         most, mark = max(range(len(groups)), key=lambda row: len(groups[row])), self.processor.image_token
         if len(groups[most]) > 1 and texts[most].count(mark) != len(groups[most]) * self.render("").count(mark):
-            raise UserError(f"{self.id}: its chat template does not take several images; set eval.examples=false")
+            raise UserError(f"{self.id}: its chat template does not take several images; set eval.show_exemplars=false")
         return self._process(groups, texts, "left")
 
     def labelled(

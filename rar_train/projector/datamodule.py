@@ -88,7 +88,7 @@ class NamingData(L.LightningDataModule):
     def __init__(self, recipe: Recipe, mllm: Mllm, dataset: Dataset, start: int):
         super().__init__()
         self.recipe, self.mllm, self.dataset = recipe, mllm, dataset
-        self.position = DataPosition(start * recipe.optim.accumulate)
+        self.position = DataPosition(start * recipe.optim.grad_accum_steps)
 
     def _sampler(self, world: int, rank: int) -> EpochSampler:
         optim, images = self.recipe.optim, len(self.dataset.parts["tuning"])
@@ -104,7 +104,7 @@ class NamingData(L.LightningDataModule):
             UserError: The pictures do not fill a step.
         """
         optim, trainer = self.recipe.optim, self.recipe.trainer
-        steps = len(self._sampler(trainer.devices * trainer.num_nodes, 0)) // optim.accumulate
+        steps = len(self._sampler(trainer.devices * trainer.num_nodes, 0)) // optim.grad_accum_steps
         if not steps:
             raise UserError(f"{len(self.dataset.parts['tuning'])} tuning images do not fill a step of optim.batch_size")
         return min(steps, optim.max_steps) if optim.max_steps > 0 else steps
@@ -122,7 +122,7 @@ class NamingData(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """A fixed spread of development pictures."""
         samples = self.dataset.parts["development"]
-        count = min(self.recipe.trainer.validation_images, len(samples))
+        count = min(self.recipe.trainer.val_examples, len(samples))
         chosen = [samples[place] for place in np.linspace(0, len(samples) - 1, count).astype(int)]
         rows = _Choices(chosen, self.dataset.labels("development"), self.dataset.names)
         return DataLoader(rows, self.recipe.optim.batch_size, collate_fn=list)

@@ -31,7 +31,7 @@ class ProjectorTraining(ClipsFused, L.LightningModule):
     def configure_optimizers(self) -> dict:
         """AdamW on the projector, with warm-up and cosine decay."""
         optimizer = adamw(list(self.projector.parameters()), self.recipe)
-        return warmup_cosine(optimizer, self.recipe.optim.warmup, self.steps)
+        return warmup_cosine(optimizer, self.recipe.optim.warmup_ratio, self.steps)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keeps the checkpoint at the projector's size."""

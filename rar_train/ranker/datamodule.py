@@ -93,11 +93,11 @@ class RankingData(L.LightningDataModule):
             self.lengths = byte_lengths(self.tuning, self.objectives)
             self.kept = fitting(self.tuning, self.lengths, self.mllm, self.recipe)
         optim, trainer = self.recipe.optim, self.recipe.trainer
-        needed = optim.batch_size * optim.accumulate * trainer.devices * trainer.num_nodes
+        needed = optim.batch_size * optim.grad_accum_steps * trainer.devices * trainer.num_nodes
         if len(self.kept) < needed:
             raise UserError(
                 f"{len(self.kept)} ranking examples do not fill one step of {needed}; "
-                "lower optim.batch_size or optim.accumulate, or tune on more images"
+                "lower optim.batch_size or optim.grad_accum_steps, or tune on more images"
             )
 
     def state_dict(self) -> dict:
@@ -110,7 +110,7 @@ class RankingData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """All epochs as one stream of batches, from the position on."""
-        optim, workers = self.recipe.optim, self.recipe.trainer.workers
+        optim, workers = self.recipe.optim, self.recipe.trainer.num_workers
         # Gradient checkpointing and the cache that carries a prompt on to its answers exclude each other.
         cached = not self.recipe.trainer.gradient_checkpointing
         if isinstance(self.tuning, ShardStream):
@@ -130,7 +130,7 @@ class RankingData(L.LightningDataModule):
             self.recipe.seed,
             self.position,
             self.lengths[self.kept] if optim.group_by_length else None,
-            accumulate=optim.accumulate,
+            accumulate=optim.grad_accum_steps,
         )
         made = self._collation(_collate, self.objectives, cached)
         return DataLoader(_Rows(self.tuning, self.kept), batch_sampler=sampler, collate_fn=made, num_workers=workers)
@@ -155,7 +155,7 @@ class RankingData(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """A fixed spread of development examples, dealt over the processes."""
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        count = min(self.recipe.trainer.validation_images, len(self.development))
+        count = min(self.recipe.trainer.val_examples, len(self.development))
         # As many on each process: under ZeRO-3 none can take a step without the others.
         count = max(1, count // world) * world
         chosen = np.linspace(0, len(self.development) - 1, count).astype(int).tolist()
@@ -171,7 +171,14 @@ def optimizer_steps(recipe: Recipe, examples: int) -> int:
     optim, trainer = recipe.optim, recipe.trainer
     world = trainer.devices * trainer.num_nodes
     batches = EpochSampler(
-        examples, optim.batch_size, 0, world, optim.epochs, recipe.seed, DataPosition(), accumulate=optim.accumulate
+        examples,
+        optim.batch_size,
+        0,
+        world,
+        optim.epochs,
+        recipe.seed,
+        DataPosition(),
+        accumulate=optim.grad_accum_steps,
     )
-    steps = len(batches) // optim.accumulate
+    steps = len(batches) // optim.grad_accum_steps
     return min(steps, optim.max_steps) if optim.max_steps > 0 else steps

@@ -128,7 +128,7 @@ class RankerModule(ClipsFused, L.LightningModule):
     @property
     def _text_count(self) -> int:
         """Written lists per process."""
-        return math.ceil(self.recipe.trainer.validation_text / self.trainer.world_size)
+        return math.ceil(self.recipe.trainer.val_generate_examples / self.trainer.world_size)
 
     def on_validation_epoch_end(self) -> None:
         """Accuracy and outcomes of written lists, on a spread of the same examples."""
@@ -148,7 +148,7 @@ class RankerModule(ClipsFused, L.LightningModule):
         """AdamW on the adapter, with warm-up and cosine decay."""
         adapted = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = adamw(adapted, self.recipe)
-        return warmup_cosine(optimizer, self.recipe.optim.warmup, self.steps)
+        return warmup_cosine(optimizer, self.recipe.optim.warmup_ratio, self.steps)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keeps the checkpoint at the adapter's size (DeepSpeed leaves frozen weights out itself)."""

@@ -60,7 +60,7 @@ class RetrieverData(L.LightningDataModule):
     def __init__(self, recipe: Recipe, views: Pixels | Features, dataset: Dataset, start: int):
         super().__init__()
         self.recipe, self.views, self.dataset = recipe, views, dataset
-        self.position = DataPosition(start * recipe.optim.accumulate)
+        self.position = DataPosition(start * recipe.optim.grad_accum_steps)
         self.labels = dataset.labels("development")
 
     @property
@@ -73,9 +73,11 @@ class RetrieverData(L.LightningDataModule):
         optim, trainer = self.recipe.optim, self.recipe.trainer
         images = len(self.dataset.parts["tuning"])
         batches = images // (optim.batch_size * trainer.devices * trainer.num_nodes) * optim.epochs
-        if batches < optim.accumulate:
-            raise UserError(f"{images} tuning images do not fill one step; lower optim.batch_size or optim.accumulate")
-        steps = batches // optim.accumulate
+        if batches < optim.grad_accum_steps:
+            raise UserError(
+                f"{images} tuning images do not fill one step; lower optim.batch_size or optim.grad_accum_steps"
+            )
+        steps = batches // optim.grad_accum_steps
         return min(steps, optim.max_steps) if optim.max_steps > 0 else steps
 
     def name_ids(self) -> Tensor:
@@ -92,13 +94,13 @@ class RetrieverData(L.LightningDataModule):
             len(samples), optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position, full=True
         )
         rows = _Pairs(self.recipe, self.views, samples, self.dataset)
-        workers = workers_of(self.recipe.retriever.workers, self.recipe.trainer.devices, len(sampler))
+        workers = workers_of(self.recipe.retriever.num_workers, self.recipe.trainer.devices, len(sampler))
         return DataLoader(rows, batch_sampler=sampler, num_workers=workers)
 
     def val_dataloader(self) -> DataLoader:
         """A fixed spread of development images, dealt over the processes."""
         samples = self.dataset.parts["development"]
-        count = min(self.recipe.trainer.validation_images, len(samples))
+        count = min(self.recipe.trainer.val_examples, len(samples))
         chosen = np.linspace(0, len(samples) - 1, count).astype(int)
         # Every process needs an image, or the others wait for it.
         own = chosen[self.trainer.global_rank :: self.trainer.world_size]

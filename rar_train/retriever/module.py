@@ -146,7 +146,7 @@ class RetrieverModule(L.LightningModule):
         optim = self.recipe.optim
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=optim.lr, weight_decay=optim.weight_decay, betas=(0.9, 0.98))
-        return warmup_cosine(optimizer, optim.warmup, self.steps)
+        return warmup_cosine(optimizer, optim.warmup_ratio, self.steps)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keeps the checkpoint at the size of what is trained, and of what changes with it."""

@@ -19,7 +19,7 @@ def encoder():
 
 @pytest.fixture(scope="session")
 def small_armory_args():
-    sizes = ArmoryArgs(8, 8, 8, tuning_images=3, memory_images=4, query_images=2, size=48)
+    sizes = ArmoryArgs(8, 8, 8, train_images=3, memory_images=4, query_images=2, size=48)
     return DataArgs(armory=sizes)
 
 

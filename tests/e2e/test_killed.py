@@ -86,7 +86,15 @@ def test_killed_in_drawing_and_mining_it_makes_the_same_examples(run_here, small
 
 
 def test_killed_in_evaluation_it_goes_on_to_the_same_results(fitted: Path, run_here, tmp_path: Path):
-    arguments = ("--ckpt", "run", "--mode", "generate", "eval.batch_size=2", "eval.alone_images=0", "eval.seeds=[1]")
+    arguments = (
+        "--ckpt",
+        "run",
+        "--mode",
+        "generate",
+        "eval.batch_size=2",
+        "eval.ranker_only_images=0",
+        "eval.seeds=[1]",
+    )
     arguments += ("eval.zero_shot=false",)
     results = fitted / "eval" / "test-generate"
 

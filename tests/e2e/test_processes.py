@@ -77,7 +77,7 @@ def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
         f"trainer.devices={devices}",
         "optim.batch_size=2",
         "optim.max_steps=4",
-        "trainer.validation_text=0",
+        "trainer.val_generate_examples=0",
     )
     run_command("rar_train.fit", *arguments, "out=run", gpu=accelerator == "gpu")
     trained = adapter(tmp_path / "run")
@@ -100,7 +100,7 @@ def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
         else:  # sums come in any order there; on a CPU OMP_NUM_THREADS=2 instead of 1 changes 0.0005 of a norm
             assert (again[name].float() - value.float()).norm() <= 0.02 * value.float().norm()
     if strategy == "deepspeed_stage_2":  # an adapter is the same kind of file after any
-        run_here("eval.run", "--ckpt", "run", "eval.seeds=[1]", "eval.alone_images=0", "eval.zero_shot=false")
+        run_here("eval.run", "--ckpt", "run", "eval.seeds=[1]", "eval.ranker_only_images=0", "eval.zero_shot=false")
 
 
 @pytest.mark.slow
@@ -109,12 +109,12 @@ def test_a_step_gives_the_same_however_processes_and_passes_cut_it(run_command, 
     # gradient's length, to which AdamW is blind.
     arguments = (
         "recipe=ranker_lora", f"cache={shared_cache}", *small, "tracking.wandb=disabled", "trainer.accelerator=cpu",
-        "trainer.validation_text=0", "optim.max_steps=4", "trainer.grad_clip=3", "optim.group_by_length=false",
+        "trainer.val_generate_examples=0", "optim.max_steps=4", "trainer.grad_clip_norm=3", "optim.group_by_length=false",
         "ranker.objectives.list=1", "ranker.objectives.listwise=1",
     )  # fmt: skip
     run_command("rar_train.fit", *arguments, "out=whole", "optim.batch_size=8")
     expected = torch.cat([value.flatten() for _, value in sorted(adapter(tmp_path / "whole").items())])
-    cut = ("trainer.devices=2", "optim.batch_size=2", "optim.accumulate=2")
+    cut = ("trainer.devices=2", "optim.batch_size=2", "optim.grad_accum_steps=2")
     for strategy in ("ddp", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_3"):
         run_command("rar_train.fit", *arguments, *cut, f"trainer.strategy={strategy}", f"out={strategy}")
         found = torch.cat([value.flatten() for _, value in sorted(adapter(tmp_path / strategy).items())])
@@ -169,7 +169,7 @@ def test_processes_of_a_launcher_tune_and_rank_as_two_of_one_command(
         "trainer.strategy=ddp",
         "optim.batch_size=2",
         "optim.max_steps=4",
-        "trainer.validation_text=0",
+        "trainer.val_generate_examples=0",
     )
     launched(by, tmp_path, "rar_train.fit", *arguments, "cache=cache", "out=two")
     run_command("rar_train.fit", *arguments, f"cache={shared_cache}", "trainer.devices=2", "out=one")
@@ -177,7 +177,14 @@ def test_processes_of_a_launcher_tune_and_rank_as_two_of_one_command(
     for name, value in adapter(tmp_path / "two").items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
 
-    asked = ("--ckpt", "two", "eval.seeds=[1]", "eval.batch_size=2", "eval.alone_images=0", "eval.zero_shot=false")
+    asked = (
+        "--ckpt",
+        "two",
+        "eval.seeds=[1]",
+        "eval.batch_size=2",
+        "eval.ranker_only_images=0",
+        "eval.zero_shot=false",
+    )
     launched(srun, tmp_path, "eval.run", *asked)
     answers = tmp_path / "two" / "eval" / "test-likelihood" / "predictions.jsonl"
     found = answers.read_bytes()
@@ -194,7 +201,7 @@ def test_where_a_process_is_killed_in_training_the_other_ends_soon_and_names_it(
     arguments = (
         "recipe=ranker_lora", f"cache={shared_cache}", *small, "tracking.wandb=disabled", "trainer.accelerator=cpu",
         "trainer.strategy=ddp", "optim.batch_size=2", "optim.epochs=1000", "optim.max_steps=-1", "out=run",
-        "trainer.validation_text=0",
+        "trainer.val_generate_examples=0",
     )  # fmt: skip
     processes = start(srun, tmp_path, "rar_train.fit", *arguments)
     end = time.monotonic() + 600

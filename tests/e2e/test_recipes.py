@@ -40,7 +40,7 @@ def test_a_recipe_tunes_ranks_and_exports(name, run_here, run_command, small, sh
         "optim.max_steps=2",
     )
     (run_command if several else run_here)("rar_train.fit", f"recipe={name}", *settings, "out=run")
-    asked = ("eval.seeds=[1]", "eval.batch_size=4", "eval.alone_images=0", "trainer.devices=1")
+    asked = ("eval.seeds=[1]", "eval.batch_size=4", "eval.ranker_only_images=0", "trainer.devices=1")
     table = run_here("eval.run", "--ckpt", "run", *asked).stdout
     assert "rar_untuned" in table
     assert (tmp_path / "run" / "eval" / f"test-{recipe.ranker.mode}" / "results.json").is_file()

@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import load_file
 
 SIZES = (
-    "data.armory.tuning_classes=24",
-    "data.armory.development_classes=8",
+    "data.armory.train_classes=24",
+    "data.armory.val_classes=8",
     "data.armory.test_classes=12",
     "data.armory.memory_images=6",
     "data.armory.query_images=2",
@@ -22,7 +22,7 @@ TUNE = ("recipe=retriever_clip", *SIZES, "tracking.wandb=disabled", "optim.batch
 
 def test_a_tuned_retriever_is_compared_with_what_it_was(run_here, tmp_path: Path):
     run_here("rar_train.fit", *TUNE, "optim.max_steps=4", "out=run")
-    settings = ("eval.shots=[2]", "eval.whole_set=true", "eval.seeds=[1]", "eval.bootstrap=100")
+    settings = ("eval.shots=[2]", "eval.full_train_memory=true", "eval.seeds=[1]", "eval.bootstrap=100")
     done = run_here("eval.run", "--ckpt", "run", *settings)
     assert "the retriever before and after" in done.stdout
     results = json.loads((tmp_path / "run" / "eval" / "test-retriever" / "results.json").read_text())

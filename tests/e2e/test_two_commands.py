@@ -61,7 +61,7 @@ def test_fit_then_eval_gives_rows_intervals_and_predictions(evaluated: Path):
 
 def test_the_other_ranking_modes_and_a_checkpoint_evaluate_too(fitted: Path, run_here, tmp_path: Path):
     run = fitted
-    quick = ("eval.seeds=[1]", "eval.alone_images=0")
+    quick = ("eval.seeds=[1]", "eval.ranker_only_images=0")
     run_here("eval.run", "--ckpt", "run", "--mode", "letters", "--split", "development", *quick)
     letters = json.loads((run / "eval" / "development-letters" / "results.json").read_text())
     assert letters["mode"] == "letters"

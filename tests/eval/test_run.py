@@ -191,7 +191,7 @@ def test_an_evaluation_killed_and_started_again_writes_the_same_bytes(evaluated)
 def test_generated_lists_on_the_development_split_from_a_checkpoint(finished, tmp_path, capsys):
     run = shutil.copytree(finished, tmp_path / "run")
     checkpoint = run / "checkpoints" / "step-00000001.ckpt"
-    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0", "eval.k=2"]
+    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.ranker_only_images=0", "eval.k=2"]
     main(["--ckpt", str(checkpoint), "--split", "development", "--mode", "generate", *few])
     folder = run / "eval" / "development-generate"
     lines = predictions_of(folder)
@@ -213,7 +213,13 @@ def test_generated_lists_on_the_development_split_from_a_checkpoint(finished, tm
     ],
 )
 def test_rankings_depend_neither_on_the_batch_size_nor_on_the_processes(settings, finished, tmp_path):
-    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0", "ranker.mode=letters"]
+    few = [
+        "eval.shots=[1]",
+        "eval.seeds=[1]",
+        "eval.zero_shot=false",
+        "eval.ranker_only_images=0",
+        "ranker.mode=letters",
+    ]
     found = []
     for number, setting in enumerate(settings):
         run = shutil.copytree(finished, tmp_path / f"run-{number}")
@@ -225,8 +231,8 @@ def test_rankings_depend_neither_on_the_batch_size_nor_on_the_processes(settings
 
 def test_fusion_gate_and_unknown_classes_are_fitted_on_development_and_shown_on_test(finished, tmp_path, capsys):
     run = shutil.copytree(finished, tmp_path / "run")
-    few = ["eval.shots=[2]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0"]
-    main(["--ckpt", str(run), *few, "eval.fusion=true", "eval.unknown=0.25"])
+    few = ["eval.shots=[2]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.ranker_only_images=0"]
+    main(["--ckpt", str(run), *few, "eval.fusion=true", "eval.open_set_fraction=0.25"])
     folder = run / "eval" / "test-likelihood"
     results = read_json(folder / "results.json")
     methods = ["clip_zero_shot", "clip_knn", "clip_fused", "rar_untuned", "rar", "rar_fused", "rar_gated"]
@@ -257,7 +263,7 @@ def test_fusion_gate_and_unknown_classes_are_fitted_on_development_and_shown_on_
             "development",
             *few,
             "eval.fusion=true",
-            "eval.unknown=0.25",
+            "eval.open_set_fraction=0.25",
         ]
     )
     assert (run / "eval" / "fits-likelihood.json").read_bytes() == fits
@@ -269,7 +275,7 @@ def test_fits_may_look_at_some_development_images_and_ask_the_tuned_ranker_alone
         "eval.shots=[2]",
         "eval.seeds=[1]",
         "eval.zero_shot=false",
-        "eval.alone_images=0",
+        "eval.ranker_only_images=0",
         "eval.fusion=true",
     ]
     main(["--ckpt", str(run), *few, "eval.fit_images=5"])
@@ -293,8 +299,8 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_pictures_replaced_under_their_names_are_asked_about_again(finished, pictures, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
-    few = ["data.name=folder", f"data.root={pictures}", "eval.shots=[1]", "eval.seeds=[1]", "eval.alone_images=2"]
-    own = ["--ckpt", str(run), "--mode", "letters", *few, "eval.k=2", "eval.examples=true"]
+    few = ["data.name=folder", f"data.root={pictures}", "eval.shots=[1]", "eval.seeds=[1]", "eval.ranker_only_images=2"]
+    own = ["--ckpt", str(run), "--mode", "letters", *few, "eval.k=2", "eval.show_exemplars=true"]
     main(own)
     out = run / "eval" / "test-letters"
     before = (out / "predictions.jsonl").read_bytes()
@@ -321,7 +327,7 @@ def test_files_of_two_commands_that_write_one_evaluation_at_once_are_not_mixed(f
 
     for module in (evaluate, rescore):
         monkeypatch.setattr(module, "write_results", write)
-    main(["--ckpt", str(run), "eval.shots=[]", "eval.alone_images=0"])
+    main(["--ckpt", str(run), "eval.shots=[]", "eval.ranker_only_images=0"])
     main(["--rescore", str(run / "eval" / "test-likelihood")])
     assert written == [run / "eval" / "test-likelihood"] * 2
 
@@ -332,7 +338,7 @@ def test_fits_on_another_data_set_stay_out_of_the_runs_own(finished, pictures, t
         "eval.shots=[1]",
         "eval.seeds=[1]",
         "eval.zero_shot=false",
-        "eval.alone_images=0",
+        "eval.ranker_only_images=0",
         "eval.fusion=true",
     ]
     own = run / "eval" / "fits-likelihood.json"
@@ -347,7 +353,7 @@ def test_fits_on_another_data_set_stay_out_of_the_runs_own(finished, pictures, t
 
 def test_several_orders_and_examples_are_asked_and_aggregated(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
-    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.alone_images=0", "eval.examples=true"]
+    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.ranker_only_images=0", "eval.show_exemplars=true"]
     main(["--ckpt", str(run), "--mode", "letters", *few, "eval.permutations=3", "eval.aggregate=borda"])
     folder = run / "eval" / "test-letters"
     (answers,) = folder.glob("answers-*/answers-rar.jsonl")
@@ -367,7 +373,7 @@ def test_several_orders_and_examples_are_asked_and_aggregated(finished, tmp_path
             ["ranker.mode=constrained", "eval.fusion=true"],
             "eval.fusion=true: ranker.mode=constrained gives no probab",
         ),
-        (["eval.examples=true"], "mode likelihood shows no candidates"),
+        (["eval.show_exemplars=true"], "mode likelihood shows no candidates"),
         (["eval.k=13", "eval.aggregate=kemeny"], "at most 12"),
         (["eval.k=0"], "eval.k=0: must be at least 1"),
     ],
@@ -379,7 +385,7 @@ def test_settings_that_do_not_go_together_say_what_to_change(finished, settings,
 
 def test_more_candidates_than_letters_and_a_single_one_evaluate(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
-    few = ["eval.shots=[]", "eval.alone_images=0"]
+    few = ["eval.shots=[]", "eval.ranker_only_images=0"]
     for k, names in ((30, 8), (1, 1)):  # there are eight classes
         main(["--ckpt", str(run), *few, f"eval.k={k}"])
         lines = predictions_of(run / "eval" / "test-likelihood")
@@ -388,7 +394,7 @@ def test_more_candidates_than_letters_and_a_single_one_evaluate(finished, tmp_pa
 
 def test_answers_in_another_precision_are_asked_for_anew(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
-    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0"]
+    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.ranker_only_images=0"]
     for dtype in ("float32", "bfloat16"):
         main(["--ckpt", str(run), *few, f"ranker.dtype={dtype}"])
     assert len(list((run / "eval" / "test-likelihood").glob("answers-*"))) == 2
@@ -422,7 +428,7 @@ def test_a_misspelt_setting_and_a_wrong_mode_are_refused(finished):
 def test_another_base_model_than_the_adapters_is_refused_before_anything_is_written(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     rewrite_manifest(run / "adapter", base_model="llava-1.5-7b-hf")
-    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.alone_images=0"]
+    few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.ranker_only_images=0"]
     with pytest.raises(UserError, match=r"trained on nano-mllm \(llava-1\.5-7b-hf\), but llava-"):
         main(["--ckpt", str(run), *few])
     assert not list((run / "eval").rglob("results.json"))
@@ -436,7 +442,7 @@ def test_images_that_the_run_was_tuned_on_are_not_evaluated_or_counted(finished,
     note_file(tmp_path / "run", "mined.txt")
     with pytest.raises(UserError, match="1 of 16 images of test were mined for its training"):
         main(["--ckpt", str(tmp_path / "run")])
-    few = ["eval.shots=[]", "eval.alone_images=0", "eval.leaks=allow"]
+    few = ["eval.shots=[]", "eval.ranker_only_images=0", "eval.leaks=allow"]
     main(["--ckpt", str(tmp_path / "run"), *few])
     results = read_json(tmp_path / "run" / "eval" / "test-likelihood" / "results.json")
     assert not results["leaks"]["clean"] and results["leaks"]["parts"]["training"]["exact"] == 1

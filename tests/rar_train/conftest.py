@@ -165,7 +165,7 @@ def pairs(pictures: list[Image.Image]) -> list[tuple[RankingExample, Image.Image
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
     """Makes recipes of four short steps on a small armory; all share a cache."""
     cache = tmp_path_factory.mktemp("tiny") / "cache"
-    settings = "optim.max_steps=4 trainer.checkpoint_every=2 trainer.validation_images=8 trainer.log_every=1"
+    settings = "optim.max_steps=4 trainer.checkpoint_every=2 trainer.val_examples=8 trainer.log_every=1"
     return tiny_recipes(cache, settings)
 
 

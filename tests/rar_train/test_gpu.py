@@ -50,7 +50,7 @@ def test_a_cpu_has_no_mfu():
         ("trainer.precision=bf16-mixed", "trainer.gradient_checkpointing=true"),
         ("trainer.precision=bf16-mixed", "ranker.dtype=bfloat16"),
         ("trainer.precision=bf16-mixed", "trainer.compile=true"),
-        ("trainer.precision=bf16-mixed", "trainer.workers=2"),
+        ("trainer.precision=bf16-mixed", "trainer.num_workers=2"),
     ],
     ids=["checkpointing", "bfloat16", "compiled", "workers"],
 )

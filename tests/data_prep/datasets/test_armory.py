@@ -14,7 +14,7 @@ from data_prep.datasets import read_dataset
 from data_prep.reading.dataset import PARTS
 from data_prep.settings import ArmoryArgs, DataArgs
 
-TINY = DataArgs(armory=ArmoryArgs(4, 4, 4, tuning_images=2, memory_images=2, query_images=1, size=32))
+TINY = DataArgs(armory=ArmoryArgs(4, 4, 4, train_images=2, memory_images=2, query_images=1, size=32))
 
 
 def names_and_bytes(dataset) -> dict:

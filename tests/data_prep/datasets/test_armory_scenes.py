@@ -16,7 +16,7 @@ from data_prep.detection.annotations import read_annotations
 from data_prep.detection.proposals import annotated_boxes
 from data_prep.settings import ArmoryArgs, DataArgs, SceneArgs
 
-DATA = DataArgs(armory=ArmoryArgs(8, 7, 7, tuning_images=2, memory_images=1, query_images=1, size=32))
+DATA = DataArgs(armory=ArmoryArgs(8, 7, 7, train_images=2, memory_images=1, query_images=1, size=32))
 SCENES = SceneArgs(size=96, sides=[12, 40], shields=[2, 5])
 
 
@@ -47,7 +47,7 @@ def test_scenes_are_drawn_once(folder, cache, caplog):
     assert "reusing" in caplog.text
 
 
-@pytest.mark.parametrize("change", [replace(DATA, seed=1), replace(DATA, armory=replace(DATA.armory, weather=0.1))])
+@pytest.mark.parametrize("change", [replace(DATA, seed=1), replace(DATA, armory=replace(DATA.armory, corruption=0.1))])
 def test_other_data_are_other_scenes(change, folder, tmp_path):
     assert draw_scenes(change, SCENES, "test", tmp_path).name != folder.name
 

@@ -165,7 +165,7 @@ def test_a_class_without_training_images_is_an_error_or_skipped_and_counted(make
     message = refusal("caltech101", root)
     assert "1 of 3 classes of caltech101 have no training images: face" in message
     assert GUIDE in message
-    dataset = read_named("caltech101", root, small_classes="skip")
+    dataset = read_named("caltech101", root, on_small_class="skip")
     assert dataset.skipped["small class"] == 5
     assert {s.label for samples in dataset.parts.values() for s in samples} == {0, 1}
 

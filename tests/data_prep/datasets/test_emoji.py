@@ -41,7 +41,7 @@ def test_the_two_fluent_packages_are_one_family(place):
 
 
 def test_a_sub_vocabulary_can_be_recognised_that_was_not_tuned_on(place):
-    dataset = read(place, "data.emoji.tuning_vocabulary=[food,flags]", "data.emoji.vocabulary=[animals]")
+    dataset = read(place, "data.emoji.train_vocabulary=[food,flags]", "data.emoji.vocabulary=[animals]")
     names = {part: {dataset.names[label] for label in dataset.labels(part)} for part in PARTS}
     assert names["tuning"] == {"red apple", "pear", "flag: France"}
     assert names["test"] == names["test_memory"] == names["development"] == {"horse face", "cricket"}
@@ -64,4 +64,4 @@ def test_what_is_wrong_is_said(place, tmp_path):
     with pytest.raises(UserError, match=r"data\.emoji\.memory: twemoji is the test family"):
         read(place, "data.emoji.memory=[twemoji]")
     with pytest.raises(UserError, match="has no pictures for tuning"):
-        read(place, "data.emoji.tuning_vocabulary=[vehicles]")
+        read(place, "data.emoji.train_vocabulary=[vehicles]")

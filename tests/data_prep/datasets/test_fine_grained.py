@@ -145,7 +145,7 @@ def test_each_image_has_its_own_class(cars, pets, dogs, read_named):
 
 
 def test_flowers_without_cat_to_name_have_torchvisions_names(flowers, read_named):
-    dataset = read_named("flowers102", flowers, small_classes="skip")
+    dataset = read_named("flowers102", flowers, on_small_class="skip")
     assert dataset.names[:3] == ("pink primrose", "hard-leaved pocket orchid", "canterbury bells")
     assert len(dataset.names) == 102
 

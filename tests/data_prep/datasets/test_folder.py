@@ -208,8 +208,8 @@ def test_a_missing_empty_or_unfit_root_is_named(tmp_path, refused, root):
 
 def test_a_class_with_one_image_is_an_error_or_skipped_and_counted(fill, read, refused):
     fill({"cat": 5, "dog": 1, "hen": 4})
-    assert "1 of 3 classes have fewer than 4 images: dog (1); add images, or set data.small_classes=skip" in refused()
-    dataset = read(small_classes="skip")
+    assert "1 of 3 classes have fewer than 4 images: dog (1); add images, or set data.on_small_class=skip" in refused()
+    dataset = read(on_small_class="skip")
     assert dataset.skipped["small class"] == 1
     for part in PARTS:
         assert set(per_class(dataset, part)) == {"cat", "hen"}
@@ -218,7 +218,7 @@ def test_a_class_with_one_image_is_an_error_or_skipped_and_counted(fill, read, r
 def test_a_class_without_training_images_is_an_error_or_skipped_and_counted(fill, read, refused):
     fill({"train/cat": 3, "test/cat": 1, "train/dog": 1, "test/dog": 2, "test/hen": 2})
     assert "2 of 3 classes have fewer than 3 training images: dog (1), hen (0)" in refused()
-    dataset = read(small_classes="skip")
+    dataset = read(on_small_class="skip")
     assert dataset.skipped["small class"] == 5
     assert per_class(dataset, "test") == {"cat": 1}
 
@@ -245,7 +245,7 @@ def test_other_files_and_hidden_folders_are_not_images(fill, read, root):
 
 def test_skipped_pictures_do_not_shift_labels(fill, read):
     fill({"ant": 1, "cat": 4, "dog": 4})
-    dataset = read(small_classes="skip")
+    dataset = read(on_small_class="skip")
     assert all(f"/{dataset.names[s.label]}/" in s.path for part in PARTS for s in dataset.parts[part])
 
 
@@ -266,7 +266,7 @@ def test_every_part_gets_its_images_whatever_the_shares(fill, read):
     """``read_folder`` promises two in train, so that one can be left out, and one each in val and test."""
     fill({"cat": 4, "dog": 6})
     for by in ([0.2, 0.4, 0.4], [0.02, 0.96, 0.02]):
-        dataset = read(shares=by)
+        dataset = read(split_ratios=by)
         assert all(per_class(dataset, "tuning").get(name, 0) >= 2 for name in dataset.names)
         assert all(per_class(dataset, part).get(name) for name in dataset.names for part in ("development", "test"))
 
@@ -289,7 +289,7 @@ def test_split_folders_are_not_taken_for_classes(fill, read, folders):
 
 def test_skipping_every_class_is_an_error(fill, refused):
     fill({"cat": 1, "dog": 2})
-    assert "data.small_classes" in refused(small_classes="skip")
+    assert "data.on_small_class" in refused(on_small_class="skip")
 
 
 def test_a_table_names_its_column_of_classes(fill, read, root):
@@ -314,7 +314,7 @@ def test_a_class_without_a_readable_picture_never_vanishes(fill, read, refused, 
     for number in range(4):
         (root / "phone" / f"{number}.heic").write_bytes(b"\0\0\0 ftypheic" + bytes(20))
     assert "3 of 5 classes have fewer than 4 images: empty (0), phone (0), texts (0)" in refused()
-    dataset = read(small_classes="skip")
+    dataset = read(on_small_class="skip")
     assert "skipped 3 classes with fewer than 4 images: empty (0), phone (0), texts (0)" in caplog.text
     assert dataset.skipped["unreadable"] == 4
     assert dataset.skipped["passed over"] == 1

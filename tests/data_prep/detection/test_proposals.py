@@ -84,7 +84,7 @@ def test_a_detectors_boxes_count_once_the_best_first(coco, tmp_path):
         ((10, 10, 20, 20), 0.9, -1),
         ((0, 0, 9, 9), 0.5, -1),
     ]
-    assert found.skipped == {"beyond detection.boxes": 1, "box without a pixel in its image": 1}
+    assert found.skipped == {"beyond detection.max_proposals": 1, "box without a pixel in its image": 1}
 
 
 def test_a_sideways_photo_is_measured_as_it_is_shown(tmp_path):

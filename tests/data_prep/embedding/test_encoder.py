@@ -50,7 +50,7 @@ def test_images_become_unit_vectors_in_the_order_of_the_samples(encoder, samples
 
 def test_vectors_do_not_depend_on_batch_size_or_workers(encoder, samples, tmp_path):
     vectors = embed_images(encoder, samples, ARGS, tmp_path / "a")
-    for number, change in enumerate([{"batch_size": 1}, {"batch_size": 3}, {"batch_size": 3, "workers": 2}]):
+    for number, change in enumerate([{"batch_size": 1}, {"batch_size": 3}, {"batch_size": 3, "num_workers": 2}]):
         other = embed_images(encoder, samples, replace(ARGS, **change), tmp_path / f"b{number}")
         assert other == pytest.approx(vectors, abs=1e-5)
     names = [f"a bend {n}" for n in range(5)]

@@ -47,7 +47,7 @@ def lines_of(labels: list[int]) -> list[str]:
 @pytest.fixture(scope="module")
 def vectors(encoder, armory, tmp_path_factory) -> np.ndarray:
     samples = armory.parts["test_memory"][:12]
-    return embed_images(encoder, samples, RetrieverArgs(workers=0), tmp_path_factory.mktemp("cache"))
+    return embed_images(encoder, samples, RetrieverArgs(num_workers=0), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")

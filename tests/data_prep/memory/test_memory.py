@@ -128,7 +128,7 @@ def test_names_with_unusual_line_breaks_survive_saving(tmp_path, name):
 
 def args_of(kind: str, **settings) -> RetrieverArgs:
     """Settings under which also an approximate index of a few hundred entries is nearly exact."""
-    return RetrieverArgs(index=kind, hnsw=HnswArgs(16, 64, 256), ivf=IvfArgs(lists=4, probes=4), **settings)
+    return RetrieverArgs(index=kind, hnsw=HnswArgs(16, 64, 256), ivf=IvfArgs(nlist=4, nprobe=4), **settings)
 
 
 def clustered(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, list[Entry]]:
@@ -262,8 +262,8 @@ def test_recall_tells_a_bad_index_from_a_good_one():
     entries = [Entry(n, "image", str(n)) for n in range(2000)]
     exact = Memory.build(vectors, entries, "e", RetrieverArgs(index="flat"))
     assert recall_against_exact(exact, 5, 100)["recall"] == 1
-    coarse = Memory.build(vectors, entries, "e", RetrieverArgs(index="ivf", ivf=IvfArgs(lists=40, probes=1)))
-    fine = Memory.build(vectors, entries, "e", RetrieverArgs(index="ivf", ivf=IvfArgs(lists=40, probes=40)))
+    coarse = Memory.build(vectors, entries, "e", RetrieverArgs(index="ivf", ivf=IvfArgs(nlist=40, nprobe=1)))
+    fine = Memory.build(vectors, entries, "e", RetrieverArgs(index="ivf", ivf=IvfArgs(nlist=40, nprobe=40)))
     assert recall_against_exact(coarse, 5, 100)["recall"] < 0.6
     assert recall_against_exact(fine, 5, 100)["recall"] == 1
     assert recall_against_exact(Memory.build(vectors[:1], entries[:1], "e"), 5, 100)["recall"] == 0

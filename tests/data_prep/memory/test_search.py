@@ -76,7 +76,7 @@ def standardised(scores: dict[int, float]) -> dict[int, float]:
 def test_scores_that_differ_by_rounding_alone_are_not_told_apart():
     images = Memory.build(unit([[1, 1, 0]] * 3), [Entry(n, "image", str(n)) for n in range(3)], "encoder")
     names = Memory.build(unit([[1, 1, 1], [1, 1, 1.000001], [1, 1, 0.999999]]), images.entries, "encoder")
-    (scores,) = fused_classes(images, names, unit([[1, 2, 3]]), 3, 64, 0.5, None, "best", 1)
+    (scores,) = fused_classes(images, names, unit([[1, 2, 3]]), 3, 64, 0.5, None, "max", 1)
     assert list(scores.values()) == pytest.approx([0, 0, 0], abs=1e-3)
 
 
@@ -140,14 +140,14 @@ def by_class(memory: Memory, query: np.ndarray, left_out: str | None, aggregate:
         similarities = sorted((float(v @ query) for v in vectors), reverse=True)
         mean = np.mean(vectors, axis=0)
         scores[label] = {
-            "best": similarities[0],
+            "max": similarities[0],
             "mean": float(np.mean(similarities[:m])),
             "prototype": float(mean @ query) / max(float(np.linalg.norm(mean)), 1e-12),
         }[aggregate]
     return scores
 
 
-@given(searches(), st.sampled_from(["best", "mean", "prototype"]), st.integers(1, 4), st.integers(1, 6), st.booleans())
+@given(searches(), st.sampled_from(["max", "mean", "prototype"]), st.integers(1, 4), st.integers(1, 6), st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_every_aggregation_equals_a_plain_reference(search, aggregate, m, k, leave_out):
     memory, xq, digests = search
@@ -169,7 +169,7 @@ def test_the_nearest_entries_equal_a_plain_reference(search, k, leave_out):
         assert [score for _, score in pairs] == pytest.approx(list(expected), abs=1e-5)
 
 
-@given(searches(), st.sampled_from(["best", "mean", "prototype"]), st.sampled_from([0.0, 0.4, 1.0]), st.integers(1, 3))
+@given(searches(), st.sampled_from(["max", "mean", "prototype"]), st.sampled_from([0.0, 0.4, 1.0]), st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
 def test_fused_scores_of_every_aggregation_equal_a_plain_reference(search, aggregate, weight, m):
     images, xq, _ = search
@@ -192,11 +192,11 @@ def test_candidates_are_distinct_classes_or_the_classes_of_the_nearest_images():
     both, xq = Memories(memory, None), unit([[1, 0]])
     distinct = both.candidates("image", xq, 3, RetrieverArgs(), "abc")[0]
     assert [candidate.name for candidate in distinct] == ["a", "b", "c"]
-    released = both.candidates("image", xq, 3, RetrieverArgs(unit="image"), "abc")[0]
+    released = both.candidates("image", xq, 3, RetrieverArgs(candidate_unit="image"), "abc")[0]
     assert [candidate.name for candidate in released] == ["a", "a", "b"]
 
 
-@pytest.mark.parametrize("aggregate", ["best", "mean", "prototype"])
+@pytest.mark.parametrize("aggregate", ["max", "mean", "prototype"])
 def test_one_class_and_no_class_are_results_too(aggregate):
     one = Memory.build(unit([[1, 0], [0, 1]]), [Entry(4, "image", str(n), "d") for n in range(2)], "encoder")
     assert list(nearest_classes(one, unit([[1, 0]]), 5, 8, None, aggregate, 2)[0]) == [4]

@@ -42,7 +42,9 @@ def mining_args(draw):
     if windows:
         return MiningArgs(construction="windows", retrieved=k + draw(st.integers(0, 15)), **common)
     easy = draw(st.integers(0, k - 1))
-    return MiningArgs(k_max=draw(st.none() | st.integers(k, 10)), easy=easy, easy_depth=30, **common)
+    return MiningArgs(
+        k_max=draw(st.none() | st.integers(k, 10)), num_easy_negatives=easy, easy_negative_max_rank=30, **common
+    )
 
 
 def made(found, args, label=7, key="key"):
@@ -88,7 +90,7 @@ def test_only_if_retrieved_loses_no_image_whose_truth_is_among_the_k_nearest(fou
 
 
 def test_windows_are_every_run_of_k_and_drop_those_without_the_truth():
-    args = MiningArgs(construction="windows", retrieved=20, k=5, unit="image")
+    args = MiningArgs(construction="windows", retrieved=20, k=5, candidate_unit="image")
     labels = [7, 1, 2, 7, 3, *range(10, 25)]
     lists = list(candidate_lists("key", 7, candidates(labels), args))
     assert [[c.label for c in row] for _, row in lists] == [labels[i : i + 5] for i in range(16)]
@@ -112,7 +114,7 @@ def test_numbers_of_candidates_spread_over_the_range_and_depend_on_the_key_alone
 
 
 def test_easier_candidates_come_from_further_down_and_the_nearest_stay():
-    args = MiningArgs(k=5, easy=2, easy_depth=20)
+    args = MiningArgs(k=5, num_easy_negatives=2, easy_negative_max_rank=20)
     found = candidates(range(30))
     rows = [[c.label for c in made(found, args, label=1, key=str(n))[0].candidates] for n in range(300)]
     assert all(row[:3] == [0, 1, 2] and row == sorted(row) and len(row) == 5 for row in rows)
@@ -134,7 +136,7 @@ def test_synonyms_change_from_example_to_example_and_never_name_another_candidat
 @settings(max_examples=50, deadline=None)
 @given(repeated, st.integers(0, 5))
 def test_a_class_that_stands_twice_has_one_name(found, label):
-    args = MiningArgs(k=5, unit="image", names="synonyms", ground_truth="insert")
+    args = MiningArgs(k=5, candidate_unit="image", names="synonyms", ground_truth="insert")
     for example in made(found, args, label):
         assert len({(c.label, c.name) for c in example.candidates}) == len({c.label for c in example.candidates})
 
@@ -145,10 +147,13 @@ def test_a_class_that_stands_twice_has_one_name(found, label):
         ({"k": 27}, r"mining.k=27: must lie in 2..26"),
         ({"k": 26, "none_of_these": True}, r"mining.k=26: must lie in 2..25"),
         ({"k": 5, "k_max": 4}, r"mining.k_max=4: must be at least k, 5"),
-        ({"k": 5, "easy": 5}, r"mining.easy=5: must lie in 0..4"),
-        ({"easy": 2, "easy_depth": 5}, r"mining.easy_depth=5: must be at least 7"),
+        ({"k": 5, "num_easy_negatives": 5}, r"mining.num_easy_negatives=5: must lie in 0..4"),
+        (
+            {"num_easy_negatives": 2, "easy_negative_max_rank": 5},
+            r"mining.easy_negative_max_rank=5: must be at least 7",
+        ),
         ({"construction": "windows", "retrieved": 4}, r"mining.retrieved=4: must be at least k, 5"),
-        ({"construction": "windows", "easy": 1}, r"mining.construction=windows: has windows of k"),
+        ({"construction": "windows", "num_easy_negatives": 1}, r"mining.construction=windows: has windows of k"),
         ({"ground_truth": "keep_without"}, r"keep_without: an example without its truth has no right answer"),
         ({"neighbours": "none"}, r"mining.neighbours=none: must be one of leave_one_out, disjoint, self"),
     ],

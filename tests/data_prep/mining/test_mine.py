@@ -66,7 +66,7 @@ def similarities(encoder, dataset, tmp_path):
 
 
 def test_a_query_never_meets_its_own_bytes_under_any_class(encoder, dataset, mined, tmp_path):
-    found = by_key(mined(k=4, memories=["image"], ground_truth="insert"))
+    found = by_key(mined(k=4, sources=["image"], ground_truth="insert"))
     like = similarities(encoder, dataset, tmp_path)
     cat = {c.label: c.score for c in found["class0-picture0-image"].candidates}
     # Samples 0 and 3 are the same picture: the cat is scored by cats 1 and 2, the dog by dogs 4 and 5.
@@ -75,18 +75,18 @@ def test_a_query_never_meets_its_own_bytes_under_any_class(encoder, dataset, min
 
 
 def test_without_leaving_out_a_copy_is_found(mined):
-    found = by_key(mined(leave_out=False, k=4, memories=["image"]))
+    found = by_key(mined(leave_out=False, k=4, sources=["image"]))
     scores = {c.label: c.score for c in found["class0-picture0-image"].candidates}
     assert scores[0] == pytest.approx(1, abs=1e-5)
     assert scores[1] == pytest.approx(1, abs=1e-5)
 
 
 def test_fused_candidates_leave_the_query_out_too(encoder, dataset, mined):
-    with_copies = by_key(mined(leave_out=False, k=4, memories=["fused"], retriever=replace(RETRIEVER, fusion=0.0)))
-    without = by_key(mined(k=4, memories=["fused"], retriever=replace(RETRIEVER, fusion=0.0)))
+    with_copies = by_key(mined(leave_out=False, k=4, sources=["fused"], retriever=replace(RETRIEVER, text_weight=0.0)))
+    without = by_key(mined(k=4, sources=["fused"], retriever=replace(RETRIEVER, text_weight=0.0)))
     key = "class0-picture0-fused"
     assert {c.label for c in with_copies[key].candidates[:2]} == {0, 1}
-    images_only = by_key(mined(k=4, memories=["image"]))["class0-picture0-image"].candidates
+    images_only = by_key(mined(k=4, sources=["image"]))["class0-picture0-image"].candidates
     assert [c.label for c in without[key].candidates] == [c.label for c in images_only]
 
 
@@ -116,9 +116,12 @@ def test_insert_keeps_every_example_and_puts_a_missed_truth_last(mined):
 
 @pytest.mark.parametrize("unit", ["class", "image"])
 def test_mining_and_retrieval_have_a_unit_each(mined, unit):
-    """The retriever's concerns evaluation: examples are those of ``mining.unit`` whatever it says."""
+    """The retriever's concerns evaluation: examples are those of ``mining.candidate_unit`` whatever it says."""
     other = {"class": "image", "image": "class"}[unit]
-    found = [mined(k=4, unit=unit, retriever=replace(RETRIEVER, unit=retrieved)) for retrieved in (other, unit)]
+    found = [
+        mined(k=4, candidate_unit=unit, retriever=replace(RETRIEVER, candidate_unit=retrieved))
+        for retrieved in (other, unit)
+    ]
     assert found[0] == found[1]
     distinct = [len({c.label for c in example.candidates}) == 4 for example in by_key(found[0]).values()]
     assert all(distinct) == (unit == "class")
@@ -126,7 +129,7 @@ def test_mining_and_retrieval_have_a_unit_each(mined, unit):
 
 def test_there_is_an_example_per_image_and_source(mined):
     assert {key.rsplit("-", 1)[1] for key in by_key(mined(k=4))} == {"image", "name"}
-    assert len(by_key(mined(k=4, memories=["name"]))) == 12
+    assert len(by_key(mined(k=4, sources=["name"]))) == 12
 
 
 def test_examples_keep_the_bytes_of_their_images(dataset, mined):
@@ -152,14 +155,14 @@ def test_a_mined_result_is_reused(dataset, mined):
     "settings",
     [
         {"k": 3},
-        {"memories": ["image"]},
+        {"sources": ["image"]},
         {"ground_truth": "insert"},
         {"shard_size": 5},
         {"leave_out": False},
         {"none_of_these": True},
         {"images": "paths"},
-        {"copies_above": 0.999},
-        {"retriever": replace(RETRIEVER, fusion=0.25)},
+        {"near_duplicate_threshold": 0.999},
+        {"retriever": replace(RETRIEVER, text_weight=0.25)},
     ],
 )
 def test_another_setting_is_mined_anew(mined, settings):
@@ -167,8 +170,8 @@ def test_another_setting_is_mined_anew(mined, settings):
 
 
 def test_another_template_changes_the_candidates(mined):
-    plain = by_key(mined(k=4, memories=["name"]))
-    other = by_key(mined(k=4, memories=["name"], retriever=replace(RETRIEVER, templates=["gules, a bend {} or"])))
+    plain = by_key(mined(k=4, sources=["name"]))
+    other = by_key(mined(k=4, sources=["name"], retriever=replace(RETRIEVER, templates=["gules, a bend {} or"])))
     assert any(plain[key].candidates != other[key].candidates for key in plain)
 
 
@@ -190,7 +193,7 @@ def test_a_copy_encoded_anew_is_left_out_counted_and_listed(encoder, dataset, mi
     with Image.open(dataset.parts["tuning"][4].path) as picture:
         picture.save(again, quality=95)
     dataset.parts["tuning"].append(Sample("again", str(again), 0, file_hash(again)))
-    folder = mined(k=4, memories=["image"], ground_truth="insert", copies_above=0.98)
+    folder = mined(k=4, sources=["image"], ground_truth="insert", near_duplicate_threshold=0.98)
     like = similarities(encoder, dataset, tmp_path)
     assert like[4, 12] > 0.98, "the encoder no longer sees that these are the same picture; take a better quality"
     listed = (folder / "copies.jsonl").read_text()
@@ -200,7 +203,7 @@ def test_a_copy_encoded_anew_is_left_out_counted_and_listed(encoder, dataset, mi
     found = by_key(folder)
     for key in ("class1-picture1-image", "again-image"):
         assert max(c.score for c in found[key].candidates) < 0.98
-    plain = by_key(mined(k=4, memories=["image"], ground_truth="insert", copies_above=1.1))
+    plain = by_key(mined(k=4, sources=["image"], ground_truth="insert", near_duplicate_threshold=1.1))
     assert max(c.score for c in plain["again-image"].candidates) > 0.98
 
 
@@ -209,10 +212,10 @@ def test_several_processes_mine_the_same_bytes(mined, monkeypatch, tmp_path):
     monkeypatch.setattr(blockwise, "BLOCK", 3)
     monkeypatch.setattr(blockwise, "_SMALL", 1)
     monkeypatch.setattr(blockwise, "LEAST_BLOCKS", 1)
-    one = mined(k=3, memories=["image", "fused"])
+    one = mined(k=3, sources=["image", "fused"])
     kept = {path.name: path.read_bytes() for path in one.iterdir()}
     one.rename(tmp_path / "one")
-    two = mined(k=3, memories=["image", "fused"], processes=2)
+    two = mined(k=3, sources=["image", "fused"], processes=2)
     assert two == one
     assert {path.name: path.read_bytes() for path in two.iterdir()} == kept
 
@@ -252,7 +255,9 @@ def test_the_papers_construction_is_reproduced(encoder, tmp_path, draw_picture):
     memories = Memories(
         image_memory(encoder, samples, RETRIEVER, cache), name_memory(encoder, range(8), names, RETRIEVER, cache)
     )
-    args = MiningArgs(k=5, retrieved=20, construction="windows", unit="image", memories=["image"], neighbours="self")
+    args = MiningArgs(
+        k=5, retrieved=20, construction="windows", candidate_unit="image", sources=["image"], neighbours="self"
+    )
     folder = mine(encoder, planes, "tuning", memories, False, RETRIEVER, args, cache)
     examples = ShardedExamples(folder)
     made = [([c.name for c in e.candidates], target_names(e, "truth_first")) for e in examples.examples()]
@@ -289,4 +294,4 @@ def test_nothing_kept_is_an_error_that_says_what_to_change(dataset, mined):
             original = dataset.parts["tuning"][first]
             dataset.parts["tuning"][copy] = replace(original, key=dataset.parts["tuning"][copy].key)
     with pytest.raises(UserError, match=r"mining tuning: no example was kept of 12 images .* raise mining\.k"):
-        mined(k=2, memories=["image"])
+        mined(k=2, sources=["image"])

@@ -41,7 +41,7 @@ def test_no_query_is_its_own_neighbour_nor_a_copys(count, classes, contents, see
             "image",
             vectors,
             k,
-            RetrieverArgs(pool=1, unit=unit_of),
+            RetrieverArgs(initial_fetch=1, candidate_unit=unit_of),
             names,
             [copies.groups[s.digest] for s in samples],
         )

@@ -18,9 +18,9 @@ from data_prep.settings.loading import load_recipe
 
 SETTINGS = [
     "recipe=ranker_lora",
-    "data.armory.tuning_classes=8",
-    "data.armory.development_classes=8",
-    "data.armory.tuning_images=3",
+    "data.armory.train_classes=8",
+    "data.armory.val_classes=8",
+    "data.armory.train_images=3",
     "data.armory.memory_images=4",
     "data.armory.query_images=2",
     "mining.k=4",
@@ -133,7 +133,7 @@ def test_mining_a_leak_warns(cache, caplog):
 
 def test_data_sets_are_mixed_by_weight(built, cache):
     """Another armory beside the first: a half of the first's examples by lot, and all of the other's twice."""
-    other = "{seed: 5, armory: {tuning_classes: 4, development_classes: 8, tuning_images: 3}}"
+    other = "{seed: 5, armory: {train_classes: 4, val_classes: 8, train_images: 3}}"
     mixed = ["mining.weight=0.5", f"mining.mix=[{{data: {other}, weight: 2}}]"]
     tuning, development = build(recipe_in(cache, *mixed))
     assert development == built[1]

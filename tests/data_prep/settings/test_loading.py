@@ -94,8 +94,8 @@ def test_numbers_that_no_stage_can_use_are_refused(setting, said):
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("mining.memories=image", "mining.memories=image: is a list; write it in brackets, such as [image]"),
-        ("data.shares=0.5", "such as [0.5]"),
+        ("mining.sources=image", "mining.sources=image: is a list; write it in brackets, such as [image]"),
+        ("data.split_ratios=0.5", "such as [0.5]"),
         ("eval.shots=", "eval.shots=: is a list"),
         ("retriever.templates=[{}]", "retriever.templates is text, but YAML reads it as {}; put it in quotes"),
         ("retriever.templates=[a: {}]", "put it in quotes"),
@@ -180,7 +180,7 @@ def test_recipes_that_name_each_other_are_refused(tmp_path):
 
 
 def test_a_saved_recipe_reads_back_as_it_was(tmp_path):
-    settings = ["mining.memories=[fused]", 'retriever.templates=["a photo of a {}."]', "data.root=null", "seed=3"]
+    settings = ["mining.sources=[fused]", 'retriever.templates=["a photo of a {}."]', "data.root=null", "seed=3"]
     recipe = load_recipe([RANKER, *settings])
     saved = tmp_path / "recipe.yaml"
     saved.write_text(recipe_yaml(recipe))
@@ -236,19 +236,19 @@ def test_a_value_of_the_wrong_type_names_its_key(setting):
         "task=foo",
         "mining.k=1",
         "mining.k=27",
-        "mining.memories=[image,foo]",
-        "mining.memories=[]",
+        "mining.sources=[image,foo]",
+        "mining.sources=[]",
         "mining.ground_truth=always",
-        "data.shares=[0.5,0.5]",
-        "data.shares=[0.9,0.2,0.2]",
-        "data.small_classes=keep",
+        "data.split_ratios=[0.5,0.5]",
+        "data.split_ratios=[0.9,0.2,0.2]",
+        "data.on_small_class=keep",
         "data.on_error=keep",
         "data.armory.family_size=7",
-        "data.armory.tuning_images=1",
+        "data.armory.train_images=1",
         "data.armory.test_classes=0",
-        "retriever.fusion=2",
+        "retriever.text_weight=2",
         "retriever.index=lsh",
-        "retriever.unit=box",
+        "retriever.candidate_unit=box",
         "retriever.aggregate=worst",
         "retriever.dtype=float8",
         "retriever.regions.large=10",
@@ -312,7 +312,7 @@ def test_a_template_with_two_places_is_refused():
     [
         "eval.seeds=[]",
         "retriever.batch_size=0",
-        "retriever.workers=-2",
+        "retriever.num_workers=-2",
         "data.seed=-1",
         "data.armory.memory_images=0",
         "data.armory.query_images=0",

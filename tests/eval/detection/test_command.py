@@ -78,7 +78,7 @@ def test_result_files_are_in_the_data_sets_format_and_have_the_rows_figures(meth
 
 
 def test_another_policy_asks_no_model_and_top_1_is_the_share_of_boxes_named_rightly(run, results, truth, no_models):
-    main(["detection.nms=1", "--ckpt", str(run), "--policy", "detector_score", *SIZES])
+    main(["detection.nms_iou=1", "--ckpt", str(run), "--policy", "detector_score", *SIZES])
     out = run / "detection/armory-scenes-test-likelihood-detector_score"
     first = {(d["image_id"], *d["bbox"]): d["category_id"] for d in read_json(out / "detections-rar.json")}
     right = np.mean([first[a["image_id"], *a["bbox"]] == a["category_id"] for a in truth["annotations"]])

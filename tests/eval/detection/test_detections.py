@@ -44,7 +44,7 @@ def named(args: DetectionArgs) -> list[dict]:
 
 
 def test_each_box_has_all_its_candidates_with_the_files_own_numbers():
-    found = named(DetectionArgs(nms=1, least_score=0))
+    found = named(DetectionArgs(nms_iou=1, score_threshold=0))
     assert [(d["image_id"], d["category_id"], d["score"]) for d in found] == [
         (1, 11, 0.9),
         (1, 13, 0.8),
@@ -56,7 +56,7 @@ def test_each_box_has_all_its_candidates_with_the_files_own_numbers():
 
 
 def test_of_overlapping_boxes_of_a_class_the_best_stays():
-    assert [(d["category_id"], d["score"]) for d in named(DetectionArgs(nms=0.5)) if d["image_id"] == 1] == [
+    assert [(d["category_id"], d["score"]) for d in named(DetectionArgs(nms_iou=0.5)) if d["image_id"] == 1] == [
         (11, 0.9),
         (13, 0.8),
         (12, 0.1),
@@ -64,8 +64,8 @@ def test_of_overlapping_boxes_of_a_class_the_best_stays():
 
 
 def test_low_scores_and_the_least_of_an_image_are_dropped():
-    assert [d["score"] for d in named(DetectionArgs(nms=1, least_score=0.2))] == [0.9, 0.8, 0.2, 0.5]
-    assert [d["score"] for d in named(DetectionArgs(nms=1, per_image=1))] == [0.9, 0.5]
+    assert [d["score"] for d in named(DetectionArgs(nms_iou=1, score_threshold=0.2))] == [0.9, 0.8, 0.2, 0.5]
+    assert [d["score"] for d in named(DetectionArgs(nms_iou=1, max_dets=1))] == [0.9, 0.5]
 
 
 def iou(a: list[float], b: list[float]) -> float:

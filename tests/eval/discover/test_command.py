@@ -25,7 +25,13 @@ def test_help_comes_without_torch():
 
 def test_the_table_has_every_method_and_what_became_of_the_guesses(finished, tmp_path, capsys):
     run = shutil.copytree(finished, tmp_path / "run")
-    few = ["eval.seeds=[3]", "discover.guesses=1", "discover.images=1", "discover.sentences=none", "eval.bootstrap=20"]
+    few = [
+        "eval.seeds=[3]",
+        "discover.names_per_image=1",
+        "discover.images=1",
+        "discover.sentences=none",
+        "eval.bootstrap=20",
+    ]
     main(["--ckpt", str(run), "--split", "development", "--mode", "letters", *few])
     printed = capsys.readouterr().out
     for method in ("clip_true_names", "mllm_alone", "clip_zero_shot", "rar_untuned", "rar "):

@@ -23,7 +23,13 @@ from eval.clustering.scores import score_names
 from eval.discover.evaluate import FILES, Naming
 from eval.discover.table import print_names
 
-FEW = ["eval.seeds=[1,2]", "discover.guesses=1", "discover.images=2", "discover.sentences=none", "eval.bootstrap=20"]
+FEW = [
+    "eval.seeds=[1,2]",
+    "discover.names_per_image=1",
+    "discover.images=2",
+    "discover.sentences=none",
+    "eval.bootstrap=20",
+]
 
 
 def lines_of(folder: Path, name: str) -> list[dict]:
@@ -144,18 +150,18 @@ def test_after_the_draw_no_label_decides_anything(run):
 def test_the_retriever_may_choose_and_images_may_stand_for_their_names(run):
     found = {}
     for settings in (
-        ["discover.vote=retriever", "discover.memory=fused"],
-        ["discover.vote=none", "ranker.mode=letters"],
-        ["discover.least_votes=2", "discover.memory=image", "discover.draw=zipf", "discover.alone=false"],
+        ["discover.vote_by=retriever", "discover.memory=fused"],
+        ["discover.vote_by=none", "ranker.mode=letters"],
+        ["discover.min_votes=2", "discover.memory=image", "discover.draw=zipf", "discover.alone=false"],
     ):
         naming = Naming.of_run(run, [*FEW, "eval.seeds=[2]", "eval.split=development", *settings])
         found[settings[0]] = naming.evaluate(), lines_of(naming.out, "names.jsonl")
-    results, names = found["discover.vote=retriever"]
+    results, names = found["discover.vote_by=retriever"]
     assert list(results["summary"]) == ["clip_true_names", "mllm_alone", "clip_fused", "rar_untuned", "rar"]
-    results, names = found["discover.vote=none"]
+    results, names = found["discover.vote_by=none"]
     assert all(own["names"] == own["guesses"] for own in results["vocabularies"])
     assert {record["votes"] for record in names} == {0} and "outcomes" in results["rows"][-1]
-    results, names = found["discover.least_votes=2"]
+    results, names = found["discover.min_votes=2"]
     assert list(results["summary"])[1] == "clip_knn"  # mllm_alone is left out
     assert min(record["votes"] for record in names) >= 2
 
@@ -180,7 +186,7 @@ def test_others_names_are_scored_as_they_are_or_chosen_from(run, named, tmp_path
 def test_replies_without_names_and_names_without_votes_say_what_to_change(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     with pytest.raises(UserError, match=r"discover\.least_votes=99: no name has as many with seed 1; the most is \d"):
-        Naming.of_run(copy, [*FEW, "discover.least_votes=99"]).evaluate()
+        Naming.of_run(copy, [*FEW, "discover.min_votes=99"]).evaluate()
     for path in copy.rglob("answers-names.jsonl"):
         answers = [unsealed(line, "", "") | {"reply": "I cannot say."} for line in path.read_text().splitlines()]
         path.write_text("".join(map(sealed_line, answers)))
@@ -195,8 +201,13 @@ def test_replies_without_names_and_names_without_votes_say_what_to_change(run, t
     [
         (["discover.memory=fused"], True, False, "discover.memory=fused: --names alone has no images"),
         ([], False, True, "--choose: it is for names from a file; add --names FILE"),
-        (["eval.examples=true", "ranker.mode=letters"], False, False, "eval.examples=true: names from no labelled"),
-        (["discover.vote=none", "discover.memory=image"], False, False, "set discover.vote=ranker or retriever"),
+        (
+            ["eval.show_exemplars=true", "ranker.mode=letters"],
+            False,
+            False,
+            "eval.show_exemplars=true: names from no labelled",
+        ),
+        (["discover.vote_by=none", "discover.memory=image"], False, False, "set discover.vote_by=ranker or retriever"),
         (["discover.draw=random"], False, False, "discover.draw=random: must be one of balanced, zipf, uniform"),
         (["discover.image=3"], False, False, "unknown key discover.image; did you mean discover.images?"),
         (["discover.exponent=1"], False, False, "discover.exponent=1.0: must be above 1"),

@@ -56,7 +56,7 @@ def recipe_of(tmp_path_factory):
 def test_a_benchmark_a_subject_and_a_users_prompt_decide_what_is_asked(recipe_of):
     assert "What dog breed does the picture show?" in prompt_of(recipe_of("data.name=dogs120"))
     assert "What object does the picture show?" in prompt_of(recipe_of())
-    assert prompt_of(recipe_of("discover.guesses=1")) == NAMING
+    assert prompt_of(recipe_of("discover.names_per_image=1")) == NAMING
     assert "What shield does" in prompt_of(recipe_of("discover.subject=shield", "data.name=dogs120"))
     assert prompt_of(recipe_of("discover.prompt=Name it.")) == "Name it."
 
@@ -69,20 +69,20 @@ def chosen(recipe: Recipe, encoder: Encoder, samples: list[Sample], guessed: dic
 
 def test_the_retriever_chooses_the_nearest_guess_and_images_are_labelled_by_it(recipe_of, encoder, samples):
     strangers = [blazon.name for blazon in draw_classes("development", 6, 1, 9)]
-    recipe = recipe_of("discover.vote=retriever")
+    recipe = recipe_of("discover.vote_by=retriever")
     found = chosen(recipe, encoder, samples, dict.fromkeys([*NAMES, *strangers], 1))
     assert sum(found.votes.values()) == len(found.images) == 12
     # Most pictures are nearest to their own blazon, so that most strangers have no votes and are gone.
     right = [s for s in found.images if found.names[s.label] == BLAZONS[int(Path(s.path).stem.split("-")[0])].name]
     assert len(right) >= 8 and len(found.names) <= 7
-    few = chosen(recipe_of("discover.vote=retriever", "discover.least_votes=3"), encoder, samples, found.guessed)
+    few = chosen(recipe_of("discover.vote_by=retriever", "discover.min_votes=3"), encoder, samples, found.guessed)
     assert set(few.names) < set(found.names) or few.names == found.names
     assert all(votes >= 3 for votes in few.votes.values())
     assert few.facts["images_without_name"] == 12 - len(few.images)
 
 
 def test_every_guess_is_kept_where_nobody_votes(recipe_of, encoder, samples):
-    found = chosen(recipe_of("discover.vote=none"), encoder, samples, dict.fromkeys(NAMES, 2))
+    found = chosen(recipe_of("discover.vote_by=none"), encoder, samples, dict.fromkeys(NAMES, 2))
     assert (found.names, set(found.votes.values()), found.images) == (NAMES, {0}, [])
 
 

@@ -34,7 +34,7 @@ SETS = {
 }
 CLASSES = ("banded", "dotted", "woven")
 FEW = ("--task", "fewshot", "--shots", "4", "all", "--seeds", "1", "2")
-QUICK = ("eval.k=2", "eval.alone_images=2", "eval.bootstrap=50", "eval.copies_above=1.1")
+QUICK = ("eval.k=2", "eval.ranker_only_images=2", "eval.bootstrap=50", "eval.near_duplicate_threshold=1.1")
 
 
 def write_set(root: Path, name: str, seed: int) -> None:
@@ -176,7 +176,7 @@ def test_a_test_image_in_training_is_refused_or_counted(run, root, tmp_path, cap
         main(own)
     # Saved anew, the copy is another file of the same look.
     Image.open(images / "banded" / "test_0.png").save(images / "banded" / "train_0.png", compress_level=1)
-    main([*own, "eval.leaks=allow", "eval.whole_set=true", "eval.copies_above=0.999"])
+    main([*own, "eval.leaks=allow", "eval.full_train_memory=true", "eval.near_duplicate_threshold=0.999"])
     leaks = read_json(run / "eval" / "zeroshot-test-likelihood" / "dtd" / "results.json")["leaks"]
     found = leaks["parts"]["test_memory"]
     assert (leaks["clean"], found["images"], found["exact"], found["other_class"]) == (False, 15, 1, 1)

@@ -76,7 +76,7 @@ def test_candidates_may_come_from_names_or_fused(tiny, made, tmp_path):
 
 def test_the_whole_training_set_is_a_memory_without_a_draw(tiny, made, tmp_path):
     _, dataset, _ = made
-    recipe = tiny(tmp_path, "eval.whole_set=true", "eval.zero_shot=false", "eval.shots=[4]", "eval.seeds=[1]")
+    recipe = tiny(tmp_path, "eval.full_train_memory=true", "eval.zero_shot=false", "eval.shots=[4]", "eval.seeds=[1]")
     four, whole = settings_of(recipe, load_encoder(recipe.retriever), dataset)
     assert (whole.task, whole.shots, whole.seed) == ("whole_set", 0, 0)
     assert set(whole.retrieved) == {"clip_zero_shot", "clip_knn", "clip_fused"}

@@ -145,9 +145,9 @@ def test_data_is_judged_by_its_classes(tmp_path):
     assert not (tmp_path / "cache").exists()  # nothing is written
     few = DataArgs(name="folder", root=str(_pictures(tmp_path / "few", {"a": 5, "bb": 5, "ccc": 2})))
     assert found(few)[0].status == "failure" and "ccc" in found(few)[0].found
-    assert found(replace(few, small_classes="skip"))[0].status == "warning"
+    assert found(replace(few, on_small_class="skip"))[0].status == "warning"
     assert listed.names == ["a", "bb"]
-    single = DataArgs(name="folder", root=str(_pictures(tmp_path / "single", {"a": 5, "b": 1})), small_classes="skip")
+    single = DataArgs(name="folder", root=str(_pictures(tmp_path / "single", {"a": 5, "b": 1})), on_small_class="skip")
     assert found(single)[0].status == "failure"
     for wrong, said in (
         (DataArgs(name="folder", root=str(tmp_path / "nowhere")), "no such folder"),
@@ -260,13 +260,18 @@ def test_estimates_follow_types_and_stages():
     assert needed("trainer.gradient_checkpointing=true").activations < whole.activations / 10
     assert needed("optim.batch_size=32").activations == 2 * whole.activations
     said = advice_for(recipe_of(), whole, 24 * 2**30)
-    for change in ("gradient_checkpointing=true", "optim.batch_size=8 optim.accumulate=2", "quantize=4bit", "stage_3"):
+    for change in (
+        "gradient_checkpointing=true",
+        "optim.batch_size=8 optim.grad_accum_steps=2",
+        "quantize=4bit",
+        "stage_3",
+    ):
         assert change in said
     assert "quantize" not in advice_for(recipe_of(*eight), whole, 24 * 2**30)  # four bits can't be split
 
 
 def test_time_comes_from_a_measured_speed_alone(tmp_path):
-    recipe = recipe_of(f"out={tmp_path}", "mining.memories=[image]")
+    recipe = recipe_of(f"out={tmp_path}", "mining.sources=[image]")
     finding = check_time(recipe, LISTED)[0]
     assert finding.status == "not checked" and "at most 19 steps on 300 examples" in finding.found
     (tmp_path / "log" / "from-step-000000").mkdir(parents=True)

@@ -40,7 +40,7 @@ def place(tmp_path_factory, llava_folder) -> Path:
 
 
 def train(place: Path, kind: str, out: str, *settings: str) -> Path:
-    small = "optim.batch_size=8 optim.epochs=2 trainer.checkpoint_every=5 trainer.validation_images=7"
+    small = "optim.batch_size=8 optim.epochs=2 trainer.checkpoint_every=5 trainer.val_examples=7"
     own = f"ranker.model={place / kind} out={place / f'{kind}-{out}'}"
     fixed = f"data.root={place / 'data'} cache={place / 'cache'} {own}"
     more = "trainer.accelerator=cpu tracking.wandb=disabled"
@@ -124,7 +124,7 @@ def test_too_few_pictures_are_an_error(place):
 
 def test_a_data_set_split_by_classes_trains_too_and_says_that_it_validates_nothing(place, tmp_path, caplog):
     classes = [f"data.armory.{part}_classes=8" for part in ("tuning", "development", "test")]
-    armory = ("data.name=armory", "data.root=null", *classes, "data.armory.tuning_images=2", "optim.max_steps=2")
+    armory = ("data.name=armory", "data.root=null", *classes, "data.armory.train_images=2", "optim.max_steps=2")
     tuned = train(place, "lite", "split", *armory, f"out={tmp_path}", "trainer.checkpoint_every=2")
     assert read_json(tuned / "manifest.json")["validation"]["named"] == 0
     assert "development shows none of the classes" in caplog.text

@@ -191,7 +191,9 @@ def test_streaming_draws_from_the_same_examples_and_goes_on_from_a_position(data
 
 
 def test_a_batch_carries_what_its_examples_count(data_of):
-    batches = list(data_of("optim.batch_size=3", "optim.accumulate=3", "trainer.workers=1").train_dataloader())
+    batches = list(
+        data_of("optim.batch_size=3", "optim.grad_accum_steps=3", "trainer.num_workers=1").train_dataloader()
+    )
     for start in range(0, len(batches), 3):
         weights = [weight for batch in batches[start : start + 3] for weight in batch.weights]
         assert weights == [3 / len(weights)] * len(weights)
@@ -199,7 +201,7 @@ def test_a_batch_carries_what_its_examples_count(data_of):
 
 
 def test_workers_prepare_the_same_batches(data_of):
-    assert keys_of(data_of("trainer.workers=2").train_dataloader()) == keys_of(data_of().train_dataloader())
+    assert keys_of(data_of("trainer.num_workers=2").train_dataloader()) == keys_of(data_of().train_dataloader())
 
 
 def test_the_list_objective_asks_for_the_recipes_target(data_of, nano):
@@ -217,19 +219,19 @@ def test_only_the_recipes_objectives_are_collated(data_of):
 
 
 def test_validation_is_a_fixed_spread_of_development_examples(data_of):
-    data = data_of("trainer.validation_images=5")
+    data = data_of("trainer.val_examples=5")
     keys = [key for batch in keys_of(data.val_dataloader()) for key in batch]
     everything = [data.development[i][0].key for i in range(len(data.development))]
     assert len(set(keys)) == 5
     assert keys[0] == everything[0] and keys[-1] == everything[-1]
     assert keys_of(data.val_dataloader()) == keys_of(data.val_dataloader())
-    many = data_of("trainer.validation_images=1000")
+    many = data_of("trainer.val_examples=1000")
     assert [key for batch in keys_of(many.val_dataloader()) for key in batch] == everything
 
 
 def test_too_few_examples_for_a_step_say_so(data_of):
     with pytest.raises(UserError, match=r"\d+ ranking examples do not fill one step of 4000; lower optim.batch_size"):
-        data_of("optim.batch_size=2000", "optim.accumulate=2")
+        data_of("optim.batch_size=2000", "optim.grad_accum_steps=2")
 
 
 def test_damaged_shards_are_found_before_training(data_of, nano, tiny, tmp_path):
@@ -245,8 +247,8 @@ def test_damaged_shards_are_found_before_training(data_of, nano, tiny, tmp_path)
     [
         (["optim.max_steps=-1"], 26),
         (["optim.max_steps=-1", "optim.epochs=3"], 78),
-        (["optim.max_steps=-1", "optim.epochs=3", "optim.accumulate=2"], 39),
-        (["optim.max_steps=-1", "optim.epochs=3", "optim.accumulate=8"], 12),
+        (["optim.max_steps=-1", "optim.epochs=3", "optim.grad_accum_steps=2"], 39),
+        (["optim.max_steps=-1", "optim.epochs=3", "optim.grad_accum_steps=8"], 12),
         (["optim.max_steps=-1", "trainer.devices=2", "trainer.num_nodes=2"], 7),
         (["optim.max_steps=10"], 10),
         (["optim.max_steps=1000"], 26),

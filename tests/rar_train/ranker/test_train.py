@@ -95,7 +95,7 @@ def test_another_seed_gives_another_adapter(finished, tiny, tmp_path):
         [],
         ["ranker.lora.dropout=0.1"],
         ["ranker.lora.dropout=0.1", "optim.epochs=2", "optim.batch_size=8"],
-        ["ranker.lora.dropout=0.1", "optim.accumulate=2", "optim.batch_size=2"],
+        ["ranker.lora.dropout=0.1", "optim.grad_accum_steps=2", "optim.batch_size=2"],
     ],
     ids=["plain", "dropout", "epochs", "accumulate"],
 )
@@ -111,7 +111,7 @@ def test_a_run_killed_after_step_2_and_resumed_gives_the_same_bits(tiny, tmp_pat
 
 
 def test_a_run_killed_twice_after_the_same_step_gives_the_same_bits_with_accumulation(tiny, tmp_path):
-    recipe = tiny(tmp_path / "run", "optim.accumulate=2", "optim.batch_size=2")
+    recipe = tiny(tmp_path / "run", "optim.grad_accum_steps=2", "optim.batch_size=2")
     out = train_ranker(recipe)
     whole = adapter_hash(out)
     for _ in range(2):

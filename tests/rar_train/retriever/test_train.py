@@ -17,8 +17,8 @@ from tests.damage import KINDS, contents, damage
 
 SETTINGS = (
     "recipe=retriever_clip",
-    "data.armory.tuning_classes=16",
-    "data.armory.development_classes=8",
+    "data.armory.train_classes=16",
+    "data.armory.val_classes=8",
     "data.armory.memory_images=2",
     "data.armory.query_images=2",
     "data.armory.size=48",

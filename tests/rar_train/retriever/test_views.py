@@ -45,7 +45,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def tune(place: Path, out: str, *settings: str) -> Path:
-    small = "tuning_classes=16 development_classes=8 memory_images=2 query_images=2 size=48"
+    small = "train_classes=16 val_classes=8 memory_images=2 query_images=2 size=48"
     fixed = f"retriever.model=local-dir:{place / 'clip'} cache={place / 'cache'} out={place / out} data.root=null"
     more = "data.name=armory tracking.wandb=disabled trainer.accelerator=cpu optim.batch_size=16 optim.max_steps=5"
     sizes = [f"data.armory.{setting}" for setting in small.split()]
