@@ -12,7 +12,7 @@ With ``--transfer``, a run tuned without animals is asked about animals. Each ev
 ``RUN/eval/emoji-VOCABULARY``, and complete ones are reused. ``--small`` evaluates animals with names and one drawing.
 
 ``python benchmarks/emoji.py --projector runs/mllm_lite [--only NAME …]`` says what the projector of a run of
-``recipe=mllm_lite`` alone names right of the development family, to choose by, and of the tuning pictures as the
+``recipe=mllm_lite`` alone names right of the development family, to choose by, and of the training pictures as the
 ranker's tuning sees them, and nothing else.
 
 Prints Markdown tables, as ``benchmarks/emoji.md`` has them, and as its last line one JSON object: ``hardware``, and
@@ -61,7 +61,7 @@ def evaluated(ckpt: Path, vocabulary: str, settings: list[str]) -> dict:
     adapter, folder = find_adapter(ckpt)
     chosen = [] if vocabulary == ALL else [vocabulary]
     recipe = load_saved_recipe(folder / "recipe.yaml", [f"data.emoji.vocabulary=[{','.join(chosen)}]", *settings])
-    fitted_on = read_dataset(recipe.data, Path(recipe.cache), ("development",)).parts["development"]
+    fitted_on = read_dataset(recipe.data, Path(recipe.cache), ("val",)).parts["val"]
     if len(fitted_on) < FEWEST_TO_FIT:
         recipe = replace(recipe, eval=replace(recipe.eval, fusion=False))
     run, out = Run(folder, adapter), folder / "eval" / f"emoji-{vocabulary}"
@@ -113,9 +113,9 @@ class Projector:
         return self.right(dataset, split, lambda _: names)
 
     def in_tuning(self) -> float:
-        """Share of the tuning pictures whose tokens, as the ranker's tuning sees them, say their name above all."""
+        """Share of the training pictures whose tokens, as the ranker's tuning sees them, say their name above all."""
         self.projector.training = True  # its own flag alone: its readers' dropout stays off
-        found = self.right(self.dataset(ALL, "tuning"), "tuning", lambda _: list(self.rows))
+        found = self.right(self.dataset(ALL, "train"), "train", lambda _: list(self.rows))
         self.projector.training = False
         return found
 
@@ -207,7 +207,7 @@ def main() -> None:
         projector = Projector(
             load_saved_recipe(args.projector / "recipe.yaml", [f"ranker.model={args.projector / 'model'}"])
         )
-        alone = {name: round(projector.alone("development", name), 4) for name in args.only}
+        alone = {name: round(projector.alone("val", name), 4) for name in args.only}
         print(json.dumps({"projector_alone": alone, "in_tuning": round(projector.in_tuning(), 4)}))
         return
     if not args.ckpt.exists():

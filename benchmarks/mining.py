@@ -57,14 +57,14 @@ def world(images: int, picture: Path) -> tuple[Dataset, Memories, np.ndarray]:
     named = Memory.build(centres, [Entry(n, "name", name) for n, name in enumerate(names)], "none")
     queries = np.linspace(0, images - 1, min(images, MOST_QUERIES)).astype(int)
     asked = [samples[n] for n in queries]
-    return Dataset("clusters", names, {"tuning": asked}), Memories(held, named), vectors[queries]
+    return Dataset("clusters", names, {"train": asked}), Memories(held, named), vectors[queries]
 
 
 def timed(dataset: Dataset, memories: Memories, args: MiningArgs, cache: Path) -> tuple[float, int]:
     """Seconds of mining and the number of examples."""
     encoder = SimpleNamespace(id="none")  # the embeddings are given
     start = time.perf_counter()
-    folder = mine(encoder, dataset, "tuning", memories, True, RetrieverArgs(), args, cache)
+    folder = mine(encoder, dataset, "train", memories, True, RetrieverArgs(), args, cache)
     seconds = time.perf_counter() - start
     return seconds, len(ShardedExamples(folder))
 

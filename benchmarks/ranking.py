@@ -60,8 +60,8 @@ TUNING = (
 
 
 def questions(folder: Path, images: int) -> list[Question]:
-    """Pictures of development classes, each with its family and others as candidates."""
-    classes = draw_classes("development", images + CANDIDATES, 4, seed=0)
+    """Pictures of validation classes, each with its family and others as candidates."""
+    classes = draw_classes("val", images + CANDIDATES, 4, seed=0)
     made = []
     for number in range(images):
         path = folder / f"{number}.png"

@@ -120,7 +120,7 @@ def parts(size: Size) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
 
 def examples(count: int) -> list[tuple[RankingExample, Image.Image]]:
     """Armory's shields with five candidates each."""
-    classes = draw_classes("tuning", 40, 4, 0)
+    classes = draw_classes("train", 40, 4, 0)
     made = []
     for number in range(count):
         chosen = np.random.default_rng(number).permutation(len(classes))[:K].tolist()

@@ -1,4 +1,4 @@
-"""``python -m eval.run --ckpt RUN [--split development] [--mode letters] [key.sub=value …]``
+"""``python -m eval.run --ckpt RUN [--split val] [--mode letters] [key.sub=value …]``
 
 Evaluates a tuned ranker, the untuned one and the retriever alone. RUN is a run's folder or one of
 its checkpoints. Settings come from the recipe saved beside the adapter; key=value changes them,
@@ -43,7 +43,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m eval.run")
     parser.add_argument("--ckpt", type=Path)
     parser.add_argument("--rescore", nargs="?", type=Path, const=Path())
-    parser.add_argument("--split", choices=("test", "development"))
+    parser.add_argument("--split", choices=("test", "val"))
     parser.add_argument("--mode", choices=MODES)
     parser.add_argument("--task", choices=tuple(TASKS))
     for words in ("--datasets", "--shots", "--seeds"):

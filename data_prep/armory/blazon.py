@@ -3,7 +3,7 @@
 A blazon names a field (plain or divided), an ordinary (a broad geometric band) and one to four
 charges (small figures), each with its tincture: about two million names in all. Every blazon
 belongs to exactly one split by the hash of its name, whatever the seed, so that nothing trained
-on ``base`` can have seen a class of ``tuning``, ``development`` or ``test``. Classes are drawn in
+on ``base`` can have seen a class of ``train``, ``val`` or ``test``. Classes are drawn in
 families: a core and neighbours that differ from it in a single detail.
 """
 
@@ -32,7 +32,7 @@ CHARGES = ("mullet", "roundel", "lozenge", "billet", "annulet", "crescent", "hea
 COUNTS = (1, 2, 3, 4)
 COUNT_WORDS = {1: "a", 2: "two", 3: "three", 4: "four"}
 
-SPLITS = ("base", "tuning", "development", "test")
+SPLITS = ("base", "train", "val", "test")
 SPLIT_SHARES = (0.7, 0.1, 0.1, 0.1)
 
 

@@ -1,7 +1,7 @@
 """Readers: from a layout on disk to samples by part.
 
-Every data set has five parts. ``tuning`` is mined for ranking examples. ``development`` and
-``test`` are recognised, against memories drawn from ``development_memory`` and ``test_memory``.
+Every data set has five parts. ``train`` is mined for ranking examples. ``val`` and
+``test`` are recognised, against memories drawn from ``val_memory`` and ``test_memory``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ READERS = {"armory": read_armory, "emoji": read_emoji, **OWN, **FEW_SHOT, **FINE
 
 def _check_classes(dataset: Dataset, args: DataArgs) -> None:
     """Refuses a single class, and says which names a numbering tells from an earlier class's."""
-    tuned = dataset.labels("tuning") if "tuning" in dataset.parts else range(len(dataset.names))
+    tuned = dataset.labels("train") if "train" in dataset.parts else range(len(dataset.names))
     if len(tuned) < 2:
         there = f"a single class, {dataset.names[tuned[0]]!r}" if tuned else "no class"
         where = f"data.root={args.root}" if args.root else f"data.name={args.name}"

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _VERSION = 2  # of the drawing and its files: raise it when pixels, names or the layout change
 _PROCESSES = 2
+_KEYS = {"train": "tuning", "val": "development", "test": "test"}
+"""How the keys of a split's images begin. Keys decide random draws, so other words would give other figures."""
 
 
 def _draw_class(folder: Path, number: int, blazon: Blazon, images: int, args: ArmoryArgs, seed: list[int]) -> None:
@@ -41,7 +43,7 @@ def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
     Args:
         args: How many classes and pictures.
         seed: Draws classes and pictures.
-        split: ``tuning``, ``development`` or ``test``.
+        split: ``train``, ``val`` or ``test``.
         cache: Folder of caches.
 
     Returns:
@@ -51,7 +53,7 @@ def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
         UserError: What the cache holds is not what was drawn, or too many classes are asked of the split.
     """
     classes = asdict(args)[f"{split}_classes"]
-    images = args.train_images if split == "tuning" else args.memory_images + args.query_images
+    images = args.train_images if split == "train" else args.memory_images + args.query_images
     settings = [_VERSION, seed, split, classes, args.family_size, images, args.size, args.corruption]
     folder = cache / f"armory-{split}-{fingerprint(settings)}"
     if folder.exists():
@@ -85,7 +87,7 @@ def read_armory(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
         raise UserError("data.root is for data.name=folder; armory draws its own pictures")
     names: list[str] = []
     lists: dict[str, list[Sample]] = {}
-    for split in ("tuning", "development", "test"):
+    for split in ("train", "val", "test"):
         wanted = [part for part in parts if part.split("_")[0] == split]
         if not wanted:
             continue
@@ -97,15 +99,15 @@ def read_armory(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
         files = sorted(folder.glob("*/*.png"))
         samples = [
             Sample(
-                key=key_of(f"{split}/{path.parent.name}/{path.stem}"),
+                key=key_of(f"{_KEYS[split]}/{path.parent.name}/{path.stem}"),
                 path=str(path),
                 label=offset + int(path.parent.name),
                 digest=digest or "",
             )
             for path, digest in zip(files, digests(files, cache, "raise"), strict=True)
         ]
-        if split == "tuning":
-            lists["tuning"] = samples
+        if split == "train":
+            lists["train"] = samples
         else:
             kept = args.armory.memory_images
             lists[f"{split}_memory"] = [s for s in samples if int(Path(s.path).stem) < kept]

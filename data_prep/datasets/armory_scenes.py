@@ -57,7 +57,7 @@ def draw_scenes(data: DataArgs, args: SceneArgs, split: str, cache: Path) -> Pat
     Args:
         data: Seed, and armory's classes and weather.
         args: Sizes and counts.
-        split: ``development`` or ``test``.
+        split: ``val`` or ``test``.
         cache: Folder of caches.
 
     Returns:

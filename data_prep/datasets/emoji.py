@@ -48,12 +48,12 @@ def _read_rows(args: DataArgs, cache: Path) -> list[dict[str, str]]:
 
 def _families(part: str, args: EmojiArgs) -> set[str]:
     """The design families of a part."""
-    if part in ("development", "test"):
-        return {args.val if part == "development" else args.test}
+    if part in ("val", "test"):
+        return {args.val if part == "val" else args.test}
     others = set(EMOJI_FAMILIES) - {args.test}
     if part != "test_memory":
         others -= {args.val}
-    return others & set(args.memory) if args.memory and part != "tuning" else others
+    return others & set(args.memory) if args.memory and part != "train" else others
 
 
 def read_emoji(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
@@ -70,15 +70,15 @@ def read_emoji(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     found = digests([Path(args.root) / row["path"] for row in rows], cache, args.on_error)
     skipped = Counter({"unreadable": sum(digest is None for digest in found)})
     lists: dict[str, list[Sample]] = {}
-    for part in (*parts, *(f"{part}_memory" for part in parts if part in ("development", "test"))):
-        wanted = emoji.train_vocabulary if part == "tuning" else emoji.vocabulary
+    for part in (*parts, *(f"{part}_memory" for part in parts if part in ("val", "test"))):
+        wanted = emoji.train_vocabulary if part == "train" else emoji.vocabulary
         families = _families(part, emoji)
         lists[part] = [
             Sample(key_of(row["path"]), str(Path(args.root) / row["path"]), labels[row["code"]], digest)
             for row, digest in zip(rows, found, strict=True)
             if digest and row["family"] in families and (not wanted or vocabulary_of(row["subgroup"]) in wanted)
         ]
-    for part in set(parts) & {"development", "test"}:
+    for part in set(parts) & {"val", "test"}:
         held = {sample.label for sample in lists[f"{part}_memory"]}
         kept = [sample for sample in lists[part] if sample.label in held]
         skipped["class not in the memory"] += len(lists[part]) - len(kept)

@@ -1,12 +1,12 @@
 """``python -m data_prep.export --format FORMAT --to FOLDER recipe=NAME [key.sub=value …]``
 
     python -m data_prep.export --format llava --to exported recipe=ranker_lora
-    python -m data_prep.export --format rar --to exported --part development recipe=ranker_lora mining.k=5
+    python -m data_prep.export --format rar --to exported --part val recipe=ranker_lora mining.k=5
 
 Writes a recipe's ranking examples in the format of another trainer: rar, llava, sharegpt, openai
 (both for LLaMA-Factory), swift, or trl. What is missing of the examples is made first.
 
---part development   the development examples in place of the tuning ones
+--part val   the validation examples in place of the training ones
 --from FOLDER        a folder of shards in place of the recipe's
 --order retriever    candidates as retrieved, not shuffled (the released data's)
 --expert WORDS       rar: whom the prompt asks for, such as "aircraft classification"
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m data_prep.export")
     parser.add_argument("--format", required=True, choices=tuple(FORMATS))
     parser.add_argument("--to", required=True, type=Path)
-    parser.add_argument("--part", default="tuning", choices=("tuning", "development"))
+    parser.add_argument("--part", default="train", choices=("train", "val"))
     parser.add_argument("--from", dest="shards", type=Path)
     parser.add_argument("--order", default="shuffled", choices=("shuffled", "retriever"))
     parser.add_argument("--expert", default="classification")
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
     from data_prep.mining.pipeline import build
     from data_prep.prompting.prompt_lengths import TokenCounter
 
-    shards = args.shards or build(recipe)[("tuning", "development").index(args.part)]
+    shards = args.shards or build(recipe)[("train", "val").index(args.part)]
     tokens = (TokenCounter(recipe.ranker.model), args.max_tokens) if args.max_tokens else None
     export(shards, args.to, args.format, recipe.mining.target, recipe.seed, args.order, args.expert, tokens)
 

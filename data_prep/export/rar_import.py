@@ -97,7 +97,7 @@ def import_rar(file: Path, root: Path, to: Path, shard_size: int = 1000) -> dict
         key = f"{key_of(str(path))}-{number:06d}"
         sample = Sample(key, str(path), label_of[truth], digest_of(path))
         pairs.append((RankingExample(key, label_of[truth], candidates), sample))
-    facts = {"part": "tuning", "dataset": file.stem, "encoder": "", "classes": len(classes), "counts": dict(counts)}
+    facts = {"part": "train", "dataset": file.stem, "encoder": "", "classes": len(classes), "counts": dict(counts)}
     with write_folder(to) as place:
         facts["mined"] = write_mined(place, (sample.digest for _, sample in pairs))
         write_shards(place, pairs, shard_size, facts)

@@ -16,35 +16,35 @@ from data_prep.datasets import Dataset
 
 log = logging.getLogger(__name__)
 
-EVALUATED = ("development", "test")
+EVALUATED = ("val", "test")
 MINED = "mined.txt"
 
 
 def without_evaluated(dataset: Dataset, policy: str) -> Dataset:
-    """The data set without tuning images that are evaluated ones too, byte for byte.
+    """The data set without training images that are evaluated ones too, byte for byte.
 
     Args:
-        dataset: With ``tuning`` and such evaluated parts as were read.
+        dataset: With ``train`` and such evaluated parts as were read.
         policy: ``mining.evaluated_copies``: ``error`` or ``skip``.
 
     Raises:
         UserError: There are such images and the policy is ``error``, or nothing else is left.
     """
-    tuning = dataset.parts["tuning"]
+    train = dataset.parts["train"]
     evaluated = {s.digest: part for part in EVALUATED for s in dataset.parts.get(part, ())}
-    copies = [sample for sample in tuning if sample.digest in evaluated]
+    copies = [sample for sample in train if sample.digest in evaluated]
     if not copies:
         return dataset
     first = f"{copies[0].path} is in {evaluated[copies[0].digest]}"
-    if policy == "error" or len(copies) == len(tuning):
+    if policy == "error" or len(copies) == len(train):
         raise UserError(
-            f"mining {dataset.name}: {len(copies)} of {len(tuning)} tuning images are evaluated too, byte for byte; "
+            f"mining {dataset.name}: {len(copies)} of {len(train)} training images are evaluated too, byte for byte; "
             f"{first}. Mend the splits, or leave them out of tuning with mining.evaluated_copies=skip"
         )
-    log.warning("mining: left out %d tuning images that are evaluated too; %s", len(copies), first)
-    kept = [sample for sample in tuning if sample.digest not in evaluated]
-    skipped = dataset.skipped + Counter({"tuning image that is evaluated too": len(copies)})
-    return replace(dataset, parts=dataset.parts | {"tuning": kept}, skipped=skipped)
+    log.warning("mining: left out %d training images that are evaluated too; %s", len(copies), first)
+    kept = [sample for sample in train if sample.digest not in evaluated]
+    skipped = dataset.skipped + Counter({"training image that is evaluated too": len(copies)})
+    return replace(dataset, parts=dataset.parts | {"train": kept}, skipped=skipped)
 
 
 def write_mined(folder: Path, digests: Iterable[str]) -> dict:
@@ -76,7 +76,7 @@ def read_mined(folder: Path) -> set[str]:
     if first != _seal(digests):
         raise UserError(
             f"{path}: damaged (its checksum differs); leaks could not be seen. The same file lies in the folder of "
-            "examples: a run's data.json names it under tuning, and python -m data_prep.build makes it again"
+            "examples: a run's data.json names it under train, and python -m data_prep.build makes it again"
         )
     return set(digests)
 

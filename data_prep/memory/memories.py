@@ -150,7 +150,7 @@ def memories_of(
         recipe: Retriever settings and cache.
         encoder: Makes the vectors.
         dataset: Holds the part.
-        part: ``tuning``, ``development_memory`` or ``test_memory``.
+        part: ``train``, ``val_memory`` or ``test_memory``.
         shots: Images per class; None for all, 0 for names alone.
         seed: Of the draw.
     """

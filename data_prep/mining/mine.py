@@ -109,7 +109,7 @@ def mine(
     Args:
         encoder: Embeds the queries.
         dataset: The labelled images.
-        part: The queries; ``tuning`` or ``development``.
+        part: The queries; ``train`` or ``val``.
         memories: What candidates come from.
         leave_out: Whether a query's own picture and its copies are left out of the memory, as they
             must be where the part is its own memory.

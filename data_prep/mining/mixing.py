@@ -60,7 +60,7 @@ def mix(shares: Sequence[Share], mining: MiningArgs, cache: Path) -> Path:
     opened = [ShardedExamples(share.folder) for share in shares]
     counts: dict[str, int] = {}
     facts = {
-        "part": "tuning",
+        "part": "train",
         "dataset": "mix",
         "encoder": opened[0].manifest["encoder"],
         "classes": sum(one.manifest["classes"] for one in opened),

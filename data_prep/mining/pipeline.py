@@ -24,11 +24,11 @@ def _read(args: DataArgs, cache: Path) -> Dataset:
     """Reads what is mined, and beside it the evaluated parts, which it must not share images with."""
     # armory's test split is apart by construction, and drawing it takes longest.
     drawn = args.name == "armory"
-    return read_dataset(args, cache, ("tuning", "development_memory", "development") if drawn else PARTS)
+    return read_dataset(args, cache, ("train", "val_memory", "val") if drawn else PARTS)
 
 
-def _mine_tuning(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Path:
-    """Mines the tuning images against each other, as ``mining.neighbours`` says."""
+def _mine_train(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Path:
+    """Mines the training images against each other, as ``mining.neighbours`` says."""
     cache, mining = Path(recipe.cache), recipe.mining
     dataset = without_evaluated(dataset, mining.evaluated_copies)
     queries = dataset
@@ -38,17 +38,17 @@ def _mine_tuning(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Path:
             "comparison with the released data alone"
         )
     if mining.neighbours == "disjoint":
-        memory, asking = halves(dataset.parts["tuning"], mining.seed)
-        dataset = replace(dataset, parts=dataset.parts | {"tuning": memory})
-        queries = replace(dataset, parts=dataset.parts | {"tuning": asking})
-    memories = memories_of(recipe, encoder, dataset, "tuning", None, 0)
+        memory, asking = halves(dataset.parts["train"], mining.seed)
+        dataset = replace(dataset, parts=dataset.parts | {"train": memory})
+        queries = replace(dataset, parts=dataset.parts | {"train": asking})
+    memories = memories_of(recipe, encoder, dataset, "train", None, 0)
     leave_out = mining.neighbours != "self"
     processes = recipe.trainer.devices
-    return mine(encoder, queries, "tuning", memories, leave_out, recipe.retriever, mining, cache, processes)
+    return mine(encoder, queries, "train", memories, leave_out, recipe.retriever, mining, cache, processes)
 
 
-def _mine_development(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Path:
-    """Mines development images against a memory like those of the evaluation: the first shots and seed of it.
+def _mine_val(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Path:
+    """Mines validation images against a memory like those of the evaluation: the first shots and seed of it.
 
     Validation needs an answer to every example, so one without is never kept. An example is a single list.
     """
@@ -56,9 +56,9 @@ def _mine_development(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Pat
     if mining.ground_truth == "keep_without" and not mining.none_of_these:
         mining = replace(mining, ground_truth="only_if_retrieved")
     shots, seed = recipe.eval.shots[0], recipe.eval.seeds[0]
-    held = memories_of(recipe, encoder, dataset, "development_memory", shots, seed)
+    held = memories_of(recipe, encoder, dataset, "val_memory", shots, seed)
     return mine(
-        encoder, dataset, "development", held, False, recipe.retriever, mining, Path(recipe.cache),
+        encoder, dataset, "val", held, False, recipe.retriever, mining, Path(recipe.cache),
         recipe.trainer.devices,
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ def build(recipe: Recipe) -> tuple[Path, Path]:
     """Makes what is missing of the ranking examples.
 
     Returns:
-        tuple[Path, Path]: Shard folders of ``tuning`` and of ``development``.
+        tuple[Path, Path]: Shard folders of ``train`` and of ``val``.
     """
     cache = Path(recipe.cache)
     encoder = load_encoder(recipe.retriever, recipe.trainer)  # first: a model that can't be had is known in seconds
@@ -75,11 +75,11 @@ def build(recipe: Recipe) -> tuple[Path, Path]:
     dataset = _read(recipe.data, cache)
     if recipe.mining.shards:
         remedy = "mining.shards is not made again by itself: copy, import or mine it once more"
-        tuning = ShardedExamples(Path(recipe.mining.shards), remedy).folder
+        train = ShardedExamples(Path(recipe.mining.shards), remedy).folder
     else:
-        shares = [Share(_mine_tuning(recipe, encoder, dataset), recipe.mining.weight)]
+        shares = [Share(_mine_train(recipe, encoder, dataset), recipe.mining.weight)]
         for other in recipe.mining.mix:
-            mined = _mine_tuning(recipe, encoder, _read(other.data, cache))
+            mined = _mine_train(recipe, encoder, _read(other.data, cache))
             shares.append(Share(mined, other.weight))
-        tuning = mix(shares, recipe.mining, cache)
-    return tuning, _mine_development(recipe, encoder, dataset)
+        train = mix(shares, recipe.mining, cache)
+    return train, _mine_val(recipe, encoder, dataset)

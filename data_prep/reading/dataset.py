@@ -21,7 +21,7 @@ from data_prep.reading.checked import check_picture
 
 log = logging.getLogger(__name__)
 
-PARTS = ("tuning", "development_memory", "development", "test_memory", "test")
+PARTS = ("train", "val_memory", "val", "test_memory", "test")
 
 
 @dataclass(frozen=True)

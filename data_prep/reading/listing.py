@@ -173,8 +173,8 @@ def _drop_empty(listing: Listing, args: DataArgs, opened: dict[str, list[Sample]
 def to_dataset(listing: Listing, args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     """Makes a data set of a listing.
 
-    ``tuning`` and the memories are ``train``, ``development`` is ``val``, ``test`` is ``test``. A benchmark without
-    ``val`` has a share of each training class held out for development, from ``tuning`` and ``development_memory``
+    ``train`` and the memories are ``train``, ``val`` is ``val``, ``test`` is ``test``. A benchmark without
+    ``val`` has a share of each training class held out for development, from ``train`` and ``val_memory``
     alone: ``test_memory`` stays the whole of ``train``, as the protocol draws from it.
 
     Args:
@@ -189,8 +189,8 @@ def to_dataset(listing: Listing, args: DataArgs, cache: Path, parts: tuple[str, 
     listing = _with_slashes(listing)
     _check(listing, args)
     has_val = "val" in listing.splits
-    development = "val" if has_val else "train"
-    split_of = dict.fromkeys(PARTS, "train") | {"development": development, "test": "test"}
+    val = "val" if has_val else "train"
+    split_of = dict.fromkeys(PARTS, "train") | {"val": val, "test": "test"}
     opened: dict[str, list[Sample]] = {}
     skipped: Counter[str] = Counter()
     for split in sorted({split_of[part] for part in parts}):
@@ -207,6 +207,6 @@ def to_dataset(listing: Listing, args: DataArgs, cache: Path, parts: tuple[str, 
         kept, held = _held_out(
             whole["train"], args.split_ratios[1] / (args.split_ratios[0] + args.split_ratios[1]), args.seed
         )
-        own = {"tuning": kept, "development_memory": kept, "development": held}
+        own = {"train": kept, "val_memory": kept, "val": held}
         lists |= {part: own[part] for part in parts if part in own}
     return Dataset(args.name, listing.names, lists, skipped, templates=listing.templates)

@@ -164,9 +164,9 @@ def part_rows(
             third = by_class[label, "test"]
         train, val, test = train + first, val + second, test + third
     all_parts = {
-        "tuning": train,
-        "development_memory": train,
-        "development": val,
+        "train": train,
+        "val_memory": train,
+        "val": val,
         "test_memory": train,
         "test": test,
     }

@@ -20,7 +20,7 @@ class ArmoryArgs:
     family_size: int = 4
     """Near-duplicates per family: each differs from the family's core in one detail."""
     train_images: int = 4
-    """Pictures per tuning class."""
+    """Pictures per training class."""
     memory_images: int = 16
     """Pictures per development and test class from which shots are drawn."""
     query_images: int = 10

@@ -13,7 +13,7 @@ class EvalArgs:
     """The protocol of ``eval.run``."""
 
     split: str = "test"
-    """``test``, or ``development`` to choose settings."""
+    """``test``, or ``val`` to choose settings."""
     shots: list[int] = field(default_factory=lambda: [4])
     """Images per class in the memory, CoOp's seeded draw."""
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
@@ -38,14 +38,14 @@ class EvalArgs:
     reply_tokens: int = 0
     """Tokens that a reply may take in ``generate``; 0: as many as a list of the candidates, and 8 more."""
     fusion: bool = False
-    """Adds the rows ``rar_fused`` and ``rar_gated``, fitted on the development split, and the gate's curve."""
+    """Adds the rows ``rar_fused`` and ``rar_gated``, fitted on the validation split, and the gate's curve."""
     fit_images: int = 0
     """Development images, spread evenly, on which fusion, gate and threshold are fitted when the test split is
     evaluated; 0: all."""
     gate: str = "margin"
     """What the gate goes by: the ``margin`` between the retriever's first two candidates, or its ``entropy``."""
     gate_loss: float = 0.005
-    """Top-1 that the gate may cost on the development split, for asking the ranker about fewer images."""
+    """Top-1 that the gate may cost on the validation split, for asking the ranker about fewer images."""
     open_set_fraction: float = 0.0
     """Share of the classes held out of a memory to play the unknown ones; 0 leaves it out."""
     ranker_only_images: int = 200
@@ -62,7 +62,7 @@ class EvalArgs:
     one; above 1: none is sought."""
 
     def __post_init__(self) -> None:
-        one_of("eval.split", self.split, ("test", "development"))
+        one_of("eval.split", self.split, ("test", "val"))
         one_of("eval.candidates", self.candidates, SOURCES)
         one_of("eval.aggregate", self.aggregate, ("mean", "borda", "kemeny"))
         one_of("eval.gate", self.gate, ("margin", "entropy"))

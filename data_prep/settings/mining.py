@@ -13,7 +13,7 @@ TARGETS = ("truth_first", "truth_only", "graded")
 
 @dataclass
 class MixArgs:
-    """A further data set whose tuning images are mined too."""
+    """A further data set whose training images are mined too."""
 
     data: DataArgs = field(default_factory=DataArgs)
     weight: float = 1.0
@@ -25,7 +25,7 @@ class MixArgs:
 
 @dataclass
 class MiningArgs:
-    """How ranking examples are made from the tuning classes."""
+    """How ranking examples are made from the training classes."""
 
     k: int = 5
     """Candidates per example."""
@@ -51,7 +51,7 @@ class MiningArgs:
     near_duplicate_threshold: float = 0.99
     """Cosine similarity from which two images count as one picture, encoded anew; above 1: equal bytes alone do."""
     evaluated_copies: str = "error"
-    """A tuning image that is also an evaluated one, byte for byte: ``error``, or ``skip`` (counted)."""
+    """A training image that is also an evaluated one, byte for byte: ``error``, or ``skip`` (counted)."""
     ground_truth: str = "only_if_retrieved"
     """``only_if_retrieved`` drops an example whose truth is not among the candidates; ``insert`` puts it last;
     ``keep_without`` keeps the example as it is."""

@@ -70,7 +70,7 @@ class TrainerArgs:
     feature_cache: bool = False
     """Keeps a frozen vision tower's features of every image on disk, for later epochs, objectives and runs."""
     feature_views: int = 1
-    """Views of each tuning picture that ``task: projector`` trains on, by turns: itself, and mirrored, turned, shifted
+    """Views of each training picture that ``task: projector`` trains on, by turns: itself, and mirrored, turned, shifted
     and recoloured ones."""
     compile: bool = False
     """Compiles the decoder's layers with ``torch.compile``: for long runs on a GPU, where its gain was not measured;

@@ -1,6 +1,6 @@
 """The ranker's probabilities fused with the retriever's similarities, and the gate before the ranker.
 
-Both are fitted on the development split. Fusion is a product of experts: each is calibrated by its
+Both are fitted on the validation split. Fusion is a product of experts: each is calibrated by its
 own temperature, then weighed, and the product has a temperature too. The gate follows
 CascadeVLM (arXiv 2405.11301): the ranker is asked only where the retriever is unsure.
 """
@@ -118,7 +118,7 @@ def _temperature(logits: np.ndarray, truths: np.ndarray) -> float:
 def fit_fusion(
     rankings: Sequence[Ranking], scores: Sequence[Sequence[float]], truths: Sequence[int | None], gate: str, loss: float
 ) -> Fusion:
-    """Fits temperatures, weight and the gate's threshold on the development split.
+    """Fits temperatures, weight and the gate's threshold on the validation split.
 
     Args:
         rankings: With probabilities.
@@ -132,7 +132,7 @@ def fit_fusion(
     """
     kept = [number for number, truth in enumerate(truths) if truth is not None]
     if not kept:
-        raise UserError("eval.fusion=true: no development image has its class among the candidates; raise eval.k")
+        raise UserError("eval.fusion=true: no validation image has its class among the candidates; raise eval.k")
     positions = np.array([truths[number] for number in kept])
     ranker = _table([_log_probabilities(rankings[number].probabilities) for number in kept])
     retriever = _table([np.array(scores[number]) for number in kept])

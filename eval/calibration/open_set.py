@@ -1,7 +1,7 @@
 """Images of classes that the memory does not hold: told from known ones by a threshold.
 
 Some classes are held out of a memory, so that their images are unknown to it. Signals are compared by
-AUROC; the signal and its threshold are chosen on the development split.
+AUROC; the signal and its threshold are chosen on the validation split.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def fit_refusal(signals: Sequence[Mapping[str, float]], known: Sequence[bool]) -
     """Chooses the signal of the highest AUROC, and the threshold of the best balanced accuracy.
 
     Args:
-        signals: Per development image.
+        signals: Per validation image.
         known: Whether its class is in the memory.
     """
     by_name = aurocs(signals, known)

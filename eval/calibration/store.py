@@ -1,4 +1,4 @@
-"""What was fitted on the development split, kept in the run for the evaluation of others and for inference."""
+"""What was fitted on the validation split, kept in the run for the evaluation of others and for inference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eval.calibration.open_set import Refusal
 
 log = logging.getLogger(__name__)
 
-_COMMAND = "python -m eval.run --ckpt RUN --split development eval.fusion=true eval.open_set_fraction=0.2"
+_COMMAND = "python -m eval.run --ckpt RUN --split val eval.fusion=true eval.open_set_fraction=0.2"
 _REMEDY = f"delete it and fit again with the settings that it was fitted with, such as {_COMMAND}"
 
 

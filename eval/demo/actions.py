@@ -131,7 +131,7 @@ class Demo:
         said.append(_OUTCOMES[found.outcome])
         if found.known is not None:
             known = "It shows one of these classes" if found.known else "It shows none of these classes"
-            said.append(f"{known}, by the threshold fitted on the development split.")
+            said.append(f"{known}, by the threshold fitted on the validation split.")
         return " ".join(sentence for sentence in said if sentence)
 
     def add(self, name: str, files: Sequence[str] | None) -> str:

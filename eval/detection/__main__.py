@@ -12,7 +12,7 @@ of its checkpoints. Without --annotations the boxes are those of armory's scenes
   --detections FILE    a detector's results (COCO-style JSON list), whose boxes are named; without, the annotated ones
   --policy NAME        how a ranking becomes scores: clip_score_permuted, ranker_probability, product, geometric_mean,
                        reciprocal_rank, detector_score or retriever
-  --split development  armory's development classes rather than those of test
+  --split val  armory's validation classes rather than those of test
   --mode letters       how the ranker ranks
   key.sub=value        any other setting, such as detection.nms_iou=1 eval.k=10 trainer.devices=2
 
@@ -39,7 +39,7 @@ _SHORT = {
     "split": "eval.split",
     "mode": "ranker.mode",
 }
-_CHOICES = {"format": FORMATS, "policy": POLICIES, "split": ("test", "development"), "mode": MODES}
+_CHOICES = {"format": FORMATS, "policy": POLICIES, "split": ("test", "val"), "mode": MODES}
 
 
 def main(arguments: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""``python -m eval.discover --ckpt RUN [--names FILE [--choose]] [--split development] [key.sub=value …]``
+"""``python -m eval.discover --ckpt RUN [--names FILE [--choose]] [--split val] [key.sub=value …]``
 
     python -m eval.discover --ckpt runs/ranker_lora discover.names_per_image=1
     python -m eval.discover --ckpt RUN --names names.txt --choose data.name=cub200 data.root=DATA
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--names", type=Path)
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--rescore", action="store_true")
-    parser.add_argument("--split", choices=("test", "development"))
+    parser.add_argument("--split", choices=("test", "val"))
     parser.add_argument("--mode", choices=MODES)
     parser.add_argument("settings", nargs="*")
     args = parser.parse_args(arguments)

@@ -87,40 +87,40 @@ def encoder_of(recipe: Recipe) -> Encoder:
 
 
 def _to_fit_on(recipe: Recipe, run: Run) -> tuple[Recipe, Dataset]:
-    """The recipe on the development split, and the images on which fusion, gate and threshold are fitted."""
-    recipe = replace(recipe, eval=replace(recipe.eval, split="development", ranker_only_images=0))
+    """The recipe on the validation split, and the images on which fusion, gate and threshold are fitted."""
+    recipe = replace(recipe, eval=replace(recipe.eval, split="val", ranker_only_images=0))
     dataset, most = read_checked(recipe, run.folder), recipe.eval.fit_images
     if most:
-        images = dataset.parts["development"]
-        dataset.parts["development"] = [images[number] for number in evenly_spaced(len(images), most)]
+        images = dataset.parts["val"]
+        dataset.parts["val"] = [images[number] for number in evenly_spaced(len(images), most)]
     return recipe, dataset
 
 
 def _fits(recipe: Recipe) -> bool:
-    """Whether an evaluation fits something on the development split."""
+    """Whether an evaluation fits something on the validation split."""
     return recipe.eval.fusion or recipe.eval.open_set_fraction > 0
 
 
 def fitted(
     recipe: Recipe, run: Run, evaluation: Evaluation, encoder: Encoder, out: Path
 ) -> tuple[dict[str, Fusion], Refusal | None]:
-    """Fits fusion and refusal on the development split, whatever split is evaluated; and notes them.
+    """Fits fusion and refusal on the validation split, whatever split is evaluated; and notes them.
 
     Args:
         recipe: Of the evaluation.
         run: The run. Fits on its own data set with its own retriever are kept there, for other evaluations and for
             inference.
-        evaluation: Answered; it is the one to fit on where it is of the development split.
+        evaluation: Answered; it is the one to fit on where it is of the validation split.
         encoder: The retriever's.
         out: The evaluation's folder. Other fits stay in it.
     """
     if not _fits(recipe):
         return {}, None
     args, own = recipe.eval, run.is_own(recipe)
-    if args.split != "development":
-        log.info("fusion, gate and threshold: fitting on the development split")
+    if args.split != "val":
+        log.info("fusion, gate and threshold: fitting on the validation split")
         recipe, dataset = _to_fit_on(recipe, run)
-        place = out_of(recipe, run.folder) if own else out / "development"
+        place = out_of(recipe, run.folder) if own else out / "val"
         evaluation = Evaluation(recipe, dataset, settings_of(recipe, encoder, dataset), place)
         evaluation.ask(run.adapter, untuned=False)
     fusions = evaluation.fit_fusions() if args.fusion else {}
@@ -174,7 +174,7 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
 def stamp(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder) -> str:
     """Identifies an evaluation by its models, settings and images: those evaluated, remembered, fitted on and mined."""
     parts = dict(dataset.parts)
-    if _fits(recipe) and recipe.eval.split != "development":
+    if _fits(recipe) and recipe.eval.split != "val":
         parts |= _to_fit_on(recipe, run)[1].parts
     images = [[part, [[s.key, s.digest, s.label] for s in own]] for part, own in sorted(parts.items())]
     models = [models_key(recipe.ranker, run.adapter), encoder.id, recipe.ranker.mode]

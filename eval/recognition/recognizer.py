@@ -82,7 +82,7 @@ class Recognizer:
     def from_pretrained(cls, run: str | Path, classes: Classes | None = None, *settings: str) -> Recognizer:
         """Loads a run's retriever and ranker, and remembers classes.
 
-        What ``eval.run`` fitted on the run's development split is used: the threshold for unknown
+        What ``eval.run`` fitted on the run's validation split is used: the threshold for unknown
         classes where there is one, fusion and gate with ``eval.fusion=true``.
 
         Args:
@@ -102,7 +102,7 @@ class Recognizer:
         if recipe.eval.fusion and not fusions:
             raise UserError(
                 f"{path}: nothing fitted yet; first run "
-                f"python -m eval.run --ckpt {run} --split development --mode {recipe.ranker.mode} eval.fusion=true"
+                f"python -m eval.run --ckpt {run} --split val --mode {recipe.ranker.mode} eval.fusion=true"
             )
         texts = None
         if classes is None:

@@ -78,10 +78,10 @@ def check_data(args: DataArgs, cache: Path, read: bool, listed: Listed) -> list[
         return _read(args, cache, listed)
     if args.name == "armory":
         sizes = args.armory
-        classes = draw_classes("tuning", sizes.train_classes, sizes.family_size, args.seed)
+        classes = draw_classes("train", sizes.train_classes, sizes.family_size, args.seed)
         listed.names = [blazon.name for blazon in classes]
         listed.images = sizes.train_classes * sizes.train_images
-        said = f"armory, drawn when needed: {sizes.train_classes} tuning classes, {sizes.train_images} pictures each"
+        said = f"armory, drawn when needed: {sizes.train_classes} training classes, {sizes.train_images} pictures each"
         return [Finding("data", "ok" if sizes.train_classes >= _LEAST else "failure", said)]
     check(args.root is not None, f"data.name={args.name} needs data.root=PATH")
     check(Path(args.root).exists(), f"data.root={args.root}: no such folder or file")
@@ -124,7 +124,7 @@ def _judged(args: DataArgs, classes: int, small: list[str], least: int, images: 
 
 def _read(args: DataArgs, cache: Path, listed: Listed) -> list[Finding]:
     dataset = read_dataset(args, cache, PARTS)
-    counts = Counter(sample.label for sample in dataset.parts["tuning"])
+    counts = Counter(sample.label for sample in dataset.parts["train"])
     enough = [label for label, count in counts.items() if count >= _LEAST]
     listed.names = [dataset.names[label] for label in counts]
     listed.images = sum(counts.values())

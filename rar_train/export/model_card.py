@@ -31,7 +31,7 @@ def _measured(manifest: dict, run: Path) -> list[str]:
     found = []
     if manifest.get("validation"):
         found += [
-            f"Validation on development examples at step {manifest['step']}:",
+            f"Validation on validation examples at step {manifest['step']}:",
             "",
             *_lines(manifest["validation"]),
         ]

@@ -11,7 +11,7 @@ neither. So there are several readers, each trained without a share of the pictu
 in training the less certain half of them reads, which is mostly right and yet in doubt, so that a ranker learns to find
 the largest share in a mixture.
 
-The dictionary is part of the weights; ``task: projector`` fills it with the tuning classes' names. Importing this
+The dictionary is part of the weights; ``task: projector`` fills it with the training classes' names. Importing this
 module registers the model, so that ``AutoModelForImageTextToText`` loads it.
 """
 

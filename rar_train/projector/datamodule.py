@@ -81,7 +81,7 @@ class NamingData(L.LightningDataModule):
     Args:
         recipe: The run's recipe.
         mllm: Prepares both.
-        dataset: With the parts ``tuning`` and ``development``.
+        dataset: With the parts ``train`` and ``val``.
         start: Optimiser steps that are done already.
     """
 
@@ -91,7 +91,7 @@ class NamingData(L.LightningDataModule):
         self.position = DataPosition(start * recipe.optim.grad_accum_steps)
 
     def _sampler(self, world: int, rank: int) -> EpochSampler:
-        optim, images = self.recipe.optim, len(self.dataset.parts["tuning"])
+        optim, images = self.recipe.optim, len(self.dataset.parts["train"])
         return EpochSampler(
             images, optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position, full=True
         )
@@ -106,12 +106,14 @@ class NamingData(L.LightningDataModule):
         optim, trainer = self.recipe.optim, self.recipe.trainer
         steps = len(self._sampler(trainer.devices * trainer.num_nodes, 0)) // optim.grad_accum_steps
         if not steps:
-            raise UserError(f"{len(self.dataset.parts['tuning'])} tuning images do not fill a step of optim.batch_size")
+            raise UserError(
+                f"{len(self.dataset.parts['train'])} training images do not fill a step of optim.batch_size"
+            )
         return min(steps, optim.max_steps) if optim.max_steps > 0 else steps
 
     def train_dataloader(self) -> DataLoader:
         """All epochs as one stream of labelled conversations, from the position on."""
-        rows = _Named(self.dataset.parts["tuning"], self.dataset.texts, self.recipe.trainer.feature_views)
+        rows = _Named(self.dataset.parts["train"], self.dataset.texts, self.recipe.trainer.feature_views)
         sampler = self._sampler(self.trainer.world_size, self.trainer.global_rank)
         return DataLoader(rows, batch_sampler=sampler, collate_fn=self._conversations)
 
@@ -120,9 +122,9 @@ class NamingData(L.LightningDataModule):
         return self.mllm.labelled(images, [NAMING] * len(names), names)
 
     def val_dataloader(self) -> DataLoader:
-        """A fixed spread of development pictures."""
-        samples = self.dataset.parts["development"]
+        """A fixed spread of validation pictures."""
+        samples = self.dataset.parts["val"]
         count = min(self.recipe.trainer.val_examples, len(samples))
         chosen = [samples[place] for place in np.linspace(0, len(samples) - 1, count).astype(int)]
-        rows = _Choices(chosen, self.dataset.labels("development"), self.dataset.names)
+        rows = _Choices(chosen, self.dataset.labels("val"), self.dataset.names)
         return DataLoader(rows, self.recipe.optim.batch_size, collate_fn=list)

@@ -57,14 +57,14 @@ class MapData(NamingData):
     Args:
         recipe: The run's recipe.
         mllm: Its tower reads the pictures.
-        dataset: With the parts ``tuning`` and ``development``.
+        dataset: With the parts ``train`` and ``val``.
         start: Optimiser steps that are done already.
     """
 
     def __init__(self, recipe: Recipe, mllm: Mllm, dataset: Dataset, start: int):
         super().__init__(recipe, mllm, dataset, start)
         self.rows = {}
-        for part, views in (("tuning", recipe.trainer.feature_views), ("development", 1)):
+        for part, views in (("train", recipe.trainer.feature_views), ("val", 1)):
             samples = dataset.parts[part]
             starts = range(0, len(samples), _AT_ONCE)
             maps = [
@@ -77,21 +77,21 @@ class MapData(NamingData):
     def train_dataloader(self) -> DataLoader:
         """All epochs as one stream, from the position on."""
         sampler = self._sampler(self.trainer.world_size, self.trainer.global_rank)
-        return DataLoader(self.rows["tuning"], batch_sampler=sampler)
+        return DataLoader(self.rows["train"], batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader:
-        """All development pictures."""
-        return DataLoader(self.rows["development"], self.recipe.optim.batch_size)
+        """All validation pictures."""
+        return DataLoader(self.rows["val"], self.recipe.optim.batch_size)
 
 
 @torch.no_grad()
 def start_names(mllm: Mllm, data: MapData) -> None:
-    """Fills the dictionary with the tuning classes' names, and tells the projector how far the maps' channels vary."""
+    """Fills the dictionary with the training classes' names, and tells the projector how far the maps' channels vary."""
     (fill,) = mllm.processor.tokenizer(_FILL, add_special_tokens=False).input_ids[-1:]
-    names = [data.dataset.names[label] for label in data.dataset.labels("tuning")]
+    names = [data.dataset.names[label] for label in data.dataset.labels("train")]
     mllm.base.set_names([mllm.answer_ids(NAMING, name)[:-1] for name in names], fill)
     projector = mllm.base.get_submodule(mllm.family.connector)
-    maps = data.rows["tuning"].maps[0]
+    maps = data.rows["train"].maps[0]
     variances = torch.stack([part.float().flatten(0, 1).var(0) for part in maps.split(512) if len(part) > 1])
     projector.spread.copy_(variances.mean(0).sqrt().clamp(min=1e-6))
 
@@ -102,14 +102,14 @@ class NameModule(ProjectorTraining):
     Args:
         recipe: The run's recipe.
         mllm: The model.
-        dataset: Whose tuning classes the dictionary holds; validation chooses among those that development shows too.
+        dataset: Whose training classes the dictionary holds; validation chooses among those that development shows too.
         steps: Optimiser steps in the whole run, for the schedule.
     """
 
     def __init__(self, recipe: Recipe, mllm: Mllm, dataset: Dataset, steps: int):
         super().__init__(recipe, mllm, steps)
-        self.known = torch.tensor(dataset.labels("tuning"))
-        shown = torch.isin(self.known, torch.tensor(dataset.labels("development")))
+        self.known = torch.tensor(dataset.labels("train"))
+        shown = torch.isin(self.known, torch.tensor(dataset.labels("val")))
         if not shown.any():
             log.warning("development shows none of the classes whose names the projector learns: val/named will be 0")
             shown[:] = True

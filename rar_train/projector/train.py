@@ -81,11 +81,11 @@ def start_projector(mllm: Mllm, dataset: Dataset, batch_size: int) -> None:
 
     Args:
         mllm: With LLaVA's projector, whose first layer stays random but for its scale.
-        dataset: With the part ``tuning``.
+        dataset: With the part ``train``.
         batch_size: Pictures per pass.
     """
     projector, words = mllm.base.get_submodule(mllm.family.connector), mllm.base.get_input_embeddings()
-    samples, width = dataset.parts["tuning"], projector.linear_2.in_features + 1
+    samples, width = dataset.parts["train"], projector.linear_2.in_features + 1
     gram, cross = torch.zeros(width, width).double(), torch.zeros(width, projector.linear_2.out_features).double()
     for start in range(0, len(samples), batch_size):
         chosen = samples[start : start + batch_size]
@@ -134,7 +134,7 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
     check(isinstance(projector, (LlavaMultiModalProjector, NameProjector)), said)
     if recipe.trainer.feature_cache:
         cache_features(mllm, Path(recipe.cache), recipe.ranker.lora)
-    dataset = read_dataset(recipe.data, Path(recipe.cache), ("tuning", "development"))
+    dataset = read_dataset(recipe.data, Path(recipe.cache), ("train", "val"))
     checkpoint = newest_whole(out / "checkpoints")
     start = steps_done(checkpoint)
     seed_all(recipe.seed, accelerator_of(recipe.trainer))
@@ -146,7 +146,7 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
         data = NamingData(recipe, mllm, dataset, start)
         module = ProjectorModule(recipe, mllm, data.steps)
         if not checkpoint:
-            log.info("projector: starting it by regression on %d pictures", len(dataset.parts["tuning"]))
+            log.info("projector: starting it by regression on %d pictures", len(dataset.parts["train"]))
             start_projector(mllm, dataset, recipe.optim.batch_size)
     log.info("training: %d steps%s", data.steps, f", from {start}" * bool(start))
     checkpoints = Checkpoints(recipe)
@@ -156,7 +156,7 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
     if trainer.is_global_zero:
         facts = {"base": mllm.id, "steps": trainer.global_step, "validation": figures}
         if isinstance(projector, NameProjector):
-            facts["names"] = [dataset.names[label] for label in dataset.labels("tuning")]
+            facts["names"] = [dataset.names[label] for label in dataset.labels("train")]
         with saving(out / "model"):
             _save(mllm, out / "model", facts)
         log.info("training: done, last validation %s; use it with ranker.model=%s", figures, out / "model")

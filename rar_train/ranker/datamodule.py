@@ -52,10 +52,10 @@ def make_examples(recipe: Recipe) -> None:
     """Runs the data stages on one process, and notes in the run's folder what they made and of which images."""
     out = Path(recipe.out)
     # Other machines wait for what this one makes, so it embeds on its own devices alone.
-    tuning, development = build(replace(recipe, trainer=replace(recipe.trainer, num_nodes=1)))
-    check_files(tuning, {name: own for name, own in read_facts(tuning)["files"].items() if name == MINED})
-    write_mined(out, read_mined(tuning))  # the run's own copy: evaluation refuses these images
-    write_sealed(out / "data.json", {"tuning": str(tuning), "development": str(development)})
+    train, val = build(replace(recipe, trainer=replace(recipe.trainer, num_nodes=1)))
+    check_files(train, {name: own for name, own in read_facts(train)["files"].items() if name == MINED})
+    write_mined(out, read_mined(train))  # the run's own copy: evaluation refuses these images
+    write_sealed(out / "data.json", {"train": str(train), "val": str(val)})
 
 
 class RankingData(L.LightningDataModule):
@@ -83,15 +83,15 @@ class RankingData(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Opens the shards, checking their bytes."""
         made = read_sealed(Path(self.recipe.out) / "data.json")
-        self.development = ShardedExamples(Path(made["development"]))
+        self.val_set = ShardedExamples(Path(made["val"]))
         self.lengths = None
         if self.recipe.mining.streaming:
-            self.tuning = ShardStream(Path(made["tuning"]))
-            self.kept = range(len(self.tuning))
+            self.train_set = ShardStream(Path(made["train"]))
+            self.kept = range(len(self.train_set))
         else:
-            self.tuning = ShardedExamples(Path(made["tuning"]))
-            self.lengths = byte_lengths(self.tuning, self.objectives)
-            self.kept = fitting(self.tuning, self.lengths, self.mllm, self.recipe)
+            self.train_set = ShardedExamples(Path(made["train"]))
+            self.lengths = byte_lengths(self.train_set, self.objectives)
+            self.kept = fitting(self.train_set, self.lengths, self.mllm, self.recipe)
         optim, trainer = self.recipe.optim, self.recipe.trainer
         needed = optim.batch_size * optim.grad_accum_steps * trainer.devices * trainer.num_nodes
         if len(self.kept) < needed:
@@ -113,9 +113,9 @@ class RankingData(L.LightningDataModule):
         optim, workers = self.recipe.optim, self.recipe.trainer.num_workers
         # Gradient checkpointing and the cache that carries a prompt on to its answers exclude each other.
         cached = not self.recipe.trainer.gradient_checkpointing
-        if isinstance(self.tuning, ShardStream):
+        if isinstance(self.train_set, ShardStream):
             batches = ResampledBatches(
-                self.tuning, optim.batch_size, self.trainer.global_rank, self.recipe.seed, self.position
+                self.train_set, optim.batch_size, self.trainer.global_rank, self.recipe.seed, self.position
             )
             made = partial(
                 self._collation(_collate_stream, self.objectives, cached), limit=token_limit(self.mllm, self.recipe)
@@ -133,7 +133,7 @@ class RankingData(L.LightningDataModule):
             accumulate=optim.grad_accum_steps,
         )
         made = self._collation(_collate, self.objectives, cached)
-        return DataLoader(_Rows(self.tuning, self.kept), batch_sampler=sampler, collate_fn=made, num_workers=workers)
+        return DataLoader(_Rows(self.train_set, self.kept), batch_sampler=sampler, collate_fn=made, num_workers=workers)
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -153,17 +153,17 @@ class RankingData(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """A fixed spread of development examples, dealt over the processes."""
+        """A fixed spread of validation examples, dealt over the processes."""
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        count = min(self.recipe.trainer.val_examples, len(self.development))
+        count = min(self.recipe.trainer.val_examples, len(self.val_set))
         # As many on each process: under ZeRO-3 none can take a step without the others.
         count = max(1, count // world) * world
-        chosen = np.linspace(0, len(self.development) - 1, count).astype(int).tolist()
+        chosen = np.linspace(0, len(self.val_set) - 1, count).astype(int).tolist()
         mine = [Place(row, 0, 1.0) for row in chosen[rank::world]]
         size = self.recipe.optim.batch_size
         batches = [mine[start : start + size] for start in range(0, len(mine), size)]
         made = self._collation(_collate, (*self.objectives, "letters", "likelihood"), cached=True)
-        return DataLoader(_Rows(self.development, range(len(self.development))), batch_sampler=batches, collate_fn=made)
+        return DataLoader(_Rows(self.val_set, range(len(self.val_set))), batch_sampler=batches, collate_fn=made)
 
 
 def optimizer_steps(recipe: Recipe, examples: int) -> int:

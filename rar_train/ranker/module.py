@@ -108,7 +108,7 @@ class RankerModule(ClipsFused, L.LightningModule):
         self.ranked, self._to_write = [], []
 
     def validation_step(self, batch: RankingBatch, _) -> None:
-        """Loss, and accuracy of each one-pass mode, on development examples, which all hold the truth."""
+        """Loss, and accuracy of each one-pass mode, on validation examples, which all hold the truth."""
         losses, tables = losses_of(self.mllm, batch, self.recipe.ranker.objectives, TABLES)
         count = len(batch.examples)
         total = sum(self.weights[name] * loss for name, loss in losses.items())

@@ -51,7 +51,7 @@ def _repair(recipe: Recipe, out: Path) -> None:
         return
     log.warning("training: %s is missing or damaged; it is made again", out / MINED)
     make_examples(recipe)
-    made = Path(read_sealed(out / "data.json")["tuning"])
+    made = Path(read_sealed(out / "data.json")["train"])
     if read_json(made / "manifest.json")["files"] != adapter_manifest(out / "adapter")["data"]:
         (out / MINED).unlink()
         raise UserError(
@@ -101,8 +101,8 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
     for line in table_lines(table) if processes.rank == 0 else ():
         log.info("%s", line)
     facts = {
-        "data": data.tuning.manifest["files"],
-        "encoder": data.tuning.manifest["encoder"],
+        "data": data.train_set.manifest["files"],
+        "encoder": data.train_set.manifest["encoder"],
         "processes": recipe.trainer.devices * recipe.trainer.num_nodes,
     }
     start = steps_done(checkpoint)

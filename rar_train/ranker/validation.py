@@ -1,4 +1,4 @@
-"""Ranks development examples for real, as the evaluation does: one-pass modes and the written list."""
+"""Ranks validation examples for real, as the evaluation does: one-pass modes and the written list."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class RetrieverData(L.LightningDataModule):
     Args:
         recipe: The run's recipe.
         views: What is shown of images and texts.
-        dataset: With the parts ``tuning`` and ``development``.
+        dataset: With the parts ``train`` and ``val``.
         start: Optimiser steps that are done already.
     """
 
@@ -61,7 +61,7 @@ class RetrieverData(L.LightningDataModule):
         super().__init__()
         self.recipe, self.views, self.dataset = recipe, views, dataset
         self.position = DataPosition(start * recipe.optim.grad_accum_steps)
-        self.labels = dataset.labels("development")
+        self.labels = dataset.labels("val")
 
     @property
     def steps(self) -> int:
@@ -71,24 +71,24 @@ class RetrieverData(L.LightningDataModule):
             UserError: The images do not fill a step.
         """
         optim, trainer = self.recipe.optim, self.recipe.trainer
-        images = len(self.dataset.parts["tuning"])
+        images = len(self.dataset.parts["train"])
         batches = images // (optim.batch_size * trainer.devices * trainer.num_nodes) * optim.epochs
         if batches < optim.grad_accum_steps:
             raise UserError(
-                f"{images} tuning images do not fill one step; lower optim.batch_size or optim.grad_accum_steps"
+                f"{images} training images do not fill one step; lower optim.batch_size or optim.grad_accum_steps"
             )
         steps = batches // optim.grad_accum_steps
         return min(steps, optim.max_steps) if optim.max_steps > 0 else steps
 
     def name_ids(self) -> Tensor:
-        """The development classes' names as the views show them, shape ``[classes, templates, …]``."""
+        """The validation classes' names as the views show them, shape ``[classes, templates, …]``."""
         templates = prompted(self.recipe.retriever, self.dataset).templates
         texts = [template.format(self.dataset.texts[label]) for label in self.labels for template in templates]
         return self.views.texts(texts).unflatten(0, (len(self.labels), len(templates)))
 
     def train_dataloader(self) -> DataLoader:
         """All epochs as one stream of batches, from the position on."""
-        optim, samples = self.recipe.optim, self.dataset.parts["tuning"]
+        optim, samples = self.recipe.optim, self.dataset.parts["train"]
         world, rank = self.trainer.world_size, self.trainer.global_rank
         sampler = EpochSampler(
             len(samples), optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position, full=True
@@ -98,8 +98,8 @@ class RetrieverData(L.LightningDataModule):
         return DataLoader(rows, batch_sampler=sampler, num_workers=workers)
 
     def val_dataloader(self) -> DataLoader:
-        """A fixed spread of development images, dealt over the processes."""
-        samples = self.dataset.parts["development"]
+        """A fixed spread of validation images, dealt over the processes."""
+        samples = self.dataset.parts["val"]
         count = min(self.recipe.trainer.val_examples, len(samples))
         chosen = np.linspace(0, len(samples) - 1, count).astype(int)
         # Every process needs an image, or the others wait for it.

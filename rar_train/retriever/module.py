@@ -88,12 +88,12 @@ def merged_model(model: nn.Module, args: TuningArgs) -> nn.Module:
 
 
 class RetrieverModule(L.LightningModule):
-    """Trains on pairs of image and caption; validates by retrieval among the development classes' names.
+    """Trains on pairs of image and caption; validates by retrieval among the validation classes' names.
 
     Args:
         recipe: The run's recipe.
         model: What ``prepare_model`` gave.
-        names: Token ids of the development classes' names, shape ``[classes, templates, context]``.
+        names: Token ids of the validation classes' names, shape ``[classes, templates, context]``.
         steps: Optimiser steps in the whole run, for the schedule.
     """
 

@@ -1,4 +1,4 @@
-"""Tunes the retriever from a recipe: contrastively on the tuning classes, and saves a model that open_clip loads."""
+"""Tunes the retriever from a recipe: contrastively on the training classes, and saves a model that open_clip loads."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
         log.info("training: %s is complete; reusing its model", out)
         return out / "model"
     encoder = load_encoder(replace(recipe.retriever, dtype="float32"))
-    dataset = read_dataset(recipe.data, Path(recipe.cache), ("tuning", "development"))
+    dataset = read_dataset(recipe.data, Path(recipe.cache), ("train", "val"))
     checkpoint = newest_whole(out / "checkpoints")
     start = steps_done(checkpoint)
     tuning = recipe.retriever.tuning

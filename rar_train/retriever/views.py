@@ -58,12 +58,12 @@ class Features:
     Args:
         recipe: Retriever settings and cache.
         encoder: The whole model.
-        dataset: With the parts ``tuning`` and ``development``.
+        dataset: With the parts ``train`` and ``val``.
     """
 
     def __init__(self, recipe: Recipe, encoder: Encoder, dataset: Dataset):
         towers, cache = towers_of(encoder), Path(recipe.cache)
-        samples = [sample for part in ("tuning", "development") for sample in dataset.parts[part]]
+        samples = [sample for part in ("train", "val") for sample in dataset.parts[part]]
         images = torch.from_numpy(embed_images(towers, samples, recipe.retriever, cache))
         self.images = {sample.digest: row for sample, row in zip(samples, images, strict=True)}
         bare = replace(recipe.retriever, templates=["{}"])

@@ -17,7 +17,7 @@ from tests.commands import command_line, environment
 def test_the_demo_serves_ones_own_classes_until_ctrl_c(run_command, small, shared_cache, tmp_path):
     client = pytest.importorskip("gradio_client", reason="needs the extra page")
     run_command("rar_train.fit", "recipe=ranker_lora", "out=run", f"cache={shared_cache}", *small)
-    drawn = sorted({path.parent for path in shared_cache.glob("armory-development-*/*/*.png")})
+    drawn = sorted({path.parent for path in shared_cache.glob("armory-val-*/*/*.png")})
     for name, folder in zip(("one", "two", "three"), drawn, strict=False):
         shutil.copytree(folder, tmp_path / "own" / name)
     command = command_line("eval.demo", "--ckpt", "run", "--classes", "own", "--port", "7862")

@@ -92,7 +92,7 @@ def test_an_adapter_of_another_base_is_refused(fitted: Path, run_here):
 
 
 def test_a_corrupt_shard_is_named(fitted: Path, run_here, small, tmp_path: Path):
-    for shard in (tmp_path / "cache").glob("examples-tuning-*/*.tar"):
+    for shard in (tmp_path / "cache").glob("examples-train-*/*.tar"):
         data = bytearray(shard.read_bytes())
         data[len(data) // 2] ^= 0xFF
         shard.write_bytes(data)

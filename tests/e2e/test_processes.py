@@ -124,7 +124,7 @@ def test_a_step_gives_the_same_however_processes_and_passes_cut_it(run_command, 
 
 def torchrun(number: int, module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """A launch on one of two machines: command line and environment."""
-    launch = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "tuning"]
+    launch = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "train"]
     launch += ["--rdzv-endpoint", "127.0.0.1:29655", "--local-addr", "127.0.0.1", "-m", module]
     return command_line("torch.distributed.run", *launch, *arguments, "trainer.num_nodes=2"), environment()
 
@@ -132,7 +132,7 @@ def torchrun(number: int, module: str, *arguments: str) -> tuple[list[str], dict
 def srun(number: int, module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """A task of two on one machine, as SLURM starts them."""
     said = {
-        "JOB_ID": "7", "JOB_NAME": "tuning", "STEP_ID": "0", "NNODES": "1", "NODEID": "0", "NODELIST": "127.0.0.1",
+        "JOB_ID": "7", "JOB_NAME": "train", "STEP_ID": "0", "NNODES": "1", "NODEID": "0", "NODELIST": "127.0.0.1",
         "JOB_NODELIST": "127.0.0.1", "NTASKS": "2", "NTASKS_PER_NODE": "2", "PROCID": number, "LOCALID": number,
     }  # fmt: skip
     told = {f"SLURM_{key}": str(value) for key, value in said.items()}

@@ -62,8 +62,8 @@ def test_fit_then_eval_gives_rows_intervals_and_predictions(evaluated: Path):
 def test_the_other_ranking_modes_and_a_checkpoint_evaluate_too(fitted: Path, run_here, tmp_path: Path):
     run = fitted
     quick = ("eval.seeds=[1]", "eval.ranker_only_images=0")
-    run_here("eval.run", "--ckpt", "run", "--mode", "letters", "--split", "development", *quick)
-    letters = json.loads((run / "eval" / "development-letters" / "results.json").read_text())
+    run_here("eval.run", "--ckpt", "run", "--mode", "letters", "--split", "val", *quick)
+    letters = json.loads((run / "eval" / "val-letters" / "results.json").read_text())
     assert letters["mode"] == "letters"
     run_here("eval.run", "--ckpt", "run", "--mode", "generate", *quick)
     lines = [json.loads(line) for line in (run / "eval" / "test-generate" / "predictions.jsonl").open()]
@@ -72,10 +72,10 @@ def test_the_other_ranking_modes_and_a_checkpoint_evaluate_too(fitted: Path, run
     assert all(sorted(line["ranking"]) == sorted(c["name"] for c in line["candidates"]) for line in lines)
     assert all("reply" in line for line in lines)
 
-    pages = ("run/eval/test-generate", "run/eval/development-letters")
+    pages = ("run/eval/test-generate", "run/eval/val-letters")
     run_here("eval.report", *pages, "--to", "both.html")
     both = (tmp_path / "both.html").read_text()
-    assert "run test-generate" in both and "run development-letters" in both
+    assert "run test-generate" in both and "run val-letters" in both
 
     checkpoint = sorted((run / "checkpoints").glob("step-*.ckpt"))[0]
     run_here("eval.run", "--ckpt", str(checkpoint), *quick)

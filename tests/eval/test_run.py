@@ -192,8 +192,8 @@ def test_generated_lists_on_the_development_split_from_a_checkpoint(finished, tm
     run = shutil.copytree(finished, tmp_path / "run")
     checkpoint = run / "checkpoints" / "step-00000001.ckpt"
     few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.ranker_only_images=0", "eval.k=2"]
-    main(["--ckpt", str(checkpoint), "--split", "development", "--mode", "generate", *few])
-    folder = run / "eval" / "development-generate"
+    main(["--ckpt", str(checkpoint), "--split", "val", "--mode", "generate", *few])
+    folder = run / "eval" / "val-generate"
     lines = predictions_of(folder)
     assert len(lines) == 2 * 16
     for line in lines:
@@ -260,7 +260,7 @@ def test_fusion_gate_and_unknown_classes_are_fitted_on_development_and_shown_on_
             "--ckpt",
             str(run),
             "--split",
-            "development",
+            "val",
             *few,
             "eval.fusion=true",
             "eval.open_set_fraction=0.25",
@@ -279,7 +279,7 @@ def test_fits_may_look_at_some_development_images_and_ask_the_tuned_ranker_alone
         "eval.fusion=true",
     ]
     main(["--ckpt", str(run), *few, "eval.fit_images=5"])
-    (asked,) = (run / "eval" / "development-likelihood").glob("answers-*")
+    (asked,) = (run / "eval" / "val-likelihood").glob("answers-*")
     assert [path.name for path in asked.glob("*.jsonl")] == ["answers-rar.jsonl"]
     assert len((asked / "answers-rar.jsonl").read_text().splitlines()) == 5
     assert {row["n"] for row in read_json(run / "eval" / "test-likelihood" / "results.json")["rows"]} == {16}

@@ -30,7 +30,7 @@ from rar_train.models.mllm import Mllm, load_mllm
 from rar_train.ranker.train import train_ranker
 from tests.tiny_recipes import tiny_recipes
 
-CLASSES = draw_classes("tuning", 8, 4, 0)
+CLASSES = draw_classes("train", 8, 4, 0)
 NAMES = [blazon.name for blazon in CLASSES]
 
 # As llava-hf/llava-1.5-7b-hf ships it.

@@ -128,7 +128,7 @@ def test_mined_images_are_not_made_again_from_other_data(run, caplog):
 def test_mined_images_are_not_made_again_from_a_folder_that_lost_its_list(run):
     run, recipe, expected = run
     make_examples(recipe)
-    made = Path(read_sealed(run / "data.json")["tuning"])
+    made = Path(read_sealed(run / "data.json")["train"])
     damage(made / "mined.txt", "removed")
     damage(run / "mined.txt", "removed")
     with pytest.raises(UserError, match=rf"{made / 'mined.txt'}: missing; delete {made} to have it made again"):

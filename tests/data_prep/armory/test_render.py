@@ -68,7 +68,7 @@ def test_classes_of_a_family_stay_apart_when_drawn():
 
 
 def test_fair_weather_changes_nothing_and_foul_weather_hides_more():
-    blazon = draw_classes("development", 1, 1, seed=0)[0]
+    blazon = draw_classes("val", 1, 1, seed=0)[0]
 
     def picture(seed: int, weather: float) -> np.ndarray:
         return np.asarray(render(blazon, 96, np.random.default_rng(seed), weather), np.float32)
@@ -78,7 +78,7 @@ def test_fair_weather_changes_nothing_and_foul_weather_hides_more():
     assert np.array_equal(picture(0, 0.0), plain)
     assert np.array_equal(picture(0, 0.7), picture(0, 0.7))
     # How far pictures of one class lie from their common middle, against how far apart two classes' middles lie.
-    other = draw_classes("development", 9, 1, seed=0)[-1]
+    other = draw_classes("val", 9, 1, seed=0)[-1]
 
     def distinctness(weather: float) -> float:
         one, two = (

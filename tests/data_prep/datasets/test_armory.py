@@ -57,9 +57,9 @@ def test_keys_are_unique_and_without_dots(armory):
 
 def test_classes_of_different_splits_are_disjoint(armory):
     drawn = {part: {armory.names[label] for label in armory.labels(part)} for part in PARTS}
-    assert drawn["development"] == drawn["development_memory"]
+    assert drawn["val"] == drawn["val_memory"]
     assert drawn["test"] == drawn["test_memory"]
-    for split in ("tuning", "development", "test"):
+    for split in ("train", "val", "test"):
         assert {split_of(name) for name in drawn[split]} == {split}
         assert len(drawn[split]) == 8
     assert len(set(armory.names)) == len(armory.names) == 24
@@ -74,17 +74,17 @@ def test_no_class_is_one_that_the_nano_models_were_trained_on(armory):
 def test_every_class_has_its_pictures_and_queries_are_not_in_the_memory(armory):
     per_class = {part: Counter(s.label for s in armory.parts[part]) for part in PARTS}
     sizes = {part: set(counts.values()) for part, counts in per_class.items()}
-    assert sizes == {"tuning": {3}, "development_memory": {4}, "development": {2}, "test_memory": {4}, "test": {2}}
-    for split in ("development", "test"):
+    assert sizes == {"train": {3}, "val_memory": {4}, "val": {2}, "test_memory": {4}, "test": {2}}
+    for split in ("val", "test"):
         memory, queries = ({s.path for s in armory.parts[part]} for part in (f"{split}_memory", split))
         assert not memory & queries
 
 
 def test_only_the_parts_asked_for_are_drawn(tmp_path):
-    dataset = read_dataset(TINY, tmp_path, ("development",))
-    assert set(dataset.parts) == {"development"}
+    dataset = read_dataset(TINY, tmp_path, ("val",))
+    assert set(dataset.parts) == {"val"}
     assert len(dataset.names) == 4
-    assert [path.name.split("-")[1] for path in tmp_path.glob("armory-*")] == ["development"]
+    assert [path.name.split("-")[1] for path in tmp_path.glob("armory-*")] == ["val"]
 
 
 def test_what_is_drawn_is_reused(tiny, cache):

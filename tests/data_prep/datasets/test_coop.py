@@ -53,8 +53,8 @@ def test_each_benchmark_is_read_from_its_folders(make, read_named, name, folder)
     assert dataset.names == ("cup", "Apply Eye Makeup", "face")
     assert dataset.templates == (LAYOUTS[name].template,)
     counts = {part: len(samples) for part, samples in dataset.parts.items()}
-    assert counts == {"tuning": 15, "development_memory": 15, "development": 6, "test_memory": 15, "test": 9}
-    for part, word in (("test_memory", "train"), ("development", "val"), ("test", "test")):
+    assert counts == {"train": 15, "val_memory": 15, "val": 6, "test_memory": 15, "test": 9}
+    for part, word in (("test_memory", "train"), ("val", "val"), ("test", "test")):
         expected = [(entry[0], entry[1]) for entry in split_of()[word]]
         assert [("/".join(s.path.split("/")[-2:]), s.label) for s in dataset.parts[part]] == expected
 
@@ -96,8 +96,8 @@ def test_only_the_images_of_the_parts_asked_for_are_opened(make, read_named):
     root, _ = make()
     for path in root.rglob("train_*.jpg"):
         path.unlink()
-    dataset = read_named("caltech101", root, ("development", "test"))
-    assert {part: len(samples) for part, samples in dataset.parts.items()} == {"development": 6, "test": 9}
+    dataset = read_named("caltech101", root, ("val", "test"))
+    assert {part: len(samples) for part, samples in dataset.parts.items()} == {"val": 6, "test": 9}
 
 
 def test_a_missing_folder_split_file_or_image_is_named_with_where_to_get_it(make, refusal, tmp_path):

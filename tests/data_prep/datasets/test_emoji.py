@@ -30,9 +30,9 @@ def folders(samples) -> set[str]:
 def test_no_drawing_of_the_evaluated_families_is_tuned_on_or_in_their_memories(place):
     parts = read(place).parts
     assert folders(parts["test"]) == {"twemoji"}
-    assert folders(parts["development"]) == {"noto"}
+    assert folders(parts["val"]) == {"noto"}
     others = {"noto-v1", "openmoji", "fluent-emoji", "fluent-emoji-flat", "emojione", "emojione-v1", "fxemoji"}
-    assert folders(parts["tuning"]) == folders(parts["development_memory"]) == others
+    assert folders(parts["train"]) == folders(parts["val_memory"]) == others
     assert folders(parts["test_memory"]) == others | {"noto"}
 
 
@@ -43,8 +43,8 @@ def test_the_two_fluent_packages_are_one_family(place):
 def test_a_sub_vocabulary_can_be_recognised_that_was_not_tuned_on(place):
     dataset = read(place, "data.emoji.train_vocabulary=[food,flags]", "data.emoji.vocabulary=[animals]")
     names = {part: {dataset.names[label] for label in dataset.labels(part)} for part in PARTS}
-    assert names["tuning"] == {"red apple", "pear", "flag: France"}
-    assert names["test"] == names["test_memory"] == names["development"] == {"horse face", "cricket"}
+    assert names["train"] == {"red apple", "pear", "flag: France"}
+    assert names["test"] == names["test_memory"] == names["val"] == {"horse face", "cricket"}
     whole = read(place).labels("test")
     assert len(whole) == 7, "the names alone have all classes"
 

@@ -32,7 +32,7 @@ def test_the_official_lists_are_read(make, read_named, tmp_path, folder):
     assert dataset.names == VARIANTS
     assert dataset.templates == ("a photo of a {}, a type of aircraft.",)
     assert [(s.path[-11:], s.label) for s in dataset.parts["test"]] == [("0000011.jpg", 0), ("0000012.jpg", 1)]
-    assert [len(dataset.parts[part]) for part in ("tuning", "development", "test_memory")] == [6, 4, 6]
+    assert [len(dataset.parts[part]) for part in ("train", "val", "test_memory")] == [6, 4, 6]
 
 
 def test_what_is_wrong_is_named(make, refusal):

@@ -117,8 +117,8 @@ def test_official_splits_and_names_are_read(request, read_named, name):
     assert {part: len(dataset.parts[part]) for part in counts} == counts
     assert read_named(name, base) == dataset
     # Development is held out of train, one image of each class here, or a quarter.
-    assert {s.label for s in dataset.parts["development"]} == set(range(len(names)))
-    assert not {s.key for s in dataset.parts["development"]} & {s.key for s in dataset.parts["development_memory"]}
+    assert {s.label for s in dataset.parts["val"]} == set(range(len(names)))
+    assert not {s.key for s in dataset.parts["val"]} & {s.key for s in dataset.parts["val_memory"]}
 
 
 def test_a_birds_label_and_split_are_found_by_its_number(cub, read_named):
@@ -156,7 +156,7 @@ def test_flowers_keep_the_order_of_setid(flowers, read_named):
     assert dataset.names == ("primrose", "orchid", "canterbury bells")
     test = [(s.path[-9:-4], s.label) for s in dataset.parts["test"]]
     assert test == [("00012", 2), ("00008", 1), ("00004", 0)]
-    assert [len(dataset.parts[part]) for part in ("test_memory", "tuning", "development")] == [6, 6, 3]
+    assert [len(dataset.parts[part]) for part in ("test_memory", "train", "val")] == [6, 6, 3]
 
 
 MISSING = [

@@ -74,11 +74,11 @@ def test_a_folder_per_class_is_split_by_the_shares(fill, read):
     fill({"cat": 10, "dog": 5})
     dataset = read()
     assert dataset.names == ("cat", "dog")
-    assert per_class(dataset, "tuning") == {"cat": 6, "dog": 3}
-    assert per_class(dataset, "development") == {"cat": 2, "dog": 1}
+    assert per_class(dataset, "train") == {"cat": 6, "dog": 3}
+    assert per_class(dataset, "val") == {"cat": 2, "dog": 1}
     assert per_class(dataset, "test") == {"cat": 2, "dog": 1}
-    assert dataset.parts["tuning"] == dataset.parts["test_memory"] == dataset.parts["development_memory"]
-    paths = [s.path for part in ("tuning", "development", "test") for s in dataset.parts[part]]
+    assert dataset.parts["train"] == dataset.parts["test_memory"] == dataset.parts["val_memory"]
+    paths = [s.path for part in ("train", "val", "test") for s in dataset.parts[part]]
     assert len(paths) == len(set(paths)) == 15
     assert all(s.digest == file_hash(Path(s.path)) for s in dataset.parts["test"])
 
@@ -92,20 +92,20 @@ def test_the_seed_decides_the_split(fill, read):
 def test_named_split_folders_are_kept(fill, read):
     fill({"train/cat": 3, "train/dog": 2, "val/cat": 1, "val/dog": 1, "test/cat": 2, "test/dog": 1})
     dataset = read()
-    assert per_class(dataset, "tuning") == {"cat": 3, "dog": 2}
-    assert per_class(dataset, "development") == {"cat": 1, "dog": 1}
+    assert per_class(dataset, "train") == {"cat": 3, "dog": 2}
+    assert per_class(dataset, "val") == {"cat": 1, "dog": 1}
     assert per_class(dataset, "test") == {"cat": 2, "dog": 1}
-    for part, folder in (("tuning", "train"), ("development", "val"), ("test", "test")):
+    for part, folder in (("train", "train"), ("val", "val"), ("test", "test")):
         assert all(f"/{folder}/" in s.path for s in dataset.parts[part])
 
 
 def test_without_val_a_share_of_train_serves(fill, read):
     fill({"train/cat": 8, "train/dog": 3, "test/cat": 2, "test/dog": 2})
     dataset = read()
-    assert per_class(dataset, "tuning") == {"cat": 6, "dog": 2}
-    assert per_class(dataset, "development") == {"cat": 2, "dog": 1}
-    assert all("/train/" in s.path for s in dataset.parts["development"])
-    assert not {s.path for s in dataset.parts["development"]} & {s.path for s in dataset.parts["tuning"]}
+    assert per_class(dataset, "train") == {"cat": 6, "dog": 2}
+    assert per_class(dataset, "val") == {"cat": 2, "dog": 1}
+    assert all("/train/" in s.path for s in dataset.parts["val"])
+    assert not {s.path for s in dataset.parts["val"]} & {s.path for s in dataset.parts["train"]}
     assert per_class(dataset, "test") == {"cat": 2, "dog": 2}
 
 
@@ -126,7 +126,7 @@ def test_a_table_names_labels_and_splits(fill, read, root, name):
     table(root, name, rows)
     dataset = read(root / name)
     assert dataset.names == ("7", "un écu")
-    assert [per_class(dataset, part) for part in ("tuning", "development", "test")] == [
+    assert [per_class(dataset, part) for part in ("train", "val", "test")] == [
         {"un écu": 2, "7": 2},
         {"un écu": 1, "7": 1},
         {"un écu": 1, "7": 1},
@@ -233,7 +233,7 @@ def test_an_unreadable_image_is_named_or_skipped_and_counted(fill, read, refused
     )
     dataset = read()
     assert dataset.skipped["unreadable"] == 2
-    assert sum(len(dataset.parts[part]) for part in ("tuning", "development", "test")) == 9
+    assert sum(len(dataset.parts[part]) for part in ("train", "val", "test")) == 9
 
 
 def test_other_files_and_hidden_folders_are_not_images(fill, read, root):
@@ -267,8 +267,8 @@ def test_every_part_gets_its_images_whatever_the_shares(fill, read):
     fill({"cat": 4, "dog": 6})
     for by in ([0.2, 0.4, 0.4], [0.02, 0.96, 0.02]):
         dataset = read(split_ratios=by)
-        assert all(per_class(dataset, "tuning").get(name, 0) >= 2 for name in dataset.names)
-        assert all(per_class(dataset, part).get(name) for name in dataset.names for part in ("development", "test"))
+        assert all(per_class(dataset, "train").get(name, 0) >= 2 for name in dataset.names)
+        assert all(per_class(dataset, part).get(name) for name in dataset.names for part in ("val", "test"))
 
 
 @pytest.mark.parametrize(
@@ -325,14 +325,14 @@ def test_pictures_of_any_suffix_and_below_links_are_read(fill, read, root, tmp_p
     for path in (root / "cat").iterdir():
         path.rename(path.with_suffix(".jfif"))
     (root / "dog").symlink_to(tmp_path / "store" / "dog")
-    assert Counter(s.label for part in ("tuning", "development", "test") for s in read().parts[part]) == {0: 4, 1: 4}
+    assert Counter(s.label for part in ("train", "val", "test") for s in read().parts[part]) == {0: 4, 1: 4}
 
 
 def test_names_that_look_the_same_are_one_class_with_a_warning(fill, read, caplog):
     fill({"Kücken": 2, "Ku\u0308cken": 2, "Kücken\u200b": 1, "Kücken\u00a0": 1, "owl": 4})
     dataset = read()
     assert dataset.names == ("Kücken", "owl")
-    assert len([s for part in ("tuning", "development", "test") for s in dataset.parts[part] if s.label == 0]) == 6
+    assert len([s for part in ("train", "val", "test") for s in dataset.parts[part] if s.label == 0]) == 6
     assert "1 class names are spelled in several ways that look the same, such as 'Ku\\u0308cken'" in caplog.text
 
 

@@ -41,12 +41,12 @@ def test_metadata_in_each_splits_folder(make, read_named, root, name):
     dataset = read_named("imagefolder", root, label_column="breed")
     assert dataset.name == "pets"
     assert dataset.names == ("big dog", "cat")
-    assert {p: len(dataset.parts[p]) for p in ("tuning", "development", "test")} == {
-        "tuning": 6,
-        "development": 2,
+    assert {p: len(dataset.parts[p]) for p in ("train", "val", "test")} == {
+        "train": 6,
+        "val": 2,
         "test": 4,
     }
-    for part, split in (("tuning", "train"), ("development", "validation"), ("test", "test")):
+    for part, split in (("train", "train"), ("val", "validation"), ("test", "test")):
         for sample in dataset.parts[part]:
             assert f"/{split}/" in sample.path
             assert dataset.names[sample.label] == ("cat", "big dog")[int(sample.path[-5]) % 2]
@@ -63,7 +63,7 @@ def test_one_metadata_file_at_the_top(make, read_named, root):
 def test_metadata_without_splits_are_divided_by_shares(make, read_named, root):
     write(root / "metadata.jsonl", make({"": 5})[""])
     dataset = read_named("imagefolder", root)
-    assert [len(dataset.parts[part]) for part in ("tuning", "development", "test")] == [6, 2, 2]
+    assert [len(dataset.parts[part]) for part in ("train", "val", "test")] == [6, 2, 2]
 
 
 def test_without_metadata_folders_are_classes(root, draw_picture, read_named):

@@ -34,11 +34,11 @@ def test_both_layouts_are_read(make, read_named, images, names):
 
 def test_development_is_held_out_of_what_it_is_compared_with(make, read_named):
     dataset = read_named("imagenet", make())
-    kept, held, whole = (dataset.parts[part] for part in ("development_memory", "development", "test_memory"))
+    kept, held, whole = (dataset.parts[part] for part in ("val_memory", "val", "test_memory"))
     assert [sum(s.label == label for s in held) for label in (0, 1)] == [2, 2]
     assert not {s.path for s in kept} & {s.path for s in held}
     assert {s.path for s in kept} | {s.path for s in held} == {s.path for s in whole}
-    assert dataset.parts["tuning"] == kept
+    assert dataset.parts["train"] == kept
 
 
 def test_what_is_wrong_is_named(make, refusal, read_named, tmp_path):

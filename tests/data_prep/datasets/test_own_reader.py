@@ -40,7 +40,7 @@ def test_fixed_splits_are_read_by_the_reader_on_the_page(shown, tmp_path, draw_p
     dataset = read_named("shells", tmp_path / "data")
     assert dataset.names == ("cowrie", "dog whelk") and dataset.templates == ("a photo of a {}, a type of shell.",)
     counts = {part: len(samples) for part, samples in dataset.parts.items()}
-    assert counts == {"tuning": 6, "development_memory": 6, "development": 2, "test_memory": 8, "test": 4}
+    assert counts == {"train": 6, "val_memory": 6, "val": 2, "test_memory": 8, "test": 4}
     assert read_named("shells", base) == dataset
     (base / "train" / "dog0.png").unlink()
     assert "dog0.png: no such image" in refusal("shells", base)
@@ -58,4 +58,4 @@ def test_rows_are_divided_by_the_reader_on_the_page(shown, tmp_path, draw_pictur
     (tmp_path / "data" / "labels.csv").write_text("".join(lines))
     dataset = read_named("minerals", tmp_path / "data")
     assert dataset.names == ("beryl", "quartz")
-    assert [len(dataset.parts[part]) for part in ("tuning", "development", "test")] == [6, 2, 2]
+    assert [len(dataset.parts[part]) for part in ("train", "val", "test")] == [6, 2, 2]

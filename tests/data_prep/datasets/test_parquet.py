@@ -44,15 +44,15 @@ def test_class_labels_and_splits_are_read(make, read_named, root):
     dataset = read_named("parquet", root)
     assert dataset.name == "pets"
     assert dataset.names == ("big dog", "cat")
-    assert [len(dataset.parts[part]) for part in ("test_memory", "development", "test")] == [6, 2, 4]
-    assert {s.digest for part in ("tuning", "development", "test") for s in dataset.parts[part]} == hashes
+    assert [len(dataset.parts[part]) for part in ("test_memory", "val", "test")] == [6, 2, 4]
+    assert {s.digest for part in ("train", "val", "test") for s in dataset.parts[part]} == hashes
 
 
 def test_another_column_of_names_and_no_notes(make, read_named, root):
     make({"all.parquet": 5}, ("un écu", "7"), None, "fine_label", "picture")
     dataset = read_named("parquet", root, label_column="fine_label")
     assert dataset.names == ("7", "un écu")
-    assert [len(dataset.parts[part]) for part in ("tuning", "development", "test")] == [6, 2, 2]
+    assert [len(dataset.parts[part]) for part in ("train", "val", "test")] == [6, 2, 2]
 
 
 def test_what_is_wrong_is_named(make, refusal, root):
@@ -72,7 +72,7 @@ def test_classes_of_one_name_stay_distinct(make, read_named, root, twin):
     make({"all.parquet": 5}, names=("crane", twin))
     dataset = read_named("parquet", root)
     assert dataset.names == ("crane", "crane (2)")
-    assert len(dataset.labels("tuning")) == 2
+    assert len(dataset.labels("train")) == 2
 
 
 def test_labels_that_are_lists_are_refused(make, refusal, root):

@@ -25,7 +25,7 @@ def test_the_seven_emotions_are_read(base, read_named, tmp_path):
     assert NAMES[3] == "happiness"
     happy = [s.path.split("/")[-1] for s in dataset.parts["test"] if s.label == 3]
     assert happy == ["test_00040_aligned.jpg"]
-    assert [len(dataset.parts[part]) for part in ("test_memory", "development", "tuning")] == [28, 7, 21]
+    assert [len(dataset.parts[part]) for part in ("test_memory", "val", "train")] == [28, 7, 21]
     assert read_named("raf_db", base) == dataset
 
 

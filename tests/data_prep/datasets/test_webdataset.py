@@ -44,7 +44,7 @@ def test_the_layout_of_clip_benchmark(make, read_named, root):
     assert dataset.names == ("azure, a fess", "or, a bend")
     assert dataset.templates == ("a shield of {}.", "{}")
     assert [len(dataset.parts[part]) for part in ("test_memory", "test")] == [8, 4]
-    found = {s.digest for part in ("tuning", "development", "test") for s in dataset.parts[part]}
+    found = {s.digest for part in ("train", "val", "test") for s in dataset.parts[part]}
     assert found == hashes
 
 
@@ -53,7 +53,7 @@ def test_splits_in_shard_names_and_classes_in_json(make, read_named, root):
     make(counts, lambda n: {"json": json.dumps({"breed": ("cat", "dog")[n]}).encode()})
     dataset = read_named("webdataset", root, label_column="breed")
     assert dataset.names == ("cat", "dog")
-    assert [len(dataset.parts[part]) for part in ("tuning", "development", "test")] == [6, 2, 2]
+    assert [len(dataset.parts[part]) for part in ("train", "val", "test")] == [6, 2, 2]
 
 
 def test_shards_are_unpacked_once_and_again_after_a_change(make, read_named, root, caplog):
@@ -61,11 +61,11 @@ def test_shards_are_unpacked_once_and_again_after_a_change(make, read_named, roo
     make({"0.tar": 5})
     first = read_named("webdataset", root)
     assert first.names == ("0", "1")
-    assert [len(first.parts[part]) for part in ("tuning", "development", "test")] == [6, 2, 2]
+    assert [len(first.parts[part]) for part in ("train", "val", "test")] == [6, 2, 2]
     assert read_named("webdataset", root) == first
     assert caplog.text.count("unpacking 1 archives") == 1
     make({"0.tar": 6})
-    assert len(read_named("webdataset", root).parts["tuning"]) == 8
+    assert len(read_named("webdataset", root).parts["train"]) == 8
 
 
 def test_what_is_wrong_is_named(make, refusal, root):
@@ -108,7 +108,7 @@ def test_classes_of_one_name_stay_distinct(make, read_named, refusal, root):
     (root / "classnames.txt").write_text("\ufeffcrane\ncrane\n", encoding="utf-8")
     dataset = read_named("webdataset", root)
     assert dataset.names == ("crane", "crane (2)")
-    assert [len(dataset.labels(part)) for part in ("tuning", "test")] == [2, 2]
+    assert [len(dataset.labels(part)) for part in ("train", "test")] == [2, 2]
     make({"all.tar": 5}, lambda n: {"cls": "crane"})
     assert "class crane can be several classes of classnames.txt; number the classes" in refusal("webdataset", root)
     (root / "classnames.txt").write_text("crane\n\nheron\n")
@@ -134,7 +134,7 @@ def test_what_a_mac_adds_to_a_shard_is_passed_over(make, read_named, root, caplo
     with tarfile.open(root / "all.tar", "a") as tar:
         for name in ("__MACOSX/._s0000.png", "._s0000.png", "README"):
             tar.addfile(tarfile.TarInfo(name), io.BytesIO())
-    assert sum(len(read_named("webdataset", root).parts[part]) for part in ("tuning", "development", "test")) == 10
+    assert sum(len(read_named("webdataset", root).parts[part]) for part in ("train", "val", "test")) == 10
     assert "passed over 3 files and folders (2 hidden or left by a system, 1 no picture)" in caplog.text
 
 

@@ -26,7 +26,7 @@ def exported(tmp_path, draw_picture):
         path = draw_picture(tmp_path / f"{n}.png", n)
         pairs.append((RankingExample(f"key{n}", (n + 1) % 4, found), Sample("", str(path), 0, f"d{n}")))
     (tmp_path / "shards").mkdir()
-    write_shards(tmp_path / "shards", pairs, 9, {"part": "tuning", "dataset": "planes"})
+    write_shards(tmp_path / "shards", pairs, 9, {"part": "train", "dataset": "planes"})
     export(tmp_path / "shards", tmp_path / "out", "rar", order="retriever")
     return tmp_path / "out", [example for example, _ in pairs]
 

@@ -17,24 +17,26 @@ def samples(*digests: str) -> list[Sample]:
     return [Sample(f"key-{d}", f"{d}.png", 0, d) for d in digests]
 
 
-DATA = Dataset("pets", ("cat",), {"tuning": samples("a", "b", "c"), "test": samples("c", "d"), "development": []})
+DATA = Dataset("pets", ("cat",), {"train": samples("a", "b", "c"), "test": samples("c", "d"), "val": []})
 
 
 def test_mining_refuses_an_image_that_is_evaluated():
-    with pytest.raises(UserError, match=r"1 of 3 tuning images are evaluated too.*c\.png is in test.*evaluated_copies"):
+    with pytest.raises(
+        UserError, match=r"1 of 3 training images are evaluated too.*c\.png is in test.*evaluated_copies"
+    ):
         without_evaluated(DATA, "error")
 
 
 def test_or_leaves_it_out_and_counts_it():
     kept = without_evaluated(DATA, "skip")
-    assert [s.digest for s in kept.parts["tuning"]] == ["a", "b"]
-    assert kept.skipped == {"tuning image that is evaluated too": 1}
+    assert [s.digest for s in kept.parts["train"]] == ["a", "b"]
+    assert kept.skipped == {"training image that is evaluated too": 1}
     assert kept.parts["test"] == DATA.parts["test"]
 
 
 def test_a_whole_split_that_is_evaluated_is_never_mined():
-    whole = replace(DATA, parts=DATA.parts | {"tuning": DATA.parts["test"]})
-    with pytest.raises(UserError, match="2 of 2 tuning images are evaluated too"):
+    whole = replace(DATA, parts=DATA.parts | {"train": DATA.parts["test"]})
+    with pytest.raises(UserError, match="2 of 2 training images are evaluated too"):
         without_evaluated(whole, "skip")
 
 
@@ -54,7 +56,7 @@ def test_a_damaged_list_is_refused_and_the_copy_that_the_error_names_is_the_way_
     whole = (run / MINED).read_text()
     for damaged in (whole.replace("b2", "b3"), whole.replace("b2\n", ""), whole[3:], ""):
         (run / MINED).write_text(damaged)
-        with pytest.raises(UserError, match=r"run/mined\.txt: damaged .*data\.json names it under tuning"):
+        with pytest.raises(UserError, match=r"run/mined\.txt: damaged .*data\.json names it under train"):
             check_not_mined(run, samples("b3"), "test")
     shutil.copy(examples / MINED, run / MINED)
     assert read_mined(run) == {"a1", "b2"}

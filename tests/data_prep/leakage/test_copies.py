@@ -26,7 +26,7 @@ def units(*angles: float) -> np.ndarray:
 def test_exact_copies_are_found_whatever_their_names_and_classes():
     queries = [sample("a", 0, "1"), sample("b", 1, "2"), sample("c", 2, "3")]
     others = [sample("x", 1, "2"), sample("y", 5, "2"), sample("z", 0, "9")]
-    found = [(c.query, c.key, c.same_class) for c in exact_copies(queries, others, "tuning")]
+    found = [(c.query, c.key, c.same_class) for c in exact_copies(queries, others, "train")]
     assert found == [("b", "x", True), ("b", "y", False)]
 
 
@@ -34,13 +34,13 @@ def test_near_copies_are_no_exact_copies_and_at_most_one_a_query():
     queries = [sample("a", 0, "1"), sample("b", 1, "2"), sample("c", 2, "3")]
     # a: six exact copies hide a near one; b: two near ones, of which the nearer counts; c: none near enough.
     others = [*(sample(f"copy{n}", 0, "1") for n in range(6)), sample("x", 3), sample("y", 1), sample("z", 1)]
-    found = near_copies(queries, units(0, 90, 180), others, units(*[0] * 6, 5, 86, 93), "tuning", 0.99)
+    found = near_copies(queries, units(0, 90, 180), others, units(*[0] * 6, 5, 86, 93), "train", 0.99)
     assert [(c.query, c.key, c.same_class) for c in found] == [("b", "z", True), ("a", "x", False)]
     assert found[1].similarity == pytest.approx(np.cos(np.radians(5)), abs=1e-5)
-    only_copies = near_copies(queries[:1], units(0), others[:6], units(*[0] * 6), "tuning", 0.9)
+    only_copies = near_copies(queries[:1], units(0), others[:6], units(*[0] * 6), "train", 0.9)
     assert only_copies == []
-    assert near_copies([], units(), others, units(*[0] * 9), "tuning", 0.9) == []
-    assert near_copies(queries, units(0, 90, 180), [], units(), "tuning", 0.9) == []
+    assert near_copies([], units(), others, units(*[0] * 9), "train", 0.9) == []
+    assert near_copies(queries, units(0, 90, 180), [], units(), "train", 0.9) == []
 
 
 def test_near_copies_equal_a_search_of_all_pairs():
@@ -51,7 +51,7 @@ def test_near_copies_equal_a_search_of_all_pairs():
     scores = xq @ xb.T
     scores[[[q.digest == o.digest for o in others] for q in queries]] = -2
     expected = {f"q{n}": f"o{scores[n].argmax()}" for n in range(60) if scores[n].max() >= 0.95}
-    assert {c.query: c.key for c in near_copies(queries, xq, others, xb, "tuning", 0.95)} == expected
+    assert {c.query: c.key for c in near_copies(queries, xq, others, xb, "train", 0.95)} == expected
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def pictures(armory, tmp_path):
 
 def test_a_report_counts_copies_by_part(pictures, armory, encoder, tmp_path):
     queries, memory = pictures
-    others = {"test_memory": memory, "tuning": armory.parts["tuning"]}
+    others = {"test_memory": memory, "train": armory.parts["train"]}
     embedded = {
         part: (samples, embed_images(encoder, samples, RetrieverArgs(), Path(tmp_path)))
         for part, samples in {"queries": queries, **others}.items()
@@ -85,7 +85,7 @@ def test_a_report_counts_copies_by_part(pictures, armory, encoder, tmp_path):
     assert pairs[queries[2].key, "copy"]["similarity"] == 1
     assert pairs[queries[5].key, "anew"]["similarity"] == pytest.approx(similarity, abs=1e-3)
     assert not pairs[queries[5].key, "anew"]["same_class"]
-    assert report["parts"]["tuning"]["exact"] == 0
+    assert report["parts"]["train"]["exact"] == 0
 
 
 def test_of_pictures_known_by_content_alone_no_class_is_told(pictures, armory):
@@ -101,4 +101,4 @@ def test_without_embeddings_only_exact_copies_are_sought(pictures, armory):
     report = leak_report(queries, {"test_memory": memory})
     assert report["near_from"] is None
     assert report["parts"]["test_memory"]["exact"] == 1
-    assert leak_report(queries, {"tuning": armory.parts["tuning"]})["clean"]
+    assert leak_report(queries, {"train": armory.parts["train"]})["clean"]

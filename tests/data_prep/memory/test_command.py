@@ -101,7 +101,7 @@ def test_what_changes_a_memory_holds_its_lock_from_reading_to_writing(memory, pl
         (["check"], "a FOLDER"),
         (["check", __file__], "test_command.py: is a file; give the memory's folder"),
         (["grow", "MEM"], "build, import, add, remove or check"),
-        (["build", "other", *BUILD, "part=tests"], "part=tests: must be one of tuning"),
+        (["build", "other", *BUILD, "part=tests"], "part=tests: must be one of train"),
         (["add", "MEM", "name=x", "retriever.dtype=bfloat16"], "this memory was made with encoder nano-clip-"),
         (["add", "MEM", "name=x", "retriever.mmap=true"], "retriever.mmap=true"),
     ],

@@ -35,7 +35,7 @@ def dataset(tmp_path, draw_picture):
             if (label, number) == (1, 0):
                 path.write_bytes((tmp_path / "images" / "0-0.png").read_bytes())
             samples.append(Sample(f"class{label}-picture{number}", str(path), label, file_hash(path)))
-    return Dataset("pets", NAMES, {"tuning": samples})
+    return Dataset("pets", NAMES, {"train": samples})
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def mined(encoder, dataset, tmp_path):
     cache = tmp_path / "cache"
 
     def run(leave_out=True, retriever=RETRIEVER, processes=1, **settings):
-        samples = dataset.parts["tuning"]
+        samples = dataset.parts["train"]
         memories = Memories(
             image_memory(encoder, samples, retriever, cache),
             name_memory(encoder, range(len(dataset.names)), dataset.names, retriever, cache),
         )
         args = MiningArgs(**settings)
-        return mine(encoder, dataset, "tuning", memories, leave_out, retriever, args, cache, processes)
+        return mine(encoder, dataset, "train", memories, leave_out, retriever, args, cache, processes)
 
     return run
 
@@ -61,7 +61,7 @@ def by_key(folder: Path) -> dict:
 
 
 def similarities(encoder, dataset, tmp_path):
-    vectors = embed_images(encoder, dataset.parts["tuning"], RETRIEVER, tmp_path / "other-cache")
+    vectors = embed_images(encoder, dataset.parts["train"], RETRIEVER, tmp_path / "other-cache")
     return vectors @ vectors.T
 
 
@@ -135,7 +135,7 @@ def test_there_is_an_example_per_image_and_source(mined):
 def test_examples_keep_the_bytes_of_their_images(dataset, mined):
     folder = mined(k=4, shard_size=5)
     rows = list(wds.WebDataset([str(path) for path in sorted(folder.glob("*.tar"))], shardshuffle=False))
-    paths = {sample.key: Path(sample.path) for sample in dataset.parts["tuning"]}
+    paths = {sample.key: Path(sample.path) for sample in dataset.parts["train"]}
     assert len(rows) == 24
     assert len(list(folder.glob("*.tar"))) == 5
     assert all(row["png"] == paths[row["__key__"].rsplit("-", 1)[0]].read_bytes() for row in rows)
@@ -144,7 +144,7 @@ def test_examples_keep_the_bytes_of_their_images(dataset, mined):
 def test_a_mined_result_is_reused(dataset, mined):
     first = mined(k=4)
     before = {path.name: path.stat().st_mtime_ns for path in first.iterdir()}
-    for sample in dataset.parts["tuning"]:
+    for sample in dataset.parts["train"]:
         Path(sample.path).unlink()
     again = mined(k=4)
     assert again == first
@@ -177,12 +177,12 @@ def test_another_template_changes_the_candidates(mined):
 
 def test_a_changed_memory_is_mined_anew(encoder, dataset, mined, tmp_path):
     first = mined(k=3)
-    fewer = [s for s in dataset.parts["tuning"] if not s.key.endswith("picture2")]
+    fewer = [s for s in dataset.parts["train"] if not s.key.endswith("picture2")]
     cache = tmp_path / "cache"
     memories = Memories(
         image_memory(encoder, fewer, RETRIEVER, cache), name_memory(encoder, range(4), NAMES, RETRIEVER, cache)
     )
-    second = mine(encoder, dataset, "tuning", memories, True, RETRIEVER, MiningArgs(k=3), cache)
+    second = mine(encoder, dataset, "train", memories, True, RETRIEVER, MiningArgs(k=3), cache)
     assert second != first
     assert by_key(second) != by_key(first)
 
@@ -190,9 +190,9 @@ def test_a_changed_memory_is_mined_anew(encoder, dataset, mined, tmp_path):
 def test_a_copy_encoded_anew_is_left_out_counted_and_listed(encoder, dataset, mined, tmp_path):
     """A dog's picture saved again as JPEG under the cats: no equal bytes, but the same picture."""
     again = tmp_path / "images" / "again.jpg"
-    with Image.open(dataset.parts["tuning"][4].path) as picture:
+    with Image.open(dataset.parts["train"][4].path) as picture:
         picture.save(again, quality=95)
-    dataset.parts["tuning"].append(Sample("again", str(again), 0, file_hash(again)))
+    dataset.parts["train"].append(Sample("again", str(again), 0, file_hash(again)))
     folder = mined(k=4, sources=["image"], ground_truth="insert", near_duplicate_threshold=0.98)
     like = similarities(encoder, dataset, tmp_path)
     assert like[4, 12] > 0.98, "the encoder no longer sees that these are the same picture; take a better quality"
@@ -231,9 +231,9 @@ def test_blocks_hold_every_query_once_and_none_is_too_small(monkeypatch):
 def released(dataset, vectors, names, k=5, retrieved=20):
     """The released generator as method.md describes it: each image queries the index that holds it."""
     made = []
-    for row, sample in enumerate(dataset.parts["tuning"]):
+    for row, sample in enumerate(dataset.parts["train"]):
         order = sorted(range(len(vectors)), key=lambda n: -(vectors[row] @ vectors[n]))[:retrieved]
-        found = [names[dataset.parts["tuning"][n].label] for n in order]
+        found = [names[dataset.parts["train"][n].label] for n in order]
         windows = [found[i : i + k] for i in range(retrieved - k + 1)]
         truth = names[sample.label]
         for window in windows:
@@ -250,7 +250,7 @@ def test_the_papers_construction_is_reproduced(encoder, tmp_path, draw_picture):
     for n in range(32):
         path = draw_picture(tmp_path / "planes" / f"{n}.png", 500 + n)
         samples.append(Sample(f"plane{n}", str(path), n % 8, file_hash(path)))
-    planes = Dataset("planes", names, {"tuning": samples})
+    planes = Dataset("planes", names, {"train": samples})
     cache = tmp_path / "cache"
     memories = Memories(
         image_memory(encoder, samples, RETRIEVER, cache), name_memory(encoder, range(8), names, RETRIEVER, cache)
@@ -258,7 +258,7 @@ def test_the_papers_construction_is_reproduced(encoder, tmp_path, draw_picture):
     args = MiningArgs(
         k=5, retrieved=20, construction="windows", candidate_unit="image", sources=["image"], neighbours="self"
     )
-    folder = mine(encoder, planes, "tuning", memories, False, RETRIEVER, args, cache)
+    folder = mine(encoder, planes, "train", memories, False, RETRIEVER, args, cache)
     examples = ShardedExamples(folder)
     made = [([c.name for c in e.candidates], target_names(e, "truth_first")) for e in examples.examples()]
     vectors = embed_images(encoder, samples, RETRIEVER, cache)
@@ -282,16 +282,16 @@ def test_the_manifest_tells_recall_counts_and_what_was_mined(dataset, mined):
     for source in ("image", "name"):
         examples = [e for key, e in by_key(folder).items() if key.endswith(source)]
         assert manifest["recall"][source]["2"] == pytest.approx(len(examples) / 12, abs=1e-6)
-    assert read_mined(folder) == {s.digest for s in dataset.parts["tuning"]}
+    assert read_mined(folder) == {s.digest for s in dataset.parts["train"]}
     assert manifest["mined"]["images"] == 11  # two are one picture
 
 
 def test_nothing_kept_is_an_error_that_says_what_to_change(dataset, mined):
     """Where every class repeats one picture, leaving a query out leaves its class without any."""
     for label in range(4):
-        first, *copies = (n for n, s in enumerate(dataset.parts["tuning"]) if s.label == label)
+        first, *copies = (n for n, s in enumerate(dataset.parts["train"]) if s.label == label)
         for copy in copies:
-            original = dataset.parts["tuning"][first]
-            dataset.parts["tuning"][copy] = replace(original, key=dataset.parts["tuning"][copy].key)
-    with pytest.raises(UserError, match=r"mining tuning: no example was kept of 12 images .* raise mining\.k"):
+            original = dataset.parts["train"][first]
+            dataset.parts["train"][copy] = replace(original, key=dataset.parts["train"][copy].key)
+    with pytest.raises(UserError, match=r"mining train: no example was kept of 12 images .* raise mining\.k"):
         mined(k=2, sources=["image"])

@@ -65,8 +65,8 @@ def test_tuning_and_development_get_examples_of_their_own_classes(built):
 
 def test_an_example_shows_the_picture_that_its_key_names(built, cache):
     examples = {example.key: image for example, image in rows(built[0])}
-    dataset = read_dataset(recipe_in(cache).data, cache, ("tuning",))
-    shown = [s for s in dataset.parts["tuning"] if f"{s.key}-image" in examples]
+    dataset = read_dataset(recipe_in(cache).data, cache, ("train",))
+    shown = [s for s in dataset.parts["train"] if f"{s.key}-image" in examples]
     assert shown
     for sample in shown:
         assert examples[f"{sample.key}-image"].tobytes() == Image.open(sample.path).convert("RGB").tobytes()
@@ -96,15 +96,15 @@ def test_an_equal_recipe_gives_the_same_bytes_in_another_cache(built, tmp_path):
 @pytest.mark.parametrize(("shots", "images"), [(None, 32), (2, 16), (0, None)])
 def test_memories_hold_the_drawn_shots_and_every_name(built, cache, encoder, shots, images):
     recipe = recipe_in(cache)
-    dataset = read_dataset(recipe.data, cache, ("development_memory",))
-    memories = memories_of(recipe, encoder, dataset, "development_memory", shots, 1)
+    dataset = read_dataset(recipe.data, cache, ("val_memory",))
+    memories = memories_of(recipe, encoder, dataset, "val_memory", shots, 1)
     assert {entry.key for entry in memories.names.entries} == set(dataset.names)
     if images is None:
         assert memories.images is None
     else:
         assert len(memories.images.entries) == images
     if shots:
-        drawn = draw_shots(dataset.parts["development_memory"], shots, 1)
+        drawn = draw_shots(dataset.parts["val_memory"], shots, 1)
         assert [entry.digest for entry in memories.images.entries] == [sample.digest for sample in drawn]
 
 
@@ -119,8 +119,8 @@ def test_what_examples_do_not_depend_on_makes_nothing(built, cache, setting):
 
 def test_disjoint_halves_ask_each_other(built, cache):
     tuning, _ = build(recipe_in(cache, "mining.neighbours=disjoint", "mining.ground_truth=insert"))
-    dataset = read_dataset(recipe_in(cache).data, cache, ("tuning",))
-    memory, queries = halves(dataset.parts["tuning"], 0)
+    dataset = read_dataset(recipe_in(cache).data, cache, ("train",))
+    memory, queries = halves(dataset.parts["train"], 0)
     keys = {example.key.rpartition("-")[0] for example, _ in rows(tuning)}
     assert keys == {sample.key for sample in queries}
     assert not keys & {sample.key for sample in memory}

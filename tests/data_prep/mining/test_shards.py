@@ -47,7 +47,7 @@ def written(tmp_path, draw_picture):
     folder = tmp_path / "shards"
     folder.mkdir()
     pairs = [(example(n), sample(draw_picture(tmp_path / f"{n}.png", n))) for n in range(5)]
-    write_shards(folder, pairs, 2, {"part": "tuning"})
+    write_shards(folder, pairs, 2, {"part": "train"})
     return folder, pairs
 
 
@@ -110,13 +110,13 @@ def test_bytes_depend_on_the_examples_alone(written, tmp_path):
     folder, pairs = written
     again = tmp_path / "again"
     again.mkdir()
-    write_shards(again, pairs, 2, {"part": "tuning"})
+    write_shards(again, pairs, 2, {"part": "train"})
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == {p.name: p.read_bytes() for p in again.iterdir()}
 
 
 def test_manifest_counts_the_examples_and_keeps_the_facts(written):
     manifest = ShardedExamples(written[0]).manifest
-    assert (manifest["examples"], manifest["part"]) == (5, "tuning")
+    assert (manifest["examples"], manifest["part"]) == (5, "train")
 
 
 @pytest.mark.parametrize("name", ["examples-000001.tar", "index.jsonl"])

@@ -85,15 +85,15 @@ def test_a_missing_image_is_named_even_when_others_may_be_skipped(tmp_path, draw
 
 
 def test_labels_of_a_part_are_ascending_and_only_its_own():
-    samples = {"tuning": [Sample(f"k{n}", "", label, "") for n, label in enumerate([3, 0, 3, 1])], "test": []}
+    samples = {"train": [Sample(f"k{n}", "", label, "") for n, label in enumerate([3, 0, 3, 1])], "test": []}
     dataset = Dataset("pets", ("a", "b", "c", "d"), samples)
-    assert dataset.labels("tuning") == [0, 1, 3]
+    assert dataset.labels("train") == [0, 1, 3]
     assert dataset.labels("test") == []
 
 
 def test_an_unknown_reader_lists_those_there_are(tmp_path):
     with pytest.raises(UserError, match=r"data\.name=imagenot: there are armory, emoji, folder"):
-        read_dataset(DataArgs(name="imagenot"), tmp_path, ("tuning",))
+        read_dataset(DataArgs(name="imagenot"), tmp_path, ("train",))
 
 
 def test_a_damaged_list_of_digests_is_named_and_made_again(tmp_path, draw_picture):

@@ -32,14 +32,14 @@ def test_the_table_has_every_method_and_what_became_of_the_guesses(finished, tmp
         "discover.sentences=none",
         "eval.bootstrap=20",
     ]
-    main(["--ckpt", str(run), "--split", "development", "--mode", "letters", *few])
+    main(["--ckpt", str(run), "--split", "val", "--mode", "letters", *few])
     printed = capsys.readouterr().out
     for method in ("clip_true_names", "mllm_alone", "clip_zero_shot", "rar_untuned", "rar "):
         assert f"│ {method}" in printed
     assert "cacc of rar - clip_zero_shot = " in printed
     assert "replies: ok 8" in printed and "seed 3: 8 images" in printed
     before = printed.splitlines()[-8:]
-    main(["--ckpt", str(run), "--split", "development", "--mode", "letters", "--rescore", *few])
+    main(["--ckpt", str(run), "--split", "val", "--mode", "letters", "--rescore", *few])
     assert capsys.readouterr().out.splitlines()[-8:] == before
 
 

@@ -98,7 +98,7 @@ def test_rescoring_needs_the_predictions_alone(run, named, tmp_path):
     assert Naming.of_run(run, FEW).rescore() == read_results(named)
     assert (named / "results.json").read_bytes() == before
     with pytest.raises(UserError, match=r"results\.json: no such file"):
-        Naming.of_run(run, [*FEW, "eval.split=development"]).rescore()
+        Naming.of_run(run, [*FEW, "eval.split=val"]).rescore()
 
 
 def test_a_reply_with_any_sign_that_ends_a_line_is_rescored(run, named, tmp_path):
@@ -154,7 +154,7 @@ def test_the_retriever_may_choose_and_images_may_stand_for_their_names(run):
         ["discover.vote_by=none", "ranker.mode=letters"],
         ["discover.min_votes=2", "discover.memory=image", "discover.draw=zipf", "discover.alone=false"],
     ):
-        naming = Naming.of_run(run, [*FEW, "eval.seeds=[2]", "eval.split=development", *settings])
+        naming = Naming.of_run(run, [*FEW, "eval.seeds=[2]", "eval.split=val", *settings])
         found[settings[0]] = naming.evaluate(), lines_of(naming.out, "names.jsonl")
     results, names = found["discover.vote_by=retriever"]
     assert list(results["summary"]) == ["clip_true_names", "mllm_alone", "clip_fused", "rar_untuned", "rar"]

@@ -68,7 +68,7 @@ def chosen(recipe: Recipe, encoder: Encoder, samples: list[Sample], guessed: dic
 
 
 def test_the_retriever_chooses_the_nearest_guess_and_images_are_labelled_by_it(recipe_of, encoder, samples):
-    strangers = [blazon.name for blazon in draw_classes("development", 6, 1, 9)]
+    strangers = [blazon.name for blazon in draw_classes("val", 6, 1, 9)]
     recipe = recipe_of("discover.vote_by=retriever")
     found = chosen(recipe, encoder, samples, dict.fromkeys([*NAMES, *strangers], 1))
     assert sum(found.votes.values()) == len(found.images) == 12

@@ -150,7 +150,7 @@ def test_what_is_reused_goes_by_everything_that_it_came_from(run, root, tmp_path
     before = [stamp_of(*settings) for settings in kinds]
     before.append(stamp_of(encoder=replace(encoder, id="another")))
     assert len(set(before)) == len(kinds) + 1
-    # A picture of the development split decides what is fitted there, and nothing else.
+    # A picture of the validation split decides what is fitted there, and nothing else.
     Image.new("RGB", (32, 32), (9, 9, 9)).save(pictures / "dtd/images/dotted/val_0.png")
     assert stamp_of() == before[0] and stamp_of("eval.fusion=true") != before[1]
     Image.new("RGB", (32, 32), (8, 8, 8)).save(pictures / "dtd/images/dotted/train_0.png")

@@ -84,6 +84,6 @@ def test_the_sweep_of_the_docs_resolves_in_every_combination_and_maximises_what_
         arguments = create_sweep_command_args({"args": chosen})["args_no_hyphens"]
         args = parsed("eval.run", *command[3:], *arguments)
         recipe = load_recipe(["recipe=ranker_lora", *args.settings])
-        assert args.split == "development" and recipe.tracking.wandb == "online"
+        assert args.split == "val" and recipe.tracking.wandb == "online"
         found.add((*recipe.eval.shots, recipe.eval.k))
     assert found == set(product((1, 2, 4, 8, 16), (3, 4, 5, 6, 7)))

@@ -155,7 +155,7 @@ def test_in_a_batch_script_lightning_starts_the_processes_itself(in_slurm):
         strategy_of(TrainerArgs(accelerator="cpu", devices=devices))
     with pytest.raises(UserError, match=r"trainer.devices x trainer.num_nodes is 2, but .* not started by srun"):
         strategy_of(TrainerArgs(accelerator="cpu", num_nodes=2))
-    in_slurm(TORCHELASTIC_RUN_ID="tuning")  # torchrun starts them
+    in_slurm(TORCHELASTIC_RUN_ID="train")  # torchrun starts them
     strategy_of(TrainerArgs(accelerator="cpu", num_nodes=2))
 
 

@@ -85,8 +85,8 @@ def test_lite_mllms_dictionary_holds_the_tuning_names(place):
     tuned = load_mllm(RankerArgs(model=str(train(place, "lite", "words"))))
     projector, embeddings = tuned.base.model.multi_modal_projector, tuned.base.get_input_embeddings().weight
     recipe = load_recipe(["recipe=mllm_lite", f"data.root={place / 'data'}"])
-    dataset = read_dataset(recipe.data, place / "cache", ("tuning",))
-    labels = dataset.labels("tuning")
+    dataset = read_dataset(recipe.data, place / "cache", ("train",))
+    labels = dataset.labels("train")
     assert len(projector.spelling) == projector.readers[0].head.out_features == len(labels)
     ids = tuned.answer_ids(NAMING, dataset.names[labels[1]])[0]
     assert torch.equal(projector.words[projector.spelling[1, 0]], embeddings[ids])
@@ -95,21 +95,21 @@ def test_lite_mllms_dictionary_holds_the_tuning_names(place):
 def test_each_epoch_shows_another_view_of_a_picture_and_the_first_is_itself(place):
     mllm = load_mllm(RankerArgs(model=str(place / "lite")))
     recipe = load_recipe(["recipe=mllm_lite", f"data.root={place / 'data'}", "trainer.feature_views=3"])
-    dataset = read_dataset(recipe.data, place / "cache", ("tuning", "development"))
+    dataset = read_dataset(recipe.data, place / "cache", ("train", "val"))
     data = MapData(recipe, mllm, dataset, 0)
-    sample = dataset.parts["tuning"][1]
-    views = torch.stack([data.rows["tuning"][Place(1, epoch, 1.0)][0] for epoch in (2, 0, 1)]).float()
+    sample = dataset.parts["train"][1]
+    views = torch.stack([data.rows["train"][Place(1, epoch, 1.0)][0] for epoch in (2, 0, 1)]).float()
     wanted = torch.cat([projector_inputs(mllm, [sample], view) for view in range(3)])
     assert torch.allclose(views, wanted, atol=1e-2)
     assert not torch.allclose(views[1], views[2], atol=1e-2)
     assert np.array_equal(shown(sample, 0), open_image(sample.path))
-    assert len(data.rows["development"]) == len(dataset.parts["development"])
+    assert len(data.rows["val"]) == len(dataset.parts["val"])
 
 
 def test_a_llavas_own_layer_and_tokens_reach_its_projector(place):
     mllm = load_mllm(RankerArgs(model=str(place / "llava")))
     recipe = load_recipe(["recipe=mllm_lite", f"data.root={place / 'data'}"])
-    samples = read_dataset(recipe.data, place / "cache", ("tuning",)).parts["tuning"][:3]
+    samples = read_dataset(recipe.data, place / "cache", ("train",)).parts["train"][:3]
     images = [open_image(sample.path) for sample in samples]
     pixels = mllm.processor.image_processor(images, return_tensors="pt").pixel_values
     with torch.no_grad():
@@ -123,7 +123,7 @@ def test_too_few_pictures_are_an_error(place):
 
 
 def test_a_data_set_split_by_classes_trains_too_and_says_that_it_validates_nothing(place, tmp_path, caplog):
-    classes = [f"data.armory.{part}_classes=8" for part in ("tuning", "development", "test")]
+    classes = [f"data.armory.{part}_classes=8" for part in ("train", "val", "test")]
     armory = ("data.name=armory", "data.root=null", *classes, "data.armory.train_images=2", "optim.max_steps=2")
     tuned = train(place, "lite", "split", *armory, f"out={tmp_path}", "trainer.checkpoint_every=2")
     assert read_json(tuned / "manifest.json")["validation"]["named"] == 0

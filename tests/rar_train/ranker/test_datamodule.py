@@ -153,10 +153,10 @@ def keys_of(loader) -> list[list[str]]:
 
 def test_the_data_are_made_and_hold_tuning_and_development_apart(data_of):
     data = data_of()
-    assert len(data.tuning) > 0 and len(data.development) > 0
-    assert all(data.tuning[i][0].key.startswith("tuning") for i in range(len(data.tuning)))
-    assert all(data.development[i][0].key.startswith("development") for i in range(len(data.development)))
-    assert all(data.tuning[i][0].truth is not None for i in range(len(data.tuning)))
+    assert len(data.train_set) > 0 and len(data.val_set) > 0
+    assert all(data.train_set[i][0].key.startswith("tuning") for i in range(len(data.train_set)))
+    assert all(data.val_set[i][0].key.startswith("development") for i in range(len(data.val_set)))
+    assert all(data.train_set[i][0].truth is not None for i in range(len(data.train_set)))
 
 
 def test_the_training_loader_goes_on_from_a_saved_position_with_the_rest(data_of):
@@ -183,7 +183,7 @@ def test_a_run_keeps_the_list_of_what_was_mined(data_of):
 def test_streaming_draws_from_the_same_examples_and_goes_on_from_a_position(data_of):
     data = data_of("mining.streaming=true")
     whole = [[example.key for example in batch.examples] for batch in islice(data.train_dataloader(), 6)]
-    known = {example.key for example in ShardedExamples(data.tuning.folder).examples()}
+    known = {example.key for example in ShardedExamples(data.train_set.folder).examples()}
     assert {key for batch in whole for key in batch} <= known
     data.load_state_dict({"batches": 2})
     rest = [[example.key for example in batch.examples] for batch in islice(data.train_dataloader(), 4)]
@@ -221,7 +221,7 @@ def test_only_the_recipes_objectives_are_collated(data_of):
 def test_validation_is_a_fixed_spread_of_development_examples(data_of):
     data = data_of("trainer.val_examples=5")
     keys = [key for batch in keys_of(data.val_dataloader()) for key in batch]
-    everything = [data.development[i][0].key for i in range(len(data.development))]
+    everything = [data.val_set[i][0].key for i in range(len(data.val_set))]
     assert len(set(keys)) == 5
     assert keys[0] == everything[0] and keys[-1] == everything[-1]
     assert keys_of(data.val_dataloader()) == keys_of(data.val_dataloader())
@@ -236,7 +236,7 @@ def test_too_few_examples_for_a_step_say_so(data_of):
 
 def test_damaged_shards_are_found_before_training(data_of, nano, tiny, tmp_path):
     data = data_of(f"cache={tmp_path / 'cache'}")
-    shard = next(Path(data.tuning.folder).glob("*.tar"))
+    shard = next(Path(data.train_set.folder).glob("*.tar"))
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(UserError, match=rf"{shard.name}: damaged"):
         data.setup("fit")

@@ -61,7 +61,7 @@ def test_the_manifest_says_what_the_adapter_was_trained_on(finished, nano):
     assert (manifest["step"], manifest["processes"]) == (4, 1)
     assert manifest["encoder"].startswith("nano-clip-")
     assert manifest["adapter"] == adapter_hash(finished)
-    shards = Path(read_sealed(finished / "data.json")["tuning"])
+    shards = Path(read_sealed(finished / "data.json")["train"])
     assert manifest["data"] == {name: file_hash(shards / name) for name in manifest["data"]}
 
 

@@ -15,7 +15,7 @@ from rar_train.retriever.views import Pixels
 def test_captions_leave_out_the_numbers_of_classes_of_one_name():
     recipe = load_recipe(["recipe=retriever_clip", "optim.batch_size=1", "optim.max_steps=1"])
     encoder = load_encoder(recipe.retriever)
-    parts = {part: [Sample(f"s{n}", "", n, f"d{n}") for n in range(2)] for part in ("tuning", "development")}
+    parts = {part: [Sample(f"s{n}", "", n, f"d{n}") for n in range(2)] for part in ("train", "val")}
     read = Dataset("twins", ("crane", "crane (2)"), parts, unnumbered=("crane", "crane"))
     ids = RetrieverData(recipe, Pixels(encoder, augment=False), read, 0).name_ids()
     assert torch.equal(ids[0], ids[1])
