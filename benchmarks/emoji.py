@@ -42,13 +42,13 @@ from data_prep.settings import Recipe
 from data_prep.settings.data import EMOJI_VOCABULARIES, EmojiArgs
 from data_prep.settings.loading import load_saved_recipe
 from eval.metrics.accuracy import hits_at
-from eval.recognition.evaluate import Run, encoder_of, evaluate, read_checked, stamp
+from eval.recognition.evaluate import Run, evaluate, evaluation_stamp, load_recipe_encoder, read_checked
 from eval.report.reading import FILES
 from rar_train.engine.run_folder import find_adapter
 from rar_train.models.feature_cache import cache_features
 from rar_train.models.mllm import load_mllm
 from rar_train.projector.datamodule import projector_inputs
-from rar_train.retriever.views import towers_of
+from rar_train.retriever.views import without_projections
 
 ALL = "all"
 FEWEST_TO_FIT = 50
@@ -66,8 +66,10 @@ def evaluated(ckpt: Path, vocabulary: str, settings: list[str]) -> dict:
         recipe = replace(recipe, eval=replace(recipe.eval, fusion=False))
     run, out = Run(folder, adapter), folder / "eval" / f"emoji-{vocabulary}"
     dataset = read_checked(recipe, folder)
-    encoder = encoder_of(recipe)
-    if (out / RESULTS).exists() and read_results(out, FILES)["settings"] == stamp(recipe, run, dataset, encoder):
+    encoder = load_recipe_encoder(recipe)
+    if (out / RESULTS).exists() and read_results(out, FILES)["settings"] == evaluation_stamp(
+        recipe, run, dataset, encoder
+    ):
         return read_results(out)
     return evaluate(recipe, run, dataset, encoder, out)
 
@@ -137,7 +139,7 @@ def frozen_tower(recipe: Recipe, vocabulary: str) -> dict:
         tower and projection are one.
     """
     try:
-        towers = towers_of(encoder_of(recipe))
+        towers = without_projections(load_recipe_encoder(recipe))
     except UserError:
         return {}
     recipe = replace(recipe, data=replace(recipe.data, emoji=_only(recipe, vocabulary)))

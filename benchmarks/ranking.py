@@ -42,10 +42,10 @@ from data_prep.prompting.prompts import letters_prompt, list_prompt
 from data_prep.prompting.replies import read_list
 from data_prep.settings import MODES, RankerArgs
 from data_prep.settings.loading import load_recipe
-from eval.ranking.modes import ask
+from eval.ranking.modes import run_batch
 from eval.ranking.parsing import to_ranking
 from eval.ranking.ranker import Ranker
-from eval.ranking.request import Manner, Question
+from eval.ranking.request import RankingMode, RankingRequest
 from rar_train.models.inputs import to_device
 from rar_train.models.mllm import Mllm, load_mllm
 from rar_train.ranker.train import train_ranker
@@ -59,7 +59,7 @@ TUNING = (
 )
 
 
-def questions(folder: Path, images: int) -> list[Question]:
+def questions(folder: Path, images: int) -> list[RankingRequest]:
     """Pictures of validation classes, each with its family and others as candidates."""
     classes = draw_classes("val", images + CANDIDATES, 4, seed=0)
     made = []
@@ -67,7 +67,7 @@ def questions(folder: Path, images: int) -> list[Question]:
         path = folder / f"{number}.png"
         render(classes[number], 96, np.random.default_rng(number)).save(path)
         names = tuple(b.name for b in classes[number : number + CANDIDATES])
-        made.append(Question(str(number), str(path), names))
+        made.append(RankingRequest(str(number), str(path), names))
     return made
 
 
@@ -90,7 +90,7 @@ def shape_of_7b() -> Mllm:
 
 
 @torch.inference_mode()
-def released(mllm: Mllm, asked: Sequence[Question], fixed: int | None) -> None:
+def released(mllm: Mllm, asked: Sequence[RankingRequest], fixed: int | None) -> None:
     """The paper's loop."""
     tokenizer = mllm.processor.tokenizer
     for question in asked:
@@ -108,17 +108,17 @@ def released(mllm: Mllm, asked: Sequence[Question], fixed: int | None) -> None:
         read_list(reply, question.names, names)
 
 
-def batches(asked: Sequence[Question]) -> list[Sequence[Question]]:
+def batches(asked: Sequence[RankingRequest]) -> list[Sequence[RankingRequest]]:
     return [asked[start : start + BATCH] for start in range(0, len(asked), BATCH)]
 
 
-def ranked(mllm: Mllm, mode: str, asked: Sequence[Question]) -> None:
+def ranked(mllm: Mllm, mode: str, asked: Sequence[RankingRequest]) -> None:
     for batch in batches(asked):
-        for question, answer in zip(batch, ask(mllm, Manner(mode), batch), strict=True):
+        for question, answer in zip(batch, run_batch(mllm, RankingMode(mode), batch), strict=True):
             to_ranking(mode, question.names, question, answer)
 
 
-def prepared(mllm: Mllm, batch: Sequence[Question]):
+def prepared(mllm: Mllm, batch: Sequence[RankingRequest]):
     """Inputs of the letters prompts."""
     prompts = [letters_prompt(question.shown_names) for question in batch]
     return to_device(mllm.inputs([q.images()[0] for q in batch], prompts), next(mllm.model.parameters()))
@@ -131,7 +131,7 @@ def forward(mllm: Mllm, inputs: Sequence) -> None:
 
 
 @torch.inference_mode()
-def prefill(mllm: Mllm, asked: Sequence[Question]) -> None:
+def prefill(mllm: Mllm, asked: Sequence[RankingRequest]) -> None:
     for batch in batches(asked):
         mllm.model(**prepared(mllm, batch), logits_to_keep=1)
 
@@ -146,7 +146,9 @@ def seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def measure(mllm: Mllm, asked: list[Question], slow: int, modes: Sequence[str], fixed: int | None) -> dict[str, float]:
+def measure(
+    mllm: Mllm, asked: list[RankingRequest], slow: int, modes: Sequence[str], fixed: int | None
+) -> dict[str, float]:
     """Images per second by what ranks them.
 
     Args:

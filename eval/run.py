@@ -81,10 +81,10 @@ def settings_from(args: argparse.Namespace) -> list[str]:
 
 
 def _rescore(folder: Path) -> None:
-    from eval.report.rescore import evaluations_of, rescore
+    from eval.report.rescore import find_evaluations, rescore
     from eval.report.table import print_results
 
-    for found in evaluations_of(folder):
+    for found in find_evaluations(folder):
         print_results(rescore(found))
 
 
@@ -106,18 +106,18 @@ def _evaluate(args: argparse.Namespace) -> None:
     recipe = load_saved_recipe(folder / "recipe.yaml", settings)
     check_tracking(recipe.tracking)
 
-    from eval.recognition.benchmarks import evaluate_several, recipes_of
-    from eval.recognition.evaluate import Run, encoder_of, evaluate, out_of, read_checked
+    from eval.recognition.benchmarks import evaluate_several, recipe_by_dataset
+    from eval.recognition.evaluate import Run, evaluate, load_recipe_encoder, read_checked, results_folder
     from eval.report.table import print_results
 
     run = Run(folder, adapter)
     if args.task:
         own_templates = bool(args.datasets) and not any(s.startswith("retriever.templates=") for s in args.settings)
-        recipes = recipes_of(recipe, args.datasets or [recipe.data.name], own_templates)
+        recipes = recipe_by_dataset(recipe, args.datasets or [recipe.data.name], own_templates)
         print_results(evaluate_several(recipes, run, args.task))
     else:
         dataset = read_checked(recipe, folder)
-        print_results(evaluate(recipe, run, dataset, encoder_of(recipe), out_of(recipe, folder)))
+        print_results(evaluate(recipe, run, dataset, load_recipe_encoder(recipe), results_folder(recipe, folder)))
 
 
 def main(arguments: list[str]) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.armory.blazon import DETAILS, Blazon, random_blazon_of
+from data_prep.armory.blazon import DETAILS, Blazon, random_blazon_of_split
 from data_prep.armory.render import render
 from data_prep.core.files import fingerprint, read_json, write_folder, write_json
 from data_prep.core.manifests import read_sealed_folder, seal_folder
 from data_prep.core.pools import worker_pool
-from data_prep.core.progress import bar
+from data_prep.core.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def _draw_chunk(seed: int, chunk: int, size: int) -> tuple[list[Blazon], np.ndar
     blazons, pictures = [], np.empty((_CHUNK, size, size, 3), np.uint8)
     for row in range(_CHUNK):
         rng = np.random.default_rng([seed, chunk, row])
-        blazon = random_blazon_of("base", rng)
+        blazon = random_blazon_of_split("base", rng)
         picture = render(blazon, DRAWN_SIZE, rng)
         blazons.append(blazon)
         pictures[row] = np.asarray(picture.resize((size, size), Image.BICUBIC))
@@ -84,7 +84,7 @@ def base_corpus(cache: Path, thousands: int, size: int, seed: int, processes: in
             jobs = [pool.submit(_draw_chunk, seed, chunk, size) for chunk in range(thousands)]
             images = np.lib.format.open_memmap(part / "images.npy", "w+", np.uint8, (thousands * _CHUNK, size, size, 3))
             blazons: list[Blazon] = []
-            for chunk, job in enumerate(bar("drawing thousands", jobs)):
+            for chunk, job in enumerate(progress_bar("drawing thousands", jobs)):
                 drawn, images[chunk * _CHUNK : (chunk + 1) * _CHUNK] = job.result()
                 blazons += drawn
             images.flush()

@@ -102,7 +102,7 @@ DETAILS: dict[str, tuple] = {
 }
 
 
-def split_of(name: str) -> str:
+def owning_split(name: str) -> str:
     """The split that owns a class name: a function of the name alone, on every machine."""
     bucket = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
     edge = 0.0
@@ -129,11 +129,11 @@ def random_blazon(rng: np.random.Generator) -> Blazon:
     )
 
 
-def random_blazon_of(split: str, rng: np.random.Generator) -> Blazon:
+def random_blazon_of_split(split: str, rng: np.random.Generator) -> Blazon:
     """Draws a blazon that the split owns."""
     while True:
         blazon = random_blazon(rng)
-        if split_of(blazon.name) == split:
+        if owning_split(blazon.name) == split:
             return blazon
 
 
@@ -149,7 +149,7 @@ def neighbours(blazon: Blazon, split: str, rng: np.random.Generator) -> list[Bla
         detail = details[place]
         values = [value for value in DETAILS[detail] if value != getattr(blazon, detail)]
         others = [replace(blazon, **{detail: values[i]}) for i in rng.permutation(len(values))]
-        owned = (other for other in others if other.is_visible and split_of(other.name) == split)
+        owned = (other for other in others if other.is_visible and owning_split(other.name) == split)
         found += [next(owned, None)]
     return [other for other in found if other is not None]
 
@@ -174,7 +174,7 @@ def draw_classes(split: str, classes: int, family_size: int, seed: int) -> list[
     drawn: dict[str, Blazon] = {}
     misses = 0
     while len(drawn) < classes:
-        core = random_blazon_of(split, rng)
+        core = random_blazon_of_split(split, rng)
         kin = [b for b in neighbours(core, split, rng) if b.name not in drawn]
         if core.name in drawn or len(kin) < family_size - 1:
             misses += 1

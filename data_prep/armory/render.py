@@ -178,7 +178,7 @@ def draw_shield(blazon: Blazon) -> Image.Image:
     return shield
 
 
-def pose_of(size: int, rng: np.random.Generator) -> tuple[float, ...]:
+def random_pose(size: int, rng: np.random.Generator) -> tuple[float, ...]:
     """Perspective coefficients (output to input) of a random place, scale, turn and tilt."""
     angle = rng.uniform(-0.22, 0.22)
     scale = CANVAS / size / rng.uniform(0.78, 1.08)
@@ -229,7 +229,7 @@ def _occlude(picture: Image.Image, rng: np.random.Generator) -> None:
         draw.rectangle((x - w / 2, y - size * 0.4, x + w / 2, y + size * 0.4), fill=paint)
 
 
-def foul(picture: Image.Image, weather: float, rng: np.random.Generator) -> Image.Image:
+def corrupt(picture: Image.Image, weather: float, rng: np.random.Generator) -> Image.Image:
     """Puts leaves before the shield, haze over it and the lens further out of focus, each by chance."""
     size = picture.width
     draw = ImageDraw.Draw(picture)
@@ -243,7 +243,7 @@ def foul(picture: Image.Image, weather: float, rng: np.random.Generator) -> Imag
     return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.02 * weather) * size))
 
 
-def lit(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Applies exposure, a colour cast, a gradient of light and sensor noise."""
     size = picture.shape[0]
     ramp = np.linspace(-0.5, 0.5, size, dtype=np.float32)
@@ -267,14 +267,14 @@ def render(blazon: Blazon, size: int, rng: np.random.Generator, weather: float =
     Returns:
         Image: RGB of ``size`` x ``size`` pixels.
     """
-    pose = pose_of(size, rng)
+    pose = random_pose(size, rng)
     shield = draw_shield(blazon).transform((size, size), Image.PERSPECTIVE, pose, Image.BILINEAR)
     picture = background(size, rng)
     picture.paste(shield, (0, 0), shield)
     _occlude(picture, rng)
     if weather > 0:
-        picture = foul(picture, weather, rng)
+        picture = corrupt(picture, weather, rng)
     blur = rng.uniform(0, 0.012) * size
     if blur > 0.3:
         picture = picture.filter(ImageFilter.GaussianBlur(blur))
-    return Image.fromarray(lit(np.asarray(picture, np.float32), rng).astype(np.uint8))
+    return Image.fromarray(light(np.asarray(picture, np.float32), rng).astype(np.uint8))

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from data_prep.armory.blazon import Blazon
-from data_prep.armory.render import background, draw_shield, foul, lit, pose_of
+from data_prep.armory.render import background, corrupt, draw_shield, light, random_pose
 from data_prep.settings import SceneArgs
 
 _DRAWN = 96  # pixels at least, before a small shield is scaled down, so that its edges come out smooth
@@ -18,10 +18,10 @@ _TRIES = 50
 def _posed(blazon: Blazon, side: int, weather: float, rng: np.random.Generator) -> Image.Image:
     """A shield in some pose and weather, transparent around it, cut to its outline; ``side`` is its longer side."""
     size = max(side, _DRAWN)
-    shield = draw_shield(blazon).transform((size, size), Image.PERSPECTIVE, pose_of(size, rng), Image.BILINEAR)
+    shield = draw_shield(blazon).transform((size, size), Image.PERSPECTIVE, random_pose(size, rng), Image.BILINEAR)
     outline = shield.getchannel("A")
     if weather > 0:
-        shield = foul(shield.convert("RGB"), weather, rng)
+        shield = corrupt(shield.convert("RGB"), weather, rng)
         shield.putalpha(outline)
     shield = shield.crop(outline.point(lambda value: 255 * (value > 127)).getbbox())
     scale = side / max(shield.size)
@@ -72,5 +72,5 @@ def draw_scene(
         boxes[number] = _place(*shield.size, list(boxes.values()), args, rng)
         scene.paste(shield, boxes[number][:2], shield)
     scene = scene.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.8)))
-    picture = Image.fromarray(lit(np.asarray(scene, np.float32), rng).astype(np.uint8))
+    picture = Image.fromarray(light(np.asarray(scene, np.float32), rng).astype(np.uint8))
     return picture, [boxes[number] for number in range(len(blazons))]

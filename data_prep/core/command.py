@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Callable
 
 from data_prep.core.errors import Interrupted, UserError
-from data_prep.core.os_errors import words_of
-from data_prep.core.progress import watched
+from data_prep.core.os_errors import describe_error
+from data_prep.core.progress import is_interactive
 from data_prep.core.ranks import is_first_process, leave_slurm_alone
 
 
@@ -27,7 +27,7 @@ def quiet_libraries() -> None:
         logging.getLogger(chatty).propagate = False
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of what newer releases will call otherwise
-    if not watched():
+    if not is_interactive():
         os.environ.setdefault("TQDM_DISABLE", "1")  # of the libraries' own bars, such as transformers'
     # Notices between libraries, about calls that this project does not make itself or must make for older releases.
     libraries = "lightning|torch|faiss|webdataset|peft|transformers"
@@ -115,7 +115,7 @@ def run_command(main: Callable[[list[str]], None], help_text: str, alone: bool =
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return 1
-        words = words_of(error)
+        words = describe_error(error)
         if words is not None:
             print(f"error: {words}", file=sys.stderr)
             return 2

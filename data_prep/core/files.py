@@ -51,7 +51,7 @@ _WRAPPED = re.compile(r"\(os error (\d+)\)")  # how Rust's libraries end the tex
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming_path(path: Path) -> Iterator[None]:
     """Has an error of the operating system name what is written where it names nothing, as with a full disk.
 
     Raises:
@@ -75,7 +75,7 @@ def write_text(path: Path, text: str | Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_path(path)
     try:
-        with naming(path), open(part, "w", encoding="utf-8") as file:
+        with naming_path(path), open(part, "w", encoding="utf-8") as file:
             file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
@@ -163,7 +163,7 @@ def sealed_line(record: dict) -> str:
     return json.dumps(record | {"sha256": _checksum(record)[:16]}) + "\n"
 
 
-def unsealed(line: str, where: str, remedy: str) -> dict:
+def read_sealed_line(line: str, where: str, remedy: str) -> dict:
     """Reads and checks a line that ``sealed_line`` wrote.
 
     Args:
@@ -185,7 +185,7 @@ def unsealed(line: str, where: str, remedy: str) -> dict:
 
 
 @contextmanager
-def locked(path: Path, seconds: float = 600) -> Iterator[None]:
+def file_lock(path: Path, seconds: float = 600) -> Iterator[None]:
     """Holds the lock of a file or folder that several commands change; the lock is a file beside it.
 
     Raises:
@@ -204,7 +204,7 @@ def locked(path: Path, seconds: float = 600) -> Iterator[None]:
         ) from None
 
 
-def parts_left(folder: Path) -> Iterator[Path]:
+def leftover_parts(folder: Path) -> Iterator[Path]:
     """Half-written folders that runs of this machine left behind when they were killed."""
     for part in folder.parent.glob(f".{folder.name}.*.part"):
         host, number, _ = part.name.removesuffix(".part").removeprefix(f".{folder.name}.").rsplit("-", 2)
@@ -226,12 +226,12 @@ def write_folder(folder: Path) -> Iterator[Path]:
     makes it; what killed ones left is removed first. A ``folder`` that was there before is replaced.
     """
     before = folder.exists()
-    for left in parts_left(folder):
+    for left in leftover_parts(folder):
         shutil.rmtree(left, ignore_errors=True)
     part = part_path(folder)
     part.mkdir(parents=True)
     try:
-        with naming(folder):
+        with naming_path(folder):
             yield part
     except BaseException as error:
         if isinstance(error, OSError) and not part.exists():

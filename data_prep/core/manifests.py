@@ -10,7 +10,7 @@ from data_prep.core.files import file_hash, read_json, read_manifest, write_mani
 MANIFEST = "manifest.json"
 
 
-def hashes_of(path: Path, name: str = "") -> dict[str, str]:
+def hash_files(path: Path, name: str = "") -> dict[str, str]:
     """SHA-256 by name: of a file, or of all files below a folder.
 
     Args:
@@ -23,7 +23,7 @@ def hashes_of(path: Path, name: str = "") -> dict[str, str]:
     return {(Path(name) / file.relative_to(path)).as_posix(): file_hash(file) for file in files}
 
 
-def damage(folder: Path, hashes: dict[str, str]) -> str | None:
+def find_damage(folder: Path, hashes: dict[str, str]) -> str | None:
     """Names the first file of a folder that is missing or has other bytes than its hash says; None without one."""
     for name, expected in hashes.items():
         if not (folder / name).is_file():
@@ -40,7 +40,7 @@ def seal_folder(folder: Path, facts: dict) -> None:
         folder: The folder.
         facts: What the manifest says beside ``files`` and its own checksum; JSON-able.
     """
-    write_manifest(folder / MANIFEST, facts | {"files": hashes_of(folder)})
+    write_manifest(folder / MANIFEST, facts | {"files": hash_files(folder)})
 
 
 def read_sealed_folder(folder: Path, remedy: str) -> dict:
@@ -57,7 +57,7 @@ def read_sealed_folder(folder: Path, remedy: str) -> dict:
     if not path.is_file():
         raise UserError(f"{path}: missing; {remedy}")
     manifest = read_manifest(path, remedy)
-    found = damage(folder, manifest["files"])
+    found = find_damage(folder, manifest["files"])
     if found:
         raise UserError(f"{found}; {remedy}")
     return manifest

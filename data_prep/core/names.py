@@ -25,7 +25,7 @@ def tidy(name: str) -> str:
     return re.sub(r"\s+", " ", unicodedata.normalize("NFC", _RESIDUE.sub("", name))).strip()
 
 
-def folded(name: str) -> str:
+def normalize_name(name: str) -> str:
     """A name without the differences that a reader of replies overlooks.
 
     These are case, white space, invisible characters, and other code points for the same letters (NFKC), such as
@@ -36,19 +36,19 @@ def folded(name: str) -> str:
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", visible)).strip()
 
 
-def told_apart(names: Sequence[str]) -> tuple[str, ...]:
+def disambiguate(names: Sequence[str]) -> tuple[str, ...]:
     """Numbers the names that an earlier class has: ``crane``, ``crane (2)``.
 
     A model can only answer by name, so two classes of one name could not be told apart in its reply.
     """
-    taken = {folded(name) for name in names}
+    taken = {normalize_name(name) for name in names}
     seen: set[str] = set()
     distinct = []
     for name in names:
         shown, number = name, 1
-        while folded(shown) in seen or (number > 1 and folded(shown) in taken):
+        while normalize_name(shown) in seen or (number > 1 and normalize_name(shown) in taken):
             number += 1
             shown = f"{name} ({number})"
-        seen.add(folded(shown))
+        seen.add(normalize_name(shown))
         distinct.append(shown)
     return tuple(distinct)

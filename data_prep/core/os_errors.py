@@ -40,7 +40,7 @@ _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 _PART = re.compile(r"\.([^/]+?)\.[^/]+-\d+-[0-9a-f]{8}\.part\b")
 
 
-def words_of(error: BaseException) -> str | None:
+def describe_error(error: BaseException) -> str | None:
     """What an error says to a user.
 
     Args:
@@ -50,14 +50,14 @@ def words_of(error: BaseException) -> str | None:
         str | None: The words of a ``UserError``, or of an error of the operating system; None for any other.
     """
     if isinstance(error, UserError):
-        return words_in(str(error)) or str(error)
+        return describe_error_text(str(error)) or str(error)
     for one in _causes(error):
         if isinstance(one, OSError) and one.errno in _KINDS:
             return _words(one.errno, one.filename2 or one.filename)
-    return words_in(str(error))
+    return describe_error_text(str(error))
 
 
-def words_in(text: str) -> str | None:
+def describe_error_text(text: str) -> str | None:
     """The same, from the text that another process or library left of an error."""
     if "Traceback" in text:
         _, known, said = text.rpartition(_USER_ERROR)

@@ -10,12 +10,12 @@ from typing import Any
 _AFTER_SECONDS = 2  # what is done sooner shows none
 
 
-def watched() -> bool:
+def is_interactive() -> bool:
     """Whether standard error is a terminal, and not that of a CI."""
     return sys.stderr.isatty() and not os.environ.get("CI")
 
 
-def bar(what: str, items: Iterable | None = None, total: int | None = None) -> Any:
+def progress_bar(what: str, items: Iterable | None = None, total: int | None = None) -> Any:
     """A bar to iterate over items with, or to ``update`` by hand and ``close``; it goes when it is full.
 
     Args:
@@ -25,4 +25,4 @@ def bar(what: str, items: Iterable | None = None, total: int | None = None) -> A
     """
     from tqdm import tqdm  # here, since it reads the environment that a command sets first
 
-    return tqdm(items, what, total, leave=False, delay=_AFTER_SECONDS, disable=not watched(), dynamic_ncols=True)
+    return tqdm(items, what, total, leave=False, delay=_AFTER_SECONDS, disable=not is_interactive(), dynamic_ncols=True)

@@ -10,15 +10,15 @@ import numpy as np
 from data_prep.core.records import RankingExample
 
 
-def lot(*parts: object) -> np.random.Generator:
+def rng_for(*parts: object) -> np.random.Generator:
     """A generator of random numbers that the parts alone decide."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
-def shuffled(example: RankingExample, seed: int, epoch: int) -> RankingExample:
+def shuffle_candidates(example: RankingExample, seed: int, epoch: int) -> RankingExample:
     """The example with its candidates in an order that (seed, epoch, key) decides."""
-    order = lot(seed, epoch, example.key).permutation(len(example.candidates))
+    order = rng_for(seed, epoch, example.key).permutation(len(example.candidates))
     return replace(example, candidates=tuple(example.candidates[i] for i in order))
 
 

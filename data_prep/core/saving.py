@@ -14,7 +14,7 @@ from data_prep.core.files import remove
 
 
 @contextmanager
-def saving(what: Path, part: Path | None = None, kept: str = "the checkpoints before it stand") -> Iterator[None]:
+def write_errors(what: Path, part: Path | None = None, kept: str = "the checkpoints before it stand") -> Iterator[None]:
     """Turns a write that fails into an error that says so, and takes away what it left.
 
     Args:

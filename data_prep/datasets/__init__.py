@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_prep.core.errors import UserError
-from data_prep.core.names import told_apart
+from data_prep.core.names import disambiguate
 from data_prep.datasets.armory import read_armory
 from data_prep.datasets.coop import LAYOUTS, read_coop
 from data_prep.datasets.emoji import read_emoji
@@ -61,7 +61,7 @@ def _check_classes(dataset: Dataset, args: DataArgs) -> None:
             f"{where}: has {there}, and at least two are needed; where data.root is a folder above the "
             "classes, give the folder that holds the folders of classes"
         )
-    numbered = [(n, s) for n, s in zip(dataset.names, told_apart(dataset.names), strict=True) if n != s]
+    numbered = [(n, s) for n, s in zip(dataset.names, disambiguate(dataset.names), strict=True) if n != s]
     if numbered:
         log.warning(
             "data: %d class names are an earlier class's but for case, spaces or invisible characters, and are "
@@ -85,7 +85,7 @@ def read_dataset(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset
     dataset = READERS[args.name](args, cache, parts)
     _check_classes(dataset, args)
     synonyms = read_synonyms(Path(args.root), dataset.names) if args.root else {}
-    return replace(dataset, names=told_apart(dataset.names), unnumbered=dataset.names, synonyms=synonyms)
+    return replace(dataset, names=disambiguate(dataset.names), unnumbered=dataset.names, synonyms=synonyms)
 
 
 __all__ = ["FEW_SHOT", "FINE_GRAINED", "OWN", "READERS", "Dataset", "read_dataset"]

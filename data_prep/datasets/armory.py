@@ -13,11 +13,11 @@ from data_prep.armory.blazon import SPLITS, Blazon, draw_classes
 from data_prep.armory.render import render
 from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint, write_folder
-from data_prep.core.manifests import hashes_of
+from data_prep.core.manifests import hash_files
 from data_prep.core.pools import worker_pool
-from data_prep.core.progress import bar
+from data_prep.core.progress import progress_bar
 from data_prep.core.records import Sample
-from data_prep.reading.dataset import Dataset, digests, key_of
+from data_prep.reading.dataset import Dataset, digests, sample_key
 from data_prep.reading.kept import confirm, seal
 from data_prep.settings import ArmoryArgs, DataArgs
 
@@ -69,11 +69,11 @@ def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
                 pool.submit(_draw_class, part, number, blazon, images, args, base)
                 for number, blazon in enumerate(blazons)
             ]
-            for job in bar("drawing classes", jobs):
+            for job in progress_bar("drawing classes", jobs):
                 job.result()
         with open(part / "classes.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("number", "name"), *((n, b.name) for n, b in enumerate(blazons))])
-        seal(part, hashes_of(part))
+        seal(part, hash_files(part))
     return folder
 
 
@@ -99,7 +99,7 @@ def read_armory(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
         files = sorted(folder.glob("*/*.png"))
         samples = [
             Sample(
-                key=key_of(f"{_KEYS[split]}/{path.parent.name}/{path.stem}"),
+                key=sample_key(f"{_KEYS[split]}/{path.parent.name}/{path.stem}"),
                 path=str(path),
                 label=offset + int(path.parent.name),
                 digest=digest or "",

@@ -11,9 +11,9 @@ import numpy as np
 from data_prep.armory.blazon import SPLITS, Blazon, draw_classes
 from data_prep.armory.scenes import draw_scene
 from data_prep.core.files import fingerprint, write_folder, write_json
-from data_prep.core.manifests import hashes_of
+from data_prep.core.manifests import hash_files
 from data_prep.core.pools import worker_pool
-from data_prep.core.progress import bar
+from data_prep.core.progress import progress_bar
 from data_prep.reading.kept import confirm, seal
 from data_prep.settings import DataArgs, SceneArgs
 
@@ -91,10 +91,10 @@ def draw_scenes(data: DataArgs, args: SceneArgs, split: str, cache: Path) -> Pat
                 )
                 for n, labels in enumerate(scenes, 1)
             ]
-            boxes = [job.result() for job in bar("drawing scenes", jobs)]
+            boxes = [job.result() for job in progress_bar("drawing scenes", jobs)]
         names = [blazon.name for blazon in blazons]
         write_json(part / "annotations.json", _annotations(scenes, boxes, names, frequencies, args.size))
-        seal(part, hashes_of(part))
+        seal(part, hash_files(part))
     return folder
 
 

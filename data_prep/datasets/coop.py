@@ -11,7 +11,7 @@ from pathlib import Path
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
 from data_prep.reading.dataset import Dataset
-from data_prep.reading.listing import Items, Listing, find_base, plain, to_dataset
+from data_prep.reading.listing import Items, Listing, find_base, to_dataset, underscores_to_spaces
 from data_prep.settings import DataArgs
 
 GUIDE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
@@ -70,7 +70,7 @@ def _find_split(args: DataArgs, base: Path, layout: Layout) -> Path:
 def _item(entry: object, where: str) -> tuple[str, int, str]:
     if not isinstance(entry, list) or [type(field) for field in entry] != [str, int, str]:
         raise UserError(f"{where}: {entry!r} should be [path, label, class name]; the split is had from {GUIDE}")
-    return entry[0], entry[1], plain(entry[2])
+    return entry[0], entry[1], underscores_to_spaces(entry[2])
 
 
 def read_split(path: Path) -> tuple[tuple[str, ...], dict[str, Items]]:

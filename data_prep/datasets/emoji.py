@@ -12,9 +12,9 @@ from pathlib import Path
 from data_prep.core.errors import UserError
 from data_prep.core.records import Sample
 from data_prep.emoji.packages import COLUMNS
-from data_prep.reading.dataset import Dataset, digests, key_of
+from data_prep.reading.dataset import Dataset, digests, sample_key
 from data_prep.reading.kept import confirm
-from data_prep.reading.tables import records_of
+from data_prep.reading.tables import read_records
 from data_prep.settings import DataArgs, EmojiArgs
 from data_prep.settings.data import EMOJI_FAMILIES
 
@@ -27,7 +27,7 @@ _SUBGROUPS = {
 }
 
 
-def vocabulary_of(subgroup: str) -> str:
+def sub_vocabulary(subgroup: str) -> str:
     """The sub-vocabulary of a class, by the subgroup in its metadata; ``others`` where it is none of the five."""
     return next((name for name, starts in _SUBGROUPS.items() if subgroup.startswith(starts)), "others")
 
@@ -40,7 +40,7 @@ def _read_rows(args: DataArgs, cache: Path) -> list[dict[str, str]]:
     if not table.is_file():
         raise UserError(f"data.root={args.root}: holds no pictures.csv; {made}")
     confirm(table.parent, cache, f"delete {args.root}; {made} again")
-    rows = [record for _, record in records_of(table)]
+    rows = [record for _, record in read_records(table)]
     if not rows or any(not row.get(column) for row in rows for column in COLUMNS):
         raise UserError(f"{table}: should list pictures with columns {', '.join(COLUMNS)}; {made}")
     return rows
@@ -74,9 +74,9 @@ def read_emoji(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
         wanted = emoji.train_vocabulary if part == "train" else emoji.vocabulary
         families = _families(part, emoji)
         lists[part] = [
-            Sample(key_of(row["path"]), str(Path(args.root) / row["path"]), labels[row["code"]], digest)
+            Sample(sample_key(row["path"]), str(Path(args.root) / row["path"]), labels[row["code"]], digest)
             for row, digest in zip(rows, found, strict=True)
-            if digest and row["family"] in families and (not wanted or vocabulary_of(row["subgroup"]) in wanted)
+            if digest and row["family"] in families and (not wanted or sub_vocabulary(row["subgroup"]) in wanted)
         ]
     for part in set(parts) & {"val", "test"}:
         held = {sample.label for sample in lists[f"{part}_memory"]}

@@ -11,7 +11,7 @@ from pathlib import Path
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
 from data_prep.reading.dataset import Dataset
-from data_prep.reading.listing import Items, Listing, find_base, plain, read_pairs, to_dataset
+from data_prep.reading.listing import Items, Listing, find_base, read_pairs, to_dataset, underscores_to_spaces
 from data_prep.reading.matlab import read_mat
 from data_prep.settings import DataArgs
 
@@ -46,7 +46,7 @@ def read_cub200(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
         UserError: A list is missing or does not fit the others, or images are missing or unreadable.
     """
     base = find_base(args, ("CUB_200_2011",), "images.txt", CUB)
-    names = tuple(plain(name.split(".", 1)[-1]) for _, name in read_pairs(base / "classes.txt", CUB))
+    names = tuple(underscores_to_spaces(name.split(".", 1)[-1]) for _, name in read_pairs(base / "classes.txt", CUB))
     labels, training = (
         dict(read_pairs(base / name, CUB)) for name in ("image_class_labels.txt", "train_test_split.txt")
     )
@@ -95,7 +95,7 @@ def read_dogs120(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset
             raise UserError(f"{listed}: {len(files)} files and {len(labels)} labels; the data set is had from {DOGS}")
         splits[split] = [(f"Images/{path}", int(label) - 1) for path, label in zip(files, labels, strict=True)]
         for path, label in splits[split]:
-            breed = plain(path.split("/")[1].split("-", 1)[-1])
+            breed = underscores_to_spaces(path.split("/")[1].split("-", 1)[-1])
             if named.setdefault(label, breed) != breed:
                 raise UserError(f"{listed}: label {label + 1} is {breed} and {named[label]}; had from {DOGS}")
     if sorted(named) != list(range(len(named))):
@@ -114,7 +114,7 @@ def _flower_names(path: Path) -> tuple[str, ...]:
     numbers = [str(number) for number in range(1, len(by_number) + 1)] if isinstance(by_number, dict) else []
     if not numbers or not all(isinstance(by_number.get(number), str) for number in numbers):
         raise UserError(f"{path}: should name each class by its number, from 1; it is had from {FLOWER_NAMES}")
-    return tuple(plain(by_number[number]) for number in numbers)
+    return tuple(underscores_to_spaces(by_number[number]) for number in numbers)
 
 
 def read_flowers102(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
@@ -154,5 +154,5 @@ def read_pets37(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     breeds = sorted({breed for items in splits.values() for _, breed in items}, key=str.casefold)
     label_of = {breed: label for label, breed in enumerate(breeds)}
     items = {split: [(path, label_of[breed]) for path, breed in own] for split, own in splits.items()}
-    names = tuple(plain(breed) for breed in breeds)
+    names = tuple(underscores_to_spaces(breed) for breed in breeds)
     return to_dataset(Listing(base, names, items, PETS, ("a photo of a {}, a type of pet.",)), args, cache, parts)

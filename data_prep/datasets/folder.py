@@ -12,11 +12,11 @@ from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.reading.dataset import Dataset
-from data_prep.reading.finding import Found, class_folders, find_pictures, mode_of, report_passed
+from data_prep.reading.finding import Findings, class_folders, file_mode, find_pictures, report_passed
 from data_prep.reading.rows import Row, part_rows
-from data_prep.reading.splits import SPLIT_WORDS, may_hold_split, split_folders, split_named
+from data_prep.reading.splits import SPLIT_WORDS, may_hold_split, split_by_name, split_folders
 from data_prep.reading.synonyms import FILE as SYNONYMS
-from data_prep.reading.tables import is_empty, label_text, path_text, records_of
+from data_prep.reading.tables import is_empty, label_text, path_text, read_records
 from data_prep.settings import DataArgs
 
 TABLES = ("samples.csv", "samples.jsonl")
@@ -42,7 +42,7 @@ class Layout:
 def _table_rows(table: Path, label_column: str) -> list[Row]:
     """Reads path, label and optional split from a CSV or JSON-lines file."""
     rows = []
-    for number, record in records_of(table):
+    for number, record in read_records(table):
         where = f"{table}, line {number}"
         for column in ("path", label_column):
             if not isinstance(record, dict) or is_empty(record.get(column)):
@@ -73,13 +73,13 @@ def _add_classes(layout: Layout, folders: list[Path], split: str) -> None:
         layout.passed += found.passed
 
 
-def splits_in(root: Path, folders: list[Path]) -> tuple[dict[Path, str], dict[Path, Found]]:
+def find_splits(root: Path, folders: list[Path]) -> tuple[dict[Path, str], dict[Path, Findings]]:
     """The split of each folder at the top of a data set, and what lies in it; both empty where they are classes.
 
     Raises:
         UserError: It is not clear which folders are splits.
     """
-    if not any(split_named(folder.name) or may_hold_split(folder.name) for folder in folders):
+    if not any(split_by_name(folder.name) or may_hold_split(folder.name) for folder in folders):
         return {}, {}
     inner = {folder: class_folders(folder) for folder in folders}
     inside = {folder: {path.name for path in own.files} for folder, own in inner.items()}
@@ -96,7 +96,7 @@ def list_rows(root: Path, label_column: str) -> Layout:
     Raises:
         UserError: The folder is missing, empty, or its table is malformed; or it is not clear which folders are splits.
     """
-    mode = mode_of(root)
+    mode = file_mode(root)
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         raise UserError(f"data.root={root}: {'neither a folder nor a file' if mode else 'no such folder or file'}")
     if stat.S_ISREG(mode):
@@ -108,9 +108,9 @@ def list_rows(root: Path, label_column: str) -> Layout:
             return Layout(root, _table_rows(root / name, label_column))
     found = class_folders(root)
     layout = Layout(root, passed=[(path, reason) for path, reason in found.passed if path.name != SYNONYMS])
-    splits, inner = splits_in(root, found.files)
+    splits, inner = find_splits(root, found.files)
     for folder, split in splits.items():
-        if len(inner[folder].files) == 1 and split_named(inner[folder].files[0].name):
+        if len(inner[folder].files) == 1 and split_by_name(inner[folder].files[0].name):
             raise UserError(
                 f"{inner[folder].files[0]}: a split's folder alone in a split's folder; move what it holds up, so that "
                 f"{folder} holds a folder per class"

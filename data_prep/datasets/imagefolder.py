@@ -10,8 +10,8 @@ from data_prep.datasets.folder import layout_parts, list_rows
 from data_prep.reading.dataset import Dataset
 from data_prep.reading.finding import find_files, find_pictures, report_passed
 from data_prep.reading.rows import Row, part_rows
-from data_prep.reading.splits import UNCLEAR, split_named
-from data_prep.reading.tables import is_empty, label_text, path_text, records_of
+from data_prep.reading.splits import UNCLEAR, split_by_name
+from data_prep.reading.tables import is_empty, label_text, path_text, read_records
 from data_prep.settings import DataArgs
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ METADATA = ("metadata.csv", "metadata.jsonl")
 def _split_of(folders: tuple[str, ...], where: str) -> str:
     """The split that one of the folders around a file is named after; empty where none is."""
     for folder in folders:
-        if kind := split_named(folder):
+        if kind := split_by_name(folder):
             if kind == UNCLEAR:
                 raise UserError(f"{where}: which split is the folder {folder}? Rename it to train, val or test")
             return kind
@@ -33,7 +33,7 @@ def _rows(root: Path, table: Path, label_column: str) -> list[Row]:
     """One metadata file's rows; a file in a folder named like a split speaks for that split."""
     split = _split_of(table.relative_to(root).parts[:-1], str(table))
     rows = []
-    for number, record in records_of(table):
+    for number, record in read_records(table):
         where = f"{table}, line {number}"
         for column in ("file_name", label_column):
             if not isinstance(record, dict) or is_empty(record.get(column)):

@@ -9,7 +9,7 @@ from typing import Any
 
 from data_prep.core.errors import UserError
 from data_prep.reading.dataset import Dataset
-from data_prep.reading.finding import IMAGE_SUFFIXES, Found, find_files, report_passed
+from data_prep.reading.finding import IMAGE_SUFFIXES, Findings, find_files, report_passed
 from data_prep.reading.rows import part_rows
 from data_prep.reading.splits import split_of_archive
 from data_prep.reading.tables import is_empty, label_text
@@ -104,7 +104,7 @@ def read_parquet(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset
             refuses.
     """
     root = Path(args.root or "")
-    found = find_files(root, ".parquet") if args.root else Found()
+    found = find_files(root, ".parquet") if args.root else Findings()
     if not found.files:
         raise UserError(f"data.root={args.root}: data.name=parquet needs a folder that holds .parquet files")
     try:

@@ -12,7 +12,7 @@ from data_prep.core.files import REMAKE, fingerprint, read_json, read_sealed, wr
 from data_prep.core.records import Sample
 
 
-def by_class(samples: Sequence[Sample]) -> list[list[Sample]]:
+def group_by_class(samples: Sequence[Sample]) -> list[list[Sample]]:
     """The images of each class; classes in the order of their first image."""
     found: dict[int, list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -33,17 +33,17 @@ def draw_shots(samples: Sequence[Sample], shots: int, seed: int) -> list[Sample]
     """
     rng = random.Random(seed)
     drawn: list[Sample] = []
-    for items in by_class(samples):
+    for items in group_by_class(samples):
         drawn += rng.sample(items, shots) if len(items) >= shots else items
     return drawn
 
 
 def first_shots(samples: Sequence[Sample], shots: int) -> list[Sample]:
     """The first ``shots`` images of each class, as RAR's released code takes them."""
-    return [sample for items in by_class(samples) for sample in items[:shots]]
+    return [sample for items in group_by_class(samples) for sample in items[:shots]]
 
 
-def kept_shots(samples: Sequence[Sample], shots: int, seed: int, draw: str, cache: Path) -> list[Sample]:
+def load_shots(samples: Sequence[Sample], shots: int, seed: int, draw: str, cache: Path) -> list[Sample]:
     """Draws shots, or reads those drawn before.
 
     What was drawn is kept as ``split_fewshot-…/shot_{n}-seed_{s}.json``, the name CoOp gives its pickles: a list of

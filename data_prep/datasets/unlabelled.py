@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from data_prep.core.records import Sample
-from data_prep.core.rng import lot
-from data_prep.datasets.shots import by_class, draw_shots
+from data_prep.core.rng import rng_for
+from data_prep.datasets.shots import draw_shots, group_by_class
 from data_prep.settings import DiscoverArgs
 
 UNLABELLED = -2
@@ -18,8 +18,8 @@ UNLABELLED = -2
 def _zipf(samples: Sequence[Sample], args: DiscoverArgs, seed: int) -> list[Sample]:
     """From 1 to ``most`` images of each class, their number by Zipf's law."""
     rng, drawn = random.Random(seed), []
-    classes = by_class(samples)
-    counts = lot("zipf", seed).zipf(args.exponent, len(classes))
+    classes = group_by_class(samples)
+    counts = rng_for("zipf", seed).zipf(args.exponent, len(classes))
     for items, count in zip(classes, counts.tolist(), strict=True):
         drawn += rng.sample(items, min(count, args.max_images_per_class, len(items)))
     return drawn
@@ -40,7 +40,7 @@ def draw_unlabelled(samples: Sequence[Sample], args: DiscoverArgs, seed: int) ->
     if args.draw == "zipf":
         drawn = _zipf(samples, args, seed)
     elif args.draw == "uniform":
-        count = min(args.images * len(by_class(samples)), len(samples))
+        count = min(args.images * len(group_by_class(samples)), len(samples))
         drawn = random.Random(seed).sample(list(samples), count)
     else:
         drawn = draw_shots(samples, args.images, seed)

@@ -16,7 +16,7 @@ from data_prep.reading.finding import (
     IMAGE_SUFFIXES,
     NO_PICTURE,
     RESIDUE,
-    Found,
+    Findings,
     find_files,
     is_residue,
     report_passed,
@@ -114,7 +114,7 @@ def read_webdataset(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Data
         UserError: No shards, a damaged one, a sample without image or class, or what ``folder`` refuses.
     """
     root = Path(args.root or "")
-    found = find_files(root, ".tar") if args.root else Found()
+    found = find_files(root, ".tar") if args.root else Findings()
     if not found.files:
         raise UserError(f"data.root={args.root}: data.name=webdataset needs a folder that holds .tar shards")
     listed, prompts = root / "classnames.txt", root / "zeroshot_classification_templates.txt"

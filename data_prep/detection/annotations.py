@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
-from data_prep.core.names import tidy, told_apart
+from data_prep.core.names import disambiguate, tidy
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Annotations:
         return {category: label for label, category in enumerate(self.categories)}
 
 
-def readable(name: str) -> str:
+def readable_name(name: str) -> str:
     """A class name as one would write it: ``bow_(weapon)`` is ``bow (weapon)``."""
     return tidy(name.replace("_", " "))
 
@@ -89,7 +89,7 @@ def _is_name(value: object) -> bool:
 
 
 def _is_class_name(value: object) -> bool:
-    return isinstance(value, str) and bool(readable(value))
+    return isinstance(value, str) and bool(readable_name(value))
 
 
 def _is_other_names(value: object) -> bool:
@@ -205,13 +205,13 @@ def read_annotations(path: Path, form: str) -> Annotations:
     if form == "v3det":
         truth = _with_ancestors(truth, path.with_name(CATEGORY_TREE))
     categories = sorted(truth["categories"], key=lambda record: record["id"])
-    names = [readable(record["name"]) for record in categories]
+    names = [readable_name(record["name"]) for record in categories]
     return Annotations(
         path,
         form,
         truth,
         tuple(record["id"] for record in categories),
-        told_apart(names),
+        disambiguate(names),
         tuple(names),
         {label: _others(record, names[label]) for label, record in enumerate(categories)},
     )
@@ -257,7 +257,7 @@ def _with_ancestors(truth: dict, path: Path) -> dict:
 
 def _others(category: dict, name: str) -> tuple[str, ...]:
     """A category's other names; LVIS lists its name among them, and some twice."""
-    told = dict.fromkeys(readable(other) for other in category.get("synonyms") or () if _is_name(other))
+    told = dict.fromkeys(readable_name(other) for other in category.get("synonyms") or () if _is_name(other))
     return tuple(other for other in told if other != name)
 
 

@@ -15,7 +15,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.images import ImageError, shown_size
 from data_prep.detection.annotations import SOURCES, Annotations, image_name
 from data_prep.embedding.regions import Region, clamp_boxes
-from data_prep.reading.dataset import digests, missing_of
+from data_prep.reading.dataset import digests, find_missing
 from data_prep.reading.tables import with_slashes
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def _proposals(
 
 def _contents(annotations: Annotations, paths: list[Path], cache: Path, on_error: str) -> list[str | None]:
     """SHA-256 of the images; None where one cannot be shown."""
-    missing = missing_of(paths)
+    missing = find_missing(paths)
     if missing:
         raise UserError(
             f"{missing[0]}: no such image ({len(missing)} of {len(paths)} are missing); give as --images the folder "

@@ -17,7 +17,7 @@ import numpy as np
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader
 
-from data_prep.core.progress import bar
+from data_prep.core.progress import progress_bar
 from data_prep.distributed.spawning import predicting_strategy, spawning
 
 BLOCK = 4096  # as FAISS itself cuts queries
@@ -25,7 +25,7 @@ _SMALL = 20  # FAISS sums so few queries in another way; a remainder of so few j
 LEAST_BLOCKS = 2  # per process: below it, starting processes takes longer than they save
 
 
-def blocks_of(queries: int) -> list[np.ndarray]:
+def block_rows(queries: int) -> list[np.ndarray]:
     """Numbers of the queries of each block."""
     cuts = [start for start in range(BLOCK, queries, BLOCK) if queries - start >= _SMALL]
     return np.split(np.arange(queries), cuts)
@@ -66,7 +66,9 @@ class _BlockWriter(BasePredictionWriter):
 
     def on_predict_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Shows how far the first process is."""
-        self.bar = bar("searching blocks", total=trainer.num_predict_batches[0]) if trainer.is_global_zero else None
+        self.bar = (
+            progress_bar("searching blocks", total=trainer.num_predict_batches[0]) if trainer.is_global_zero else None
+        )
 
     def write_on_batch_end(self, trainer, module, prediction: tuple[int, list], *rest) -> None:
         """Writes one block."""
@@ -92,7 +94,7 @@ def search_blockwise(search: Callable[[np.ndarray], list], queries: int, process
     Returns:
         list[Any]: A result for each query, in their order.
     """
-    blocks = blocks_of(queries)
+    blocks = block_rows(queries)
     several = processes > 1 and len(blocks) >= LEAST_BLOCKS * processes
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(

@@ -9,7 +9,7 @@ from data_prep.core.ranks import local_rank
 from data_prep.settings import TrainerArgs
 
 
-def accelerator_of(args: TrainerArgs) -> str:
+def resolve_accelerator(args: TrainerArgs) -> str:
     """``cpu`` or ``cuda``: what the recipe asks for, or what the machine has."""
     if args.accelerator == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

@@ -227,7 +227,7 @@ class Processes:
 
 
 @contextmanager
-def together(recipe: Recipe) -> Iterator[Processes]:
+def process_group(recipe: Recipe) -> Iterator[Processes]:
     """Surrounds what the processes of a training run do together.
 
     Raises:

@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from data_prep.core.errors import UserError
-from data_prep.core.os_errors import words_of
+from data_prep.core.os_errors import describe_error
 
 
 class _Spawned(DDPStrategy):
@@ -64,7 +64,7 @@ def spawning() -> Iterator[None]:
     try:
         yield
     except ProcessRaisedException as error:
-        said = words_of(error)
+        said = describe_error(error)
         raise UserError(said) if said else error from None
     except ProcessExitedException as error:
         raise UserError(

@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_prep.core.command import quiet_libraries
 from data_prep.core.errors import UserError
-from data_prep.core.progress import bar
-from data_prep.distributed.devices import accelerator_of
+from data_prep.core.progress import progress_bar
+from data_prep.distributed.devices import resolve_accelerator
 from data_prep.distributed.spawning import predicting_strategy, spawning
 from data_prep.embedding.store import EmbeddingStore
 from data_prep.settings import TrainerArgs
@@ -131,7 +131,7 @@ class PartWriter(BasePredictionWriter):
         """Starts the clocks."""
         self.started = self.flushed = self.told = time.monotonic()
         self.total = sum(map(len, module.batches))
-        self.bar = bar(f"embedding {self.what}", total=self.total) if trainer.is_global_zero else None
+        self.bar = progress_bar(f"embedding {self.what}", total=self.total) if trainer.is_global_zero else None
 
     def write_on_batch_end(
         self, trainer: L.Trainer, module: EncoderModule, prediction: Tensor, _, batch, *rest
@@ -172,7 +172,7 @@ class PartWriter(BasePredictionWriter):
         log.info("embeddings: %d of %d %s, %.1f %s/s", done, self.total, self.what, speed, self.what)
 
 
-def workers_of(asked: int, devices: int, batches: int) -> int:
+def count_workers(asked: int, devices: int, batches: int) -> int:
     """How many processes prepare rows for each process that embeds.
 
     Args:
@@ -212,7 +212,7 @@ def embed_missing(
         UserError: What a process met, in its words.
     """
     batches = [list(missing[start : start + size]) for start in range(0, len(missing), size)]
-    kind, world = accelerator_of(args), args.devices * args.num_nodes
+    kind, world = resolve_accelerator(args), args.devices * args.num_nodes
     several = world > 1 and len(batches) >= _LEAST_BATCHES * world
     trainer = L.Trainer(
         strategy=predicting_strategy(kind, several),
@@ -226,6 +226,6 @@ def embed_missing(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    module = EncoderModule(model, dtype, rows, batches, workers_of(workers, args.devices, len(batches)))
+    module = EncoderModule(model, dtype, rows, batches, count_workers(workers, args.devices, len(batches)))
     with spawning():
         trainer.predict(module, return_predictions=False)

@@ -34,7 +34,7 @@ def name_tokens(tokenize: Callable[..., Tensor], names: Sequence[str], templates
             "names: %d of %d names are longer than the %d tokens that the encoder reads, and were cut: %s",
             len(cut), len(set(names)), ids.shape[-1], _some(cut),
         )  # fmt: skip
-    alike = names_alike(names, ids)
+    alike = find_names_alike(names, ids)
     if alike:
         log.warning(
             "names: %d different names have the same embedding as another, for the encoder reads the same tokens "
@@ -63,7 +63,7 @@ def cut_texts(tokenize: Callable[..., Tensor], texts: Sequence[str], ids: Tensor
     return [place for place, is_cut in zip(full, cut.tolist(), strict=True) if is_cut]
 
 
-def names_alike(names: Sequence[str], ids: Tensor) -> list[list[str]]:
+def find_names_alike(names: Sequence[str], ids: Tensor) -> list[list[str]]:
     """Groups of different names of which the encoder reads the same tokens.
 
     Args:

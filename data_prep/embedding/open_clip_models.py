@@ -65,7 +65,7 @@ def check_named(args: RetrieverArgs) -> None:
     )
 
 
-def trained_with(args: RetrieverArgs) -> dict:
+def training_setup(args: RetrieverArgs) -> dict:
     """The activation and the preprocessing that weights were trained with, where they do not lie beside them.
 
     Weights of a tag have those of its entry in open_clip. A file does not say where its weights come from: it has those
@@ -182,7 +182,7 @@ def load_open_clip(args: RetrieverArgs) -> tuple[nn.Module, Callable, Callable, 
     import open_clip
 
     check_named(args)
-    name, trained = open_clip_name(args), trained_with(args)
+    name, trained = open_clip_name(args), training_setup(args)
     if name.startswith(LOCAL):
         check_model_folder(Path(name.removeprefix(LOCAL)))
         _check_preprocessing(Path(name.removeprefix(LOCAL)))

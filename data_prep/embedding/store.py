@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from data_prep.core.errors import UserError
-from data_prep.core.files import REMAKE, naming, part_path, write_json
+from data_prep.core.files import REMAKE, naming_path, part_path, write_json
 
 KEY = "S32"
 
@@ -111,7 +111,7 @@ class EmbeddingStore:
         }
         part = part_path(path)
         try:
-            with naming(path):
+            with naming_path(path):
                 save_file(tensors, part, {what: _checksum(values) for what, values in tensors.items()})
             os.replace(part, path)
         finally:

@@ -26,7 +26,7 @@ from pathlib import Path
 from data_prep.core.command import run_command
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json, read_sealed, write_folder, write_json
-from data_prep.core.manifests import damage, hashes_of
+from data_prep.core.manifests import find_damage, hash_files
 from data_prep.emoji.packages import ART, COLUMNS, METADATA, Art, Emoji, codes_by_name, read_art, read_classes, tarball
 from data_prep.reading.kept import CONTENTS, seal
 
@@ -101,7 +101,7 @@ def render_all(classes: list[Emoji], arts: list[Art], out: Path, size: int) -> d
         facts = {"size": size, "version": _VERSION, "packages": [METADATA, *(art.package for art in arts)]}
         facts |= {"classes": len(classes), "pictures": dict(drawn), "left_out": dict(left_out)}
         write_json(part / "manifest.json", facts)
-        contents = hashes_of(part)
+        contents = hash_files(part)
         listed = [path for _, _, path in jobs if path in contents]  # in the order in which they are read
         seal(part, {path: contents[path] for path in listed} | contents)
     return facts
@@ -110,7 +110,7 @@ def render_all(classes: list[Emoji], arts: list[Art], out: Path, size: int) -> d
 def _whole(out: Path) -> dict:
     """What the manifest of a folder that ``render_all`` made holds; nothing where a file is missing or damaged."""
     try:
-        found = damage(out, read_sealed(out / CONTENTS, ""))
+        found = find_damage(out, read_sealed(out / CONTENTS, ""))
     except UserError as error:
         found = str(error).removesuffix("; ")
     if found:

@@ -105,7 +105,7 @@ def _member(path: Path, name: str) -> Any:
         raise UserError(f"{path}: {name} cannot be read ({error}); delete the file to have it fetched again") from None
 
 
-def code_of(characters: str) -> str:
+def emoji_code(characters: str) -> str:
     """A class's code from any package's: lower case, without the marks that only ask for a coloured picture."""
     return "-".join(c.lstrip("0") for c in characters.lower().split("-") if c != "fe0f")
 
@@ -115,7 +115,7 @@ def read_classes(path: Path) -> list[Emoji]:
     kept = {}
     for entry in _member(path, "data/openmoji.json"):
         if entry["group"] not in _LEFT_OUT and not entry["skintone"]:
-            code = code_of(entry["hexcode"])
+            code = emoji_code(entry["hexcode"])
             kept.setdefault(code, Emoji(code, entry["annotation"], entry["group"], entry["subgroups"]))
     return list(kept.values())
 
@@ -164,7 +164,7 @@ def read_art(package: str, path: Path, classes: list[Emoji], codes: dict[str, st
     """
     pack, info = _member(path, "icons.json"), _member(path, "info.json")
     icons, known = pack["icons"], {emoji.code for emoji in classes}
-    by_code = {code_of(characters): name for characters, name in _member(path, "chars.json").items()}
+    by_code = {emoji_code(characters): name for characters, name in _member(path, "chars.json").items()}
     found = {code: name for code, name in by_code.items() if code in known and name in icons}
     aliases = defaultdict(list)
     for alias, target in pack.get("aliases", {}).items():

@@ -16,7 +16,7 @@ from data_prep.core.records import Candidate, RankingExample, Sample
 from data_prep.export.conversation import read_list
 from data_prep.leakage.contamination import write_mined
 from data_prep.mining.shards import write_shards
-from data_prep.reading.dataset import key_of
+from data_prep.reading.dataset import sample_key
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def import_rar(file: Path, root: Path, to: Path, shard_size: int = 1000) -> dict
     for number, path, shown, truth in rows:
         # The file holds no scores: places stand for them.
         candidates = tuple(Candidate(label_of[name], name, -float(place)) for place, name in enumerate(shown))
-        key = f"{key_of(str(path))}-{number:06d}"
+        key = f"{sample_key(str(path))}-{number:06d}"
         sample = Sample(key, str(path), label_of[truth], digest_of(path))
         pairs.append((RankingExample(key, label_of[truth], candidates), sample))
     facts = {"part": "train", "dataset": file.stem, "encoder": "", "classes": len(classes), "counts": dict(counts)}

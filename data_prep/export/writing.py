@@ -11,9 +11,9 @@ from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import write_folder, write_json
-from data_prep.core.progress import bar
+from data_prep.core.progress import progress_bar
 from data_prep.core.records import RankingExample
-from data_prep.core.rng import shuffled
+from data_prep.core.rng import shuffle_candidates
 from data_prep.export.conversation import TAG, Conversation
 from data_prep.export.formats import FORMATS
 from data_prep.export.rar import native_prompt
@@ -28,7 +28,7 @@ _SUMMARY = "export.json"
 _TAGS = (TAG, "<video>", "<audio>")  # that trainers replace wherever they stand
 
 
-def fault(names: Sequence[str], longest: int, max_tokens: int | None) -> str | None:
+def export_fault(names: Sequence[str], longest: int, max_tokens: int | None) -> str | None:
     """Why an example cannot be exported, or None.
 
     Args:
@@ -63,7 +63,7 @@ def _conversations(
             continue
         prompt, answer = to_prompt(names), list_answer(target_names(example, target))
         longest = sum(tokens[0]([prompt, answer])) if tokens else 0
-        reason = fault(names, longest, tokens and tokens[1])
+        reason = export_fault(names, longest, tokens and tokens[1])
         counts[reason or "exported"] += 1
         if reason:
             continue
@@ -92,7 +92,7 @@ def export(
         format_name: A key of ``FORMATS``.
         target: ``mining.target``.
         seed: Of the order of candidates, which is that of a training's first epoch.
-        order: ``shuffled`` or ``retriever``.
+        order: ``shuffle_candidates`` or ``retriever``.
         expert: For RAR's prompt.
         tokens: A counter and the most tokens of a record, without its image's.
 
@@ -109,7 +109,7 @@ def export(
     counts: Counter = Counter()
 
     def to_names(example: RankingExample) -> list[str]:
-        shown = shuffled(example, seed, 0) if order == "shuffled" else example
+        shown = shuffle_candidates(example, seed, 0) if order == "shuffled" else example
         return [candidate.name for candidate in shown.candidates]
 
     def to_prompt(names: list[str]) -> str:
@@ -118,7 +118,7 @@ def export(
     with write_folder(to) as place:
         (place / "images").mkdir()
         conversations = _conversations(opened, place, to_names, to_prompt, target, tokens, counts)
-        made = list(bar("exporting", conversations, len(opened)))
+        made = list(progress_bar("exporting", conversations, len(opened)))
         if not made:
             raise UserError(f"--format {format_name}: nothing of {shards} could be exported ({dict(counts)})")
         form.write(place, "".join(c if c.isalnum() else "_" for c in opened.manifest["dataset"]), made)

@@ -20,7 +20,7 @@ EVALUATED = ("val", "test")
 MINED = "mined.txt"
 
 
-def without_evaluated(dataset: Dataset, policy: str) -> Dataset:
+def drop_evaluated(dataset: Dataset, policy: str) -> Dataset:
     """The data set without training images that are evaluated ones too, byte for byte.
 
     Args:

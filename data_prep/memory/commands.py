@@ -11,11 +11,11 @@ from data_prep.core.records import Sample
 from data_prep.datasets import read_dataset
 from data_prep.embedding.encoder import embed_images, embed_names, load_encoder
 from data_prep.memory.import_index import import_memory
-from data_prep.memory.kept import KeptMemory, changing
-from data_prep.memory.memories import image_memory, name_memory, prompted
+from data_prep.memory.kept import KeptMemory, memory_lock
+from data_prep.memory.memories import image_memory, name_memory, with_templates
 from data_prep.memory.memory import Entry
 from data_prep.memory.recall import recall_against_exact
-from data_prep.reading.dataset import PARTS, digests, key_of
+from data_prep.reading.dataset import PARTS, digests, sample_key
 from data_prep.reading.finding import IMAGE_SUFFIXES, find_pictures, report_passed
 from data_prep.settings import check
 from data_prep.settings.loading import load_recipe
@@ -37,7 +37,7 @@ def _build(folder: Path, own: dict[str, str], settings: list[str]) -> None:
     one_of("part", own["part"], PARTS)
     encoder = load_encoder(recipe.retriever, recipe.trainer)
     dataset = read_dataset(recipe.data, Path(recipe.cache), (own["part"],))
-    recipe.retriever = prompted(recipe.retriever, dataset)  # kept in the memory's recipe, for what is added later
+    recipe.retriever = with_templates(recipe.retriever, dataset)  # kept in the memory's recipe, for what is added later
     args, cache = recipe.retriever, Path(recipe.cache)
     images = image_memory(encoder, dataset.parts[own["part"]], args, cache)
     names = name_memory(encoder, dataset.labels(own["part"]), dataset.names, args, cache, texts=dataset.texts)
@@ -82,7 +82,7 @@ def _is_place(argument: str) -> bool:
 def _add(folder: Path, own: dict[str, str], arguments: list[str]) -> None:
     name = tidy(own["name"])
     check(bool(name), "give name=CLASS")
-    with changing(folder):
+    with memory_lock(folder):
         recipe, encoder, kept = KeptMemory.load(folder, [a for a in arguments if not _is_place(a)])
         args, cache = recipe.retriever, Path(recipe.cache)
         files = _files([argument for argument in arguments if _is_place(argument)], cache)
@@ -96,7 +96,7 @@ def _add(folder: Path, own: dict[str, str], arguments: list[str]) -> None:
         for path, digest in zip(files, digests(files, cache, recipe.data.on_error), strict=True):
             if digest is not None and digest not in held:
                 held.add(digest)
-                samples.append(Sample(key_of(str(path)), str(path), label, digest))
+                samples.append(Sample(sample_key(str(path)), str(path), label, digest))
         if samples:
             entries = [Entry(label, "image", s.key, s.digest) for s in samples]
             images.add(embed_images(encoder, samples, args, cache), entries)
@@ -110,7 +110,7 @@ def _add(folder: Path, own: dict[str, str], arguments: list[str]) -> None:
 def _remove(folder: Path, own: dict[str, str], settings: list[str]) -> None:
     name = tidy(own["name"])
     check(bool(name), "give name=CLASS")
-    with changing(folder):
+    with memory_lock(folder):
         _, _, kept = KeptMemory.load(folder, settings)
         label = kept.label_of(name)
         check(label is not None, f"{folder}: holds no class {name}")

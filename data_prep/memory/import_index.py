@@ -16,14 +16,14 @@ import numpy as np
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash
-from data_prep.core.names import tidy, told_apart
+from data_prep.core.names import disambiguate, tidy
 from data_prep.embedding.encoder import embed_names, load_encoder
 from data_prep.memory.faiss_vectors import stored_vectors
 from data_prep.memory.files import Entry
 from data_prep.memory.kept import KeptMemory
 from data_prep.memory.memory import Memory
-from data_prep.reading.dataset import key_of
-from data_prep.reading.listing import plain
+from data_prep.reading.dataset import sample_key
+from data_prep.reading.listing import underscores_to_spaces
 from data_prep.settings import Recipe, check
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         UserError: A line is empty.
     """
-    names = [tidy(plain(line)) for line in _lines(path, "a class name for each label")]
+    names = [tidy(underscores_to_spaces(line)) for line in _lines(path, "a class name for each label")]
     for number, name in enumerate(names, 1):
         check(bool(name), f"{path}, line {number}: empty; the class name of label {number - 1} is missing")
     return names
@@ -110,7 +110,7 @@ def names_by_folder(paths: list[str], labels: list[int]) -> list[str]:
     check(
         every and distinct, "the pictures' folders do not name the classes; give classnames=FILE, a class name a line"
     )
-    return [plain(re.sub(r"^\d+\.", "", next(iter(folders[label])))) for label in range(len(folders))]
+    return [underscores_to_spaces(re.sub(r"^\d+\.", "", next(iter(folders[label])))) for label in range(len(folders))]
 
 
 def import_memory(
@@ -154,8 +154,8 @@ def import_memory(
         "labels_sha256": file_hash(labels),
     }
     facts = {"encoder_facts": encoder.facts, "imported": source}
-    entries = [Entry(label, "image", key_of(path)) for path, label in zip(paths, given, strict=True)]
-    shown = [Entry(label, "name", name) for label, name in enumerate(told_apart(names))]
+    entries = [Entry(label, "image", sample_key(path)) for path, label in zip(paths, given, strict=True)]
+    shown = [Entry(label, "name", name) for label, name in enumerate(disambiguate(names))]
     images = Memory.build(vectors, entries, encoder.id, recipe.retriever, facts)
     named = Memory.build(
         of_names,

@@ -21,7 +21,7 @@ import faiss
 import numpy as np
 
 from data_prep.core.errors import UserError
-from data_prep.core.progress import bar
+from data_prep.core.progress import progress_bar
 from data_prep.settings import RetrieverArgs
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class VectorIndex:
         return made
 
     def _append(self, ids: np.ndarray, vectors: np.ndarray) -> None:
-        for start in bar("building the index", range(0, len(ids), _BLOCK)):
+        for start in progress_bar("building the index", range(0, len(ids), _BLOCK)):
             own = slice(start, start + _BLOCK)
             self.index.add_with_ids(unit_block(vectors[own]), np.ascontiguousarray(ids[own], np.int64))
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_prep.core.errors import UserError
-from data_prep.core.files import locked, read_manifest, write_manifest
-from data_prep.core.names import folded
+from data_prep.core.files import file_lock, read_manifest, write_manifest
+from data_prep.core.names import normalize_name
 from data_prep.embedding.encoder import Encoder, load_encoder
 from data_prep.memory.files import check_kept, drop_others, keep
 from data_prep.memory.memory import KINDS_OF_FILES, Memory
@@ -33,7 +33,7 @@ def _restore(folder: Path) -> str:
 
 
 def _lock(folder: Path) -> AbstractContextManager[None]:
-    return locked(folder / "memory")
+    return file_lock(folder / "memory")
 
 
 def _check_there(folder: Path) -> None:
@@ -43,7 +43,7 @@ def _check_there(folder: Path) -> None:
 
 
 @contextmanager
-def changing(folder: Path) -> Iterator[None]:
+def memory_lock(folder: Path) -> Iterator[None]:
     """Holds a kept memory's lock, so that commands that read, change and write it do so one after another.
 
     Raises:
@@ -127,8 +127,8 @@ class KeptMemory:
 
     def label_of(self, name: str) -> int | None:
         """The class of a name, however it is spelled in case, white space and Unicode form."""
-        wanted = folded(name)
-        return next((entry.label for entry in self.names.entries if folded(entry.key) == wanted), None)
+        wanted = normalize_name(name)
+        return next((entry.label for entry in self.names.entries if normalize_name(entry.key) == wanted), None)
 
     def new_label(self) -> int:
         """A label that no class has."""

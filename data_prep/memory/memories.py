@@ -11,7 +11,7 @@ import numpy as np
 from data_prep.core.files import fingerprint, write_folder
 from data_prep.core.records import Candidate, Sample
 from data_prep.datasets import Dataset
-from data_prep.datasets.shots import kept_shots
+from data_prep.datasets.shots import load_shots
 from data_prep.embedding.encoder import Encoder, embed_images, embed_names
 from data_prep.memory.index import kind_for
 from data_prep.memory.memory import Entry, Memory
@@ -136,12 +136,12 @@ class Memories:
         return [to_candidates(scores, names) for scores in found]
 
 
-def prompted(args: RetrieverArgs, dataset: Dataset) -> RetrieverArgs:
+def with_templates(args: RetrieverArgs, dataset: Dataset) -> RetrieverArgs:
     """The settings with the data set's own templates where they name none, or with the bare name."""
     return replace(args, templates=list(args.templates) or list(dataset.templates) or ["{}"])
 
 
-def memories_of(
+def load_memories(
     recipe: Recipe, encoder: Encoder, dataset: Dataset, part: str, shots: int | None, seed: int
 ) -> Memories:
     """The image and name memories of a part.
@@ -157,8 +157,8 @@ def memories_of(
     cache = Path(recipe.cache)
     samples = dataset.parts[part]
     if shots is not None and shots > 0:
-        samples = kept_shots(samples, shots, seed, recipe.data.draw, cache)
-    args = prompted(recipe.retriever, dataset)
+        samples = load_shots(samples, shots, seed, recipe.data.draw, cache)
+    args = with_templates(recipe.retriever, dataset)
     names = name_memory(encoder, dataset.labels(part), dataset.names, args, cache, texts=dataset.texts)
     images = None if shots == 0 else image_memory(encoder, samples, recipe.retriever, cache)
     return Memories(images, names)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from data_prep.core.names import folded
+from data_prep.core.names import normalize_name
 from data_prep.core.records import NONE_OF_THESE, Candidate, RankingExample
-from data_prep.core.rng import lot
+from data_prep.core.rng import rng_for
 from data_prep.prompting.prompts import NONE_NAME
 from data_prep.settings import MiningArgs
 
@@ -31,7 +31,7 @@ def candidate_lists(
         for start in range(max(len(found) - args.k, 0) + 1):
             yield f"{key}-w{start:02d}", tuple(found[start : start + args.k])
         return
-    k = args.k if args.k_max is None else int(lot(args.seed, "k", key).integers(args.k, args.k_max + 1))
+    k = args.k if args.k_max is None else int(rng_for(args.seed, "k", key).integers(args.k, args.k_max + 1))
     yield key, _with_easier(key, label, found, k, args)
 
 
@@ -42,7 +42,7 @@ def _with_easier(key: str, label: int, found: Sequence[Candidate], k: int, args:
     hard = k - args.num_easy_negatives
     kept = [*range(hard), *(i for i in range(hard, k) if found[i].label == label)][:k]
     rest = [i for i in range(hard, min(len(found), args.easy_negative_max_rank)) if i not in kept]
-    drawn = lot(args.seed, "easy", key).permutation(len(rest))[: k - len(kept)]
+    drawn = rng_for(args.seed, "easy", key).permutation(len(rest))[: k - len(kept)]
     return tuple(found[i] for i in sorted([*kept, *(rest[i] for i in drawn)]))
 
 
@@ -91,10 +91,10 @@ def with_synonyms(
     chosen: dict[int, str] = {}
     for label in dict.fromkeys(candidate.label for candidate in example.candidates if candidate.label >= 0):
         forms = [names[label], *synonyms.get(label, ())]
-        form = forms[lot(seed, "name", example.key, label).integers(len(forms))]
-        others = {folded(names[c.label]) for c in example.candidates if c.label not in (label, NONE_OF_THESE)}
-        taken = others | {folded(name) for name in chosen.values()} | {folded(NONE_NAME)}
-        chosen[label] = names[label] if folded(form) in taken else form
+        form = forms[rng_for(seed, "name", example.key, label).integers(len(forms))]
+        others = {normalize_name(names[c.label]) for c in example.candidates if c.label not in (label, NONE_OF_THESE)}
+        taken = others | {normalize_name(name) for name in chosen.values()} | {normalize_name(NONE_NAME)}
+        chosen[label] = names[label] if normalize_name(form) in taken else form
     shown = tuple(replace(c, name=chosen.get(c.label, c.name)) for c in example.candidates)
     return replace(example, candidates=shown)
 

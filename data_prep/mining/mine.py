@@ -14,16 +14,16 @@ import numpy as np
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint, write_folder, write_text
-from data_prep.core.progress import bar
+from data_prep.core.progress import progress_bar
 from data_prep.core.records import Candidate, RankingExample, Sample
 from data_prep.datasets import Dataset
 from data_prep.distributed.blockwise import search_blockwise
 from data_prep.embedding.encoder import Encoder, embed_images
 from data_prep.leakage.contamination import write_mined
-from data_prep.memory.memories import Memories, prompted
+from data_prep.memory.memories import Memories, with_templates
 from data_prep.memory.memory import Memory
 from data_prep.mining.examples import build_examples
-from data_prep.mining.neighbours import Copies, NearCopies, Neighbours, by_group, group_copies
+from data_prep.mining.neighbours import Copies, NearCopies, Neighbours, group_copies, replace_digests
 from data_prep.mining.shards import write_shards
 from data_prep.settings import MiningArgs, RetrieverArgs
 
@@ -80,7 +80,7 @@ def _facts(
         "sources": list(mining.sources),
         "leave_out": leave_out,
         "copies_above": mining.near_duplicate_threshold if leave_out else None,
-        "templates": prompted(retriever, dataset).templates,
+        "templates": with_templates(retriever, dataset).templates,
         "pool": retriever.initial_fetch,
         "fusion": retriever.text_weight,
         "scores": [retriever.aggregate, retriever.top_m],
@@ -134,7 +134,7 @@ def mine(
     copies, exclude = None, None
     if leave_out:
         copies = _find_copies(samples, memories.images, xq, mining.near_duplicate_threshold, processes)
-        memories = replace(memories, images=by_group(memories.images, copies.groups))
+        memories = replace(memories, images=replace_digests(memories.images, copies.groups))
         exclude = [copies.groups[sample.digest] for sample in samples]
         log.info("mining: %s: %d equal, %d near copies left out", part, copies.equal, len(copies.near))
     counts: Counter = Counter()
@@ -181,7 +181,7 @@ def _examples(
     for source, search in searches.items():
         by_query = search_blockwise(search, len(samples), processes)
         recall[source] = recall_at(samples, by_query, mining.depth)
-        for sample, candidates in bar("mining images", zip(samples, by_query, strict=True), len(samples)):
+        for sample, candidates in progress_bar("mining images", zip(samples, by_query, strict=True), len(samples)):
             key = f"{sample.key}-{source}"
             made = build_examples(key, sample.label, candidates, mining, dataset.names, dataset.synonyms)
             for example, reason in made:

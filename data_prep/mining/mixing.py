@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_prep.core.files import fingerprint, write_folder
 from data_prep.core.records import RankingExample
-from data_prep.core.rng import lot
+from data_prep.core.rng import rng_for
 from data_prep.leakage.contamination import read_mined, write_mined
 from data_prep.mining.shards import ShardedExamples, read_example, read_image_bytes, write_parts
 from data_prep.settings import MiningArgs
@@ -31,10 +31,10 @@ class Share:
     weight: float
 
 
-def times(weight: float, seed: int, key: str) -> int:
+def repetitions(weight: float, seed: int, key: str) -> int:
     """How often an example stands: the weight's whole part, and once more by lot for the rest."""
     whole = int(weight)
-    return whole + bool(lot(seed, "mix", key).random() < weight - whole)
+    return whole + bool(rng_for(seed, "mix", key).random() < weight - whole)
 
 
 def mix(shares: Sequence[Share], mining: MiningArgs, cache: Path) -> Path:
@@ -88,7 +88,7 @@ def _mixed(
         for line in one.lines:
             example = read_example(one.folder, line)
             moved = tuple(replace(c, label=c.label + offset if c.label >= 0 else c.label) for c in example.candidates)
-            for again in range(times(share.weight, seed, f"{number}/{example.key}")):
+            for again in range(repetitions(share.weight, seed, f"{number}/{example.key}")):
                 key = f"{number}-{name}-{example.key}" + (f"-again{again}" if again else "")
                 counts[f"from {name}"] += 1
                 suffix, data = _image(one.folder, line)

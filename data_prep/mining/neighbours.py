@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data_prep.core.records import Candidate, Sample
-from data_prep.core.rng import lot
+from data_prep.core.rng import rng_for
 from data_prep.memory.memories import Memories
 from data_prep.memory.memory import Memory
 from data_prep.settings import RetrieverArgs
@@ -100,21 +100,21 @@ def group_copies(samples: Sequence[Sample], memory: Memory, near: Sequence[Seque
     return Copies({digest: root(digest) for digest in groups}, equal, list(pairs.values()), conflicting)
 
 
-def by_group(memory: Memory, groups: dict[str, str]) -> Memory:
+def replace_digests(memory: Memory, groups: dict[str, str]) -> Memory:
     """The memory with each entry's digest replaced by its group's, so that leaving out one leaves out its copies."""
     grouped = copy.copy(memory)
     grouped.entries = tuple(replace(entry, digest=groups[entry.digest]) for entry in memory.entries)
     return grouped
 
 
-def halves(samples: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sample]]:
+def split_halves(samples: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Sample]]:
     """Two disjoint halves of each class: the memory, the larger where the number is odd, and the queries."""
     by_class: dict[int, list[Sample]] = defaultdict(list)
     for sample in samples:
         by_class[sample.label].append(sample)
     memory, queries = [], []
     for label, own in by_class.items():
-        order = lot(seed, "halves", label).permutation(len(own))
+        order = rng_for(seed, "halves", label).permutation(len(own))
         first = set(order[: (len(own) + 1) // 2].tolist())
         memory += [sample for place, sample in enumerate(own) if place in first]
         queries += [sample for place, sample in enumerate(own) if place not in first]

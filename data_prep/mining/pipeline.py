@@ -8,11 +8,11 @@ from pathlib import Path
 
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.embedding.encoder import Encoder, load_encoder
-from data_prep.leakage.contamination import without_evaluated
-from data_prep.memory.memories import memories_of
+from data_prep.leakage.contamination import drop_evaluated
+from data_prep.memory.memories import load_memories
 from data_prep.mining.mine import mine
 from data_prep.mining.mixing import Share, mix
-from data_prep.mining.neighbours import halves
+from data_prep.mining.neighbours import split_halves
 from data_prep.mining.shards import ShardedExamples
 from data_prep.reading.dataset import PARTS
 from data_prep.settings import DataArgs, Recipe
@@ -30,7 +30,7 @@ def _read(args: DataArgs, cache: Path) -> Dataset:
 def _mine_train(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Path:
     """Mines the training images against each other, as ``mining.neighbours`` says."""
     cache, mining = Path(recipe.cache), recipe.mining
-    dataset = without_evaluated(dataset, mining.evaluated_copies)
+    dataset = drop_evaluated(dataset, mining.evaluated_copies)
     queries = dataset
     if mining.neighbours == "self":
         log.warning(
@@ -38,10 +38,10 @@ def _mine_train(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Path:
             "comparison with the released data alone"
         )
     if mining.neighbours == "disjoint":
-        memory, asking = halves(dataset.parts["train"], mining.seed)
+        memory, asking = split_halves(dataset.parts["train"], mining.seed)
         dataset = replace(dataset, parts=dataset.parts | {"train": memory})
         queries = replace(dataset, parts=dataset.parts | {"train": asking})
-    memories = memories_of(recipe, encoder, dataset, "train", None, 0)
+    memories = load_memories(recipe, encoder, dataset, "train", None, 0)
     leave_out = mining.neighbours != "self"
     processes = recipe.trainer.devices
     return mine(encoder, queries, "train", memories, leave_out, recipe.retriever, mining, cache, processes)
@@ -56,7 +56,7 @@ def _mine_val(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Path:
     if mining.ground_truth == "keep_without" and not mining.none_of_these:
         mining = replace(mining, ground_truth="only_if_retrieved")
     shots, seed = recipe.eval.shots[0], recipe.eval.seeds[0]
-    held = memories_of(recipe, encoder, dataset, "val_memory", shots, seed)
+    held = load_memories(recipe, encoder, dataset, "val_memory", shots, seed)
     return mine(
         encoder, dataset, "val", held, False, recipe.retriever, mining, Path(recipe.cache),
         recipe.trainer.devices,

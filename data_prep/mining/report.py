@@ -15,9 +15,9 @@ import numpy as np
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, fingerprint, write_folder, write_json, write_text
-from data_prep.core.progress import bar
+from data_prep.core.progress import progress_bar
 from data_prep.core.records import RankingExample
-from data_prep.core.rng import shuffled
+from data_prep.core.rng import shuffle_candidates
 from data_prep.mining.shards import ShardedExamples
 from data_prep.prompting.prompt_lengths import TokenCounter
 from data_prep.prompting.prompts import letters_prompt, list_answer, list_prompt
@@ -47,7 +47,7 @@ def report_on(folder: Path, recipe: Recipe) -> Path:
     place = Path(recipe.cache) / f"report-{folder.name}-{fingerprint(depends)}"
     if not place.exists():
         opened = ShardedExamples(folder)
-        report = figures(opened, recipe)
+        report = report_metrics(opened, recipe)
         environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
         template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
         with write_folder(place) as part:
@@ -56,7 +56,7 @@ def report_on(folder: Path, recipe: Recipe) -> Path:
     return place / "report.html"
 
 
-def figures(opened: ShardedExamples, recipe: Recipe) -> dict:
+def report_metrics(opened: ShardedExamples, recipe: Recipe) -> dict:
     """What ``report.json`` holds.
 
     Returns:
@@ -64,7 +64,7 @@ def figures(opened: ShardedExamples, recipe: Recipe) -> dict:
         tokens.
     """
     manifest = opened.manifest
-    examples = list(bar("reading examples", opened.examples(), len(opened)))
+    examples = list(progress_bar("reading examples", opened.examples(), len(opened)))
     names = {c.label: c.name for example in examples for c in example.candidates}
     copies = opened.folder / "copies.jsonl"
     lines = copies.read_text(encoding="utf-8").split("\n")[:-1][:_LISTED] if copies.exists() else []
@@ -79,7 +79,7 @@ def figures(opened: ShardedExamples, recipe: Recipe) -> dict:
         "recall": manifest.get("recall", {}),
         "position": {
             "retrieved": _positions(examples),
-            "shown": _positions(shuffled(example, recipe.seed, 0) for example in examples),
+            "shown": _positions(shuffle_candidates(example, recipe.seed, 0) for example in examples),
         },
         "candidates": _sorted(Counter(len(example.candidates) for example in examples)),
         "classes": _balance(Counter(example.label for example in examples), names, manifest["classes"]),

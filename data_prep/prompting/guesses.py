@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from data_prep.core.names import folded
-from data_prep.prompting.replies import lines_in, lists_in, without_thought
+from data_prep.core.names import normalize_name
+from data_prep.prompting.replies import find_lines, find_lists, without_thought
 
 MOST_WORDS = 16
 """Of a name; what is longer is a sentence."""
@@ -53,7 +53,7 @@ def _bare(text: str) -> str:
     """A name without quotes, mark-up, article and full stop; empty where it is none."""
     name = re.sub(r"\s+", " ", text).strip().strip(_QUOTES).strip()
     name = _ARTICLE.sub("", name.rstrip(".;,").strip(_QUOTES).strip())
-    says = any(c.isalnum() for c in name) and not name.isdigit() and folded(name) not in _NOTHING
+    says = any(c.isalnum() for c in name) and not name.isdigit() and normalize_name(name) not in _NOTHING
     says = says and not name.endswith(":")  # it announces names
     return name if says and len(name.split()) <= MOST_WORDS and not _SENTENCES.search(name) else ""
 
@@ -73,15 +73,15 @@ def _pieces(line: str) -> list[str]:
 def _read(text: str, count: int) -> tuple[list[str], bool]:
     """Names as they stand, and whether in a form that was asked for."""
     # Numbers alone are a remark, or a part of a name.
-    lists = max((own for own in lists_in(text) if not all(item.isdigit() for item in own)), key=len, default=[])
+    lists = max((own for own in find_lists(text) if not all(item.isdigit() for item in own)), key=len, default=[])
     if lists:
         return lists, text.startswith("[") and text.endswith("]")
     cut = _CUT_SHORT.search(text)
     if cut:
-        return [name for found in lists_in(f"[{cut.group(1)}]") for name in found], False
+        return [name for found in find_lists(f"[{cut.group(1)}]") for name in found], False
     if _REFUSAL.search(text):
         return [], False
-    marked = lines_in(text)
+    marked = find_lines(text)
     if marked:
         return [_beginning(line) for line in marked], False
     lines = [line for line in text.splitlines() if line.strip()]
@@ -105,13 +105,13 @@ def read_guesses(reply: str, count: int) -> Guess:
     names: dict[str, str] = {}
     for name in map(_bare, items):
         if name:
-            names.setdefault(folded(name), name)
+            names.setdefault(normalize_name(name), name)
     kept = tuple(names.values())[:count]
     clean = asked_form and len(kept) == len(items) == count
     return Guess(kept, "ok" if clean else "repaired" if kept else "unreadable", reply)
 
 
-def counted(guesses: Iterable[Sequence[str]]) -> dict[str, int]:
+def count_names(guesses: Iterable[Sequence[str]]) -> dict[str, int]:
     """How many images each name was guessed for. Spellings that differ in case or white space alone are one name.
 
     Args:
@@ -123,14 +123,14 @@ def counted(guesses: Iterable[Sequence[str]]) -> dict[str, int]:
     images: Counter[str] = Counter()
     spellings: dict[str, Counter[str]] = defaultdict(Counter)
     for names in guesses:
-        images.update({folded(name) for name in names})
+        images.update({normalize_name(name) for name in names})
         for name in names:
-            spellings[folded(name)][name] += 1
+            spellings[normalize_name(name)][name] += 1
     shown = {key: min(own, key=lambda name: (-own[name], name)) for key, own in spellings.items()}
     return {shown[key]: images[key] for key in sorted(images)}
 
 
-def elected(orders: Sequence[Sequence[str]], least: int) -> tuple[dict[str, int], list[str | None]]:
+def elect_names(orders: Sequence[Sequence[str]], least: int) -> tuple[dict[str, int], list[str | None]]:
     """Keeps the names that enough images chose.
 
     Args:

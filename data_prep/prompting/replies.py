@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from itertools import chain
 
-from data_prep.core.names import folded
+from data_prep.core.names import normalize_name
 from data_prep.core.records import Ranking
 from data_prep.prompting.prompts import LETTERS
 
@@ -38,23 +38,23 @@ class _Reader:
     """Reads one reply; it holds the candidates' folded names and the labels that the prompt gave them."""
 
     def __init__(self, names: Sequence[str], shown: Sequence[str]):
-        self.names = dict.fromkeys(folded(name) for name in names)
-        order = [folded(name) for name in shown]
+        self.names = dict.fromkeys(normalize_name(name) for name in names)
+        order = [normalize_name(name) for name in shown]
         self.labels = {str(place + 1): name for place, name in enumerate(order)}
         self.labels |= {letter.casefold(): name for letter, name in zip(LETTERS, order, strict=False)}
         self.longest_first = sorted(filter(None, self.names), key=len, reverse=True)
 
     def resolve(self, items: Sequence[str]) -> list[str]:
         """Folded names by items; an empty one for a stranger. Labels count where no item is a name."""
-        plain = [folded(item) for item in items]
-        bare = [item if item in self.names else folded(item.strip(_QUOTES)) for item in plain]
+        plain = [normalize_name(item) for item in items]
+        bare = [item if item in self.names else normalize_name(item.strip(_QUOTES)) for item in plain]
         if any(item in self.names for item in bare):
             return [item if item in self.names else "" for item in bare]
         return [self.labels.get(item.strip("().:"), "") for item in bare]
 
     def is_in_a_name(self, text: str) -> bool:
         """Whether a candidate's name holds the text."""
-        return any(folded(text) in name for name in self.names)
+        return any(normalize_name(text) in name for name in self.names)
 
     def literal(self, text: str) -> list[str]:
         """The bracketed Python or JSON list that holds most candidates, the first of equals.
@@ -86,7 +86,7 @@ class _Reader:
 
     def inline(self, text: str) -> list[str]:
         """A text that is nothing but candidates, or nothing but labels, with separators between."""
-        text = folded(text)
+        text = normalize_name(text)
         names = self._consumed(text)
         if names:
             return names
@@ -117,14 +117,14 @@ class _Reader:
 
     def lines(self, text: str) -> list[str]:
         """Lines with bullets, numbers or letters before them; with a remark after the name or not."""
-        items = [self._beginning(line) for line in lines_in(text)]
+        items = [self._beginning(line) for line in find_lines(text)]
         return items if any(items) else []
 
     def _beginning(self, text: str) -> str:
         (exact,) = self.resolve([text])
         if exact:
             return exact
-        text = folded(text).lstrip(_QUOTES + "[(")
+        text = normalize_name(text).lstrip(_QUOTES + "[(")
         begins = (name for name in self.longest_first if text.startswith(name))
         return next((name for name in begins if not text[len(name) : len(name) + 1].isalnum()), "")
 
@@ -133,7 +133,7 @@ class _Reader:
 
         A longer name is found, everywhere, before a shorter one that is part of it.
         """
-        text = folded(text)
+        text = normalize_name(text)
         found: list[tuple[int, str]] = []
         for name in self.longest_first:
             pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
@@ -171,12 +171,12 @@ def without_thought(reply: str) -> str:
     return _THOUGHT.sub("", _THINKING.sub("", reply)).strip()
 
 
-def lists_in(text: str) -> list[list[str]]:
+def find_lists(text: str) -> list[list[str]]:
     """The bracketed Python or JSON lists of strings and whole numbers in a text, in order."""
     return [_items(match.group()) for match in _LIST.finditer(text)]
 
 
-def lines_in(text: str) -> list[str]:
+def find_lines(text: str) -> list[str]:
     """The lines that begin with a bullet, a number or a letter, without it."""
     found = ((line, _MARKER.match(line)) for line in text.splitlines())
     return [line[marker.end() :].strip() for line, marker in found if marker]
@@ -219,7 +219,7 @@ def read_list(reply: str, names: Sequence[str], shown: Sequence[str] | None = No
     """
     places: dict[str, list[int]] = {}
     for place, name in enumerate(names):
-        places.setdefault(folded(name), []).append(place)
+        places.setdefault(normalize_name(name), []).append(place)
     items, listed = _read(_Reader(names, names if shown is None else shown), reply)
     read = list(dict.fromkeys(item for item in items if item in places))
     rest = [name for name in places if name not in read]

@@ -26,7 +26,7 @@ def truth_only(example: RankingExample) -> list[Candidate]:
     return truth_first(example)[:1]
 
 
-def graded(example: RankingExample) -> list[Candidate]:
+def graded_order(example: RankingExample) -> list[Candidate]:
     """By likeness to the true class, which is most like itself; ``none of these`` last unless it is right.
 
     Candidates that are alike keep the retriever's order.
@@ -44,7 +44,7 @@ def graded(example: RankingExample) -> list[Candidate]:
     return sorted(example.candidates, key=place)
 
 
-_ORDERS = {"truth_first": truth_first, "truth_only": truth_only, "graded": graded}
+_ORDERS = {"truth_first": truth_first, "truth_only": truth_only, "graded": graded_order}
 
 
 def target_order(retrieved: RankingExample, target: str) -> list[Candidate]:

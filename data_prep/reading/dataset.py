@@ -15,7 +15,7 @@ from pathlib import Path
 from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint, read_sealed, write_sealed, write_text
 from data_prep.core.images import VERSION
-from data_prep.core.progress import bar
+from data_prep.core.progress import progress_bar
 from data_prep.core.records import Sample
 from data_prep.reading.checked import check_picture
 
@@ -56,7 +56,7 @@ class Dataset:
         return sorted({sample.label for sample in self.parts[part]})
 
 
-def key_of(path: str) -> str:
+def sample_key(path: str) -> str:
     """A sample's key from its relative path: letters, digits, ``-`` and ``_`` stay.
 
     A short hash of the path keeps keys distinct where the readable part would not.
@@ -65,7 +65,7 @@ def key_of(path: str) -> str:
     return f"{readable}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 
-def missing_of(paths: list[Path]) -> list[Path]:
+def find_missing(paths: list[Path]) -> list[Path]:
     """The paths at which there is nothing; a broken link is something."""
     return [path for path, known in zip(paths, map(_known_by, paths), strict=True) if known is None]
 
@@ -104,7 +104,7 @@ def check_pictures(paths: list[Path], cache: Path) -> list[dict[str, str]]:
         return read_sealed(kept)
     log.info("data: checking %d images", len(paths))
     with ThreadPoolExecutor() as pool:
-        found = list(bar("checking images", pool.map(check_picture, paths), len(paths)))
+        found = list(progress_bar("checking images", pool.map(check_picture, paths), len(paths)))
     write_sealed(kept, found)
     return found
 

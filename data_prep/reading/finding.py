@@ -46,7 +46,7 @@ _SIGNATURES = re.compile(
 
 
 @dataclass
-class Found:
+class Findings:
     """What lies below a folder.
 
     Attributes:
@@ -58,7 +58,7 @@ class Found:
     passed: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def mode_of(path: Path) -> int:
+def file_mode(path: Path) -> int:
     """What a path is, through links; 0 where that cannot be known."""
     try:
         return path.stat().st_mode
@@ -75,7 +75,7 @@ def is_picture(path: Path) -> bool:
     """Whether a file claims to be a picture: by its suffix, or where that says nothing, by its first bytes."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
-    if not stat.S_ISREG(mode_of(path)):  # opening a pipe would wait for ever
+    if not stat.S_ISREG(file_mode(path)):  # opening a pipe would wait for ever
         return False
     try:
         with open(path, "rb") as file:
@@ -91,11 +91,11 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _walk(folder: Path) -> Found:
+def _walk(folder: Path) -> Findings:
     """All files below a folder, also through links; each folder is entered once, and none above it."""
     top = Path(os.path.realpath(folder))
     seen = {str(top), *map(str, top.parents)}
-    found, waiting = Found(), [folder]
+    found, waiting = Findings(), [folder]
     while waiting:
         place = waiting.pop()
         try:
@@ -118,23 +118,23 @@ def _walk(folder: Path) -> Found:
     return found
 
 
-def find_pictures(folder: Path) -> Found:
+def find_pictures(folder: Path) -> Findings:
     """Finds the pictures below a folder; what claims to be one and is broken is among them."""
     found = _walk(folder)
     chosen = {path: is_picture(path) for path in sorted(found.files)}
     others = [(path, NO_PICTURE) for path, picture in chosen.items() if not picture]
-    return Found([path for path, picture in chosen.items() if picture], found.passed + others)
+    return Findings([path for path, picture in chosen.items() if picture], found.passed + others)
 
 
-def find_files(folder: Path, suffix: str) -> Found:
+def find_files(folder: Path, suffix: str) -> Findings:
     """Finds the regular files below a folder that have a suffix; other entries are not listed as passed over."""
     found = _walk(folder)
     named = sorted(path for path in found.files if path.suffix == suffix)
-    regular = [path for path in named if stat.S_ISREG(mode_of(path))]
-    return Found(regular, [(path, f"{suffix} that is no file") for path in named if path not in set(regular)])
+    regular = [path for path in named if stat.S_ISREG(file_mode(path))]
+    return Findings(regular, [(path, f"{suffix} that is no file") for path in named if path not in set(regular)])
 
 
-def class_folders(root: Path) -> Found:
+def class_folders(root: Path) -> Findings:
     """Finds the folders at the top of a data set that can be classes or splits; links to folders are among them.
 
     Raises:
@@ -142,17 +142,17 @@ def class_folders(root: Path) -> Found:
     """
     top = Path(os.path.realpath(root))
     above = {str(top), *map(str, top.parents)}
-    found = Found()
+    found = Findings()
     try:
         entries = sorted(root.iterdir())
     except OSError as error:
         raise UserError(f"{root}: not readable as a folder ({error.strerror})") from None
     for path in entries:
-        folder = stat.S_ISDIR(mode_of(path))
+        folder = stat.S_ISDIR(file_mode(path))
         if is_residue(path.name, folder):
             found.passed.append((path, RESIDUE))
         elif not folder:
-            broken = path.is_symlink() and not mode_of(path)
+            broken = path.is_symlink() and not file_mode(path)
             reason = "broken link" if broken else "picture outside of a class" if is_picture(path) else NO_PICTURE
             found.passed.append((path, reason))
         elif os.path.realpath(path) in above:

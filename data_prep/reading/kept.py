@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, read_sealed, write_sealed
-from data_prep.reading.dataset import check_pictures, missing_of
+from data_prep.reading.dataset import check_pictures, find_missing
 
 CONTENTS = "contents.json"
 _TEXTS = (".csv", ".json", ".md")
@@ -35,7 +35,7 @@ def confirm(folder: Path, cache: Path, remedy: str = "") -> None:
     paths = [folder / name for name in contents]
     texts = [path for path in paths if path.suffix in _TEXTS]
     pictures = [path for path in paths if path.suffix not in _TEXTS]
-    if missing := missing_of(paths):
+    if missing := find_missing(paths):
         raise UserError(f"{missing[0]}: missing ({len(missing)} of {len(paths)} files are); {remedy}")
     found = {path: file_hash(path) for path in texts}
     found |= {p: own.get("digest") for p, own in zip(pictures, check_pictures(pictures, cache), strict=True)}

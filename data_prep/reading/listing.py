@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.core.records import Sample
-from data_prep.reading.dataset import PARTS, Dataset, digests, key_of, missing_of
+from data_prep.reading.dataset import PARTS, Dataset, digests, find_missing, sample_key
 from data_prep.reading.tables import with_slashes
 from data_prep.settings import DataArgs
 
@@ -96,7 +96,7 @@ def read_pairs(path: Path, source: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def plain(name: str) -> str:
+def underscores_to_spaces(name: str) -> str:
     """A class name as words: benchmarks write underscores for spaces."""
     return name.replace("_", " ")
 
@@ -139,7 +139,7 @@ def _samples(listing: Listing, split: str, args: DataArgs, cache: Path) -> tuple
     """Opens a split's images; gives the samples, and how many were left out as unreadable."""
     items = listing.splits[split]
     paths = [listing.base / path for path, _ in items]
-    missing = missing_of(paths)
+    missing = find_missing(paths)
     if missing:
         raise UserError(
             f"{missing[0]}: no such image ({len(missing)} of {len(paths)} in {split} are missing); {args.name} is had "
@@ -150,7 +150,7 @@ def _samples(listing: Listing, split: str, args: DataArgs, cache: Path) -> tuple
     except UserError as error:
         raise UserError(f"{error}; {args.name} is had from {listing.source}") from None
     samples = [
-        Sample(key_of(path), str(listing.base / path), label, digest)
+        Sample(sample_key(path), str(listing.base / path), label, digest)
         for (path, label), digest in zip(items, found, strict=True)
         if digest is not None
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from data_prep.core.errors import UserError
 from data_prep.core.names import tidy
 from data_prep.core.records import Sample
-from data_prep.reading.dataset import Dataset, digests, key_of
+from data_prep.reading.dataset import Dataset, digests, sample_key
 from data_prep.settings import DataArgs
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def part_rows(
     for row, digest in zip(rows, found, strict=True):
         if digest is not None:
             label = label_of[tidy(row.label), row.twin]
-            by_class[label, row.split].append(Sample(key_of(row.path), str(base / row.path), label, digest))
+            by_class[label, row.split].append(Sample(sample_key(row.path), str(base / row.path), label, digest))
     names = tuple(name for name, _ in keys)
     _log_classes(names, Counter(sample.label for samples in by_class.values() for sample in samples))
 

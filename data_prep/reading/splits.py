@@ -29,7 +29,7 @@ _PART = re.compile("[A-Z]?[a-z]+|[A-Z]+")  # a word within a name, also in camel
 _BEGINNING = re.compile("train|test|val|eval|dev|holdout")
 
 
-def split_named(name: str) -> str:
+def split_by_name(name: str) -> str:
     """The split that a folder's name stands for, however it is written.
 
     ``Training``, ``train_set``, ``TestData`` and ``val2017`` are names of splits.
@@ -51,7 +51,7 @@ def split_of_archive(archive: Path, root: Path) -> str:
         UserError: The name stands for a split, but does not say for which.
     """
     for part in reversed(archive.relative_to(root).parts):
-        kinds = [split_named(word) for word in re.split(r"[^a-z]+", part.casefold())]
+        kinds = [split_by_name(word) for word in re.split(r"[^a-z]+", part.casefold())]
         if found := next((kind for kind in kinds if kind), ""):
             if found == UNCLEAR:
                 raise UserError(f"{archive}: which split is {part}? Begin its name with train, val or test")
@@ -90,7 +90,7 @@ def split_folders(root: Path, folders: list[Path], inside: dict[Path, set[str]])
     Raises:
         UserError: Some are splits and some are not, or it is not clear which split one is.
     """
-    kinds = {folder: split_named(folder.name) for folder in folders}
+    kinds = {folder: split_by_name(folder.name) for folder in folders}
     named = [folder for folder in folders if kinds[folder] not in ("", UNCLEAR)]
     unclear = [folder for folder in folders if kinds[folder] == UNCLEAR]
     others = [folder for folder in folders if folder not in named]

@@ -38,7 +38,7 @@ def _parsed(table: Path) -> Iterator[tuple[int, object]]:
                 raise UserError(f"{table}, line {number}: not readable as JSON ({error})") from None
 
 
-def records_of(table: Path) -> list[tuple[int, object]]:
+def read_records(table: Path) -> list[tuple[int, object]]:
     """Reads a CSV or JSON-lines table's records, each with the number of its line.
 
     Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, fingerprint, read_json, write_folder, write_json
 from data_prep.core.names import tidy
-from data_prep.core.progress import bar
+from data_prep.core.progress import progress_bar
 from data_prep.reading.kept import confirm, seal
 from data_prep.reading.rows import Row
 
@@ -105,7 +105,7 @@ def unpack(pictures: Iterable[Picture], archives: list[Path], depends: list, cac
         log.info("data: unpacking %d archives into %s", len(archives), folder)
         with write_folder(folder) as part:
             rows, contents = [], {}
-            for number, picture in enumerate(bar("unpacking images", pictures)):
+            for number, picture in enumerate(progress_bar("unpacking images", pictures)):
                 name = f"{number // 1000:06d}/{number:09d}{picture.suffix}"
                 (part / name).parent.mkdir(exist_ok=True)
                 (part / name).write_bytes(picture.data)

@@ -34,7 +34,7 @@ class Refusal:
         return signals[self.signal] < self.threshold if self.signal in signals else None
 
 
-def signals_of(candidates: Sequence[Candidate], ranking: Ranking | None, score: float) -> dict[str, float]:
+def open_set_signals(candidates: Sequence[Candidate], ranking: Ranking | None, score: float) -> dict[str, float]:
     """What may tell known from unknown, higher for known.
 
     Args:
@@ -79,7 +79,7 @@ def fit_refusal(signals: Sequence[Mapping[str, float]], known: Sequence[bool]) -
     return Refusal(name, float(steps[np.argmax(accepted + refused)]))
 
 
-def refusal_figures(refusal: Refusal, signals: Sequence[Mapping[str, float]], known: Sequence[bool]) -> dict:
+def refusal_metrics(refusal: Refusal, signals: Sequence[Mapping[str, float]], known: Sequence[bool]) -> dict:
     """AUROC by signal, and what the threshold accepts and refuses.
 
     Returns:

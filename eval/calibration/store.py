@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from data_prep.core.errors import UserError
-from data_prep.core.files import locked, read_sealed, write_sealed
+from data_prep.core.files import file_lock, read_sealed, write_sealed
 from eval.calibration.fusion import Fusion
 from eval.calibration.open_set import Refusal
 
@@ -34,7 +34,7 @@ def save_fits(path: Path, adapter: str, encoder: str, fusions: dict[str, Fusion]
         refusal: Or None.
     """
     models = {"adapter": adapter, "encoder": encoder}
-    with locked(path):
+    with file_lock(path):
         old = read_sealed(path, _REMEDY) if path.exists() else {}
         kept = old if models.items() <= old.items() else {}
         new = models | {"fusion": kept.get("fusion", {}), "refusal": kept.get("refusal")}

@@ -23,7 +23,7 @@ from data_prep.core.command import run_command
 from data_prep.core.errors import UserError
 from data_prep.core.files import write_json
 from data_prep.core.results_file import check_result
-from data_prep.reading.tables import records_of
+from data_prep.reading.tables import read_records
 from eval.clustering.scores import score_names, summarise_runs
 
 
@@ -32,7 +32,7 @@ def _records(path: Path) -> list[tuple[int, dict]]:
     if path.suffix not in (".csv", ".jsonl") or not path.is_file():
         raise UserError(f"{path}: should be a .csv or .jsonl file")
     check_result(path)
-    records = records_of(path)
+    records = read_records(path)
     strange = [number for number, record in records if not isinstance(record, dict)]
     if strange or not records:
         raise UserError(f"{path}, line {strange[0]}: not a record" if strange else f"{path}: holds no names")

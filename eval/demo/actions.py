@@ -56,12 +56,12 @@ class Line:
     example: str | None
 
 
-def not_dropped(name: str) -> str:
+def upload_error(name: str) -> str:
     """What is said of a file that no visitor dropped, whether or not there is one of that name on this machine."""
     return f"{name}: not among the pictures that were dropped on this page; drop it again"
 
 
-def checked(file: str | Path, most_bytes: float) -> Path:
+def check_upload(file: str | Path, most_bytes: float) -> Path:
     """A dropped file that is a picture of a size and kind that are taken.
 
     Args:
@@ -72,7 +72,7 @@ def checked(file: str | Path, most_bytes: float) -> Path:
         UserError: It is not there, too large, no picture, of another format, or does not decode.
     """
     path = Path(file)
-    check(path.is_file() and not path.is_symlink(), not_dropped(path.name))
+    check(path.is_file() and not path.is_symlink(), upload_error(path.name))
     size = path.stat().st_size
     check(size <= most_bytes, f"{path.name}: {size / 1e6:.1f} MB, but at most {most_bytes / 1e6:g} MB; make it smaller")
     try:
@@ -113,7 +113,7 @@ class Demo:
         if picture is None:
             raise UserError("drop a picture first")
         check(1 <= k <= len(LETTERS), f"{k} candidates: must lie in 1..{len(LETTERS)}")
-        path = checked(picture, self.most_bytes)
+        path = check_upload(picture, self.most_bytes)
         with self._lock:
             found = self.recognizer.predict([path], k)[0]
             return self._verdict(found), _lines(found)
@@ -149,7 +149,7 @@ class Demo:
         check(written, "the name holds control characters, or letters that are not Unicode")
         check(len(name) <= LONGEST_NAME, f"the name has {len(name)} characters: at most {LONGEST_NAME}")
         check(len(files) <= MOST_PICTURES, f"{len(files)} pictures: at most {MOST_PICTURES} at a time")
-        paths = [checked(file, self.most_bytes) for file in files]
+        paths = [check_upload(file, self.most_bytes) for file in files]
         with self._lock:
             known = self.memory.known_as(name)
             new = known is None

@@ -20,7 +20,7 @@ from data_prep.core.errors import UserError
 from data_prep.prompting.prompts import LETTERS
 from data_prep.reading.finding import IMAGE_SUFFIXES
 from data_prep.settings import check
-from eval.demo.actions import MOST_PICTURES, Demo, Line, not_dropped
+from eval.demo.actions import MOST_PICTURES, Demo, Line, upload_error
 from eval.recognition.recognizer import Recognizer
 from eval.report.thumbnails import thumbnail
 
@@ -58,7 +58,7 @@ def _uploaded(path: str, page: gr.Blocks) -> str:
     import gradio as gr
 
     if path not in page.upload_file_set:
-        raise gr.Error(html.escape(not_dropped(Path(path).name), quote=False), print_exception=False)
+        raise gr.Error(html.escape(upload_error(Path(path).name), quote=False), print_exception=False)
     return path
 
 

@@ -15,7 +15,7 @@ from data_prep.settings import DetectionArgs
 from eval.detection.score_policies import POLICIES, Ranked
 
 
-def detections_of(
+def make_detections(
     proposals: Sequence[Proposal],
     candidates: Sequence[Sequence[Candidate]],
     ranked: Sequence[Ranked],
@@ -43,10 +43,10 @@ def detections_of(
             if score > 0 and score >= args.score_threshold:
                 record = {"image_id": proposal.image, "category_id": categories[candidate.label]}
                 by_image[proposal.image].append(record | {"bbox": list(proposal.bbox), "score": score})
-    return [record for records in by_image.values() for record in suppressed(records, args.nms_iou)[: args.max_dets]]
+    return [record for records in by_image.values() for record in suppress(records, args.nms_iou)[: args.max_dets]]
 
 
-def suppressed(records: list[dict], overlap: float) -> list[dict]:
+def suppress(records: list[dict], overlap: float) -> list[dict]:
     """An image's detections, best first, without those that a better one of their class covers.
 
     Args:

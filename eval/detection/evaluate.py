@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_prep.core.errors import UserError
-from data_prep.core.files import locked, read_json, write_text
+from data_prep.core.files import file_lock, read_json, write_text
 from data_prep.core.results_file import check_result, write_results
 from data_prep.datasets.armory_scenes import draw_scenes
 from data_prep.detection.annotations import Annotations, read_annotations, read_detections
@@ -48,7 +48,7 @@ class Source:
     detections: list[dict] | None = None
 
 
-def source_of(recipe: Recipe) -> Source:
+def find_source(recipe: Recipe) -> Source:
     """The files that the recipe names, or armory's scenes of its split, drawn where they are not there yet.
 
     Raises:
@@ -89,7 +89,7 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
     args, cache, on_error = recipe.detection, Path(recipe.cache), recipe.data.on_error
     check_policy(args.policy, recipe.ranker.mode)
     version = scorer().__version__
-    source = source_of(recipe)
+    source = find_source(recipe)
     annotations = source.annotations
     if source.detections is None:
         proposals = annotated_boxes(annotations, source.images, cache, on_error)
@@ -131,7 +131,7 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         "gains": named.gains() if source.detections is None else [],
     }
     files = {f"detections-{method}.json": detections for method, detections in found.items()}
-    with locked(out):  # or files of two evaluations that end at once would be taken for one's
+    with file_lock(out):  # or files of two evaluations that end at once would be taken for one's
         for name, detections in files.items():
             write_text(out / name, json.dumps(detections) + "\n")
         write_results(out, results, list(files))

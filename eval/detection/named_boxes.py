@@ -17,13 +17,13 @@ from data_prep.embedding.regions import Cut, region_key
 from data_prep.memory.memories import Memories, name_memory
 from data_prep.memory.memory import Memory
 from data_prep.settings import Recipe
-from eval.detection.detections import detections_of
+from eval.detection.detections import make_detections
 from eval.detection.score_policies import Ranked
-from eval.metrics.accuracy import hits_at, staged
+from eval.metrics.accuracy import hits_at, staged_accuracy
 from eval.metrics.intervals import bootstrap_interval
-from eval.ranking.inference import Job, answer_all
+from eval.ranking.inference import InferenceJob, answer_all
 from eval.ranking.parsing import to_one_ranking
-from eval.ranking.request import Manner, Question, shuffles
+from eval.ranking.request import RankingMode, RankingRequest, shuffled_requests
 
 log = logging.getLogger(__name__)
 
@@ -104,14 +104,16 @@ class NamedBoxes:
         for proposal, own in zip(self.proposals.found, self.candidates, strict=True):
             cut = Cut(proposal.region, recipe.retriever.regions)
             names = tuple(sorted(candidate.name for candidate in own))
-            question = Question(region_key(cut.region, cut.args), cut, names)
-            asked.append(shuffles(question, 1 if mode == "likelihood" else args.permutations))
+            question = RankingRequest(region_key(cut.region, cut.args), cut, names)
+            asked.append(shuffled_requests(question, 1 if mode == "likelihood" else args.permutations))
         distinct = list({q.id: q for several in asked for q in several}.values())
         manners = {
-            "rar_untuned": Manner(mode, args.format_hint, args.reply_tokens),
-            "rar": Manner(mode, False, args.reply_tokens),
+            "rar_untuned": RankingMode(mode, args.format_hint, args.reply_tokens),
+            "rar": RankingMode(mode, False, args.reply_tokens),
         }
-        jobs = [Job(name, name == "rar", manner, distinct, args.batch_size) for name, manner in manners.items()]
+        jobs = [
+            InferenceJob(name, name == "rar", manner, distinct, args.batch_size) for name, manner in manners.items()
+        ]
         log.info("ranking %d boxes by %s, untuned and tuned", len(asked), mode)
         found = answer_all(jobs, recipe.ranker, adapter, recipe.trainer, out)
         for method, answers in found.items():
@@ -130,7 +132,7 @@ class NamedBoxes:
                 for proposal, probabilities, ranking in zip(self.proposals.found, self.probabilities, own, strict=True)
             ]
             policy = "retriever" if method == ALONE else args.policy
-            found[method] = detections_of(self.proposals.found, self.candidates, ranked, policy, categories, args)
+            found[method] = make_detections(self.proposals.found, self.candidates, ranked, policy, categories, args)
         return found
 
     def named_right(self, method: str) -> dict:
@@ -145,7 +147,7 @@ class NamedBoxes:
         if method == ALONE:
             return figures
         outcomes = Counter(ranking.outcome for ranking in self.rankings[method])
-        return figures | staged(hits_at(labels, self.truths, 1), self.hits(method), found, outcomes)
+        return figures | staged_accuracy(hits_at(labels, self.truths, 1), self.hits(method), found, outcomes)
 
     def hits(self, method: str) -> np.ndarray:
         """Whether the first name of each box is right, 0 or 1, shape ``[n]``."""

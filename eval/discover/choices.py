@@ -9,13 +9,13 @@ from pathlib import Path
 
 from data_prep.core.records import Candidate, Ranking, Sample
 from data_prep.settings import Recipe
-from eval.ranking.inference import Job, answer_all
+from eval.ranking.inference import InferenceJob, answer_all
 from eval.ranking.parsing import to_one_ranking
-from eval.ranking.request import Manner, Question, shuffles
+from eval.ranking.request import RankingMode, RankingRequest, shuffled_requests
 
 
 @dataclass(frozen=True)
-class Task:
+class CandidateSet:
     """Images and what a memory proposes for each.
 
     Attributes:
@@ -27,7 +27,7 @@ class Task:
     candidates: Sequence[tuple[Candidate, ...]]
 
 
-def _asked(recipe: Recipe, tasks: Sequence[Task]) -> list[list[list[Question]]]:
+def _asked(recipe: Recipe, tasks: Sequence[CandidateSet]) -> list[list[list[RankingRequest]]]:
     """The question of each task and image, in each order shown. Images go by content, wherever they lie."""
     # A likelihood depends on neither order nor company: one question serves all tasks.
     free = recipe.ranker.mode == "likelihood"
@@ -40,13 +40,13 @@ def _asked(recipe: Recipe, tasks: Sequence[Task]) -> list[list[list[Question]]]:
         asked.append([])
         for sample, row in zip(task.samples, task.candidates, strict=True):
             names = together[sample.digest] if free else {candidate.name for candidate in row}
-            question = Question(sample.digest, sample.path, tuple(sorted(names)), contents=(sample.digest,))
-            asked[-1].append(shuffles(question, 1 if free else recipe.eval.permutations))
+            question = RankingRequest(sample.digest, sample.path, tuple(sorted(names)), contents=(sample.digest,))
+            asked[-1].append(shuffled_requests(question, 1 if free else recipe.eval.permutations))
     return asked
 
 
 def rank_tasks(
-    recipe: Recipe, tasks: Sequence[Task], methods: dict[str, bool], adapter: Path, out: Path
+    recipe: Recipe, tasks: Sequence[CandidateSet], methods: dict[str, bool], adapter: Path, out: Path
 ) -> dict[str, list[list[Ranking]]]:
     """Ranks the candidates of every image of every task.
 
@@ -67,12 +67,14 @@ def rank_tasks(
     asked = _asked(recipe, tasks)
     distinct = list({q.id: q for own in asked for several in own for q in several}.values())
     jobs = [
-        Job(name, tuned, Manner(mode, args.format_hint and not tuned, args.reply_tokens), distinct, args.batch_size)
+        InferenceJob(
+            name, tuned, RankingMode(mode, args.format_hint and not tuned, args.reply_tokens), distinct, args.batch_size
+        )
         for name, tuned in methods.items()
     ]
     answers = answer_all(jobs, recipe.ranker, adapter, recipe.trainer, out)
 
-    def ranking(method: str, row: tuple[Candidate, ...], several: list[Question]) -> Ranking:
+    def ranking(method: str, row: tuple[Candidate, ...], several: list[RankingRequest]) -> Ranking:
         own = [answers[method][question.id] for question in several]
         return to_one_ranking(mode, [candidate.name for candidate in row], several, own, args.aggregate)
 

@@ -11,29 +11,29 @@ from functools import cached_property
 from pathlib import Path
 
 from data_prep.core.errors import UserError
-from data_prep.core.files import locked, read_json, write_text
+from data_prep.core.files import file_lock, read_json, write_text
 from data_prep.core.records import Sample
 from data_prep.core.results_file import read_results, write_results
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.datasets.unlabelled import draw_unlabelled
 from data_prep.embedding.encoder import Encoder, embed_images, load_encoder
 from data_prep.leakage.contamination import check_not_mined, read_mined
-from data_prep.memory.memories import Memories, name_memory, prompted
-from data_prep.prompting.guesses import Guess, counted
+from data_prep.memory.memories import Memories, name_memory, with_templates
+from data_prep.prompting.guesses import Guess, count_names
 from data_prep.settings import Recipe, check
 from data_prep.settings.loading import load_saved_recipe
 from eval.clustering.sentences import SentenceEncoder, find_sentence_model
-from eval.discover.choices import Task, rank_tasks
-from eval.discover.metrics import scored
+from eval.discover.choices import CandidateSet, rank_tasks
+from eval.discover.metrics import score_predictions
 from eval.discover.name_files import names_lines, read_vocabulary
-from eval.discover.predictions import RETRIEVERS, alone_lines, guess_lines, ranked_lines, told_lines
+from eval.discover.predictions import RETRIEVERS, alone_lines, guess_lines, ranked_lines, true_name_lines
 from eval.discover.vocabulary import (
     Vocabulary,
     choose_names,
     given_vocabulary,
     guess_names,
-    prompt_of,
-    recognised,
+    naming_prompt,
+    retrieve_by_vocabulary,
 )
 from rar_train.engine.run_folder import find_adapter
 
@@ -149,12 +149,13 @@ class Naming:
         drawn = self._drawn()
         guesses = self._guessed(drawn)
         counts = {
-            seed: self.given or counted(guesses[sample.digest].names for sample in own) for seed, own in drawn.items()
+            seed: self.given or count_names(guesses[sample.digest].names for sample in own)
+            for seed, own in drawn.items()
         }
         empty = [seed for seed, own in counts.items() if not own]
         if empty:
             raise UserError(f"eval.seeds: no reply about the images of seed {empty[0]} holds a name; draw more images")
-        args = prompted(self.recipe.retriever, self.dataset)
+        args = with_templates(self.recipe.retriever, self.dataset)
         return choose_names(self.recipe, encoder, args, drawn, counts, self.adapter, self.out), guesses
 
     def evaluate(self) -> dict:
@@ -174,7 +175,7 @@ class Naming:
             "mode": recipe.ranker.mode,
             "k": recipe.eval.k,
             "memory": recipe.discover.memory,
-            "prompt": prompt_of(recipe) if self.given is None else None,
+            "prompt": naming_prompt(recipe) if self.given is None else None,
             "vocabularies": [{"seed": own.seed} | own.facts for own in vocabularies],
             "replies": dict(sorted(Counter(guess.outcome for guess in guesses.values()).items())),
             "skipped": dict(self.dataset.skipped),
@@ -183,7 +184,7 @@ class Naming:
         }
         records = [line for own in vocabularies for line in names_lines(own.votes, own.guessed, own.seed)]
         pool = self.dataset.parts.get(f"{split}_memory", [])
-        with locked(self.out):  # or files of two evaluations that end at once would be taken for one's
+        with file_lock(self.out):  # or files of two evaluations that end at once would be taken for one's
             write_text(self.out / "names.jsonl", _jsonl(records))
             write_text(self.out / "guesses.jsonl", _jsonl(guess_lines(pool, self.dataset.names, guesses)))
             write_text(self.out / "predictions.jsonl", _jsonl(lines))
@@ -194,15 +195,18 @@ class Naming:
     ) -> Iterator[dict]:
         """A prediction per method, seed and image."""
         recipe, names, cache = self.recipe, self.dataset.names, Path(self.recipe.cache)
-        args = prompted(recipe.retriever, self.dataset)
+        args = with_templates(recipe.retriever, self.dataset)
         xq = embed_images(encoder, queries, args, cache)
         labels = self.dataset.labels(recipe.eval.split)
         true = name_memory(encoder, labels, names, args, cache, texts=self.dataset.texts)
-        yield from told_lines(queries, names, Memories(None, true).candidates("name", xq, 1, args, names))
+        yield from true_name_lines(queries, names, Memories(None, true).candidates("name", xq, 1, args, names))
         if self.given is None and recipe.discover.alone:
             alone = guess_names(recipe, queries, self.adapter, self.out, "alone")
             yield from alone_lines(queries, names, alone)
-        tasks = [Task(queries, recognised(recipe, encoder, args, own, queries, xq)) for own in vocabularies]
+        tasks = [
+            CandidateSet(queries, retrieve_by_vocabulary(recipe, encoder, args, own, queries, xq))
+            for own in vocabularies
+        ]
         rankings = rank_tasks(recipe, tasks, METHODS, self.adapter, self.out)
         retriever = RETRIEVERS[recipe.discover.memory]
         for number, (task, vocabulary) in enumerate(zip(tasks, vocabularies, strict=True)):
@@ -212,7 +216,7 @@ class Naming:
     def _scored(self, head: dict, lines: Sequence[dict]) -> dict:
         model = self.recipe.discover.sentences
         embed = None if model == "none" else SentenceEncoder(model).embed
-        found = scored(lines, head["dataset"], embed, self.recipe.eval.bootstrap)
+        found = score_predictions(lines, head["dataset"], embed, self.recipe.eval.bootstrap)
         results = head | {"sentences": model} | found
         write_results(self.out, results, FILES)
         log.info("wrote %s, predictions.jsonl, names.jsonl and guesses.jsonl", self.out / "results.json")
@@ -224,7 +228,7 @@ class Naming:
         Raises:
             UserError: There are no results, or a file of theirs is missing or damaged.
         """
-        with locked(self.out):
+        with file_lock(self.out):
             head = read_results(self.out, FILES)
             with open(self.out / "predictions.jsonl", encoding="utf-8") as lines:
                 return self._scored(head, [json.loads(line) for line in lines])

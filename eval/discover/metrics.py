@@ -10,8 +10,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from eval.clustering.scores import Embed
-from eval.metrics.intervals import DIFFERENCE, interval, of_samples
-from eval.metrics.published import beside_published
+from eval.metrics.intervals import DIFFERENCE, from_samples, interval
+from eval.metrics.published import add_published
 
 FIGURES = ("cacc", "sacc", "nmi", "ari")
 
@@ -25,7 +25,7 @@ def _pairs(counts: np.ndarray) -> float:
     return float((counts * (counts - 1.0)).sum() / 2)
 
 
-def cluster_figures(counts: np.ndarray) -> dict[str, float]:
+def cluster_metrics(counts: np.ndarray) -> dict[str, float]:
     """cACC, NMI and ARI of a table of images by guessed and true name.
 
     Args:
@@ -81,13 +81,13 @@ class Named:
         guesses, truths = (ids if rows is None else ids[rows] for ids in (self.guesses, self.truths))
         sizes = int(self.guesses.max()) + 1, int(self.truths.max()) + 1
         counts = np.bincount(guesses * sizes[1] + truths, minlength=sizes[0] * sizes[1]).reshape(sizes)
-        found = cluster_figures(counts)
+        found = cluster_metrics(counts)
         if self.cosines is not None:
             found["sacc"] = float((self.cosines if rows is None else self.cosines[rows]).mean())
         return {key: found[key] for key in FIGURES if key in found}
 
 
-def resampled(runs: Sequence[Named], resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
+def resample_metrics(runs: Sequence[Named], resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
     """The figures, averaged over runs, on bootstrap samples of the images.
 
     Images are drawn and not classes: a class drawn twice would be one cluster of twice the size, no second class. All
@@ -107,7 +107,7 @@ def resampled(runs: Sequence[Named], resamples: int, seed: int = 0) -> dict[str,
 
 
 def _with_interval(value: float, samples: np.ndarray, images: int, bounds: tuple[float, float]) -> dict[str, float]:
-    mean, low, high = interval([of_samples(value, samples, images, bounds)], bounds)
+    mean, low, high = interval([from_samples(value, samples, images, bounds)], bounds)
     return {"mean": mean, "low": low, "high": high}
 
 
@@ -119,7 +119,7 @@ def _gains(means: dict, drawn: dict, of: str, reference: str, images: int) -> di
     }
 
 
-def scored(lines: Sequence[dict], dataset: str, embed: Embed | None, resamples: int) -> dict:
+def score_predictions(lines: Sequence[dict], dataset: str, embed: Embed | None, resamples: int) -> dict:
     """All figures of predictions.
 
     Args:
@@ -146,7 +146,7 @@ def scored(lines: Sequence[dict], dataset: str, embed: Embed | None, resamples: 
             rows.append({"task": "fine_grained", "dataset": dataset, "seed": seed, "method": method} | sizes | own)
             rows[-1] |= {"outcomes": dict(sorted(outcomes.items()))} if outcomes else {}
         means[method] = {key: float(np.mean([own[key] for own in figures])) for key in figures[0]}
-        drawn[method] = resampled(named, resamples)
+        drawn[method] = resample_metrics(named, resamples)
         images = len(named[0].truths)
         summary[method] = {
             key: _with_interval(value, drawn[method][key], images, (min(value, 0.0), 1.0))
@@ -157,4 +157,4 @@ def scored(lines: Sequence[dict], dataset: str, embed: Embed | None, resamples: 
     gains = {f"rar_minus_{other}": _gains(means, drawn, "rar", other, images) for other in (retriever, "rar_untuned")}
     percent = {key: 100 * value for key, value in means["rar"].items()}
     measured = {"task": "fine_grained", "dataset": dataset, "method": "RAR", "figures": percent}
-    return {"rows": rows, "summary": summary, "gains": gains, "published": beside_published([measured])}
+    return {"rows": rows, "summary": summary, "gains": gains, "published": add_published([measured])}

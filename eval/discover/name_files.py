@@ -9,8 +9,8 @@ from typing import Any
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
 from data_prep.core.results_file import check_result
-from data_prep.prompting.guesses import counted
-from data_prep.reading.tables import records_of
+from data_prep.prompting.guesses import count_names
+from data_prep.reading.tables import read_records
 
 _KINDS = "a .txt file with a name a line, a .json list, or .csv or .jsonl with the column name"
 
@@ -25,7 +25,7 @@ def _listed(path: Path) -> list[tuple[int, Any]]:
             raise UserError(f"{path}: should be a list of names")
         return list(enumerate(found, 1))
     if path.suffix in (".csv", ".jsonl"):
-        return records_of(path)
+        return read_records(path)
     raise UserError(f"{path}: give {_KINDS}")
 
 
@@ -58,7 +58,7 @@ def read_vocabulary(path: Path) -> dict[str, int]:
         names = [_name(path, number, value) for number, value in _listed(path)]
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not readable as UTF-8 ({error})") from None
-    found = counted([name] for name in names if name)
+    found = count_names([name] for name in names if name)
     if not found:
         raise UserError(f"{path}: holds no names")
     return found

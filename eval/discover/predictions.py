@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from data_prep.core.records import Candidate, Ranking, Sample
 from data_prep.prompting.guesses import Guess
-from eval.discover.choices import Task
+from eval.discover.choices import CandidateSet
 
 RETRIEVERS = {"name": "clip_zero_shot", "image": "clip_knn", "fused": "clip_fused"}
 """The retriever's row by ``discover.memory``, as ``eval.run`` names it."""
@@ -19,7 +19,7 @@ def _line(sample: Sample, seed: int, method: str, names: Sequence[str]) -> dict:
     return {"key": sample.key, "seed": seed, "method": method, "true": names[sample.label]}
 
 
-def told_lines(
+def true_name_lines(
     samples: Sequence[Sample], names: Sequence[str], found: Sequence[tuple[Candidate, ...]]
 ) -> Iterator[dict]:
     """Predictions of the retriever that is told the true names."""
@@ -36,7 +36,7 @@ def alone_lines(samples: Sequence[Sample], names: Sequence[str], guesses: Mappin
 
 
 def ranked_lines(
-    task: Task, seed: int, names: Sequence[str], retriever: str, rankings: Mapping[str, Sequence[Ranking]]
+    task: CandidateSet, seed: int, names: Sequence[str], retriever: str, rankings: Mapping[str, Sequence[Ranking]]
 ) -> Iterator[dict]:
     """Predictions with one vocabulary: the retriever's, and those of each ranker.
 

@@ -15,12 +15,12 @@ from data_prep.core.records import Candidate, Sample
 from data_prep.datasets.fine_grained import SUBJECTS
 from data_prep.embedding.encoder import Encoder, embed_images
 from data_prep.memory.memories import Memories, image_memory, name_memory
-from data_prep.prompting.guesses import Guess, elected, read_guesses
+from data_prep.prompting.guesses import Guess, elect_names, read_guesses
 from data_prep.prompting.prompts import guesses_prompt
 from data_prep.settings import Recipe, RetrieverArgs
-from eval.discover.choices import Task, rank_tasks
-from eval.ranking.inference import Job, answer_all
-from eval.ranking.request import Manner, Question
+from eval.discover.choices import CandidateSet, rank_tasks
+from eval.ranking.inference import InferenceJob, answer_all
+from eval.ranking.request import RankingMode, RankingRequest
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def given_vocabulary(names: dict[str, int]) -> Vocabulary:
     return Vocabulary(0, dict.fromkeys(names, 0), names, [], {"names": len(names)})
 
 
-def prompt_of(recipe: Recipe) -> str:
+def naming_prompt(recipe: Recipe) -> str:
     """What the MLLM is asked about an unlabelled image."""
     args = recipe.discover
     subject = SUBJECTS.get(recipe.data.name, "") if args.subject is None else args.subject
@@ -77,10 +77,10 @@ def guess_names(
         dict[str, Guess]: By the image's digest.
     """
     args = recipe.discover
-    questions = {s.digest: Question(s.digest, s.path, (), contents=(s.digest,)) for s in samples}
-    manner = Manner("name", reply_tokens=args.reply_tokens, prompt=prompt_of(recipe))
+    questions = {s.digest: RankingRequest(s.digest, s.path, (), contents=(s.digest,)) for s in samples}
+    manner = RankingMode("name", reply_tokens=args.reply_tokens, prompt=naming_prompt(recipe))
     log.info("%s: asking for %d names of %d images: %s", job, args.names_per_image, len(questions), manner.prompt)
-    asked = Job(job, args.tuned, manner, list(questions.values()), recipe.eval.batch_size)
+    asked = InferenceJob(job, args.tuned, manner, list(questions.values()), recipe.eval.batch_size)
     answers = answer_all([asked], recipe.ranker, adapter, recipe.trainer, out)[job]
     found = {key: read_guesses(answers[question.id].reply, args.names_per_image) for key, question in questions.items()}
     outcomes = Counter(guess.outcome for guess in found.values())
@@ -127,7 +127,7 @@ def choose_names(
             Vocabulary(seed, dict.fromkeys(own, 0), guessed[seed], [], {"guesses": len(own), "names": len(own)})
             for seed, own in names.items()
         ]
-    tasks = [Task(drawn[seed], _retrieved(recipe, encoder, args, drawn[seed], names[seed])) for seed in drawn]
+    tasks = [CandidateSet(drawn[seed], _retrieved(recipe, encoder, args, drawn[seed], names[seed])) for seed in drawn]
     orders = [[[candidate.name for candidate in row] for row in task.candidates] for task in tasks]
     if how == "ranker":
         log.info("names: choosing among retrieved guesses by %s", recipe.ranker.mode)
@@ -143,7 +143,7 @@ def _kept(
     recipe: Recipe, seed: int, samples: Sequence[Sample], guessed: dict[str, int], orders: list[list[str]]
 ) -> Vocabulary:
     least = recipe.discover.min_votes
-    votes, own = elected(orders, least)
+    votes, own = elect_names(orders, least)
     if not votes:
         most = max(Counter(order[0] for order in orders).values())
         raise UserError(f"discover.min_votes={least}: no name has as many with seed {seed}; the most is {most}")
@@ -159,7 +159,7 @@ def _kept(
     return Vocabulary(seed, votes, guessed, images, facts)
 
 
-def recognised(
+def retrieve_by_vocabulary(
     recipe: Recipe,
     encoder: Encoder,
     args: RetrieverArgs,

@@ -22,7 +22,9 @@ def hits_at(ranked: Sequence[Sequence[int]], truths: Sequence[int], k: int) -> n
     return np.array([truth in list(row)[:k] for row, truth in zip(ranked, truths, strict=True)], bool)
 
 
-def staged(first: Sequence[bool], right: Sequence[bool], found: Sequence[bool], outcomes: Mapping[str, int]) -> dict:
+def staged_accuracy(
+    first: Sequence[bool], right: Sequence[bool], found: Sequence[bool], outcomes: Mapping[str, int]
+) -> dict:
     """What the ranker makes of what the retriever proposes.
 
     Args:
@@ -45,7 +47,7 @@ def staged(first: Sequence[bool], right: Sequence[bool], found: Sequence[bool], 
     }
 
 
-def by_place(truths: Sequence[int], chosen: Sequence[int], count: int) -> list[dict]:
+def top1_by_position(truths: Sequence[int], chosen: Sequence[int], count: int) -> list[dict]:
     """Top-1 by the place at which the truth stood; flat where places do not matter.
 
     Args:

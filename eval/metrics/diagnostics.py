@@ -56,7 +56,7 @@ class Case:
         return self.probabilities[self.candidates.index(self.tuned[0])]
 
 
-def found_within(orders: Sequence[Sequence[str]], truths: Sequence[str], k: int) -> list[float]:
+def recall_within(orders: Sequence[Sequence[str]], truths: Sequence[str], k: int) -> list[float]:
     """Share of images whose truth is among the first 1, 2, .. k names.
 
     Args:

@@ -85,7 +85,7 @@ def resample(
     return Resampled(mean, deviations, tuple(spreads))
 
 
-def of_samples(mean: float, samples: np.ndarray, images: int, bounds: tuple[float, float]) -> Resampled:
+def from_samples(mean: float, samples: np.ndarray, images: int, bounds: tuple[float, float]) -> Resampled:
     """A metric that was computed on bootstrap samples of the images.
 
     The samples' own mean is taken out: repeated images make clusters look tighter, so that clustering scores of samples

@@ -131,7 +131,7 @@ def published(task: str, dataset: str, method: str, shots: int = 0) -> dict[str,
     return {}
 
 
-def beside_published(measured: Iterable[dict]) -> list[dict]:
+def add_published(measured: Iterable[dict]) -> list[dict]:
     """Puts the paper's figures beside measured ones.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 from data_prep.core.records import Ranking
 
 
-def aggregated(rankings: Sequence[Ranking], how: str) -> Ranking:
+def aggregate_rankings(rankings: Sequence[Ranking], how: str) -> Ranking:
     """Aggregates rankings of the same candidates.
 
     Args:

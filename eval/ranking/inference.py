@@ -21,14 +21,14 @@ from torch.utils.data import DataLoader
 
 from data_prep.core.command import quiet_libraries
 from data_prep.core.errors import Interrupted, UserError
-from data_prep.core.files import REMAKE, fingerprint, locked, sealed_line, unsealed, write_text
-from data_prep.core.progress import watched
-from data_prep.distributed.devices import accelerator_of
+from data_prep.core.files import REMAKE, file_lock, fingerprint, read_sealed_line, sealed_line, write_text
+from data_prep.core.progress import is_interactive
+from data_prep.distributed.devices import resolve_accelerator
 from data_prep.distributed.spawning import predicting_strategy, spawning
 from data_prep.settings import RankerArgs, TrainerArgs
 from eval.ranking.answer_key import models_key
-from eval.ranking.modes import ask
-from eval.ranking.request import Answer, Manner, Question
+from eval.ranking.modes import run_batch
+from eval.ranking.request import RankingMode, RankingRequest, Response
 from rar_train.models.lora import load_adapter
 from rar_train.models.mllm import load_mllm
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
+class InferenceJob:
     """Questions for one model in one manner.
 
     Attributes:
@@ -49,18 +49,18 @@ class Job:
 
     name: str
     tuned: bool
-    manner: Manner
-    questions: Sequence[Question]
+    manner: RankingMode
+    questions: Sequence[RankingRequest]
     batch_size: int
 
-    def batches(self) -> dict[str, list[Question]]:
+    def batches(self) -> dict[str, list[RankingRequest]]:
         """All of its questions, cut into batches, by what answers to each depend on beside the models."""
         starts = range(0, len(self.questions), self.batch_size)
         cut = [list(self.questions[start : start + self.batch_size]) for start in starts]
         return {fingerprint([self.tuned, asdict(self.manner), [q.id for q in own]]): own for own in cut}
 
 
-Known = dict[tuple[str, str], Answer]
+Known = dict[tuple[str, str], Response]
 """Answers by their batch and their question's id."""
 
 
@@ -89,12 +89,12 @@ def _read(path: Path) -> Known:
     if path.exists():
         text = path.read_bytes().decode(errors="replace")
         for number, line in enumerate(text.split("\n")[:-1], 1):
-            record = unsealed(line, f"{path}, line {number}", REMAKE)
-            known[record["batch"], record["id"]] = Answer(tuple(record["scores"]), record["reply"])
+            record = read_sealed_line(line, f"{path}, line {number}", REMAKE)
+            known[record["batch"], record["id"]] = Response(tuple(record["scores"]), record["reply"])
     return known
 
 
-def _line(batch: str, question: str, answer: Answer) -> str:
+def _line(batch: str, question: str, answer: Response) -> str:
     return sealed_line({"batch": batch, "id": question} | asdict(answer))
 
 
@@ -110,7 +110,7 @@ def append_answers(path: Path, lines: Sequence[str]) -> None:
         os.fsync(file.fileno())
 
 
-def _gathered(job: Job, folder: Path) -> dict[str, Answer]:
+def _gathered(job: InferenceJob, folder: Path) -> dict[str, Response]:
     """A job's answers from all files, put into one: in the order of the questions, then all others."""
     whole = folder / f"answers-{job.name}.jsonl"
     parts = sorted(folder.glob(f"answers-{job.name}.part-*.jsonl"))
@@ -125,7 +125,7 @@ def _gathered(job: Job, folder: Path) -> dict[str, Answer]:
     return {question: answer for (_, question), answer in known.items()}
 
 
-class Asker(L.LightningModule):
+class InferenceModule(L.LightningModule):
     """Asks batches of questions on one process, and writes each batch's answers as it has them.
 
     Args:
@@ -140,7 +140,7 @@ class Asker(L.LightningModule):
         ranker: RankerArgs,
         adapter: Path,
         folder: Path,
-        batches: list[tuple[Job, str, list[Question], set[str]]],
+        batches: list[tuple[InferenceJob, str, list[RankingRequest], set[str]]],
     ):
         super().__init__()
         self.ranker, self.adapter, self.folder, self.batches = ranker, adapter, folder, batches
@@ -164,13 +164,13 @@ class Asker(L.LightningModule):
             self.mllm = load_adapter(self.mllm, self.adapter)
             self.model = self.mllm.model.to(self.device)
             self.tuned = True
-        answers = zip(questions, ask(self.mllm, job.manner, questions), strict=True)
+        answers = zip(questions, run_batch(self.mllm, job.manner, questions), strict=True)
         lines = [_line(batch, question.id, answer) for question, answer in answers if question.id in wanted]
         append_answers(self.folder / f"answers-{job.name}.part-{self.global_rank}.jsonl", lines)
 
 
-def _predict(asker: Asker, trainer: TrainerArgs) -> None:
-    kind = accelerator_of(trainer)
+def _predict(asker: InferenceModule, trainer: TrainerArgs) -> None:
+    kind = resolve_accelerator(trainer)
     processes = min(trainer.devices, len(asker.batches))
     runner = L.Trainer(
         strategy=predicting_strategy(kind, processes > 1),
@@ -178,7 +178,7 @@ def _predict(asker: Asker, trainer: TrainerArgs) -> None:
         devices=processes,
         logger=False,
         enable_checkpointing=False,
-        enable_progress_bar=watched(),
+        enable_progress_bar=is_interactive(),
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
@@ -190,8 +190,8 @@ def _predict(asker: Asker, trainer: TrainerArgs) -> None:
 
 
 def answer_all(
-    jobs: Sequence[Job], ranker: RankerArgs, adapter: Path, trainer: TrainerArgs, out: Path
-) -> dict[str, dict[str, Answer]]:
+    jobs: Sequence[InferenceJob], ranker: RankerArgs, adapter: Path, trainer: TrainerArgs, out: Path
+) -> dict[str, dict[str, Response]]:
     """Answers questions, asking only what the files do not hold.
 
     Args:
@@ -211,7 +211,7 @@ def answer_all(
     folder = out / f"answers-{models_key(ranker, adapter)}"
     with _naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with file_lock(folder):
         batches = []
         for job in jobs:
             known = _gathered(job, folder)
@@ -222,7 +222,7 @@ def answer_all(
                 if wanted:
                     batches.append((job, batch, questions, wanted))
         if batches:
-            _predict(Asker(ranker, adapter, folder, batches), trainer)
+            _predict(InferenceModule(ranker, adapter, folder, batches), trainer)
         found = {job.name: _gathered(job, folder) for job in jobs}
     missing = sum(len(job.questions) - len(found[job.name]) for job in jobs)
     if missing:

@@ -9,11 +9,11 @@ import torch
 from data_prep.core.records import Ranking
 from data_prep.prompting.replies import read_list
 from data_prep.settings import SCORED
-from eval.ranking.aggregation import aggregated
-from eval.ranking.request import Answer, Question
+from eval.ranking.aggregation import aggregate_rankings
+from eval.ranking.request import RankingRequest, Response
 
 
-def to_ranking(mode: str, names: Sequence[str], question: Question, answer: Answer) -> Ranking:
+def to_ranking(mode: str, names: Sequence[str], question: RankingRequest, answer: Response) -> Ranking:
     """Turns an answer into a ranking.
 
     Args:
@@ -36,7 +36,7 @@ def to_ranking(mode: str, names: Sequence[str], question: Question, answer: Answ
 
 
 def to_one_ranking(
-    mode: str, names: Sequence[str], questions: Sequence[Question], answers: Sequence[Answer], how: str
+    mode: str, names: Sequence[str], questions: Sequence[RankingRequest], answers: Sequence[Response], how: str
 ) -> Ranking:
     """Turns the answers to one question in several orders into a ranking.
 
@@ -47,4 +47,4 @@ def to_one_ranking(
         answers: Of each.
         how: ``mean``, ``borda`` or ``kemeny``.
     """
-    return aggregated([to_ranking(mode, names, q, a) for q, a in zip(questions, answers, strict=True)], how)
+    return aggregate_rankings([to_ranking(mode, names, q, a) for q, a in zip(questions, answers, strict=True)], how)

@@ -12,12 +12,12 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash
 from data_prep.core.images import open_image
 from data_prep.core.records import Ranking
-from data_prep.distributed.devices import accelerator_of
+from data_prep.distributed.devices import resolve_accelerator
 from data_prep.settings import Recipe
 from data_prep.settings.loading import load_saved_recipe
-from eval.ranking.modes import ask
+from eval.ranking.modes import run_batch
 from eval.ranking.parsing import to_one_ranking
-from eval.ranking.request import Answer, Manner, Question, shuffles
+from eval.ranking.request import RankingMode, RankingRequest, Response, shuffled_requests
 from rar_train.engine.run_folder import find_adapter
 from rar_train.models.lora import load_adapter
 from rar_train.models.mllm import Mllm, load_mllm
@@ -46,7 +46,7 @@ class Ranker:
     def __init__(self, mllm: Mllm, recipe: Recipe, tuned: bool = True):
         self.mllm, self.recipe = mllm, recipe
         args = recipe.eval
-        self.manner = Manner(recipe.ranker.mode, args.format_hint and not tuned, args.reply_tokens)
+        self.manner = RankingMode(recipe.ranker.mode, args.format_hint and not tuned, args.reply_tokens)
 
     @classmethod
     def from_pretrained(cls, run: str | Path, *settings: str, tuned: bool = True) -> Ranker:
@@ -64,7 +64,7 @@ class Ranker:
         recipe = load_saved_recipe(folder / "recipe.yaml", list(settings))
         mllm = load_mllm(recipe.ranker)
         mllm = load_adapter(mllm, adapter) if tuned else mllm
-        mllm.model.to(accelerator_of(recipe.trainer))
+        mllm.model.to(resolve_accelerator(recipe.trainer))
         return cls(mllm, recipe, tuned)
 
     def rank(
@@ -103,9 +103,9 @@ class Ranker:
         shown = examples or [()] * len(images)
         groups = [self._questions(*one) for one in zip(images, candidates, shown, strict=True)]
         flat = [question for group in groups for question in group]
-        answers: list[Answer] = []
+        answers: list[Response] = []
         for start in range(0, len(flat), args.batch_size):
-            answers += ask(self.mllm, self.manner, flat[start : start + args.batch_size])
+            answers += run_batch(self.mllm, self.manner, flat[start : start + args.batch_size])
         ranked = []
         for group, names in zip(groups, candidates, strict=True):
             own, answers = answers[: len(group)], answers[len(group) :]
@@ -113,7 +113,7 @@ class Ranker:
             ranked.append((to_one_ranking(mode, names, group, own, args.aggregate), best))
         return ranked
 
-    def _questions(self, image: Picture, names: Sequence[str], examples: Sequence[str | Path]) -> list[Question]:
+    def _questions(self, image: Picture, names: Sequence[str], examples: Sequence[str | Path]) -> list[RankingRequest]:
         if not names:
             raise UserError(f"{image}: no candidates; give at least one name")
         if examples and len(examples) != len(names):
@@ -123,4 +123,4 @@ class Ranker:
         source = open_image(image) if isinstance(image, Image.Image) else str(image)
         own = tuple(by_name[name] for name in distinct) if examples else ()
         count = 1 if self.manner.mode == "likelihood" else self.recipe.eval.permutations
-        return shuffles(Question(_key(source), source, distinct, examples=own), count)
+        return shuffled_requests(RankingRequest(_key(source), source, distinct, examples=own), count)

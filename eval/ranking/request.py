@@ -15,7 +15,7 @@ from data_prep.embedding.regions import Cut
 
 
 @dataclass(frozen=True)
-class Manner:
+class RankingMode:
     """How to ask.
 
     Attributes:
@@ -33,7 +33,7 @@ class Manner:
 
 
 @dataclass(frozen=True)
-class Question:
+class RankingRequest:
     """An image and the classes to rank for it.
 
     Attributes:
@@ -83,15 +83,15 @@ class Question:
             if Path(path).is_file() and file_hash(Path(path)) != content:
                 raise UserError(f"{path}: has changed since the data set was read; run the command again")
         files = [self.examples[place] for place in self.shown] if self.examples else []
-        return [opened(image) for image in (self.image, *files)]
+        return [open_request_image(image) for image in (self.image, *files)]
 
 
-def shuffles(question: Question, count: int) -> list[Question]:
+def shuffled_requests(question: RankingRequest, count: int) -> list[RankingRequest]:
     """The same question in several orders."""
     return [replace(question, shuffle=number) for number in range(count)]
 
 
-def opened(image: str | Image.Image | Cut) -> Image.Image:
+def open_request_image(image: str | Image.Image | Cut) -> Image.Image:
     """Decodes an image, from a file or in memory; an object is cut out.
 
     Raises:
@@ -101,7 +101,7 @@ def opened(image: str | Image.Image | Cut) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What the model said about the names, in the question's order.
 
     Attributes:

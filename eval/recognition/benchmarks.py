@@ -10,7 +10,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.results_file import RESULTS, read_results
 from data_prep.datasets import FEW_SHOT, FINE_GRAINED, OWN
 from data_prep.settings import Recipe
-from eval.recognition.evaluate import Run, encoder_of, evaluate, read_checked, stamp
+from eval.recognition.evaluate import Run, evaluate, evaluation_stamp, load_recipe_encoder, read_checked
 from eval.report.combined import combine
 from eval.report.reading import FILES
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 NAMES = ("armory", *FEW_SHOT, *FINE_GRAINED, *OWN)
 
 
-def recipes_of(recipe: Recipe, names: list[str], own_templates: bool) -> dict[str, Recipe]:
+def recipe_by_dataset(recipe: Recipe, names: list[str], own_templates: bool) -> dict[str, Recipe]:
     """A recipe for each data set, which differ in nothing else.
 
     Args:
@@ -66,10 +66,10 @@ def evaluate_several(recipes: dict[str, Recipe], run: Run, task: str) -> dict:
     folder = run.folder / "eval" / f"{task}-{one.eval.split}-{one.ranker.mode}"
     for recipe in recipes.values():
         read_checked(recipe, run.folder)
-    encoder = encoder_of(one)
+    encoder = load_recipe_encoder(one)
     for name, recipe in recipes.items():
         dataset = read_checked(recipe, run.folder)
-        if _complete(folder / name, stamp(recipe, run, dataset, encoder)):
+        if _complete(folder / name, evaluation_stamp(recipe, run, dataset, encoder)):
             log.info("%s: reusing %s", name, folder / name)
             continue
         log.info("%s: evaluating", name)

@@ -12,22 +12,22 @@ import torch
 import torch.nn.functional as F
 
 from data_prep.core.errors import UserError
-from data_prep.core.names import folded, tidy
+from data_prep.core.names import normalize_name, tidy
 from data_prep.core.records import Candidate, Sample
 from data_prep.datasets import read_dataset
-from data_prep.datasets.folder import splits_in
-from data_prep.datasets.shots import kept_shots
-from data_prep.distributed.devices import accelerator_of
+from data_prep.datasets.folder import find_splits
+from data_prep.datasets.shots import load_shots
+from data_prep.distributed.devices import resolve_accelerator
 from data_prep.embedding.encoder import Encoder, embed_names
-from data_prep.memory.memories import Memories, image_memory, name_memory, prompted
+from data_prep.memory.memories import Memories, image_memory, name_memory, with_templates
 from data_prep.memory.memory import Entry, Memory
-from data_prep.reading.dataset import digests, key_of
+from data_prep.reading.dataset import digests, sample_key
 from data_prep.reading.finding import class_folders, find_pictures, report_passed
 from data_prep.reading.tables import label_text
 from data_prep.settings import Recipe, RetrieverArgs, check
 from eval.ranking.ranker import Picture
-from eval.ranking.request import opened
-from eval.recognition.tasks import nearest_example
+from eval.ranking.request import open_request_image
+from eval.recognition.tasks import nearest_exemplar
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def example_images(classes: Classes, cache: Path) -> dict[str, list[Path]]:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; give one with a folder of images per class")
         top = class_folders(root)
-        splits, _ = splits_in(root, top.files)
+        splits, _ = find_splits(root, top.files)
         if splits:
             listed = ", ".join(folder.name for folder in splits)
             raise UserError(f"{root}: holds splits ({listed}), not classes; give one of them, such as {min(splits)}")
@@ -81,7 +81,7 @@ def _named(name: str) -> str:
     Raises:
         UserError: It is no text, or shows nothing.
     """
-    check(isinstance(name, str) and bool(folded(name)), f"class {name!r}: a name is text, and shows something")
+    check(isinstance(name, str) and bool(normalize_name(name)), f"class {name!r}: a name is text, and shows something")
     return tidy(name)
 
 
@@ -90,7 +90,7 @@ def _one_of_each_name(found: dict[str, list[Path]]) -> dict[str, list[Path]]:
     shown: dict[str, str] = {}
     joined: dict[str, list[Path]] = {}
     for name, files in found.items():
-        first = shown.setdefault(folded(name), name)
+        first = shown.setdefault(normalize_name(name), name)
         if first != name:
             log.warning("classes: %r looks like %r: one class", name, first)
         joined.setdefault(first, []).extend(files)
@@ -110,9 +110,9 @@ def own_classes(recipe: Recipe) -> tuple[RetrieverArgs, dict[str, list[str]], di
     args = recipe.eval
     if args.shots:
         pool, draw = dataset.parts["test_memory"], recipe.data.draw
-        for sample in kept_shots(pool, args.shots[0], args.seeds[0], draw, Path(recipe.cache)):
+        for sample in load_shots(pool, args.shots[0], args.seeds[0], draw, Path(recipe.cache)):
             found[dataset.names[sample.label]].append(sample.path)
-    return prompted(recipe.retriever, dataset), found, dict(zip(dataset.names, dataset.texts, strict=True))
+    return with_templates(recipe.retriever, dataset), found, dict(zip(dataset.names, dataset.texts, strict=True))
 
 
 @torch.inference_mode()
@@ -125,12 +125,12 @@ def embed_pictures(encoder: Encoder, images: Sequence[Picture], recipe: Recipe) 
     Raises:
         UserError: An image is missing or does not decode.
     """
-    device = torch.device(accelerator_of(recipe.trainer))
+    device = torch.device(resolve_accelerator(recipe.trainer))
     model = encoder.model.to(device)
     parts = []
     for start in range(0, len(images), recipe.retriever.batch_size):
         some = images[start : start + recipe.retriever.batch_size]
-        pixels = [encoder.preprocess(opened(image)) for image in some]
+        pixels = [encoder.preprocess(open_request_image(image)) for image in some]
         vectors = model.encode_image(torch.stack(pixels).to(device, encoder.dtype))
         parts.append(F.normalize(vectors.float(), dim=-1).cpu())
     return torch.cat(parts).numpy()
@@ -195,7 +195,7 @@ class ClassMemory:
     def examples(self, query: np.ndarray, candidates: Sequence[Candidate]) -> tuple[str | None, ...]:
         """The image of each candidate that is most similar to a unit query of shape ``[d]``; None where it has none."""
         memory = self.memories.images
-        return tuple(nearest_example(memory, self._paths, query, c.label) if memory else None for c in candidates)
+        return tuple(nearest_exemplar(memory, self._paths, query, c.label) if memory else None for c in candidates)
 
     def add(self, name: str, images: Sequence[str | Path] = ()) -> int:
         """Adds a class, or images to one that is there; nothing is trained, and the other classes stay as they are.
@@ -253,7 +253,7 @@ class ClassMemory:
 
     def known_as(self, name: str) -> str | None:
         """The name that a class has here, however it is spelled in case, white space and Unicode form."""
-        return next((held for held in self._labels if folded(held) == folded(name)), None)
+        return next((held for held in self._labels if normalize_name(held) == normalize_name(name)), None)
 
     def _label_of(self, name: str) -> int | None:
         return self._labels.get(self.known_as(name))
@@ -264,7 +264,7 @@ class ClassMemory:
             return []
         found = digests([file for _, file in files], Path(self.recipe.cache), self.recipe.data.on_error)
         return [
-            Sample(key_of(str(file)), str(file), label, digest)
+            Sample(sample_key(str(file)), str(file), label, digest)
             for (label, file), digest in zip(files, found, strict=True)
             if digest
         ]

@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from data_prep.core.files import fingerprint, locked, read_json, write_json, write_text
+from data_prep.core.files import file_lock, fingerprint, read_json, write_json, write_text
 from data_prep.core.results_file import write_results
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset, read_dataset
@@ -19,12 +19,12 @@ from eval.calibration.open_set import Refusal
 from eval.calibration.store import fits_path, save_fits
 from eval.ranking.answer_key import models_key
 from eval.recognition.evaluation import Evaluation
-from eval.recognition.leak_check import leaks_of, refuse_copies
-from eval.recognition.tasks import settings_of
+from eval.recognition.leak_check import find_leaks, refuse_copies
+from eval.recognition.tasks import make_tasks
 from eval.recognition.tracking import track_evaluation
 from eval.report.page import write_page
-from eval.report.reading import FILES, Evaluated, cases_of
-from eval.report.results import Figures
+from eval.report.reading import FILES, Evaluated, group_cases
+from eval.report.results import Metrics
 from rar_train.engine.wandb_mode import wandb_mode
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def _bare(retriever: RetrieverArgs) -> RetrieverArgs:
     return replace(retriever, batch_size=1, num_workers=0, mmap=False)
 
 
-def out_of(recipe: Recipe, run: Path) -> Path:
+def results_folder(recipe: Recipe, run: Path) -> Path:
     """The folder of an evaluation's results."""
     return run / "eval" / f"{recipe.eval.split}-{recipe.ranker.mode}"
 
@@ -81,7 +81,7 @@ def read_checked(recipe: Recipe, run: Path) -> Dataset:
     return dataset
 
 
-def encoder_of(recipe: Recipe) -> Encoder:
+def load_recipe_encoder(recipe: Recipe) -> Encoder:
     """The recipe's encoder, on this machine's processes."""
     return load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
 
@@ -101,7 +101,7 @@ def _fits(recipe: Recipe) -> bool:
     return recipe.eval.fusion or recipe.eval.open_set_fraction > 0
 
 
-def fitted(
+def fit_calibration(
     recipe: Recipe, run: Run, evaluation: Evaluation, encoder: Encoder, out: Path
 ) -> tuple[dict[str, Fusion], Refusal | None]:
     """Fits fusion and refusal on the validation split, whatever split is evaluated; and notes them.
@@ -120,8 +120,8 @@ def fitted(
     if args.split != "val":
         log.info("fusion, gate and threshold: fitting on the validation split")
         recipe, dataset = _to_fit_on(recipe, run)
-        place = out_of(recipe, run.folder) if own else out / "val"
-        evaluation = Evaluation(recipe, dataset, settings_of(recipe, encoder, dataset), place)
+        place = results_folder(recipe, run.folder) if own else out / "val"
+        evaluation = Evaluation(recipe, dataset, make_tasks(recipe, encoder, dataset), place)
         evaluation.ask(run.adapter, untuned=False)
     fusions = evaluation.fit_fusions() if args.fusion else {}
     refusal = evaluation.fit_refusal() if args.open_set_fraction else None
@@ -138,27 +138,30 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
         recipe: All settings.
         run: The run.
         dataset: From ``read_checked``.
-        encoder: From ``encoder_of``.
+        encoder: From ``load_recipe_encoder``.
         out: Where to.
 
     Returns:
         dict: What ``results.json`` holds.
     """
-    evaluation = Evaluation(recipe, dataset, settings_of(recipe, encoder, dataset), out)
+    evaluation = Evaluation(recipe, dataset, make_tasks(recipe, encoder, dataset), out)
     evaluation.ask(run.adapter)
-    fusions, refusal = fitted(recipe, run, evaluation, encoder, out)
+    fusions, refusal = fit_calibration(recipe, run, evaluation, encoder, out)
     if fusions:
         evaluation.fuse(fusions)
     args = recipe.eval
     facts = {"dataset": dataset.name, "split": args.split, "mode": recipe.ranker.mode, "k": args.k}
     facts |= {"bootstrap": args.bootstrap, "skipped": dict(dataset.skipped)}
     facts |= {"adapter": run.weights, "encoder": encoder.id}
-    facts |= {"settings": stamp(recipe, run, dataset, encoder), "leaks": leaks_of(recipe, encoder, dataset, run.folder)}
+    facts |= {
+        "settings": evaluation_stamp(recipe, run, dataset, encoder),
+        "leaks": find_leaks(recipe, encoder, dataset, run.folder),
+    }
     facts |= {"fusion": {kind: asdict(fusion) for kind, fusion in fusions.items()}} if fusions else {}
     facts |= {"refusal": asdict(refusal)} if refusal else {}
-    figures = Figures(facts)
+    figures = Metrics(facts)
     pictures = evaluation.pictures()
-    with locked(out):  # or files of two evaluations that end at once would be taken for one's
+    with file_lock(out):  # or files of two evaluations that end at once would be taken for one's
         write_text(out / "predictions.jsonl", (figures.line(record) for record in evaluation.predictions()))
         results = figures.results()
         write_json(out / "pictures.json", pictures)
@@ -166,12 +169,12 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
         log.info("wrote %s, predictions.jsonl and %s", out / "results.json", write_page(out).name)
     if wandb_mode(recipe.tracking) != "disabled":
         with open(out / "predictions.jsonl", encoding="utf-8") as lines:
-            evaluated = Evaluated(out.name, results, cases_of(lines), pictures)
+            evaluated = Evaluated(out.name, results, group_cases(lines), pictures)
         track_evaluation(recipe, run.folder, evaluated)
     return results
 
 
-def stamp(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder) -> str:
+def evaluation_stamp(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder) -> str:
     """Identifies an evaluation by its models, settings and images: those evaluated, remembered, fitted on and mined."""
     parts = dict(dataset.parts)
     if _fits(recipe) and recipe.eval.split != "val":

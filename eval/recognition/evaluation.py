@@ -13,12 +13,12 @@ from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset
 from data_prep.settings import Recipe
 from eval.calibration.fusion import Fusion, fit_fusion
-from eval.calibration.open_set import Refusal, fit_refusal, signals_of
+from eval.calibration.open_set import Refusal, fit_refusal, open_set_signals
 from eval.metrics.summary import ALONE
-from eval.ranking.inference import Job, answer_all
+from eval.ranking.inference import InferenceJob, answer_all
 from eval.ranking.parsing import to_one_ranking, to_ranking
-from eval.ranking.request import Answer, Manner, Question, shuffles
-from eval.recognition.tasks import Setting
+from eval.ranking.request import RankingMode, RankingRequest, Response, shuffled_requests
+from eval.recognition.tasks import EvalTask
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +36,16 @@ class Evaluation:
         out: Where answers go.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, settings: list[Setting], out: Path):
+    def __init__(self, recipe: Recipe, dataset: Dataset, settings: list[EvalTask], out: Path):
         self.recipe, self.dataset, self.settings, self.out = recipe, dataset, settings, out
         self.samples = dataset.parts[recipe.eval.split]
         self.truths = [sample.label for sample in self.samples]
         self.mode = recipe.ranker.mode
         self.asked = self._asked()
         self.ranked: dict[str, list[list[Ranking]]] = {}
-        self.answers: dict[str, dict[str, Answer]] = {}
+        self.answers: dict[str, dict[str, Response]] = {}
 
-    def _asked(self) -> list[list[list[Question]]]:
+    def _asked(self) -> list[list[list[RankingRequest]]]:
         """The question of each setting and image, in each order shown."""
         # A likelihood depends on neither order nor company: one question serves all memories.
         free = self.mode == "likelihood"
@@ -60,17 +60,17 @@ class Evaluation:
                 names = tuple(sorted({c.name for source in sources for c in source.candidates[number]}))
                 examples = self._examples(setting, number, names)
                 contents = (sample.digest, *(content_of[path] for path in examples))
-                question = Question(sample.key, sample.path, names, examples=examples, contents=contents)
-                asked[-1].append(shuffles(question, count))
+                question = RankingRequest(sample.key, sample.path, names, examples=examples, contents=contents)
+                asked[-1].append(shuffled_requests(question, count))
         return asked
 
     @staticmethod
-    def _examples(setting: Setting, number: int, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _examples(setting: EvalTask, number: int, names: tuple[str, ...]) -> tuple[str, ...]:
         own = setting.examples[number] if setting.examples else ()
         by_name = {c.name: path for c, path in zip(setting.candidates[number], own, strict=False)}
         return tuple(by_name[name] for name in names) if own else ()
 
-    def _alone(self) -> tuple[list[int], list[Question]]:
+    def _alone(self) -> tuple[list[int], list[RankingRequest]]:
         """Images and questions of the ranker without retriever: every class's name, on evenly spaced images."""
         args = self.recipe.eval
         labels = self.dataset.labels(f"{args.split}_memory")
@@ -82,7 +82,7 @@ class Evaluation:
             return [], []
         names = tuple(dict.fromkeys(self.dataset.names[label] for label in labels))
         some = [self.samples[number] for number in chosen]
-        return chosen, [Question(sample.key, sample.path, names, contents=(sample.digest,)) for sample in some]
+        return chosen, [RankingRequest(sample.key, sample.path, names, contents=(sample.digest,)) for sample in some]
 
     def ask(self, adapter: Path, untuned: bool = True) -> None:
         """Asks what is not answered yet, and ranks.
@@ -93,11 +93,13 @@ class Evaluation:
         """
         args = self.recipe.eval
         distinct = list({q.id: q for own in self.asked for several in own for q in several}.values())
-        manners = {"rar_untuned": Manner(self.mode, args.format_hint, args.reply_tokens)} if untuned else {}
-        manners["rar"] = Manner(self.mode, False, args.reply_tokens)
-        jobs = [Job(name, name == "rar", manner, distinct, args.batch_size) for name, manner in manners.items()]
+        manners = {"rar_untuned": RankingMode(self.mode, args.format_hint, args.reply_tokens)} if untuned else {}
+        manners["rar"] = RankingMode(self.mode, False, args.reply_tokens)
+        jobs = [
+            InferenceJob(name, name == "rar", manner, distinct, args.batch_size) for name, manner in manners.items()
+        ]
         self.alone = self._alone()
-        jobs.append(Job("alone", True, Manner("likelihood"), self.alone[1], ALONE_BATCH))
+        jobs.append(InferenceJob("alone", True, RankingMode("likelihood"), self.alone[1], ALONE_BATCH))
         for job in jobs:
             log.info("%s: ranking by %s, %d questions", job.name, job.manner.mode, len(job.questions))
         self.answers = answer_all(jobs, self.recipe.ranker, adapter, self.recipe.trainer, self.out)
@@ -107,15 +109,15 @@ class Evaluation:
                 for setting, own in zip(self.settings, self.asked, strict=True)
             ]
 
-    def _ranking(self, method: str, setting: Setting, number: int, several: list[Question]) -> Ranking:
+    def _ranking(self, method: str, setting: EvalTask, number: int, several: list[RankingRequest]) -> Ranking:
         names = [candidate.name for candidate in setting.candidates[number]]
         answers = [self.answers[method][question.id] for question in several]
         return to_one_ranking(self.mode, names, several, answers, self.recipe.eval.aggregate)
 
-    def _scores(self, setting: Setting) -> list[list[float]]:
+    def _scores(self, setting: EvalTask) -> list[list[float]]:
         return [[candidate.score for candidate in row] for row in setting.candidates]
 
-    def _positions(self, setting: Setting) -> list[int | None]:
+    def _positions(self, setting: EvalTask) -> list[int | None]:
         """The truth's place among the candidates per image, or None."""
         labels = [[candidate.label for candidate in row] for row in setting.candidates]
         return [row.index(truth) if truth in row else None for row, truth in zip(labels, self.truths, strict=True)]
@@ -162,7 +164,7 @@ class Evaluation:
                 max(s for name, s in zip(q.names, self.answers["rar"][q.id].scores, strict=True) if name in names)
                 for q in several
             ]
-            signals.append(signals_of(setting.candidates[image], ranking, float(np.mean(best))))
+            signals.append(open_set_signals(setting.candidates[image], ranking, float(np.mean(best))))
         return signals, [truth not in setting.held_out for truth in self.truths]
 
     def fit_refusal(self) -> Refusal:
@@ -191,7 +193,7 @@ class Evaluation:
                     yield self._ranked_line(method, number, image)
         yield from self._alone_lines()
 
-    def _head(self, setting: Setting, method: str, sample: Sample) -> dict:
+    def _head(self, setting: EvalTask, method: str, sample: Sample) -> dict:
         head = {"key": sample.key, "task": setting.task, "shots": setting.shots, "seed": setting.seed}
         return head | {"method": method, "truth": self.dataset.names[sample.label]}
 
@@ -227,7 +229,7 @@ class Evaluation:
     def _alone_lines(self) -> Iterator[dict]:
         """Records of the ranker without retriever; of all classes, as many as a figure looks at."""
         names = [self.dataset.names[label] for label in self.dataset.labels(f"{self.recipe.eval.split}_memory")]
-        bare = Setting("zero_shot", 0, 0, [], {})
+        bare = EvalTask("zero_shot", 0, 0, [], {})
         for image, question in zip(*self.alone, strict=True):
             order = to_ranking("likelihood", names, question, self.answers["alone"][question.id]).order
             best = [names[place] for place in order[: max(self.recipe.eval.k, 5)]]

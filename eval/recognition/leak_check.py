@@ -9,7 +9,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.records import Sample
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset
-from data_prep.datasets.shots import kept_shots
+from data_prep.datasets.shots import load_shots
 from data_prep.embedding.encoder import Encoder, embed_images
 from data_prep.embedding.store import EmbeddingStore
 from data_prep.leakage.contamination import check_not_mined, read_mined
@@ -42,7 +42,7 @@ def refuse_copies(recipe: Recipe, dataset: Dataset, run: Path) -> None:
         )
 
 
-def leaks_of(recipe: Recipe, encoder: Encoder, dataset: Dataset, run: Path) -> dict:
+def find_leaks(recipe: Recipe, encoder: Encoder, dataset: Dataset, run: Path) -> dict:
     """Counts copies by content, and near-duplicates by embedding: see ``leak_report``.
 
     Exact copies are sought in the memory's whole pool and among all mined images. Near-duplicates are sought among
@@ -78,7 +78,7 @@ def _in_memories(recipe: Recipe, dataset: Dataset, part: str) -> list[Sample]:
     if args.full_train_memory:
         return pool
     draws = [(shots, seed) for shots in args.shots for seed in args.seeds]
-    drawn = [kept_shots(pool, *draw, recipe.data.draw, Path(recipe.cache)) for draw in draws]
+    drawn = [load_shots(pool, *draw, recipe.data.draw, Path(recipe.cache)) for draw in draws]
     return list({sample.key: sample for own in drawn for sample in own}.values())
 
 

@@ -15,7 +15,7 @@ from data_prep.core.records import Candidate, Ranking
 from data_prep.embedding.encoder import Encoder, load_encoder
 from data_prep.settings import check
 from eval.calibration.fusion import Fusion
-from eval.calibration.open_set import Refusal, signals_of
+from eval.calibration.open_set import Refusal, open_set_signals
 from eval.calibration.store import fits_path, load_fits
 from eval.ranking.ranker import Picture, Ranker
 from eval.recognition.class_memory import Classes, ClassMemory, embed_pictures, own_classes
@@ -176,7 +176,7 @@ class Recognizer:
     ) -> Recognition:
         scores = [candidate.score for candidate in candidates]
         ranking, score = ranked or (None, 0.0)
-        refused = self.refusal.refuses(signals_of(candidates, ranking, score)) if self.refusal else None
+        refused = self.refusal.refuses(open_set_signals(candidates, ranking, score)) if self.refusal else None
         if ranking is None:
             ranking = fusion.unasked(scores)
         elif fusion and ranking.probabilities:

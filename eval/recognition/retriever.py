@@ -14,7 +14,7 @@ from rich.table import Table
 from data_prep.core.results_file import write_results
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.embedding.encoder import Encoder, embed_images, load_encoder
-from data_prep.memory.memories import memories_of
+from data_prep.memory.memories import load_memories
 from data_prep.settings import Recipe
 from eval.metrics.accuracy import hits_at
 from eval.metrics.intervals import bootstrap_interval
@@ -35,12 +35,12 @@ def _retrieved(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> dict[Key, 
         found = memories.candidates(source, xq, args.k, recipe.retriever, dataset.names)
         return [[candidate.label for candidate in row] for row in found]
 
-    names = memories_of(recipe, encoder, dataset, f"{split}_memory", 0, 0)
+    names = load_memories(recipe, encoder, dataset, f"{split}_memory", 0, 0)
     found = {("clip_zero_shot", "zero_shot", 0, 0): labels(names, "name")}
     draws = [("few_shot", shots, seed) for shots in args.shots for seed in args.seeds]
     for task, shots, seed in [*draws, *([("whole_set", 0, 0)] if args.full_train_memory else [])]:
         drawn = None if task == "whole_set" else shots
-        memories = memories_of(recipe, encoder, dataset, f"{split}_memory", drawn, seed)
+        memories = load_memories(recipe, encoder, dataset, f"{split}_memory", drawn, seed)
         found["clip_knn", task, shots, seed] = labels(memories, "image")
         found["clip_fused", task, shots, seed] = labels(memories, "fused")
     return found

@@ -11,13 +11,13 @@ import numpy as np
 from data_prep.core.records import Candidate
 from data_prep.datasets import Dataset
 from data_prep.embedding.encoder import Encoder, embed_images
-from data_prep.memory.memories import memories_of
+from data_prep.memory.memories import load_memories
 from data_prep.memory.memory import Memory
 from data_prep.settings import Recipe
 
 
 @dataclass(frozen=True)
-class Setting:
+class EvalTask:
     """One memory to recognise with.
 
     Attributes:
@@ -49,7 +49,7 @@ def _labels(found: Sequence[tuple[Candidate, ...]]) -> list[list[int]]:
     return [[candidate.label for candidate in row] for row in found]
 
 
-def nearest_example(memory: Memory, paths: dict[str, str], query: np.ndarray, label: int) -> str | None:
+def nearest_exemplar(memory: Memory, paths: dict[str, str], query: np.ndarray, label: int) -> str | None:
     """The image of a class that is most similar to a query, or None for a class without images.
 
     Args:
@@ -65,7 +65,7 @@ def nearest_example(memory: Memory, paths: dict[str, str], query: np.ndarray, la
     return paths[memory.entries[memory.rows(best)].digest]
 
 
-def examples_of(memory: Memory, paths: dict[str, str], xq: np.ndarray, found: Sequence[tuple[Candidate, ...]]):
+def find_exemplars(memory: Memory, paths: dict[str, str], xq: np.ndarray, found: Sequence[tuple[Candidate, ...]]):
     """The image of each candidate that is most similar to the query.
 
     Args:
@@ -79,19 +79,19 @@ def examples_of(memory: Memory, paths: dict[str, str], xq: np.ndarray, found: Se
         image in the memory.
     """
     shown = [
-        tuple(nearest_example(memory, paths, query, candidate.label) for candidate in row)
+        tuple(nearest_exemplar(memory, paths, query, candidate.label) for candidate in row)
         for query, row in zip(xq, found, strict=True)
     ]
     return [row if all(row) else () for row in shown]
 
 
-def held_out(labels: Sequence[int], share: float, seed: int) -> frozenset[int]:
+def draw_held_out(labels: Sequence[int], share: float, seed: int) -> frozenset[int]:
     """A seeded draw of labels to play the unknown: at least one, and not all."""
     count = min(max(round(share * len(labels)), 1), len(labels) - 1)
     return frozenset(np.random.default_rng(seed).permutation(labels)[:count].tolist())
 
 
-def settings_of(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> list[Setting]:
+def make_tasks(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> list[EvalTask]:
     """Retrieves the candidates of every memory that the recipe evaluates with."""
     split, args = recipe.eval.split, recipe.eval
     queries = dataset.parts[split]
@@ -103,7 +103,7 @@ def settings_of(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> list[Sett
         settings.append(_setting(recipe, encoder, dataset, xq, "whole_set", 0, 0))
     if args.open_set_fraction:
         part = f"{split}_memory"
-        held = held_out(dataset.labels(part), args.open_set_fraction, recipe.seed)
+        held = draw_held_out(dataset.labels(part), args.open_set_fraction, recipe.seed)
         kept = [sample for sample in dataset.parts[part] if sample.label not in held]
         lacking = replace(dataset, parts=dataset.parts | {part: kept})
         shots, seed = (args.shots[0], args.seeds[0]) if args.shots else (0, 0)
@@ -114,9 +114,9 @@ def settings_of(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> list[Sett
 
 def _setting(
     recipe: Recipe, encoder: Encoder, dataset: Dataset, xq: np.ndarray, task: str, shots: int, seed: int
-) -> Setting:
+) -> EvalTask:
     args, part = recipe.eval, f"{recipe.eval.split}_memory"
-    memories = memories_of(recipe, encoder, dataset, part, None if task == "whole_set" else shots, seed)
+    memories = load_memories(recipe, encoder, dataset, part, None if task == "whole_set" else shots, seed)
     sources = {"clip_zero_shot": "name"}
     if memories.images:
         sources |= {"clip_knn": "image", "clip_fused": "fused"}
@@ -128,6 +128,6 @@ def _setting(
     examples = []
     if args.show_exemplars and memories.images:
         paths = {sample.digest: sample.path for sample in dataset.parts[part]}
-        examples = examples_of(memories.images, paths, xq, candidates)
+        examples = find_exemplars(memories.images, paths, xq, candidates)
     retrieved = {method: _labels(found[source]) for method, source in sources.items()}
-    return Setting(task, shots, seed, candidates, retrieved, examples)
+    return EvalTask(task, shots, seed, candidates, retrieved, examples)

@@ -27,7 +27,7 @@ _ROW = (
 _RANKING = ("picture", "task", "shots", "truth", "retrieved", "ranked", "probability", "status", "outcome", "reply")
 
 
-def figures_of(results: dict) -> list[dict[str, float]]:
+def plot_points(results: dict) -> list[dict[str, float]]:
     """What is plotted: for each task and number of shots, the means over seeds.
 
     Returns:
@@ -88,7 +88,7 @@ def track_evaluation(recipe: Recipe, folder: Path, evaluated: Evaluated) -> None
         **wandb_settings(recipe, folder, "evaluation"),
     )
     run.define_metric("few_shot/*", step_metric="shots")
-    for point in figures_of(results):
+    for point in plot_points(results):
         run.log(point)
     rows = [[row.get(name) for name in _ROW] for row in results["rows"]]
     run.log({"eval/table": wandb.Table(columns=list(_ROW), data=rows)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.metrics.diagnostics import accuracy_by_share_ranked, calibration, found_within
+from eval.metrics.diagnostics import accuracy_by_share_ranked, calibration, recall_within
 from eval.report.plots import line_plot
 from eval.report.reading import Evaluated
 
@@ -38,7 +38,7 @@ def _found(evaluations: list[Evaluated]) -> str:
         truths = [case.truth for case in cases]
         orders = {"retriever": [c.candidates for c in cases], "ranker": [c.tuned for c in cases]}
         for label, order in orders.items():
-            shares = [100 * share for share in found_within(order, truths, k)]
+            shares = [100 * share for share in recall_within(order, truths, k)]
             lines.append((_prefixed(evaluations, evaluated, label), list(range(1, k + 1)), shares))
     return line_plot("Share of images whose class is among the first", lines, "names looked at, best first", "found %")
 
@@ -82,7 +82,7 @@ def _by_place(evaluations: list[Evaluated]) -> str | None:
     return line_plot("Top-1 by the place of the truth", lines, "place of the truth", "top-1 %")
 
 
-def curves_of(evaluations: list[Evaluated]) -> list[tuple[str, str]]:
+def draw_curves(evaluations: list[Evaluated]) -> list[tuple[str, str]]:
     """Captions and SVG of every curve that the evaluations have something to show for."""
     drawn = {
         "Accuracy against shots": _by_shots(evaluations),

@@ -10,12 +10,20 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from data_prep.core.files import write_text
-from data_prep.core.progress import bar
+from data_prep.core.progress import progress_bar
 from eval.metrics.accuracy import percent
 from eval.metrics.diagnostics import STATUSES, Case, most_confused
-from eval.report.curves import curves_of
+from eval.report.curves import draw_curves
 from eval.report.reading import Evaluated, read_evaluations
-from eval.report.table import METHODS, bounds, by_setting, gain_lines, leak_lines, published_lines, told
+from eval.report.table import (
+    METHODS,
+    by_setting,
+    describe_memory,
+    gain_lines,
+    interval_bounds,
+    leak_lines,
+    published_lines,
+)
 from eval.report.thumbnails import thumbnail
 
 MOST_CASES = 5000
@@ -30,7 +38,7 @@ def _table(evaluations: list[Evaluated]) -> list[dict]:
         groups: dict[tuple, list[dict]] = defaultdict(list)
         for row in sorted(evaluated.results["rows"], key=lambda row: row["shots"]):
             groups[row["task"], row["shots"], row["method"]].append(row)
-        intervals = bounds(evaluated.results)
+        intervals = interval_bounds(evaluated.results)
         for (task, shots, method), rows in groups.items():
             top1, *others = (percent([row[key] for row in rows]) for key in ("top1", "top5", "recall_at_k"))
             figures = [top1, intervals.get((task, shots, method), ""), *others]
@@ -60,7 +68,9 @@ def _by_dataset(results: dict) -> list[dict]:
             + [percent([row["recall_at_k"] for row in own["rar"]])]
             for name, own in by_set.items()
         }
-        tables.append({"caption": told(task, shots), "columns": [*methods, f"recall@{results['k']}"], "lines": lines})
+        tables.append(
+            {"caption": describe_memory(task, shots), "columns": [*methods, f"recall@{results['k']}"], "lines": lines}
+        )
     return tables
 
 
@@ -82,7 +92,7 @@ def _outcomes(evaluations: list[Evaluated]) -> list[dict]:
     return lines
 
 
-def browsed(evaluated: Evaluated, most: int = MOST_CASES) -> dict:
+def browser_data(evaluated: Evaluated, most: int = MOST_CASES) -> dict:
     """What the page's browser of predictions works on: the first seed of each task and number of shots.
 
     Args:
@@ -126,7 +136,8 @@ def browsed(evaluated: Evaluated, most: int = MOST_CASES) -> dict:
         "class_pictures": [by_class.get(n) and thumbnail(Path(by_class[n]), _CLASS_PIXELS) for n in names],
         "keys": list(keys),
         "pictures": [
-            paths.get(key) and thumbnail(Path(paths[key]), _QUERY_PIXELS) for key in bar("shrinking pictures", keys)
+            paths.get(key) and thumbnail(Path(paths[key]), _QUERY_PIXELS)
+            for key in progress_bar("shrinking pictures", keys)
         ],
         "settings": [
             f"{task.replace('_', ' ')}, {shots} shots" if shots else task.replace("_", " ") for task, shots in first
@@ -154,11 +165,11 @@ def render_page(evaluations: list[Evaluated], combined: dict | None = None) -> s
         single=single,
         table=_table(evaluations),
         gains=_said(evaluations, combined, gain_lines),
-        plots=curves_of(evaluations),
+        plots=draw_curves(evaluations),
         outcomes=_outcomes(evaluations),
         confused=most_confused(single.shown, 20) if single else [],
         statuses=STATUSES,
-        data=browsed(single) if single else None,
+        data=browser_data(single) if single else None,
     )
 
 

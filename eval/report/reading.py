@@ -40,7 +40,7 @@ class Evaluated:
         return [case for cases in self.cases.values() for case in cases]
 
 
-def cases_of(predictions: Iterable[str]) -> dict[tuple[str, int, int], list[Case]]:
+def group_cases(predictions: Iterable[str]) -> dict[tuple[str, int, int], list[Case]]:
     """Takes the lines of ``predictions.jsonl`` together by setting and image."""
     by_setting: dict[tuple, dict[str, dict[str, dict]]] = defaultdict(lambda: defaultdict(dict))
     for line in map(json.loads, predictions):
@@ -96,6 +96,6 @@ def read_evaluations(run: Path) -> list[tuple[Path, Evaluated]]:
     for folder in folders:
         results = read_results(folder, FILES)
         with open(folder / "predictions.jsonl", encoding="utf-8") as lines:
-            cases = cases_of(lines)
+            cases = group_cases(lines)
         found.append((folder, Evaluated(_name(folder), results, cases, read_json(folder / "pictures.json"))))
     return found

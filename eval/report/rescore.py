@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from data_prep.core.errors import UserError
-from data_prep.core.files import locked
+from data_prep.core.files import file_lock
 from data_prep.core.results_file import RESULTS, read_results, write_results
 from eval.report.combined import combine
 from eval.report.page import write_page
@@ -32,7 +32,7 @@ def rescore(folder: Path) -> dict:
             rescore(folder / name)
         results = combine(folder, old["datasets"])
     else:
-        with locked(folder):
+        with file_lock(folder):
             facts = {key: value for key, value in read_results(folder, FILES).items() if key not in FIGURES}
             results = read_figures(folder, facts).results()
             write_results(folder, results, FILES)
@@ -42,7 +42,7 @@ def rescore(folder: Path) -> dict:
     return results
 
 
-def evaluations_of(run: Path) -> list[Path]:
+def find_evaluations(run: Path) -> list[Path]:
     """The folders of a run's evaluations that have predictions, or the one that is given.
 
     Raises:

@@ -18,9 +18,9 @@ import numpy as np
 from data_prep.core.errors import UserError
 from data_prep.core.records import Ranking
 from eval.calibration.fusion import Fusion, gate_curve
-from eval.calibration.open_set import Refusal, refusal_figures
-from eval.metrics.accuracy import by_place, staged
-from eval.metrics.published import beside_published
+from eval.calibration.open_set import Refusal, refusal_metrics
+from eval.metrics.accuracy import staged_accuracy, top1_by_position
+from eval.metrics.published import add_published
 from eval.metrics.summary import ALONE, RETRIEVERS, HitSet, summarise
 
 FIGURES = ("rows", "summary", "by_place", "gate", "unknown", "published")
@@ -53,7 +53,7 @@ class _Column:
             self.outcomes[line["outcome"]] += 1
 
 
-class Figures:
+class Metrics:
     """Takes predictions one by one, in the order of the file.
 
     Args:
@@ -127,7 +127,7 @@ class Figures:
             row = head | {"mode": mode, "k": self.k, "n": len(column.top1)}
             row |= {name: float(np.mean(hits)) for name, hits in shares.items()}
             if column.first:
-                row |= staged(column.first, column.top1, column.found, column.outcomes)
+                row |= staged_accuracy(column.first, column.top1, column.found, column.outcomes)
             rows.append(row)
         return rows
 
@@ -150,17 +150,17 @@ class Figures:
         summary = summarise([self.hits()], self.facts["bootstrap"])
         results = {**self.facts, "rows": self.rows(), "summary": summary}
         results["by_place"] = {
-            method: {what: by_place(*zip(*pairs, strict=True), self.k) for what, pairs in own.items()}
+            method: {what: top1_by_position(*zip(*pairs, strict=True), self.k) for what, pairs in own.items()}
             for method, own in self._places.items()
         }
         if self.fusions:
             results["gate"] = self._gates()
         if "refusal" in self.facts:
-            results["unknown"] = refusal_figures(Refusal(**self.facts["refusal"]), self._signals, self._known)
-        return results | {"published": published_beside(self.facts, summary)}
+            results["unknown"] = refusal_metrics(Refusal(**self.facts["refusal"]), self._signals, self._known)
+        return results | {"published": published_for(self.facts, summary)}
 
 
-def published_beside(facts: Mapping[str, Any], summary: list[dict]) -> list[dict]:
+def published_for(facts: Mapping[str, Any], summary: list[dict]) -> list[dict]:
     """The paper's figures beside measured ones of the same data set, shots and method, on the test split."""
     measured = [
         {"task": part["task"], "dataset": part.get("dataset", facts.get("dataset")), "shots": part["shots"]}
@@ -168,10 +168,10 @@ def published_beside(facts: Mapping[str, Any], summary: list[dict]) -> list[dict
         for part in summary
         for method, own in part["methods"].items()
     ]
-    return beside_published(measured) if facts["split"] == "test" else []
+    return add_published(measured) if facts["split"] == "test" else []
 
 
-def read_figures(folder: Path, facts: Mapping[str, Any]) -> Figures:
+def read_figures(folder: Path, facts: Mapping[str, Any]) -> Metrics:
     """Counts the predictions of an evaluation's folder.
 
     Raises:
@@ -180,7 +180,7 @@ def read_figures(folder: Path, facts: Mapping[str, Any]) -> Figures:
     path = folder / "predictions.jsonl"
     if not path.is_file():
         raise UserError(f"{path}: no such file; run python -m eval.run first, which writes it")
-    figures = Figures(facts)
+    figures = Metrics(facts)
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:

@@ -26,7 +26,7 @@ def _moved(own: list[dict]) -> str:
     return " / ".join(f"{np.mean([row[key] for row in own]):.0f}" for key in ("corrected", "broken"))
 
 
-def bounds(results: dict) -> dict[tuple[str, int, str], str]:
+def interval_bounds(results: dict) -> dict[tuple[str, int, str], str]:
     """The interval of top-1 in per cent, by task, shots and method."""
     return {
         (part["task"], part["shots"], method): f"{100 * own['low']:.1f} to {100 * own['high']:.1f}"
@@ -54,7 +54,7 @@ def _by_method(results: dict) -> Table:
     lines: dict[tuple, list[dict]] = defaultdict(list)
     for row in results["rows"]:
         lines[row["task"], row["shots"], row["method"]].append(row)
-    intervals, last = bounds(results), None
+    intervals, last = interval_bounds(results), None
     for (task, shots, method), own in lines.items():
         if last not in (None, (task, shots)):
             table.add_section()
@@ -81,7 +81,7 @@ def by_setting(rows: list[dict]) -> dict[tuple[str, int], dict[str, dict[str, li
     return found
 
 
-def told(task: str, shots: int) -> str:
+def describe_memory(task: str, shots: int) -> str:
     """A memory in words."""
     words = {"few_shot": f"{shots} shot{'s' if shots > 1 else ''}", "whole_set": "whole training set as memory"}
     return words.get(task, task.replace("_", " "))
@@ -91,7 +91,9 @@ def _by_dataset(results: dict) -> list[Table]:
     """A table per task and shots: a line per data set and one for the average, top-1 by method."""
     tables = []
     for (task, shots), by_set in by_setting(results["rows"]).items():
-        table = Table(title=f"{told(task, shots)}, {results['split']}, top-1 %, ranking by {results['mode']}")
+        table = Table(
+            title=f"{describe_memory(task, shots)}, {results['split']}, top-1 %, ranking by {results['mode']}"
+        )
         methods = [method for method in METHODS if any(method in own for own in by_set.values())]
         for column in ("data set", *methods, f"recall@{results['k']}", "given hit", "+ / -"):
             table.add_column(column.replace("_", " "), justify="left" if column == "data set" else "right")
@@ -124,7 +126,7 @@ def gain_lines(results: dict) -> list[str]:
 def published_lines(results: dict) -> list[str]:
     """The paper's figures beside measured ones. Encoder and ranker may be others."""
     return [
-        f"{row['dataset']}, {told(row['task'], row['shots'])}: {row['method']} {row['figure']} {row['measured']:.1f}, "
+        f"{row['dataset']}, {describe_memory(row['task'], row['shots'])}: {row['method']} {row['figure']} {row['measured']:.1f}, "
         f"paper{' with ' + row['ranker'] if 'ranker' in row else ''} {row['published']:.1f}, "
         f"difference {row['difference']:+.1f}"
         for row in results.get("published", [])

@@ -11,7 +11,7 @@ from data_prep.core.names import tidy
 from data_prep.datasets import READERS, read_dataset
 from data_prep.datasets.folder import list_rows
 from data_prep.mining.shards import ShardedExamples
-from data_prep.reading.dataset import PARTS, missing_of
+from data_prep.reading.dataset import PARTS, find_missing
 from data_prep.settings import DataArgs, Recipe, check
 from rar_train.doctor.findings import Finding, made
 
@@ -94,7 +94,7 @@ def check_data(args: DataArgs, cache: Path, read: bool, listed: Listed) -> list[
 def _folder(args: DataArgs, listed: Listed) -> list[Finding]:
     layout = list_rows(Path(args.root), args.label_column)
     rows = layout.rows
-    missing = missing_of([layout.base / row.path for row in rows])
+    missing = find_missing([layout.base / row.path for row in rows])
     check(not missing, f"{missing[0] if missing else ''}: no such image ({len(missing)} of {len(rows)} missing)")
     splits = {row.split for row in rows}
     check(splits == {""} or {"train", "test"} <= splits, f"data.root={args.root}: needs splits train and test, or none")

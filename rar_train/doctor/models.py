@@ -8,11 +8,11 @@ import torch
 
 from data_prep.core.errors import UserError
 from data_prep.core.hub import settle_hub
-from data_prep.embedding.open_clip_models import NANO_CLIP, check_named, trained_with
+from data_prep.embedding.open_clip_models import NANO_CLIP, check_named, training_setup
 from data_prep.settings import Recipe, RetrieverArgs
 from rar_train.doctor.findings import Finding
 from rar_train.models.base_checks import refuse_adapter
-from rar_train.models.meta import local_folder, missing_weights, outlined
+from rar_train.models.meta import build_on_meta, local_folder, missing_weights
 from rar_train.models.mllm import Mllm
 
 _WEIGHTS = (".safetensors", ".bin", ".pt")
@@ -33,7 +33,7 @@ def check_retriever(args: RetrieverArgs) -> list[Finding]:
     if args.model.startswith("hf-hub:"):
         return [_fetchable("retriever", args.model.removeprefix("hf-hub:"), "retriever.model=local-dir:FOLDER")]
     check_named(args)
-    trained_with(args)
+    training_setup(args)
     source = open_clip.get_pretrained_cfg(args.model, args.pretrained)
     if not source and Path(args.pretrained).is_file():
         return [Finding("retriever", "ok", f"{args.model} with the weights in {args.pretrained}")]
@@ -88,7 +88,7 @@ def check_family(recipe: Recipe, folder: Path | None, found: list[Mllm]) -> list
     """
     if folder is None:
         return [Finding("ranker family", "not checked", "the ranker's files are not on this machine", FETCH)]
-    mllm = outlined(recipe.ranker, folder)
+    mllm = build_on_meta(recipe.ranker, folder)
     found.append(mllm)
     kind = mllm.base.config.model_type
     if recipe.trainer.feature_cache and not mllm.family.fixed_tower:

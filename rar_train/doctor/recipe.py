@@ -12,7 +12,7 @@ import torch
 
 from data_prep.core.errors import UserError
 from data_prep.core.records import Candidate, RankingExample
-from data_prep.distributed.devices import accelerator_of
+from data_prep.distributed.devices import resolve_accelerator
 from data_prep.prompting.prompts import LETTERS
 from data_prep.settings import Recipe
 from data_prep.settings.loading import load_recipe
@@ -24,7 +24,7 @@ from rar_train.models.lora import add_lora, parameter_table
 from rar_train.models.meta import local_folder
 from rar_train.models.mllm import Mllm
 from rar_train.ranker.datamodule import optimizer_steps
-from rar_train.ranker.token_budget import Tokens, conversations, token_limit
+from rar_train.ranker.token_budget import ConversationTokens, longest_conversations, token_limit
 
 log = logging.getLogger(__name__)
 
@@ -100,16 +100,16 @@ def check_prompt(recipe: Recipe, mllm: Mllm, listed: Listed) -> list[Finding]:
     """Whether the prompt with the longest names fits the model and the recipe's budget."""
     if not listed.names:
         return [Finding("prompt", "not checked", "the class names are not known", _READ)]
-    example, tokens, limit = _example(recipe, listed), Tokens(mllm), token_limit(mllm, recipe)
+    example, tokens, limit = _example(recipe, listed), ConversationTokens(mllm), token_limit(mllm, recipe)
     objectives = recipe.ranker.objectives.weights
-    most = max(tokens.of(*one, _PICTURE) for one in conversations(example, objectives))
+    most = max(tokens.of(*one, _PICTURE) for one in longest_conversations(example, objectives))
     image = tokens.of_image(_PICTURE)
     said = (
         f"{most} of {limit} tokens with the {len(example.candidates)} longest names, {image} of them a picture of "
         f"{_PICTURE[0]} x {_PICTURE[1]}"
     )
     if most > limit:
-        shortest = conversations(_example(recipe, listed, longest=False), objectives)
+        shortest = longest_conversations(_example(recipe, listed, longest=False), objectives)
         some = max(tokens.of(*one, _PICTURE) for one in shortest) <= limit
         advice = "lower mining.k or ranker.max_pixels, or raise ranker.max_tokens; longer examples are left out"
         return [Finding("prompt", "warning" if some else "failure", said, advice)]
@@ -121,12 +121,12 @@ def check_memory(recipe: Recipe, mllm: Mllm, listed: Listed) -> list[Finding]:
     text = mllm.base.config.get_text_config()
     if not listed.names:
         return [Finding("memory", "not checked", "prompt lengths are not known", _READ)]
-    tokens = Tokens(mllm)
-    made_of = conversations(_example(recipe, listed), recipe.ranker.objectives.weights)
+    tokens = ConversationTokens(mllm)
+    made_of = longest_conversations(_example(recipe, listed), recipe.ranker.objectives.weights)
     length = sum(tokens.of(*one, _PICTURE) for one in made_of)
     trainable, total = parameter_table(add_lora(mllm, recipe.ranker.lora))[-1][1:]
     needed = estimate(recipe, trainable, total, text.hidden_size, text.num_hidden_layers, length)
-    kind = accelerator_of(recipe.trainer)
+    kind = resolve_accelerator(recipe.trainer)
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     available = torch.cuda.get_device_properties(0).total_memory if kind == "cuda" else ram / recipe.trainer.devices
     said = (

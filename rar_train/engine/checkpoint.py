@@ -10,11 +10,11 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from data_prep.core.errors import Interrupted
-from data_prep.core.files import part_path, parts_left, remove, write_json
-from data_prep.core.saving import saving
+from data_prep.core.files import leftover_parts, part_path, remove, write_json
+from data_prep.core.saving import write_errors
 from data_prep.settings import Recipe
 from rar_train.engine.checkpoint_files import checkpoint_path, tidy, write_note
-from rar_train.engine.strategies import gathered
+from rar_train.engine.strategies import gather_weights
 from rar_train.models.lora import save_adapter
 
 log = logging.getLogger(__name__)
@@ -90,13 +90,13 @@ class Checkpoints(Callback):
         """Saves on all processes; the first one notes the checksums, renames and tidies up."""
         final = checkpoint_path(self.folder, step)
         part = trainer.strategy.broadcast(part_path(final))
-        with saving(final, part):
+        with write_errors(final, part):
             self.folder.mkdir(exist_ok=True)
-            for left in parts_left(final) if trainer.is_global_zero else ():
+            for left in leftover_parts(final) if trainer.is_global_zero else ():
                 remove(left)
             trainer.save_checkpoint(part)
         trainer.strategy.barrier()
-        with saving(final, part):
+        with write_errors(final, part):
             beside = self.save_beside(trainer, module, final)
             if trainer.is_global_zero:
                 needed = self.kept if self.recipe.trainer.adapter == "best" else []
@@ -171,7 +171,7 @@ class AdapterCheckpoints(Checkpoints):
     def save_beside(self, trainer: L.Trainer, module: L.LightningModule, final: Path) -> list[Path]:
         """Saves the adapter and names the best step."""
         adapter = final.with_suffix(".adapter")
-        with gathered(module):
+        with gather_weights(module):
             if trainer.is_global_zero:
                 facts = self.facts | {"step": trainer.global_step, "validation": self.validation}
                 save_adapter(module.mllm, adapter, self.recipe, facts)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_sealed, remove, write_sealed
-from data_prep.core.manifests import damage, hashes_of
+from data_prep.core.manifests import find_damage, hash_files
 from data_prep.core.ranks import is_first_process
 
 log = logging.getLogger(__name__)
@@ -37,9 +37,9 @@ def write_note(final: Path, part: Path, beside: Sequence[Path], needed: Sequence
         beside: What was saved with it.
         needed: Earlier steps, what was saved with which the run's end needs too.
     """
-    own = hashes_of(part, final.name)
+    own = hash_files(part, final.name)
     for path in beside:
-        own |= hashes_of(path, path.name)
+        own |= hash_files(path, path.name)
     write_sealed(final.with_suffix(".json"), {"files": own, "needed": list(needed)})
 
 
@@ -54,7 +54,7 @@ def fault(checkpoint: Path) -> str | None:
             files |= {name: value for name, value in saved.items() if name.partition("/")[0] != other.name}
     except UserError as error:
         return str(error).removesuffix("; ")
-    return damage(checkpoint.parent, files)
+    return find_damage(checkpoint.parent, files)
 
 
 def newest_whole(folder: Path) -> Path | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from data_prep.distributed.devices import accelerator_of
+from data_prep.distributed.devices import resolve_accelerator
 from data_prep.settings import Recipe
 
 
@@ -22,7 +22,7 @@ def adamw(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Opt
     """
     optim, trainer = recipe.optim, recipe.trainer
     # A fused step undoes the scaling of float16's gradients itself, too late to clip them.
-    on_gpu = accelerator_of(trainer) == "cuda" and trainer.precision != "16-mixed"
+    on_gpu = resolve_accelerator(trainer) == "cuda" and trainer.precision != "16-mixed"
     fused = (on_gpu or trainer.offload != "none") if optim.fused is None else optim.fused
     return torch.optim.AdamW(parameters, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused or None)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, read_sealed, write_sealed
-from data_prep.core.manifests import damage, read_sealed_folder
+from data_prep.core.manifests import find_damage, read_sealed_folder
 from data_prep.settings import Recipe
 from data_prep.settings.loading import save_recipe
 from data_prep.settings.values import read_values
@@ -58,7 +58,7 @@ def _saved_recipe(run: Path) -> dict[str, Any]:
         raise UserError(f"{error}; {AGAIN}") from None
 
 
-def known_recipe(run: Path) -> dict[str, Any] | None:
+def read_known_recipe(run: Path) -> dict[str, Any] | None:
     """The recipe's values that a run's folder was claimed with, from whichever of its two files is whole; None if new.
 
     Raises:
@@ -79,10 +79,10 @@ def known_recipe(run: Path) -> dict[str, Any] | None:
 def note_recipe(run: Path, values: dict[str, Any]) -> None:
     """Writes ``run.json`` with a recipe's values; checksums that it holds stay."""
     kept = {key: value for key, value in values.items() if key not in _PLACES}
-    write_sealed(run / RUN, {"recipe": kept, "files": noted_files(run)})
+    write_sealed(run / RUN, {"recipe": kept, "files": read_noted_files(run)})
 
 
-def noted_files(run: Path) -> dict[str, str]:
+def read_noted_files(run: Path) -> dict[str, str]:
     """The checksums in ``run.json``; none where it is missing or damaged."""
     try:
         return read_sealed(run / RUN)["files"]
@@ -116,7 +116,7 @@ def check_run(run: Path) -> None:
     for name in noted["files"]:
         if not (run / name).exists():
             log.warning("%s: missing, so leaks would not be seen; to have it back, %s", run / name, AGAIN)
-    found = damage(run, {name: digest for name, digest in noted["files"].items() if (run / name).exists()})
+    found = find_damage(run, {name: digest for name, digest in noted["files"].items() if (run / name).exists()})
     if found:
         raise UserError(f"{found}; {AGAIN}")
 
@@ -186,7 +186,7 @@ def claim_run_folder(recipe: Recipe) -> Path:
         if any(out.iterdir()) and not saved.exists() and not (out / RUN).exists():
             raise UserError(f"out={out}: holds files, but no run; choose another folder")
         shutil.rmtree(out)
-    known = known_recipe(out)
+    known = read_known_recipe(out)
     if known is not None:
         changed = differences(known, asdict(recipe), _FREE)
         if changed:

@@ -21,7 +21,7 @@ class DataPosition:
     batches: int = 0
 
 
-class Place(NamedTuple):
+class SampledExample(NamedTuple):
     """An example as the sampler deals it.
 
     Attributes:
@@ -107,7 +107,7 @@ class EpochSampler(Sampler):
         examples = sum(map(len, batches[first : first + self.accumulate]))
         return self.accumulate * self.world / examples
 
-    def __iter__(self) -> Iterator[list[Place]]:
+    def __iter__(self) -> Iterator[list[SampledExample]]:
         dealt = -1
         for number in range(self.position.batches, len(self)):
             epoch, batch = divmod(number, self.per_epoch)
@@ -116,4 +116,4 @@ class EpochSampler(Sampler):
             weight = self._weight(batches, batch)
             own = batches[batch][self.rank :: self.world]
             # Every process takes part in every pass; one without an example is given the first, which counts nothing.
-            yield [Place(int(row), epoch, weight) for row in own] or [Place(0, epoch, 0.0)]
+            yield [SampledExample(int(row), epoch, weight) for row in own] or [SampledExample(0, epoch, 0.0)]

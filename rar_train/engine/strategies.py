@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 
 from data_prep.core.errors import UserError
 from data_prep.core.ranks import started_by_srun
-from data_prep.distributed.devices import accelerator_of
+from data_prep.distributed.devices import resolve_accelerator
 from data_prep.settings import TrainerArgs
 
 
@@ -87,13 +87,13 @@ def _check_slurm(nodes: int, processes: int) -> None:
         raise UserError(f"srun started {tasks} tasks, but {asked}; make them equal (srun --ntasks {processes})")
 
 
-def strategy_of(args: TrainerArgs) -> Strategy:
+def make_strategy(args: TrainerArgs) -> Strategy:
     """Builds the recipe's strategy.
 
     Raises:
         UserError: SLURM started another number of processes.
     """
-    kind = accelerator_of(args)
+    kind = resolve_accelerator(args)
     processes = args.devices * args.num_nodes
     _check_slurm(args.num_nodes, processes)
     if args.strategy.startswith("deepspeed"):
@@ -119,7 +119,7 @@ def seed_all(seed: int, kind: str) -> None:
 
 
 @contextmanager
-def gathered(module: L.LightningModule) -> Iterator[None]:
+def gather_weights(module: L.LightningModule) -> Iterator[None]:
     """Within it the trainable parameters are whole on every process, also under ZeRO-3, which splits them.
 
     All processes must enter it.

@@ -73,7 +73,7 @@ def close_run(run: wandb.Run) -> None:
     log.info("tracking: %s", where)
 
 
-def loggers_of(recipe: Recipe, start_step: int, facts: dict | None = None) -> list[Logger]:
+def make_loggers(recipe: Recipe, start_step: int, facts: dict | None = None) -> list[Logger]:
     """The recipe's loggers.
 
     Args:
@@ -102,7 +102,7 @@ def loggers_of(recipe: Recipe, start_step: int, facts: dict | None = None) -> li
 COLUMNS = ("picture", "truth", "ranked", "first is right", "mode", "reply")
 
 
-def show_rankings(loggers: Sequence[Logger], ranked: Sequence[Ranked], step: int) -> None:
+def show_rankings(loggers: Sequence[Logger], ranked: Sequence[RankedExample], step: int) -> None:
     """Shows pictures with their rankings: a table in Weights & Biases, an image each in TensorBoard.
 
     Args:
@@ -141,7 +141,7 @@ def finish_tracking(loggers: Sequence[Logger], folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedExample:
     """A ranking to look at.
 
     Attributes:

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies import Strategy
 
-from data_prep.distributed.devices import accelerator_of
+from data_prep.distributed.devices import resolve_accelerator
 from data_prep.settings import Recipe
 from rar_train.engine.progress import progress_bar
 
@@ -30,7 +30,7 @@ def make_trainer(
     args, bar = recipe.trainer, progress_bar(recipe.trainer)
     return L.Trainer(
         strategy=strategy,
-        accelerator=accelerator_of(args),
+        accelerator=resolve_accelerator(args),
         devices=args.devices,
         num_nodes=args.num_nodes,
         precision=args.precision,

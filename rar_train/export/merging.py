@@ -15,7 +15,7 @@ from torch import Tensor
 from data_prep.core.errors import UserError
 from data_prep.core.files import write_folder, write_text
 from data_prep.core.manifests import seal_folder
-from data_prep.core.saving import saving
+from data_prep.core.saving import write_errors
 from data_prep.prompting.prompts import NAMING, letters_prompt
 from data_prep.settings import Recipe
 from rar_train.export.model_card import model_card
@@ -91,7 +91,7 @@ def write_merged(recipe: Recipe, adapter: Path, run: Path, to: Path, dtype: str)
     manifest = adapter_manifest(adapter)
     own_parts = plain.model.config.vision_config.model_type == "timm_tower"
     card = model_card(recipe, manifest, run, dtype, difference, own_parts)
-    with saving(to, kept=_KEPT), write_folder(to) as part:
+    with write_errors(to, kept=_KEPT), write_folder(to) as part:
         plain.model.save_pretrained(part, safe_serialization=True)
         plain.processor.save_pretrained(part)
         seal_folder(part, {"base_model": manifest["base_model"], "adapter": manifest["adapter"], "dtype": dtype})
@@ -102,7 +102,7 @@ def write_merged(recipe: Recipe, adapter: Path, run: Path, to: Path, dtype: str)
 def write_adapter(recipe: Recipe, adapter: Path, run: Path, to: Path) -> None:
     """Copies the adapter with a card."""
     card = model_card(recipe, adapter_manifest(adapter), run)
-    with saving(to, kept=_KEPT), write_folder(to) as part:
+    with write_errors(to, kept=_KEPT), write_folder(to) as part:
         shutil.copytree(adapter, part, dirs_exist_ok=True)
         write_text(part / "README.md", card)
     log.info("export: adapter in %s", to)

@@ -23,7 +23,7 @@ class RoundedLogits(LogitsProcessor):
         return scores.float().round(decimals=DIGITS)
 
 
-def written(
+def generate(
     mllm: Mllm,
     inputs: BatchFeature,
     most: int,
@@ -54,7 +54,7 @@ def written(
     return made[:, inputs["input_ids"].shape[1] :]
 
 
-def texts(mllm: Mllm, replies: Sequence[Tensor]) -> list[str]:
+def decode_texts(mllm: Mllm, replies: Sequence[Tensor]) -> list[str]:
     """Replies as text, with names as they were given."""
     found = mllm.processor.tokenizer.batch_decode(replies, skip_special_tokens=True)
     return [mllm.plain.restored(text.strip()) for text in found]

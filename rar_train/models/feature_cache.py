@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint, part_path
-from data_prep.core.saving import saving
+from data_prep.core.saving import write_errors
 from data_prep.embedding.encoder import state_hash
 from data_prep.settings import LoraArgs
 from rar_train.models.mllm import Mllm
@@ -97,7 +97,7 @@ def _save(path: Path, features: dict[str, Tensor]) -> None:
     # Copies: rows of one tensor share its memory, and a layer may be the last state itself.
     copies = {key: value.detach().cpu().contiguous().clone() for key, value in features.items()}
     part = part_path(path)
-    with saving(path, part, "what was computed before is kept"):
+    with write_errors(path, part, "what was computed before is kept"):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(copies, part, _checksum(copies))
         os.replace(part, path)

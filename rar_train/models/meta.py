@@ -14,7 +14,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
 from data_prep.settings import RankerArgs
 from rar_train.models.families import FAMILIES
-from rar_train.models.mllm import NANO_MLLM, Mllm, made_ready
+from rar_train.models.mllm import NANO_MLLM, Mllm, prepare_base
 
 _INDEX = "model.safetensors.index.json"
 
@@ -40,7 +40,7 @@ def missing_weights(folder: Path) -> list[str]:
     return [name for name in wanted if not (folder / name).is_file()]
 
 
-def outlined(args: RankerArgs, folder: Path) -> Mllm:
+def build_on_meta(args: RankerArgs, folder: Path) -> Mllm:
     """The model with shapes instead of weights, and its processor, as ``load_mllm`` would prepare them.
 
     Raises:
@@ -65,5 +65,5 @@ def outlined(args: RankerArgs, folder: Path) -> Mllm:
         ) from None
     finally:
         notices.set_verbosity(before)
-    family = made_ready(args, config.model_type, processor, model)
+    family = prepare_base(args, config.model_type, processor, model)
     return Mllm(model.eval(), processor, family, f"{config.model_type} of {args.model}")

@@ -228,7 +228,7 @@ def _four_bits(dtype: str) -> dict:
     return {"quantization_config": config, "device_map": {"": own_gpu() if torch.cuda.is_available() else "cpu"}}
 
 
-def made_ready(args: RankerArgs, kind: str, processor: ProcessorMixin, model: nn.Module) -> Family:
+def prepare_base(args: RankerArgs, kind: str, processor: ProcessorMixin, model: nn.Module) -> Family:
     """Gives processor and model what their family lacks and what the settings ask for.
 
     Returns:
@@ -291,7 +291,7 @@ def load_mllm(args: RankerArgs) -> Mllm:
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"ranker.model={args.model}: its files lack {len(missing)} weights, such as {missing[0]}")
-    family = made_ready(args, kind, processor, model)
+    family = prepare_base(args, kind, processor, model)
     if args.quantize == "4bit":  # norms and embeddings in float32, as QLoRA trains
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     mllm = Mllm(model.eval(), processor, family, f"{kind}-{weights_hash(folder)}")

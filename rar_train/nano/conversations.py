@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from data_prep.armory.base_corpus import BaseCorpus, detail_indices
-from data_prep.armory.blazon import DETAILS, Blazon, random_blazon_of, split_of
+from data_prep.armory.blazon import DETAILS, Blazon, owning_split, random_blazon_of_split
 from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt
 from rar_train.nano.architecture import TOKENS
 from rar_train.nano.tokenizer import IMAGE, nano_tokenizer
@@ -19,11 +19,11 @@ def tempting_wrong(truth: Blazon, rng: np.random.Generator) -> Blazon:
     """A base blazon that differs from the truth in one, two or all details."""
     changes = rng.choice([1, 2, 99], p=[0.5, 0.25, 0.25])
     if changes == 99:
-        return random_blazon_of("base", rng)
+        return random_blazon_of_split("base", rng)
     while True:
         details = rng.choice(list(DETAILS), changes, replace=False)
         other = replace(truth, **{d: DETAILS[d][rng.integers(len(DETAILS[d]))] for d in details})
-        if other != truth and other.is_visible and split_of(other.name) == "base":
+        if other != truth and other.is_visible and owning_split(other.name) == "base":
             return other
 
 

@@ -31,7 +31,7 @@ from rar_train.engine.trainer import make_device_trainer
 from rar_train.nano.architecture import PIXELS, nano_config, nano_processor
 from rar_train.nano.conversations import Conversations, TextBatch
 from rar_train.nano.manifest import write_nano_manifest
-from rar_train.nano.tower import HELD_OUT, index_loader, start_projector, tower_features, trained_tower
+from rar_train.nano.tower import HELD_OUT, index_loader, start_projector, tower_features, train_tower
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class LanguageModule(L.LightningModule):
         return warmup_cosine(optimizer, 0.03, self.args.language_steps)
 
 
-def trained_language(
+def train_language(
     recipe: Recipe, model: LlavaForConditionalGeneration, features: Tensor, corpus: BaseCorpus
 ) -> LanguageModule:
     """Stage two, or its result where the cache has it.
@@ -152,14 +152,14 @@ def train_nano_mllm(recipe: Recipe) -> Path:
     corpus = base_corpus(Path(recipe.cache), args.thousands, PIXELS, args.seed)
     held_out = np.arange(len(corpus.images) - HELD_OUT, len(corpus.images))
     model = LlavaForConditionalGeneration(nano_config())
-    tower = trained_tower(recipe, model, corpus)
+    tower = train_tower(recipe, model, corpus)
     start_projector(model, tower)
     details = tower.accuracy(held_out)
     log.info("tower, held-out accuracy: %s", {name: round(value, 3) for name, value in details.items()})
 
     features = tower_features(model.model.vision_tower, corpus)
     model.model.vision_tower.requires_grad_(False)
-    language = trained_language(recipe, model, features, corpus)
+    language = train_language(recipe, model, features, corpus)
     letters = letter_accuracy(language, held_out)
     log.info("language, held-out letter accuracy: %.3f", letters)
 

@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from data_prep.armory.blazon import COUNT_WORDS, random_blazon_of
+from data_prep.armory.blazon import COUNT_WORDS, random_blazon_of_split
 from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_prompt
 
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
@@ -20,7 +20,7 @@ VOCABULARY = 1024
 def _texts() -> list[str]:
     """Names, prompts and letters in the contexts in which the models meet them."""
     rng = np.random.default_rng(0)
-    names = [random_blazon_of("base", rng).name for _ in range(2000)]
+    names = [random_blazon_of_split("base", rng).name for _ in range(2000)]
     prompts = [
         text
         for start in range(0, 500, 5)

@@ -90,7 +90,7 @@ class TowerModule(L.LightningModule):
         return {name: hit.float().mean().item() for name, hit in zip(DETAILS, hits, strict=True)}
 
 
-def trained_tower(recipe: Recipe, model: LlavaForConditionalGeneration, corpus: BaseCorpus) -> TowerModule:
+def train_tower(recipe: Recipe, model: LlavaForConditionalGeneration, corpus: BaseCorpus) -> TowerModule:
     """Stage one, or its result where the cache has it: fills the model's tower."""
     args = recipe.nano
     choices = [corpus.fingerprint, args.seed, args.tower_steps, args.tower_batch, args.tower_lr]

@@ -17,7 +17,7 @@ _ALTER = v2.Compose(
 )
 
 
-def altered(image: Image.Image, seed: int) -> Image.Image:
+def augment(image: Image.Image, seed: int) -> Image.Image:
     """A picture mirrored or not, and a little turned, shifted, scaled and recoloured, on white.
 
     Args:

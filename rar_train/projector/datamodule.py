@@ -19,24 +19,24 @@ from data_prep.core.records import Sample
 from data_prep.datasets import Dataset
 from data_prep.prompting.prompts import NAMING
 from data_prep.settings import Recipe
-from rar_train.engine.sampler import DataPosition, EpochSampler, Place
+from rar_train.engine.sampler import DataPosition, EpochSampler, SampledExample
 from rar_train.models.mllm import Mllm
-from rar_train.projector.augment import altered
+from rar_train.projector.augment import augment
 
 _CHOICES = 5  # names that a validation chooses from; chance is one in so many
 
 
-def shown(sample: Sample, view: int) -> Image.Image:
+def augmented_view(sample: Sample, view: int) -> Image.Image:
     """A view of a picture: the 0th is itself, others are altered, each in its own way."""
     image = open_image(sample.path)
     # By the picture's bytes, so that features of it are found again whatever stands beside it.
-    return altered(image, int(sample.digest[:12], 16) + view) if view else image
+    return augment(image, int(sample.digest[:12], 16) + view) if view else image
 
 
 @torch.no_grad()
 def projector_inputs(mllm: Mllm, samples: Sequence[Sample], view: int = 0) -> Tensor:
     """What the model gives its projector of pictures: tower features of shape ``[n, places, channels]``."""
-    images = [shown(sample, view) for sample in samples]
+    images = [augmented_view(sample, view) for sample in samples]
     pixels = mllm.processor.image_processor(images, return_tensors="pt").pixel_values
     projector, seen = mllm.base.get_submodule(mllm.family.connector), []
     hook = projector.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -53,9 +53,9 @@ class _Named(Rows):
     def __init__(self, samples: Sequence[Sample], names: Sequence[str], views: int):
         self.samples, self.names, self.views = samples, names, views
 
-    def __getitem__(self, place: Place) -> tuple[Image.Image, str]:
+    def __getitem__(self, place: SampledExample) -> tuple[Image.Image, str]:
         sample = self.samples[place.row]
-        return shown(sample, (place.row + place.epoch) % self.views), self.names[sample.label]
+        return augmented_view(sample, (place.row + place.epoch) % self.views), self.names[sample.label]
 
 
 class _Choices(Rows):

@@ -19,7 +19,7 @@ from data_prep.core.records import Sample
 from data_prep.datasets import Dataset
 from data_prep.prompting.prompts import NAMING
 from data_prep.settings import Recipe
-from rar_train.engine.sampler import Place
+from rar_train.engine.sampler import SampledExample
 from rar_train.models.mllm import Mllm
 from rar_train.projector.datamodule import NamingData, projector_inputs
 from rar_train.projector.module import ProjectorTraining
@@ -46,8 +46,8 @@ class _Maps(Rows):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, place: int | Place) -> tuple[Tensor, int, int]:
-        number, epoch, _ = place if isinstance(place, Place) else (place, 0, 1.0)
+    def __getitem__(self, place: int | SampledExample) -> tuple[Tensor, int, int]:
+        number, epoch, _ = place if isinstance(place, SampledExample) else (place, 0, 1.0)
         return self.maps[(number + epoch) % len(self.maps), number], self.labels[number], self.folds[number]
 
 

@@ -19,17 +19,17 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from data_prep.core.files import write_folder
 from data_prep.core.manifests import seal_folder
-from data_prep.core.saving import saving
+from data_prep.core.saving import write_errors
 from data_prep.datasets import Dataset, read_dataset
-from data_prep.distributed.devices import accelerator_of
-from data_prep.distributed.processes import Processes, together
+from data_prep.distributed.devices import resolve_accelerator
+from data_prep.distributed.processes import Processes, process_group
 from data_prep.prompting.prompts import NAMING
 from data_prep.settings import Recipe, check
 from rar_train.engine.checkpoint import Checkpoints, fit_from
 from rar_train.engine.checkpoint_files import newest_whole, steps_done
 from rar_train.engine.run_folder import claim_run_folder, is_complete
-from rar_train.engine.strategies import seed_all, strategy_of
-from rar_train.engine.tracking import loggers_of
+from rar_train.engine.strategies import make_strategy, seed_all
+from rar_train.engine.tracking import make_loggers
 from rar_train.engine.trainer import make_trainer
 from rar_train.models.feature_cache import cache_features
 from rar_train.models.inputs import naming_inputs, to_device
@@ -115,7 +115,7 @@ def train_projector(recipe: Recipe) -> Path:
     """
     strategy = recipe.trainer.strategy
     check(strategy in ("auto", "ddp"), f"trainer.strategy={strategy}: a projector is trained under auto or ddp")
-    with together(recipe) as processes:
+    with process_group(recipe) as processes:
         return _train(recipe, processes)
 
 
@@ -137,7 +137,7 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("train", "val"))
     checkpoint = newest_whole(out / "checkpoints")
     start = steps_done(checkpoint)
-    seed_all(recipe.seed, accelerator_of(recipe.trainer))
+    seed_all(recipe.seed, resolve_accelerator(recipe.trainer))
     if isinstance(projector, NameProjector):
         data = MapData(recipe, mllm, dataset, start)
         start_names(mllm, data)
@@ -150,14 +150,16 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
             start_projector(mllm, dataset, recipe.optim.batch_size)
     log.info("training: %d steps%s", data.steps, f", from {start}" * bool(start))
     checkpoints = Checkpoints(recipe)
-    trainer = make_trainer(recipe, strategy_of(recipe.trainer), data.steps, loggers_of(recipe, start), [checkpoints])
+    trainer = make_trainer(
+        recipe, make_strategy(recipe.trainer), data.steps, make_loggers(recipe, start), [checkpoints]
+    )
     fit_from(checkpoint, trainer, module, data)
     figures = checkpoints.validation
     if trainer.is_global_zero:
         facts = {"base": mllm.id, "steps": trainer.global_step, "validation": figures}
         if isinstance(projector, NameProjector):
             facts["names"] = [dataset.names[label] for label in dataset.labels("train")]
-        with saving(out / "model"):
+        with write_errors(out / "model"):
             _save(mllm, out / "model", facts)
         log.info("training: done, last validation %s; use it with ranker.model=%s", figures, out / "model")
     trainer.strategy.barrier()

@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import BatchFeature
 
 from data_prep.core.records import RankingExample
-from data_prep.core.rng import shuffled
+from data_prep.core.rng import shuffle_candidates
 from data_prep.prompting.prompts import NAMING, list_answer, list_prompt
 from data_prep.prompting.targets import target_order
 from rar_train.models.inputs import letter_inputs, naming_inputs
@@ -79,7 +79,7 @@ def collate(
             once. Under gradient checkpointing it may not.
     """
     images = [image for _, image in pairs]
-    shown = [shuffled(example, seed, epoch) for (example, _), epoch in zip(pairs, epochs, strict=True)]
+    shown = [shuffle_candidates(example, seed, epoch) for (example, _), epoch in zip(pairs, epochs, strict=True)]
     names = [[candidate.name for candidate in example.candidates] for example in shown]
     wanted = [target_order(example, target) for example, _ in pairs] if {"list", "listwise"} & set(objectives) else []
     orders = [[one.candidates.index(c) for c in own] for one, own in zip(shown, wanted, strict=False)]

@@ -17,11 +17,11 @@ from data_prep.leakage.contamination import MINED, read_mined, write_mined
 from data_prep.mining.pipeline import build
 from data_prep.mining.shards import ShardedExamples, check_files, read_facts
 from data_prep.settings import Recipe
-from rar_train.engine.sampler import DataPosition, EpochSampler, Place
+from rar_train.engine.sampler import DataPosition, EpochSampler, SampledExample
 from rar_train.models.mllm import Mllm
 from rar_train.ranker.collate import RankingBatch, collate
 from rar_train.ranker.streaming import ResampledBatches, ShardStream
-from rar_train.ranker.token_budget import byte_lengths, check_fits, fitting, token_limit
+from rar_train.ranker.token_budget import byte_lengths, check_fits, select_fitting, token_limit
 
 
 class _Rows(Dataset):
@@ -30,7 +30,7 @@ class _Rows(Dataset):
     def __init__(self, examples: ShardedExamples, numbers: Sequence[int]):
         self.examples, self.numbers = examples, numbers
 
-    def __getitem__(self, place: Place):
+    def __getitem__(self, place: SampledExample):
         return self.examples[self.numbers[place.row]], place
 
 
@@ -91,7 +91,7 @@ class RankingData(L.LightningDataModule):
         else:
             self.train_set = ShardedExamples(Path(made["train"]))
             self.lengths = byte_lengths(self.train_set, self.objectives)
-            self.kept = fitting(self.train_set, self.lengths, self.mllm, self.recipe)
+            self.kept = select_fitting(self.train_set, self.lengths, self.mllm, self.recipe)
         optim, trainer = self.recipe.optim, self.recipe.trainer
         needed = optim.batch_size * optim.grad_accum_steps * trainer.devices * trainer.num_nodes
         if len(self.kept) < needed:
@@ -159,7 +159,7 @@ class RankingData(L.LightningDataModule):
         # As many on each process: under ZeRO-3 none can take a step without the others.
         count = max(1, count // world) * world
         chosen = np.linspace(0, len(self.val_set) - 1, count).astype(int).tolist()
-        mine = [Place(row, 0, 1.0) for row in chosen[rank::world]]
+        mine = [SampledExample(row, 0, 1.0) for row in chosen[rank::world]]
         size = self.recipe.optim.batch_size
         batches = [mine[start : start + size] for start in range(0, len(mine), size)]
         made = self._collation(_collate, (*self.objectives, "letters", "likelihood"), cached=True)

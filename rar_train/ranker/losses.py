@@ -83,7 +83,7 @@ READS = {"letters": "letters", "likelihood": "likelihood", "listwise": "letters"
 """The table that an objective reads; ``list`` reads none."""
 
 
-def losses_of(
+def compute_losses(
     mllm: Mllm, batch: RankingBatch, args: ObjectiveArgs, tables: Iterable[str] = ()
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The losses in use, each before its weight; objectives that read the same scores share one pass.

@@ -13,12 +13,12 @@ from data_prep.core.errors import UserError
 from data_prep.settings import Recipe
 from rar_train.engine.optimizer import ClipsFused, adamw
 from rar_train.engine.schedule import warmup_cosine
-from rar_train.engine.tracking import Ranked
+from rar_train.engine.tracking import RankedExample
 from rar_train.models.lora import add_lora
 from rar_train.models.mllm import Mllm
 from rar_train.ranker.collate import RankingBatch
-from rar_train.ranker.losses import TABLES, losses_of
-from rar_train.ranker.validation import text_figures, written_rankings
+from rar_train.ranker.losses import TABLES, compute_losses
+from rar_train.ranker.validation import generate_rankings, generation_metrics
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class RankerModule(ClipsFused, L.LightningModule):
         self.mllm = add_lora(mllm, recipe.ranker.lora)
         self.model = self.mllm.model
         self.weights = recipe.ranker.objectives.weights
-        self.ranked: list[Ranked] = []
+        self.ranked: list[RankedExample] = []
         if recipe.trainer.gradient_checkpointing:
             self.mllm.base.activation_checkpointing_enable({"use_reentrant": False})
             # Only reentrant checkpoints need gradients at their inputs, which would run back through a frozen tower.
@@ -85,7 +85,7 @@ class RankerModule(ClipsFused, L.LightningModule):
         Raises:
             UserError: The loss is not a finite number, on any process.
         """
-        losses, _ = losses_of(self.mllm, batch, self.recipe.ranker.objectives)
+        losses, _ = compute_losses(self.mllm, batch, self.recipe.ranker.objectives)
         total = sum(self.weights[name] * loss for name, loss in losses.items())
         means = {name: loss.detach().mean() for name, loss in losses.items()}
         # Asked of all processes, so that all stop where one has to.
@@ -109,7 +109,7 @@ class RankerModule(ClipsFused, L.LightningModule):
 
     def validation_step(self, batch: RankingBatch, _) -> None:
         """Loss, and accuracy of each one-pass mode, on validation examples, which all hold the truth."""
-        losses, tables = losses_of(self.mllm, batch, self.recipe.ranker.objectives, TABLES)
+        losses, tables = compute_losses(self.mllm, batch, self.recipe.ranker.objectives, TABLES)
         count = len(batch.examples)
         total = sum(self.weights[name] * loss for name, loss in losses.items())
         self.log("val/loss", total.mean(), batch_size=count, sync_dist=True)
@@ -123,7 +123,7 @@ class RankerModule(ClipsFused, L.LightningModule):
         for row in range(min(count, self.recipe.tracking.pictures - len(self.ranked))):
             for mode, table in tables.items():
                 order = tuple(table[row, : batch.counts[row]].argsort(descending=True, stable=True).tolist())
-                self.ranked.append(Ranked(batch.images[row], batch.examples[row], order, mode))
+                self.ranked.append(RankedExample(batch.images[row], batch.examples[row], order, mode))
 
     @property
     def _text_count(self) -> int:
@@ -138,11 +138,11 @@ class RankerModule(ClipsFused, L.LightningModule):
         size, found = self.recipe.optim.batch_size, []
         for start in range(0, len(chosen), size):
             images, examples = zip(*chosen[start : start + size], strict=True)
-            found += written_rankings(self.mllm, images, examples)
-        for name, value in text_figures(found, [example for _, example in chosen]).items():
+            found += generate_rankings(self.mllm, images, examples)
+        for name, value in generation_metrics(found, [example for _, example in chosen]).items():
             self.log(f"val/{name}", value, batch_size=len(chosen), sync_dist=True)
         for (image, example), ranking in zip(chosen[: self.recipe.tracking.pictures], found, strict=False):
-            self.ranked.append(Ranked(image, example, ranking.order, "generate", ranking.reply))
+            self.ranked.append(RankedExample(image, example, ranking.order, "generate", ranking.reply))
 
     def configure_optimizers(self) -> dict:
         """AdamW on the adapter, with warm-up and cosine decay."""

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep.core.errors import UserError
-from data_prep.core.progress import bar
+from data_prep.core.progress import progress_bar
 from data_prep.core.records import RankingExample
 from data_prep.mining.shards import ShardedExamples
 from data_prep.prompting.prompts import NAMING, letters_prompt, list_answer, list_prompt
@@ -21,7 +21,7 @@ from rar_train.ranker.collate import RankingBatch
 log = logging.getLogger(__name__)
 
 
-def conversations(example: RankingExample, objectives: Collection[str]) -> list[tuple[str, str]]:
+def longest_conversations(example: RankingExample, objectives: Collection[str]) -> list[tuple[str, str]]:
     """The prompts and answers that objectives make of an example, each the longest of its kind."""
     names = [candidate.name for candidate in example.candidates]
     made = []
@@ -36,11 +36,11 @@ def conversations(example: RankingExample, objectives: Collection[str]) -> list[
 
 def byte_lengths(examples: ShardedExamples, objectives: Collection[str]) -> np.ndarray:
     """Bytes of each example's longest conversation: no fewer than its tokens, and in proportion to them."""
-    found = [conversations(examples.example(number), objectives) for number in range(len(examples))]
+    found = [longest_conversations(examples.example(number), objectives) for number in range(len(examples))]
     return np.array([max(len((prompt + answer).encode()) for prompt, answer in made) for made in found])
 
 
-class Tokens:
+class ConversationTokens:
     """Counts the tokens of conversations with an image.
 
     Args:
@@ -71,7 +71,7 @@ def token_limit(mllm: Mllm, recipe: Recipe) -> int:
     return recipe.ranker.max_tokens or mllm.base.config.get_text_config().max_position_embeddings
 
 
-def fitting(examples: ShardedExamples, lengths: np.ndarray, mllm: Mllm, recipe: Recipe) -> np.ndarray:
+def select_fitting(examples: ShardedExamples, lengths: np.ndarray, mllm: Mllm, recipe: Recipe) -> np.ndarray:
     """The numbers of the examples whose every conversation fits the token limit; the others are counted and named.
 
     Args:
@@ -83,12 +83,12 @@ def fitting(examples: ShardedExamples, lengths: np.ndarray, mllm: Mllm, recipe: 
     Raises:
         UserError: None fits.
     """
-    limit, tokens = token_limit(mllm, recipe), Tokens(mllm)
+    limit, tokens = token_limit(mllm, recipe), ConversationTokens(mllm)
     # An image's tokens depend on its size; the first example's stand for a first guess, twice over.
     room = limit - tokens.frame - 2 * tokens.of_image(examples.image_size(0))
     dropped = []
-    for number in bar("measuring prompts", np.flatnonzero(lengths > room).tolist()):
-        made = conversations(examples.example(number), recipe.ranker.objectives.weights)
+    for number in progress_bar("measuring prompts", np.flatnonzero(lengths > room).tolist()):
+        made = longest_conversations(examples.example(number), recipe.ranker.objectives.weights)
         if max(tokens.of(*one, examples.image_size(number)) for one in made) > limit:
             dropped.append(number)
     if dropped:

@@ -12,10 +12,10 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json, read_sealed, write_folder
-from data_prep.core.manifests import damage
-from data_prep.core.saving import saving
-from data_prep.distributed.devices import accelerator_of
-from data_prep.distributed.processes import Processes, together
+from data_prep.core.manifests import find_damage
+from data_prep.core.saving import write_errors
+from data_prep.distributed.devices import resolve_accelerator
+from data_prep.distributed.processes import Processes, process_group
 from data_prep.leakage.contamination import MINED
 from data_prep.settings import RankerArgs, Recipe
 from rar_train.engine.checkpoint import AdapterCheckpoints, fit_from
@@ -24,10 +24,10 @@ from rar_train.engine.run_folder import (
     claim_run_folder,
     is_complete,
     note_file,
-    noted_files,
+    read_noted_files,
 )
-from rar_train.engine.strategies import gathered, seed_all, strategy_of
-from rar_train.engine.tracking import finish_tracking, loggers_of
+from rar_train.engine.strategies import gather_weights, make_strategy, seed_all
+from rar_train.engine.tracking import finish_tracking, make_loggers
 from rar_train.engine.trainer import make_trainer
 from rar_train.models.adapter_manifest import adapter_manifest
 from rar_train.models.feature_cache import cache_features
@@ -46,8 +46,8 @@ def _repair(recipe: Recipe, out: Path) -> None:
     Raises:
         UserError: The data are no longer those that the run was trained on.
     """
-    noted = noted_files(out)
-    if MINED in noted and damage(out, noted) is None:
+    noted = read_noted_files(out)
+    if MINED in noted and find_damage(out, noted) is None:
         return
     log.warning("training: %s is missing or damaged; it is made again", out / MINED)
     make_examples(recipe)
@@ -72,7 +72,7 @@ def train_ranker(recipe: Recipe) -> Path:
     Returns:
         Path: The run's folder with ``adapter/``, ``recipe.yaml``, checkpoints and logs.
     """
-    with together(recipe) as processes:
+    with process_group(recipe) as processes:
         return _train(recipe, processes)
 
 
@@ -86,7 +86,7 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
         return out
     checkpoint = newest_whole(out / "checkpoints")
 
-    strategy = strategy_of(recipe.trainer)  # first: DeepSpeed reads the environment when imported
+    strategy = make_strategy(recipe.trainer)  # first: DeepSpeed reads the environment when imported
     mllm = load_mllm(_as_computed(recipe))
     if recipe.trainer.feature_cache:
         cache_features(mllm, Path(recipe.cache), recipe.ranker.lora)
@@ -95,7 +95,7 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
     data.setup("fit")
     steps = optimizer_steps(recipe, len(data.kept))
     # After the data stages, which may or may not have drawn numbers.
-    seed_all(recipe.seed, accelerator_of(recipe.trainer))
+    seed_all(recipe.seed, resolve_accelerator(recipe.trainer))
     module = RankerModule(recipe, mllm, steps)
     table = parameter_table(module.mllm)
     for line in table_lines(table) if processes.rank == 0 else ():
@@ -108,7 +108,7 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
     start = steps_done(checkpoint)
     log.info("training: %d examples, %d steps%s", len(data.kept), steps, f", from step {start}" if start else "")
     parameters = {part: {"trainable": trainable, "all": total} for part, trainable, total in table}
-    loggers = loggers_of(recipe, start, {"parameters": parameters})
+    loggers = make_loggers(recipe, start, {"parameters": parameters})
     checkpoints = AdapterCheckpoints(recipe, facts)
     callbacks = [Monitor(recipe, table[-1][1:]), checkpoints, LearningRateMonitor("step")]
     trainer = make_trainer(recipe, strategy, steps, loggers, callbacks)
@@ -128,7 +128,7 @@ def _finish(recipe: Recipe, trainer: L.Trainer, module: RankerModule, checkpoint
     """Leaves the run's adapter: the last weights, or the best checkpoint's, as the recipe says."""
     folder, figures = Path(recipe.out) / "adapter", checkpoints.validation
     best = checkpoints.best if recipe.trainer.adapter == "best" else None
-    with gathered(module), saving(folder):
+    with gather_weights(module), write_errors(folder):
         if trainer.is_global_zero and best is None:
             facts = checkpoints.facts | {"step": trainer.global_step, "validation": figures}
             save_adapter(module.mllm, folder, recipe, facts)

@@ -12,7 +12,7 @@ from torch import distributed
 from data_prep.core.records import Ranking, RankingExample
 from data_prep.prompting.prompts import list_answer, list_prompt
 from data_prep.prompting.replies import read_list
-from rar_train.models.decoding import texts, written
+from rar_train.models.decoding import decode_texts, generate
 from rar_train.models.inputs import to_device
 from rar_train.models.mllm import Mllm
 
@@ -20,7 +20,7 @@ OUTCOMES = ("ok", "repaired", "unreadable")
 
 
 @torch.no_grad()
-def written_rankings(mllm: Mllm, images: Sequence[Image.Image], examples: Sequence[RankingExample]) -> list[Ranking]:
+def generate_rankings(mllm: Mllm, images: Sequence[Image.Image], examples: Sequence[RankingExample]) -> list[Ranking]:
     """Has the model write sorted lists, greedily, and reads them strictly.
 
     Args:
@@ -34,12 +34,12 @@ def written_rankings(mllm: Mllm, images: Sequence[Image.Image], examples: Sequen
     # A reply may be as long as its own right answer and a little more, whatever else is in the batch.
     budgets = [len(mllm.answer_ids(p, list_answer(row))) + 8 for p, row in zip(prompts, names, strict=True)]
     together = distributed.is_initialized() and distributed.get_world_size() > 1
-    replies = written(mllm, inputs, max(budgets), together=together)
-    own = texts(mllm, [reply[:budget] for reply, budget in zip(replies, budgets, strict=True)])
+    replies = generate(mllm, inputs, max(budgets), together=together)
+    own = decode_texts(mllm, [reply[:budget] for reply, budget in zip(replies, budgets, strict=True)])
     return [read_list(text, row) for text, row in zip(own, names, strict=True)]
 
 
-def text_figures(rankings: Sequence[Ranking], examples: Sequence[RankingExample]) -> dict[str, float]:
+def generation_metrics(rankings: Sequence[Ranking], examples: Sequence[RankingExample]) -> dict[str, float]:
     """Accuracy of written lists given a hit, and the share of each outcome."""
     counts = Counter(ranking.outcome for ranking in rankings)
     hits = sum(ranking.order[0] == example.truth for ranking, example in zip(rankings, examples, strict=True))

@@ -13,10 +13,10 @@ from torch.utils.data import Dataset as Rows
 from data_prep.core.errors import UserError
 from data_prep.core.records import Sample
 from data_prep.datasets import Dataset
-from data_prep.embedding.embedding import workers_of
-from data_prep.memory.memories import prompted
+from data_prep.embedding.embedding import count_workers
+from data_prep.memory.memories import with_templates
 from data_prep.settings import Recipe
-from rar_train.engine.sampler import DataPosition, EpochSampler, Place
+from rar_train.engine.sampler import DataPosition, EpochSampler, SampledExample
 from rar_train.retriever.views import Features, Pixels
 
 
@@ -25,9 +25,9 @@ class _Pairs(Rows):
 
     def __init__(self, recipe: Recipe, views: Pixels | Features, samples: Sequence[Sample], dataset: Dataset):
         self.views, self.samples, self.names, self.seed = views, samples, dataset.texts, recipe.seed
-        self.templates = prompted(recipe.retriever, dataset).templates
+        self.templates = with_templates(recipe.retriever, dataset).templates
 
-    def __getitem__(self, place: Place) -> tuple[Tensor, Tensor, int]:
+    def __getitem__(self, place: SampledExample) -> tuple[Tensor, Tensor, int]:
         number, epoch, _ = place
         sample = self.samples[number]
         rng = np.random.default_rng([self.seed, epoch, number])
@@ -82,7 +82,7 @@ class RetrieverData(L.LightningDataModule):
 
     def name_ids(self) -> Tensor:
         """The validation classes' names as the views show them, shape ``[classes, templates, …]``."""
-        templates = prompted(self.recipe.retriever, self.dataset).templates
+        templates = with_templates(self.recipe.retriever, self.dataset).templates
         texts = [template.format(self.dataset.texts[label]) for label in self.labels for template in templates]
         return self.views.texts(texts).unflatten(0, (len(self.labels), len(templates)))
 
@@ -94,7 +94,7 @@ class RetrieverData(L.LightningDataModule):
             len(samples), optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position, full=True
         )
         rows = _Pairs(self.recipe, self.views, samples, self.dataset)
-        workers = workers_of(self.recipe.retriever.num_workers, self.recipe.trainer.devices, len(sampler))
+        workers = count_workers(self.recipe.retriever.num_workers, self.recipe.trainer.devices, len(sampler))
         return DataLoader(rows, batch_sampler=sampler, num_workers=workers)
 
     def val_dataloader(self) -> DataLoader:

@@ -82,7 +82,7 @@ def prepare_model(model: nn.Module, args: TuningArgs) -> nn.Module:
     return model
 
 
-def merged_model(model: nn.Module, args: TuningArgs) -> nn.Module:
+def merge_adapters(model: nn.Module, args: TuningArgs) -> nn.Module:
     """The plain open_clip model, adapters merged in."""
     return model.merge_and_unload(safe_merge=True) if args.lora_rank else model
 

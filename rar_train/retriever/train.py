@@ -10,24 +10,24 @@ from torch import nn
 
 from data_prep.core.files import write_folder
 from data_prep.core.manifests import seal_folder
-from data_prep.core.saving import saving
+from data_prep.core.saving import write_errors
 from data_prep.datasets import read_dataset
-from data_prep.distributed.devices import accelerator_of
-from data_prep.distributed.processes import Processes, together
+from data_prep.distributed.devices import resolve_accelerator
+from data_prep.distributed.processes import Processes, process_group
 from data_prep.embedding.encoder import Encoder, load_encoder
 from data_prep.embedding.name_tokens import name_tokens
 from data_prep.embedding.open_clip_models import architecture
-from data_prep.memory.memories import prompted
+from data_prep.memory.memories import with_templates
 from data_prep.settings import Recipe, check
 from rar_train.engine.checkpoint import Checkpoints, fit_from
 from rar_train.engine.checkpoint_files import newest_whole, steps_done
 from rar_train.engine.run_folder import claim_run_folder, is_complete
-from rar_train.engine.strategies import seed_all, strategy_of
-from rar_train.engine.tracking import loggers_of
+from rar_train.engine.strategies import make_strategy, seed_all
+from rar_train.engine.tracking import make_loggers
 from rar_train.engine.trainer import make_trainer
 from rar_train.models.open_clip_folder import write_open_clip
 from rar_train.retriever.datamodule import RetrieverData
-from rar_train.retriever.module import RetrieverModule, merged_model, prepare_model
+from rar_train.retriever.module import RetrieverModule, merge_adapters, prepare_model
 from rar_train.retriever.views import Features, Pixels, Projections
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def train_retriever(recipe: Recipe) -> Path:
         recipe.trainer.strategy in ("auto", "ddp"),
         f"trainer.strategy={recipe.trainer.strategy}: the retriever is tuned under auto or ddp",
     )
-    with together(recipe) as processes:
+    with process_group(recipe) as processes:
         return _train(recipe, processes)
 
 
@@ -61,24 +61,24 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
     apart = tuning.towers == "projections"
     if not apart:
         name_tokens(
-            encoder.tokenize, dataset.texts, prompted(recipe.retriever, dataset).templates
+            encoder.tokenize, dataset.texts, with_templates(recipe.retriever, dataset).templates
         )  # warns of cut names
     views = Features(recipe, encoder, dataset) if apart else Pixels(encoder, tuning.augment)
     data = RetrieverData(recipe, views, dataset, start)
     steps = data.steps
-    seed_all(recipe.seed, accelerator_of(recipe.trainer))
+    seed_all(recipe.seed, resolve_accelerator(recipe.trainer))
     model = Projections(encoder.model) if apart else prepare_model(encoder.model, tuning)
     module = RetrieverModule(recipe, model, data.name_ids(), steps)
     trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     log.info("training: %s trainable parameters, %d steps%s", f"{trainable:,}", steps, f", from {start}" * bool(start))
     checkpoints = Checkpoints(recipe)
-    trainer = make_trainer(recipe, strategy_of(recipe.trainer), steps, loggers_of(recipe, start), [checkpoints])
+    trainer = make_trainer(recipe, make_strategy(recipe.trainer), steps, make_loggers(recipe, start), [checkpoints])
     fit_from(checkpoint, trainer, module, data)
     figures = checkpoints.validation
     if trainer.is_global_zero:
         facts = {"base": encoder.id, "steps": trainer.global_step, "validation": figures}
-        model = encoder.model if apart else merged_model(module.model, tuning)
-        with saving(out / "model"):
+        model = encoder.model if apart else merge_adapters(module.model, tuning)
+        with write_errors(out / "model"):
             save_open_clip(model, encoder, recipe, out / "model", facts)
         log.info("training: done, last validation %s; use it with retriever.model=local-dir:%s", figures, out / "model")
     trainer.strategy.barrier()

@@ -19,7 +19,7 @@ from data_prep.core.images import open_image
 from data_prep.core.records import Sample
 from data_prep.datasets import Dataset
 from data_prep.embedding.encoder import Encoder, embed_images, embed_names, encoder_id, state_hash
-from data_prep.memory.memories import prompted
+from data_prep.memory.memories import with_templates
 from data_prep.settings import Recipe
 
 
@@ -62,12 +62,12 @@ class Features:
     """
 
     def __init__(self, recipe: Recipe, encoder: Encoder, dataset: Dataset):
-        towers, cache = towers_of(encoder), Path(recipe.cache)
+        towers, cache = without_projections(encoder), Path(recipe.cache)
         samples = [sample for part in ("train", "val") for sample in dataset.parts[part]]
         images = torch.from_numpy(embed_images(towers, samples, recipe.retriever, cache))
         self.images = {sample.digest: row for sample, row in zip(samples, images, strict=True)}
         bare = replace(recipe.retriever, templates=["{}"])
-        templates = prompted(recipe.retriever, dataset).templates
+        templates = with_templates(recipe.retriever, dataset).templates
         texts = list(dict.fromkeys(template.format(name) for name in dataset.texts for template in templates))
         self.by_text = dict(zip(texts, torch.from_numpy(embed_names(towers, texts, bare, cache)), strict=True))
 
@@ -104,7 +104,7 @@ class Projections(nn.Module):
         return self.text(features)
 
 
-def towers_of(encoder: Encoder) -> Encoder:
+def without_projections(encoder: Encoder) -> Encoder:
     """The encoder without its projections.
 
     Raises:

@@ -11,7 +11,7 @@ import pytest
 from data_prep.armory.blazon import draw_classes
 from data_prep.armory.render import render
 from data_prep.settings import RankerArgs, Recipe
-from eval.ranking.request import Question
+from eval.ranking.request import RankingRequest
 from rar_train.models.mllm import Mllm, load_mllm
 from rar_train.ranker.train import train_ranker
 from tests.tiny_recipes import tiny_recipes
@@ -24,7 +24,7 @@ def nano() -> Mllm:
 
 
 @pytest.fixture(scope="session")
-def questions(tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
+def questions(tmp_path_factory: pytest.TempPathFactory) -> list[RankingRequest]:
     """Five questions of 2 to 5 names each."""
     folder = tmp_path_factory.mktemp("shields")
     blazons = draw_classes("test", 8, 4, 0)
@@ -33,12 +33,14 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
     for number, count in enumerate((5, 2, 4, 3, 5)):
         path = folder / f"{number}.png"
         render(blazons[number], 96, np.random.default_rng(number)).save(path)
-        asked.append(Question(f"shield-{number}", str(path), tuple(names[(number + i) % 8] for i in range(count))))
+        asked.append(
+            RankingRequest(f"shield-{number}", str(path), tuple(names[(number + i) % 8] for i in range(count)))
+        )
     return asked
 
 
 @pytest.fixture(scope="session")
-def many(tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
+def many(tmp_path_factory: pytest.TempPathFactory) -> list[RankingRequest]:
     """Sixteen questions of 2 to 6 names, each with near-duplicates."""
     folder = tmp_path_factory.mktemp("many")
     blazons = draw_classes("test", 24, 4, 0)
@@ -47,7 +49,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
         path = folder / f"{number}.png"
         render(blazons[number], 96, np.random.default_rng(number)).save(path)
         names = [blazon.name for blazon in blazons[number : number + 2 + number % 5]]
-        asked.append(Question(f"shield-{number}", str(path), tuple(names)))
+        asked.append(RankingRequest(f"shield-{number}", str(path), tuple(names)))
     return asked
 
 

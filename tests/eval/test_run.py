@@ -14,7 +14,7 @@ import pytest
 from data_prep.armory.blazon import draw_classes
 from data_prep.armory.render import render
 from data_prep.core.errors import UserError
-from data_prep.core.files import locked, read_json
+from data_prep.core.files import file_lock, read_json
 from data_prep.core.results_file import write_results
 from data_prep.datasets import read_dataset
 from data_prep.leakage.contamination import read_mined, write_mined
@@ -320,7 +320,7 @@ def test_files_of_two_commands_that_write_one_evaluation_at_once_are_not_mixed(f
     run, written = shutil.copytree(finished, tmp_path / "run"), []
 
     def write(folder: Path, *rest) -> None:
-        with pytest.raises(UserError, match="another command has been changing it"), locked(folder, seconds=0):
+        with pytest.raises(UserError, match="another command has been changing it"), file_lock(folder, seconds=0):
             pass
         written.append(folder)
         write_results(folder, *rest)

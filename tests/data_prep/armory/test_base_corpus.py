@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_prep.armory.base_corpus import base_corpus
-from data_prep.armory.blazon import DETAILS, split_of
+from data_prep.armory.blazon import DETAILS, owning_split
 from data_prep.core.errors import UserError
 from tests.damage import contents, damage
 
@@ -23,7 +23,7 @@ def corpus(cache):
 
 
 def test_every_blazon_belongs_to_the_base_split(corpus):
-    assert {split_of(blazon.name) for blazon in corpus.blazons} == {"base"}
+    assert {owning_split(blazon.name) for blazon in corpus.blazons} == {"base"}
     assert len({blazon.name for blazon in corpus.blazons}) > 990
 
 

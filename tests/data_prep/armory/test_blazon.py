@@ -15,9 +15,9 @@ from data_prep.armory.blazon import (
     Blazon,
     draw_classes,
     neighbours,
+    owning_split,
     random_blazon,
-    random_blazon_of,
-    split_of,
+    random_blazon_of_split,
 )
 from data_prep.core.errors import UserError
 
@@ -76,13 +76,13 @@ def test_touching_parts_of_one_tincture_do_not_count_as_visible(blazon):
 
 def test_split_of_a_name_never_changes():
     """The shipped models were trained on ``base``: another assignment would let them have seen test classes."""
-    assert split_of("azure, a bend or, three mullets argent") == "base"
-    assert split_of("per pale gules and vert, a bend sinister or, a heart sable") == "val"
+    assert owning_split("azure, a bend or, three mullets argent") == "base"
+    assert owning_split("per pale gules and vert, a bend sinister or, a heart sable") == "val"
 
 
 def test_splits_hold_their_shares_of_the_vocabulary():
     rng = np.random.default_rng(0)
-    owners = [split_of(random_blazon(rng).name) for _ in range(4000)]
+    owners = [owning_split(random_blazon(rng).name) for _ in range(4000)]
     shares = [owners.count(split) / len(owners) for split in SPLITS]
     assert shares == pytest.approx(SPLIT_SHARES, abs=0.03)
 
@@ -98,13 +98,13 @@ def test_splits_are_disjoint_whatever_the_seeds(chosen):
 @settings(max_examples=60, deadline=None)
 def test_neighbours_differ_in_one_detail_each_and_stay_in_the_split(split, seed):
     rng = np.random.default_rng(seed)
-    core = random_blazon_of(split, rng)
-    assert split_of(core.name) == split
+    core = random_blazon_of_split(split, rng)
+    assert owning_split(core.name) == split
     found = neighbours(core, split, rng)
     changes = [details_that_differ(core, other) for other in found]
     assert all(len(change) == 1 for change in changes)
     assert len({change[0] for change in changes}) == len(changes)
-    assert all(other.is_visible and split_of(other.name) == split for other in found)
+    assert all(other.is_visible and owning_split(other.name) == split for other in found)
 
 
 @given(splits, seeds, st.integers(1, 4), st.integers(1, 14))
@@ -112,7 +112,7 @@ def test_neighbours_differ_in_one_detail_each_and_stay_in_the_split(split, seed)
 def test_classes_come_in_families_of_near_duplicates(split, seed, family_size, classes):
     drawn = draw_classes(split, classes, family_size, seed)
     assert len({b.name for b in drawn}) == classes
-    assert {split_of(b.name) for b in drawn} == {split}
+    assert {owning_split(b.name) for b in drawn} == {split}
     for start in range(0, classes, family_size):
         core, *kin = drawn[start : start + family_size]
         assert all(len(details_that_differ(core, other)) == 1 for other in kin)

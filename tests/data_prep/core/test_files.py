@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from data_prep.core.errors import UserError
 from data_prep.core.files import (
     file_hash,
+    file_lock,
     fingerprint,
     folder_hash,
-    locked,
     part_path,
     read_json,
     read_manifest,
     read_sealed,
+    read_sealed_line,
     sealed_line,
-    unsealed,
     write_folder,
     write_json,
     write_manifest,
@@ -133,11 +133,11 @@ def test_a_changed_character_of_a_manifest_is_an_error_and_its_keys_lie_open(tmp
 def test_a_sealed_line_is_read_back_or_refused(record, data):
     record.pop("sha256", None)
     line = sealed_line(record)
-    assert line.count("\n") == 1 and unsealed(line, "here", "ask again") == record
+    assert line.count("\n") == 1 and read_sealed_line(line, "here", "ask again") == record
     place = data.draw(st.integers(0, len(line) - 2))
     changed = line[:place] + data.draw(st.characters(codec="utf-8")) + line[place + 1 :]
     try:
-        assert unsealed(changed, "here", "ask again") == record
+        assert read_sealed_line(changed, "here", "ask again") == record
     except UserError as error:
         assert str(error).startswith("here: damaged") and str(error).endswith("ask again")
 
@@ -146,7 +146,7 @@ def test_a_lock_is_held_by_one_and_the_other_waits_or_gives_up(tmp_path):
     seen = []
 
     def hold(number):
-        with locked(tmp_path / "memory"):
+        with file_lock(tmp_path / "memory"):
             seen.append(number)
             assert len(seen) % 2 == 1
             time.sleep(0.01)
@@ -159,9 +159,9 @@ def test_a_lock_is_held_by_one_and_the_other_waits_or_gives_up(tmp_path):
         thread.join()
     assert len(seen) == 8 and seen[::2] == seen[1::2]
     with (
-        locked(tmp_path / "memory"),
+        file_lock(tmp_path / "memory"),
         pytest.raises(UserError, match="memory: another command"),
-        locked(tmp_path / "memory", 0.05),
+        file_lock(tmp_path / "memory", 0.05),
     ):
         pass
 

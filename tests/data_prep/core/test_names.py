@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data_prep.core.names import folded, tidy, told_apart
+from data_prep.core.names import disambiguate, normalize_name, tidy
 from data_prep.prompting.prompts import list_answer
 from data_prep.prompting.replies import read_list
 
@@ -19,16 +19,16 @@ some_names = st.lists(st.sampled_from(["crane", "Crane", "crane ", "crane (2)", 
 @given(some_names)
 @example(["crane", "crane (2)", "crane", "CRANE"])
 def test_classes_are_told_apart_and_names_that_differ_stay(names):
-    shown = told_apart(names)
-    assert len({folded(name) for name in shown}) == len(names)
-    alone = [n for n in names if [folded(other) for other in names].count(folded(n)) == 1]
+    shown = disambiguate(names)
+    assert len({normalize_name(name) for name in shown}) == len(names)
+    alone = [n for n in names if [normalize_name(other) for other in names].count(normalize_name(n)) == 1]
     assert all(n in shown for n in alone)
     assert all(new == old or new.startswith(old) for new, old in zip(shown, names, strict=True))
-    assert told_apart(shown) == shown
+    assert disambiguate(shown) == shown
 
 
 def test_two_classes_of_one_name_are_two_answers():
-    names = told_apart(["crane", "heron", "Crane"])
+    names = disambiguate(["crane", "heron", "Crane"])
     assert names == ("crane", "heron", "Crane (2)")
     ranking = read_list(list_answer([names[2], names[0], names[1]]), names)
     assert (ranking.order, ranking.outcome) == ((2, 0, 1), "ok")
@@ -50,7 +50,7 @@ def test_two_classes_of_one_name_are_two_answers():
     ],
 )
 def test_look_alikes_are_folded_to_one(other):
-    assert folded(other) == folded("Kücken")
+    assert normalize_name(other) == normalize_name("Kücken")
 
 
 def test_a_name_is_written_as_it_looks():
@@ -64,5 +64,5 @@ def test_a_name_is_written_as_it_looks():
 @given(st.text(max_size=12))
 def test_tidying_is_done_once_and_never_parts_what_is_folded_to_one(name):
     assert tidy(tidy(name)) == tidy(name)
-    assert folded(tidy(name)) == folded(name)
-    assert folded(unicodedata.normalize("NFD", name)) == folded(name)
+    assert normalize_name(tidy(name)) == normalize_name(name)
+    assert normalize_name(unicodedata.normalize("NFD", name)) == normalize_name(name)

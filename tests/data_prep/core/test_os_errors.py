@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import write_folder, write_json
-from data_prep.core.os_errors import words_in, words_of
+from data_prep.core.os_errors import describe_error, describe_error_text
 
 
 def failed(action, *given) -> Exception:
@@ -69,13 +69,13 @@ def test_the_path_and_the_remedy_are_named_in_every_process(place, said, places)
     if place in ("missing", "in a file"):
         errors.append(failed(next, iter(DataLoader(Files(path), num_workers=1))))
     for error in errors:
-        words = words_of(error)
+        words = describe_error(error)
         assert words.startswith(f"{path}: ") and said in words and "\n" not in words
 
 
 def test_what_a_worker_says_in_our_words_is_kept_alone():
     error = failed(next, iter(DataLoader(Files("own"), num_workers=1)))
-    assert words_of(error) == "shard-7.tar: damaged; delete it"
+    assert describe_error(error) == "shard-7.tar: damaged; delete it"
 
 
 @pytest.mark.parametrize("kind", ["ENOSPC", "EDQUOT", "EROFS", "EIO", "ESTALE", "EFBIG"])
@@ -88,9 +88,9 @@ def test_a_failing_disk_is_seen_through_what_it_led_to(kind, tmp_path):
         except OSError:
             raise RuntimeError("unexpected position 64 vs 0")  # noqa: B904
 
-    words = words_of(failed(written))
+    words = describe_error(failed(written))
     assert words.startswith(f"{tmp_path / 'run' / 'x'}: ")
-    assert words == words_of(OSError(number, "", str(tmp_path / "run" / "x")))
+    assert words == describe_error(OSError(number, "", str(tmp_path / "run" / "x")))
 
 
 def test_a_file_that_nothing_could_be_written_to_is_named_by_its_own_name(tmp_path):
@@ -98,9 +98,9 @@ def test_a_file_that_nothing_could_be_written_to_is_named_by_its_own_name(tmp_pa
         with write_folder(folder), open("/dev/full", "w") as full:
             full.write("x")
 
-    assert words_of(failed(fill, tmp_path / "shards")).startswith(f"{tmp_path / 'shards'}: the disk is full")
+    assert describe_error(failed(fill, tmp_path / "shards")).startswith(f"{tmp_path / 'shards'}: the disk is full")
     (tmp_path / "file").write_text("x")
-    words = words_of(failed(write_json, tmp_path / "file" / "a.json", {}))
+    words = describe_error(failed(write_json, tmp_path / "file" / "a.json", {}))
     assert words.startswith(f"{tmp_path / 'file'}") and ".part" not in words
 
 
@@ -109,14 +109,16 @@ def test_texts_of_other_processes_and_libraries_are_read():
         opened("/nowhere/a")
     except OSError:
         text = f"-- Process 1 terminated with the following error:\n{traceback.format_exc()}"
-    assert words_in(text).startswith("/nowhere/a: no such file")
+    assert describe_error_text(text).startswith("/nowhere/a: no such file")
     rust = "Error while serializing: I/O error: No space left on device (os error 28)"
-    assert words_in(rust) == f"{rust}: {words_in(rust).rpartition(': ')[2]}" and "disk is full" in words_in(rust)
+    assert describe_error_text(
+        rust
+    ) == f"{rust}: {describe_error_text(rust).rpartition(': ')[2]}" and "disk is full" in describe_error_text(rust)
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), OSError("the hub says no"), ConnectionRefusedError(111, "refused")])
 def test_what_a_user_can_do_nothing_about_stays_unexpected(error):
-    assert words_of(error) is None
+    assert describe_error(error) is None
 
 
 def test_an_error_that_was_handled_does_not_hide_what_came_after():
@@ -126,12 +128,12 @@ def test_an_error_that_was_handled_does_not_hide_what_came_after():
         except OSError:
             raise KeyError("bug")  # noqa: B904
 
-    assert words_of(failed(confused)) is None
+    assert describe_error(failed(confused)) is None
 
 
 def test_errors_that_name_each_other_as_cause_are_read_once():
     one, other = ValueError("one"), OSError(28, "No space left on device", "out/x")
     one.__cause__, other.__cause__ = other, one
-    assert words_of(one).startswith("out/x: the disk is full")
+    assert describe_error(one).startswith("out/x: the disk is full")
     other.errno = 1000
-    assert words_of(one) is None
+    assert describe_error(one) is None

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import chisquare
 
 from data_prep.core.records import Candidate, RankingExample
-from data_prep.core.rng import lot, shuffled
+from data_prep.core.rng import rng_for, shuffle_candidates
 
 
 def test_shuffles_are_uniform_over_positions_whatever_the_place_before():
@@ -15,7 +15,7 @@ def test_shuffles_are_uniform_over_positions_whatever_the_place_before():
     found = tuple(Candidate(n, str(n), 0.0) for n in range(count))
     for key in range(10_000):
         for epoch in range(3):
-            shown = shuffled(RankingExample(f"sample-{key:05d}-image", 0, found), 0, epoch)
+            shown = shuffle_candidates(RankingExample(f"sample-{key:05d}-image", 0, found), 0, epoch)
             for place, candidate in enumerate(shown.candidates):
                 landed[candidate.label, place] += 1
     for row in landed:
@@ -24,7 +24,9 @@ def test_shuffles_are_uniform_over_positions_whatever_the_place_before():
 
 
 def test_a_lot_depends_on_all_its_parts_and_nothing_else():
-    draws = {lot(*parts).integers(2**60) for parts in [(0, "k", "a"), (1, "k", "a"), (0, "easy", "a"), (0, "k", "b")]}
+    draws = {
+        rng_for(*parts).integers(2**60) for parts in [(0, "k", "a"), (1, "k", "a"), (0, "easy", "a"), (0, "k", "b")]
+    }
     assert len(draws) == 4
     np.random.default_rng(0).random()
-    assert lot(0, "k", "a").integers(2**60) in draws
+    assert rng_for(0, "k", "a").integers(2**60) in draws

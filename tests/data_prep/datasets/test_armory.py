@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.armory.blazon import random_blazon_of, split_of
+from data_prep.armory.blazon import owning_split, random_blazon_of_split
 from data_prep.core.errors import UserError
 from data_prep.datasets import read_dataset
 from data_prep.reading.dataset import PARTS
@@ -60,14 +60,14 @@ def test_classes_of_different_splits_are_disjoint(armory):
     assert drawn["val"] == drawn["val_memory"]
     assert drawn["test"] == drawn["test_memory"]
     for split in ("train", "val", "test"):
-        assert {split_of(name) for name in drawn[split]} == {split}
+        assert {owning_split(name) for name in drawn[split]} == {split}
         assert len(drawn[split]) == 8
     assert len(set(armory.names)) == len(armory.names) == 24
 
 
 def test_no_class_is_one_that_the_nano_models_were_trained_on(armory):
     rng = np.random.default_rng(0)
-    trained_on = {random_blazon_of("base", rng).name for _ in range(2000)}
+    trained_on = {random_blazon_of_split("base", rng).name for _ in range(2000)}
     assert not trained_on & set(armory.names)
 
 

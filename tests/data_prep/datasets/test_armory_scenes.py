@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from data_prep.armory.blazon import split_of
+from data_prep.armory.blazon import owning_split
 from data_prep.core.files import folder_hash
 from data_prep.datasets import read_dataset
 from data_prep.datasets.armory_scenes import draw_scenes
@@ -64,7 +64,7 @@ def test_classes_are_rare_common_and_frequent_by_construction(truth):
 def test_classes_are_those_that_recognition_is_tested_on(truth, cache):
     names = [category["name"] for category in truth["categories"]]
     assert tuple(names) == read_dataset(DATA, cache, ("test",)).names
-    assert {split_of(name) for name in names} == {"test"}
+    assert {owning_split(name) for name in names} == {"test"}
 
 
 def test_every_class_is_present_or_listed_as_absent(truth):

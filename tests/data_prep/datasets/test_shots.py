@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_sealed
 from data_prep.core.records import Sample
-from data_prep.datasets.shots import draw_shots, first_shots, kept_shots
+from data_prep.datasets.shots import draw_shots, first_shots, load_shots
 
 
 def coop_draw(samples: list[Sample], shots: int, seed: int) -> list[Sample]:
@@ -52,7 +52,7 @@ def test_the_first_of_each_class_in_parity_with_the_released_code():
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_draw_is_kept_as_keys_and_read_again(tmp_path, seed):
-    drawn = kept_shots(made(30), 4, seed, "coop", tmp_path)
+    drawn = load_shots(made(30), 4, seed, "coop", tmp_path)
     assert drawn == draw_shots(made(30), 4, seed)
     (kept,) = tmp_path.glob(f"split_fewshot-*/shot_4-seed_{seed}.json")
     assert read_sealed(kept) == [s.key for s in drawn]
@@ -61,13 +61,13 @@ def test_a_draw_is_kept_as_keys_and_read_again(tmp_path, seed):
         assert damaged != whole
         kept.write_text(damaged)
         with pytest.raises(UserError, match=r"damaged \(its checksum differs\); delete it to have it made again"):
-            kept_shots(made(30), 4, seed, "coop", tmp_path)
+            load_shots(made(30), 4, seed, "coop", tmp_path)
     # Another's draw for this split is taken as it stands.
     kept.write_text(json.dumps(["k29", "k0"]))
-    assert [s.key for s in kept_shots(made(30), 4, seed, "coop", tmp_path)] == ["k29", "k0"]
+    assert [s.key for s in load_shots(made(30), 4, seed, "coop", tmp_path)] == ["k29", "k0"]
     kept.write_text(json.dumps(["k30"]))
     with pytest.raises(UserError, match="k30 is not in the training split"):
-        kept_shots(made(30), 4, seed, "coop", tmp_path)
+        load_shots(made(30), 4, seed, "coop", tmp_path)
     for damaged, said in (
         ('["k0", "k0"]', "lists an image twice; correct it, or delete it"),
         ("[0]", "a list of keys; correct it, or delete it"),
@@ -76,11 +76,11 @@ def test_a_draw_is_kept_as_keys_and_read_again(tmp_path, seed):
     ):
         kept.write_text(damaged)
         with pytest.raises(UserError, match=said):
-            kept_shots(made(30), 4, seed, "coop", tmp_path)
+            load_shots(made(30), 4, seed, "coop", tmp_path)
 
 
 def test_draws_of_other_splits_or_ways_are_kept_apart(tmp_path):
     for count, draw in ((30, "coop"), (27, "coop"), (30, "first_n")):
-        kept_shots(made(count), 2, 1, draw, tmp_path)
+        load_shots(made(count), 2, 1, draw, tmp_path)
     assert len(list(tmp_path.glob("split_fewshot-*/*.json"))) == 3
-    assert kept_shots(made(30), 2, 1, "first_n", tmp_path) == first_shots(made(30), 2)
+    assert load_shots(made(30), 2, 1, "first_n", tmp_path) == first_shots(made(30), 2)

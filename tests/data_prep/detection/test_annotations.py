@@ -9,7 +9,7 @@ from functools import reduce
 import pytest
 
 from data_prep.core.errors import UserError
-from data_prep.detection.annotations import CATEGORY_TREE, read_annotations, read_detections, readable
+from data_prep.detection.annotations import CATEGORY_TREE, read_annotations, read_detections, readable_name
 from data_prep.detection.proposals import annotated_boxes
 from eval.detection.average_precision import average_precision
 from tests.data_prep.detection_files import write_coco, write_lvis, write_v3det
@@ -67,9 +67,9 @@ def test_a_byte_order_mark_before_the_json_is_read_over(tmp_path):
 
 
 def test_names_are_readable():
-    assert readable("bow_(weapon)") == "bow (weapon)"
-    assert readable(" hot__dog ") == "hot dog"
-    assert readable("jalapen\u0303o_\u200b") == "jalapeño"
+    assert readable_name("bow_(weapon)") == "bow (weapon)"
+    assert readable_name(" hot__dog ") == "hot dog"
+    assert readable_name("jalapen\u0303o_\u200b") == "jalapeño"
 
 
 def test_keys_that_may_be_missing_may_be_null(tmp_path):

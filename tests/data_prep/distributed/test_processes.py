@@ -16,7 +16,7 @@ import data_prep.distributed.processes
 from data_prep.core.errors import UserError
 from data_prep.core.files import write_json
 from data_prep.core.ranks import global_rank
-from data_prep.distributed.processes import Processes, together
+from data_prep.distributed.processes import Processes, process_group
 from data_prep.distributed.spawning import spawning
 from data_prep.settings import Recipe, TrainerArgs
 
@@ -216,7 +216,7 @@ def test_a_process_of_another_machine_that_falls_silent_counts_as_gone(tmp_path,
 
 def test_one_process_alone_leaves_no_files(tmp_path):
     done = []
-    with together(Recipe("ranker", cache=str(tmp_path / "cache"), out=str(tmp_path / "run"))) as processes:
+    with process_group(Recipe("ranker", cache=str(tmp_path / "cache"), out=str(tmp_path / "run"))) as processes:
         processes.after_first("data", lambda: done.append(1))
     assert done == [1] and not list(tmp_path.iterdir())
 
@@ -225,7 +225,7 @@ def test_a_launcher_that_starts_more_processes_than_the_recipe_asks_for_is_refus
     monkeypatch.setenv("RANK", "1")
     recipe = Recipe("ranker", cache=str(tmp_path), out=str(tmp_path / "run"), trainer=TrainerArgs())
     refused = r"process 1 of a launcher, and trainer\.devices=1 .* asks for 1 in all"
-    with pytest.raises(UserError, match=refused), together(recipe):
+    with pytest.raises(UserError, match=refused), process_group(recipe):
         pass
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from data_prep.embedding.encoder import NANO_CLIP, embed_names, load_encoder
-from data_prep.embedding.name_tokens import cut_texts, name_tokens, names_alike
+from data_prep.embedding.name_tokens import cut_texts, find_names_alike, name_tokens
 from data_prep.settings import RetrieverArgs
 
 SIMPLE, HF = SimpleTokenizer(context_length=12), HFTokenizer(str(NANO_CLIP), context_length=12)
@@ -35,8 +35,8 @@ def test_those_are_cut_that_are_longer_than_the_context(texts, tokenize):
 
 def test_names_are_alike_where_different_names_have_the_same_tokens():
     ids = torch.tensor([[1, 2], [1, 2], [3, 4], [1, 2]])
-    assert names_alike(["a", "A", "b", "a"], ids) == [["a", "A"]]
-    assert names_alike(["a", "a", "b", "a"], ids) == [], "one name is one text"
+    assert find_names_alike(["a", "A", "b", "a"], ids) == [["a", "A"]]
+    assert find_names_alike(["a", "a", "b", "a"], ids) == [], "one name is one text"
 
 
 def test_cut_names_and_those_that_end_alike_are_warned_of(tmp_path, caplog):

@@ -14,7 +14,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from data_prep.core.errors import UserError
 from data_prep.core.manifests import seal_folder
 from data_prep.embedding.encoder import NANO_CLIP, load_encoder
-from data_prep.embedding.open_clip_models import architecture, load_open_clip, trained_with
+from data_prep.embedding.open_clip_models import architecture, load_open_clip, training_setup
 from data_prep.settings import RetrieverArgs
 from data_prep.settings.loading import load_recipe
 from rar_train.models.open_clip_folder import write_open_clip
@@ -139,7 +139,7 @@ def test_who_cannot_fetch_a_tags_weights_learns_how_to_name_a_copy(monkeypatch):
 )
 def test_a_tag_that_says_nothing_is_refused(settings, said, tmp_path):
     with pytest.raises(UserError, match=rf"retriever\.tag=\w+: {said}"):
-        trained_with(RetrieverArgs(**settings))
+        training_setup(RetrieverArgs(**settings))
 
 
 def test_the_same_weights_are_the_same_encoder_wherever_they_lie(tiny, monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_prep.core.errors import UserError
-from data_prep.core.os_errors import words_of
+from data_prep.core.os_errors import describe_error
 from data_prep.embedding.store import EmbeddingStore
 
 KEYS = [hashlib.sha256(bytes([n])).hexdigest() for n in range(3)]
@@ -69,5 +69,5 @@ def test_a_full_disk_is_named_with_the_part_and_leaves_nothing(tmp_path):
             store.write(KEYS, VECTORS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, sizes)
-    assert re.search(r"embeddings/part-\w+\.safetensors: larger than a file may be here", words_of(caught.value))
+    assert re.search(r"embeddings/part-\w+\.safetensors: larger than a file may be here", describe_error(caught.value))
     assert [path.name for path in store.folder.iterdir()] == ["encoder.json"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.core.errors import UserError
-from data_prep.emoji.packages import ART, METADATA, code_of, codes_by_name, read_art, read_classes, tarball
+from data_prep.emoji.packages import ART, METADATA, codes_by_name, emoji_code, read_art, read_classes, tarball
 from tests.tiny_emoji import CODES, write_packages
 
 
@@ -26,8 +26,8 @@ def test_skin_tones_components_and_extras_are_no_classes(classes):
 
 
 def test_a_code_is_the_same_however_it_is_written():
-    assert code_of("2764-FE0F-200D-1F525") == code_of("2764-200d-1f525") == "2764-200d-1f525"
-    assert code_of("0023-FE0F-20E3") == code_of("23-20e3")
+    assert emoji_code("2764-FE0F-200D-1F525") == emoji_code("2764-200d-1f525") == "2764-200d-1f525"
+    assert emoji_code("0023-FE0F-20E3") == emoji_code("23-20e3")
 
 
 def test_drawings_are_found_by_character_by_name_by_older_name_and_by_unicodes(packages, classes):

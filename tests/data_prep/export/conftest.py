@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from data_prep.core.files import file_hash
-from data_prep.core.names import told_apart
+from data_prep.core.names import disambiguate
 from data_prep.core.records import Candidate, RankingExample, Sample
 from data_prep.mining.shards import write_shards
 
-HARD = told_apart(
+HARD = disambiguate(
     [
         "St. Mary's cross",
         "fess, azure",

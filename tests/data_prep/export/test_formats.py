@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_prep.core.errors import UserError
 from data_prep.export.formats import FORMATS
-from data_prep.export.writing import check_export, export, fault
+from data_prep.export.writing import check_export, export, export_fault
 from data_prep.mining.shards import ShardedExamples
 from data_prep.prompting.prompt_lengths import TokenCounter
 from data_prep.prompting.replies import read_list
@@ -87,8 +87,8 @@ def test_candidates_are_shuffled_unless_asked_otherwise(shards, tmp_path):
 
 
 def test_what_would_break_a_trainer_is_left_out_and_counted(shards, tmp_path):
-    assert fault(["a <image> of a cat", "dog"], 0, None) == "dropped: a name holds a media tag"
-    assert fault(["cat", " "], 0, None) == "dropped: an empty name"
+    assert export_fault(["a <image> of a cat", "dog"], 0, None) == "dropped: a name holds a media tag"
+    assert export_fault(["cat", " "], 0, None) == "dropped: an empty name"
     counts = export(shards, tmp_path / "out", "swift", tokens=(TokenCounter("nano-mllm"), 400))
     assert 0 < counts["exported"] < 9
     assert counts["exported"] + counts["dropped: longer than 400 tokens"] == 9

@@ -10,7 +10,7 @@ import pytest
 from data_prep.core.errors import UserError
 from data_prep.core.records import Sample
 from data_prep.datasets import Dataset
-from data_prep.leakage.contamination import MINED, check_not_mined, read_mined, without_evaluated, write_mined
+from data_prep.leakage.contamination import MINED, check_not_mined, drop_evaluated, read_mined, write_mined
 
 
 def samples(*digests: str) -> list[Sample]:
@@ -24,11 +24,11 @@ def test_mining_refuses_an_image_that_is_evaluated():
     with pytest.raises(
         UserError, match=r"1 of 3 training images are evaluated too.*c\.png is in test.*evaluated_copies"
     ):
-        without_evaluated(DATA, "error")
+        drop_evaluated(DATA, "error")
 
 
 def test_or_leaves_it_out_and_counts_it():
-    kept = without_evaluated(DATA, "skip")
+    kept = drop_evaluated(DATA, "skip")
     assert [s.digest for s in kept.parts["train"]] == ["a", "b"]
     assert kept.skipped == {"training image that is evaluated too": 1}
     assert kept.parts["test"] == DATA.parts["test"]
@@ -37,7 +37,7 @@ def test_or_leaves_it_out_and_counts_it():
 def test_a_whole_split_that_is_evaluated_is_never_mined():
     whole = replace(DATA, parts=DATA.parts | {"train": DATA.parts["test"]})
     with pytest.raises(UserError, match="2 of 2 training images are evaluated too"):
-        without_evaluated(whole, "skip")
+        drop_evaluated(whole, "skip")
 
 
 def test_evaluation_refuses_images_that_were_mined(tmp_path):

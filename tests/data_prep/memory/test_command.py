@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.core.errors import UserError
-from data_prep.core.files import locked
+from data_prep.core.files import file_lock
 from data_prep.memory.commands import main
 from data_prep.memory.kept import KeptMemory
 
@@ -74,7 +74,7 @@ def test_what_changes_a_memory_holds_its_lock_from_reading_to_writing(memory, pl
     waiting = []
 
     def read(folder, settings):
-        with pytest.raises(UserError, match="another command"), locked(folder / "memory", 0.01):
+        with pytest.raises(UserError, match="another command"), file_lock(folder / "memory", 0.01):
             pass
         waiting.append(folder)
         raise UserError("far enough")

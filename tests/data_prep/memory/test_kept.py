@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from data_prep.core.errors import UserError
-from data_prep.core.files import locked
+from data_prep.core.files import file_lock
 from data_prep.embedding.encoder import Encoder
 from data_prep.memory import kept as kept_memory
 from data_prep.memory.files import Entry
-from data_prep.memory.kept import KeptMemory, changing
+from data_prep.memory.kept import KeptMemory, memory_lock
 from data_prep.memory.memory import Memory
 from data_prep.settings import Recipe, RetrieverArgs
 
@@ -49,7 +49,7 @@ def state(folder: Path) -> tuple[str, list[int], list[str]]:
 
 
 def add_class(folder: Path, name: str) -> None:
-    with changing(folder):
+    with memory_lock(folder):
         _, _, kept = KeptMemory.load(folder, [])
         label = kept.new_label()
         kept.names.add(np.eye(1, 64, dtype=np.float32), [Entry(label, "name", name)])
@@ -171,7 +171,7 @@ def test_built_again_over_a_damaged_one_it_is_whole(folder, encoder):
 def test_only_what_changed_is_written(folder):
     index = next((folder / "images").glob("index-*"))
     before = index.stat().st_mtime_ns
-    with changing(folder):
+    with memory_lock(folder):
         _, _, kept = KeptMemory.load(folder, [])
         kept.names.remove(kept.names.ids_of(2))
         kept.save()
@@ -185,6 +185,6 @@ def test_a_name_that_looks_like_another_is_the_same_class(folder):
 
 
 def test_a_lock_that_is_held_is_waited_for_and_names_the_folder(folder, monkeypatch):
-    monkeypatch.setattr(kept_memory, "locked", lambda path: locked(path, 0.05))
-    with changing(folder), pytest.raises(UserError, match=r"mem/memory: another command has been changing it"):
+    monkeypatch.setattr(kept_memory, "locked", lambda path: file_lock(path, 0.05))
+    with memory_lock(folder), pytest.raises(UserError, match=r"mem/memory: another command has been changing it"):
         add_class(folder, "new")

@@ -13,7 +13,7 @@ from data_prep.datasets import READERS, Dataset, read_dataset
 from data_prep.datasets.shots import draw_shots, first_shots
 from data_prep.embedding.encoder import embed_names
 from data_prep.memory import memory
-from data_prep.memory.memories import Memories, memories_of, name_memory
+from data_prep.memory.memories import Memories, load_memories, name_memory
 from data_prep.memory.memory import Memory
 from data_prep.settings import DataArgs, Recipe, RetrieverArgs
 
@@ -26,7 +26,7 @@ def recipe(small_armory_args, tmp_path):
 
 
 def name_vectors(recipe, encoder, dataset) -> np.ndarray:
-    names = memories_of(recipe, encoder, dataset, "test_memory", 0, 0).names
+    names = load_memories(recipe, encoder, dataset, "test_memory", 0, 0).names
     return names.vectors(range(len(names.entries)))
 
 
@@ -49,7 +49,7 @@ def test_names_stand_in_the_data_sets_prompts_unless_the_recipe_has_its_own(reci
 def test_shots_are_drawn_as_the_recipe_says(recipe, encoder, armory, draw):
     recipe = replace(recipe, data=replace(recipe.data, draw=draw))
     pool = armory.parts["test_memory"]
-    held = memories_of(recipe, encoder, armory, "test_memory", 2, 3).images
+    held = load_memories(recipe, encoder, armory, "test_memory", 2, 3).images
     drawn = draw_shots(pool, 2, 3) if draw == "coop" else first_shots(pool, 2)
     assert draw_shots(pool, 2, 3) != first_shots(pool, 2)
     assert [entry.key for entry in held.entries] == [sample.key for sample in drawn]
@@ -111,11 +111,11 @@ def test_numbers_of_classes_of_one_name_stay_out_of_the_prompts(recipe, encoder,
     read = read_dataset(DataArgs(name="folder"), Path(recipe.cache), ("test_memory",))
     assert read.names == ("missile", "crane", "missile (2)", "crane (2)", "crane (3)")
     assert read.texts == classes
-    memory = memories_of(recipe, encoder, read, "test_memory", 0, 0).names
+    memory = load_memories(recipe, encoder, read, "test_memory", 0, 0).names
     assert [entry.key for entry in memory.entries] == list(read.names)
     vectors = memory.vectors(range(5))
     assert np.array_equal(vectors[0], vectors[2]) and np.array_equal(vectors[1], vectors[4])
     assert abs(vectors[3] @ vectors[1]) < 0.9999
     # The same names without numbers to leave out are another memory, not this one from the cache.
-    real = memories_of(recipe, encoder, replace(read, unnumbered=()), "test_memory", 0, 0).names
+    real = load_memories(recipe, encoder, replace(read, unnumbered=()), "test_memory", 0, 0).names
     assert not np.array_equal(real.vectors([2]), vectors[2:3])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.core.names import folded
+from data_prep.core.names import normalize_name
 from data_prep.core.records import NONE_OF_THESE, Candidate
 from data_prep.mining.examples import build_examples, candidate_lists
 from data_prep.prompting.prompts import NONE_NAME
@@ -64,7 +64,7 @@ def test_examples_hold_distinct_classes_under_distinct_names_and_the_truth_as_pr
             continue
         real = [c for c in example.candidates if c.label != NONE_OF_THESE]
         assert len({c.label for c in real}) == len(real) <= args.most
-        assert len({folded(c.name) for c in example.candidates}) == len(example.candidates)
+        assert len({normalize_name(c.name) for c in example.candidates}) == len(example.candidates)
         assert all(c.name in (NAMES[c.label], *SYNONYMS.get(c.label, ())) for c in real)
         if args.names == "canonical":
             assert all(c.name == NAMES[c.label] for c in real)

@@ -12,7 +12,7 @@ from data_prep.core.files import file_hash
 from data_prep.core.records import Sample
 from data_prep.datasets import Dataset
 from data_prep.distributed import blockwise
-from data_prep.distributed.blockwise import blocks_of
+from data_prep.distributed.blockwise import block_rows
 from data_prep.embedding.encoder import embed_images
 from data_prep.leakage.contamination import read_mined
 from data_prep.memory.memories import Memories, image_memory, name_memory
@@ -223,7 +223,7 @@ def test_several_processes_mine_the_same_bytes(mined, monkeypatch, tmp_path):
 def test_blocks_hold_every_query_once_and_none_is_too_small(monkeypatch):
     monkeypatch.setattr(blockwise, "BLOCK", 100)
     for queries in (1, 19, 20, 100, 119, 120, 250, 301):
-        blocks = blocks_of(queries)
+        blocks = block_rows(queries)
         assert [number for block in blocks for number in block] == list(range(queries))
         assert len(blocks) == 1 or min(map(len, blocks)) >= 20
 

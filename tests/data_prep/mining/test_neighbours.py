@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from data_prep.core.records import Sample
 from data_prep.memory.memories import Memories
 from data_prep.memory.memory import Entry, Memory
-from data_prep.mining.neighbours import NearCopies, Neighbours, by_group, group_copies, halves
+from data_prep.mining.neighbours import NearCopies, Neighbours, group_copies, replace_digests, split_halves
 from data_prep.settings import RetrieverArgs
 
 
@@ -37,7 +37,7 @@ def test_no_query_is_its_own_neighbour_nor_a_copys(count, classes, contents, see
     names = [f"class {n}" for n in range(classes)]
     for unit_of in ("class", "image"):
         search = Neighbours(
-            Memories(by_group(memory, copies.groups), None),
+            Memories(replace_digests(memory, copies.groups), None),
             "image",
             vectors,
             k,
@@ -71,7 +71,7 @@ def test_copies_encoded_anew_are_grouped_listed_and_counted_once():
     assert copies.conflicting == 1  # s2 shows the picture of s0 and s1 under another class
     groups = [copies.groups[s.digest] for s in samples]
     assert groups[0] == groups[1] == groups[2] and len(set(groups)) == 3
-    assert [e.digest for e in by_group(memory, copies.groups).entries] == groups
+    assert [e.digest for e in replace_digests(memory, copies.groups).entries] == groups
     assert [e.digest for e in memory.entries] == [s.digest for s in samples]
 
 
@@ -86,9 +86,9 @@ def test_more_copies_than_the_first_fetch_are_all_found():
 @given(st.lists(st.integers(0, 5), max_size=40), st.integers(0, 9))
 def test_halves_are_disjoint_whole_and_even_in_every_class(labels, seed):
     samples = [Sample(f"s{n}", "", label, f"d{n}") for n, label in enumerate(labels)]
-    memory, queries = halves(samples, seed)
+    memory, queries = split_halves(samples, seed)
     assert sorted(s.key for s in memory + queries) == sorted(s.key for s in samples)
     for label in set(labels):
         held, asking = (sum(s.label == label for s in half) for half in (memory, queries))
         assert held - asking in (0, 1)
-    assert halves(samples, seed) == (memory, queries)
+    assert split_halves(samples, seed) == (memory, queries)

@@ -10,8 +10,8 @@ from PIL import Image
 from data_prep.core.errors import UserError
 from data_prep.datasets import read_dataset
 from data_prep.datasets.shots import draw_shots
-from data_prep.memory.memories import memories_of
-from data_prep.mining.neighbours import halves
+from data_prep.memory.memories import load_memories
+from data_prep.mining.neighbours import split_halves
 from data_prep.mining.pipeline import build
 from data_prep.mining.shards import ShardedExamples
 from data_prep.settings.loading import load_recipe
@@ -97,7 +97,7 @@ def test_an_equal_recipe_gives_the_same_bytes_in_another_cache(built, tmp_path):
 def test_memories_hold_the_drawn_shots_and_every_name(built, cache, encoder, shots, images):
     recipe = recipe_in(cache)
     dataset = read_dataset(recipe.data, cache, ("val_memory",))
-    memories = memories_of(recipe, encoder, dataset, "val_memory", shots, 1)
+    memories = load_memories(recipe, encoder, dataset, "val_memory", shots, 1)
     assert {entry.key for entry in memories.names.entries} == set(dataset.names)
     if images is None:
         assert memories.images is None
@@ -120,7 +120,7 @@ def test_what_examples_do_not_depend_on_makes_nothing(built, cache, setting):
 def test_disjoint_halves_ask_each_other(built, cache):
     tuning, _ = build(recipe_in(cache, "mining.neighbours=disjoint", "mining.ground_truth=insert"))
     dataset = read_dataset(recipe_in(cache).data, cache, ("train",))
-    memory, queries = halves(dataset.parts["train"], 0)
+    memory, queries = split_halves(dataset.parts["train"], 0)
     keys = {example.key.rpartition("-")[0] for example, _ in rows(tuning)}
     assert keys == {sample.key for sample in queries}
     assert not keys & {sample.key for sample in memory}

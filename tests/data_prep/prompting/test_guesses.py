@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.core.names import folded
-from data_prep.prompting.guesses import counted, elected, read_guesses
+from data_prep.core.names import normalize_name
+from data_prep.prompting.guesses import count_names, elect_names, read_guesses
 from data_prep.prompting.prompts import list_answer
 
 BIRDS = ("Blue Jay", "Clark's Nutcracker", "Black-footed Albatross")
@@ -73,7 +73,7 @@ def test_one_name_is_the_whole_reply(reply, name, outcome):
 
 words = st.text("abcdefgXYZ0123456789'-", min_size=2, max_size=8).map(lambda word: f"q{word}s")
 names = st.lists(words, min_size=1, max_size=4).map(" ".join)
-lists = st.lists(names, min_size=2, max_size=6, unique_by=folded)
+lists = st.lists(names, min_size=2, max_size=6, unique_by=normalize_name)
 
 
 @given(lists, st.sampled_from([list_answer, json.dumps]))
@@ -103,22 +103,22 @@ def test_a_list_that_ends_early_gives_the_names_before(written, data):
 def test_no_reply_is_too_strange(reply, count):
     guess = read_guesses(reply, count)
     assert len(guess.names) <= count and all(name.strip() for name in guess.names)
-    assert len({folded(name) for name in guess.names}) == len(guess.names)
+    assert len({normalize_name(name) for name in guess.names}) == len(guess.names)
     assert guess.outcome == ("unreadable" if not guess.names else guess.outcome)
     assert guess.outcome != "ok" or len(guess.names) == count
 
 
 def test_names_are_counted_by_image_under_their_most_frequent_spelling():
     guesses = [("Blue Jay", "blue jay"), ("blue  jay", "Owl"), ("blue jay",), ()]
-    assert counted(guesses) == {"blue jay": 3, "Owl": 1}
-    assert counted([("b",), ("B",)]) == {"B": 2}  # of equals the first in the alphabet
+    assert count_names(guesses) == {"blue jay": 3, "Owl": 1}
+    assert count_names([("b",), ("B",)]) == {"B": 2}  # of equals the first in the alphabet
 
 
 @given(
     st.lists(st.lists(st.sampled_from("abcde"), max_size=4, unique=True), min_size=1, max_size=12), st.integers(1, 3)
 )
 def test_what_enough_images_chose_is_kept(orders, least):
-    votes, own = elected(orders, least)
+    votes, own = elect_names(orders, least)
     firsts = [order[0] for order in orders if order]
     assert votes == {name: firsts.count(name) for name in sorted(set(firsts)) if firsts.count(name) >= least}
     for order, name in zip(orders, own, strict=True):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data_prep.core.names import folded
+from data_prep.core.names import normalize_name
 from data_prep.prompting.prompts import list_answer
 from data_prep.prompting.replies import read_list
 
@@ -17,10 +17,10 @@ pieces = st.sampled_from([*NAMES, "[", "]", "'", '"', ", ", "\\", "{", "}", "\n"
 replies = st.one_of(st.text(), st.lists(pieces | st.text(max_size=3), max_size=12).map("".join))
 awkward = st.text(st.sampled_from("ab'\",[](){}\\ \nßİ"), min_size=1, max_size=8)
 distinct_names = st.lists(
-    (awkward | st.text(min_size=1, max_size=20)).filter(folded),
+    (awkward | st.text(min_size=1, max_size=20)).filter(normalize_name),
     min_size=1,
     max_size=8,
-    unique_by=folded,
+    unique_by=normalize_name,
 )
 
 

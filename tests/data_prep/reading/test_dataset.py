@@ -14,7 +14,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash
 from data_prep.core.records import Sample
 from data_prep.datasets import Dataset, read_dataset
-from data_prep.reading.dataset import PARTS, digests, key_of
+from data_prep.reading.dataset import PARTS, digests, sample_key
 from data_prep.settings import DataArgs
 
 paths = st.text(st.sampled_from("ab/._- é日'\"\\"), min_size=1, max_size=120) | st.text(min_size=1, max_size=40)
@@ -23,7 +23,7 @@ paths = st.text(st.sampled_from("ab/._- é日'\"\\"), min_size=1, max_size=120) 
 @given(st.lists(paths, min_size=2, max_size=10, unique=True))
 @settings(max_examples=100, deadline=None)
 def test_keys_are_plain_short_and_as_distinct_as_their_paths(names):
-    keys = [key_of(name) for name in names]
+    keys = [sample_key(name) for name in names]
     assert len(set(keys)) == len(names)
     for key in keys:
         assert key.replace("-", "").replace("_", "").isascii()
@@ -33,8 +33,8 @@ def test_keys_are_plain_short_and_as_distinct_as_their_paths(names):
 
 
 def test_a_key_still_tells_which_file_it_is():
-    assert key_of("train/golden retriever/img_01.v2.jpg").startswith("train-golden-retriever-img_01-v2-")
-    assert key_of("a.png") != key_of("a.jpg")
+    assert sample_key("train/golden retriever/img_01.v2.jpg").startswith("train-golden-retriever-img_01-v2-")
+    assert sample_key("a.png") != sample_key("a.jpg")
 
 
 def test_a_digest_is_the_hash_of_the_files_bytes(tmp_path, draw_picture):

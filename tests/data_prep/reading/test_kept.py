@@ -3,7 +3,7 @@
 import pytest
 
 from data_prep.core.errors import UserError
-from data_prep.core.manifests import hashes_of
+from data_prep.core.manifests import hash_files
 from data_prep.reading.dataset import check_pictures
 from data_prep.reading.kept import confirm, seal
 
@@ -13,7 +13,7 @@ def folder(tmp_path, draw_picture):
     for number in range(3):
         draw_picture(tmp_path / "kept" / f"{number}.png", number)
     (tmp_path / "kept" / "classes.csv").write_text("number,name\n0,cat\n")
-    seal(tmp_path / "kept", hashes_of(tmp_path / "kept"))
+    seal(tmp_path / "kept", hash_files(tmp_path / "kept"))
     return tmp_path / "kept"
 
 

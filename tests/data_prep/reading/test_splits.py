@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.core.errors import UserError
-from data_prep.reading.splits import UNCLEAR, split_folders, split_named, split_of_archive
+from data_prep.reading.splits import UNCLEAR, split_by_name, split_folders, split_of_archive
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from data_prep.reading.splits import UNCLEAR, split_folders, split_named, split_
     ],
 )
 def test_a_split_is_known_by_its_name(name, split):
-    assert split_named(name) == split
+    assert split_by_name(name) == split
 
 
 @pytest.mark.parametrize(

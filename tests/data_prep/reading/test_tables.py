@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.core.errors import UserError
-from data_prep.reading.tables import is_empty, label_text, path_text, records_of
+from data_prep.reading.tables import is_empty, label_text, path_text, read_records
 
 
 @pytest.mark.parametrize(
@@ -52,5 +52,5 @@ def test_a_backslash_of_a_files_own_name_stays(tmp_path):
 def test_what_stands_in_the_way_is_named(tmp_path, name, data, said):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError) as caught:
-        records_of(tmp_path / name)
+        read_records(tmp_path / name)
     assert said in str(caught.value)

@@ -7,7 +7,7 @@ import pytest
 
 from data_prep.core.errors import UserError
 from data_prep.core.records import Candidate, Ranking
-from eval.calibration.open_set import Refusal, aurocs, fit_refusal, refusal_figures, signals_of
+from eval.calibration.open_set import Refusal, aurocs, fit_refusal, open_set_signals, refusal_metrics
 
 KNOWN = [True] * 40 + [False] * 40
 
@@ -25,7 +25,7 @@ def test_the_signal_that_tells_best_is_chosen_and_its_figures_are_counts():
     refusal = fit_refusal(signals(), KNOWN)
     assert refusal.signal == "probability"
     others = signals(1)
-    figures = refusal_figures(refusal, others, KNOWN)
+    figures = refusal_metrics(refusal, others, KNOWN)
     assert (figures["known"], figures["unknown"], figures["signal"]) == (40, 40, "probability")
     assert figures["auroc"] == aurocs(others, KNOWN)
     assert figures["known_accepted"] == np.mean([s["probability"] >= refusal.threshold for s in others[:40]])
@@ -41,12 +41,12 @@ def test_signals_that_part_the_images_part_them_by_the_threshold():
 
 def test_a_threshold_on_the_ranker_says_nothing_where_the_ranker_was_not_asked():
     candidates = (Candidate(0, "a", 0.8), Candidate(1, "b", 0.3))
-    assert signals_of(candidates, Ranking((0, 1), (0.6, 0.4)), -3.0) == {
+    assert open_set_signals(candidates, Ranking((0, 1), (0.6, 0.4)), -3.0) == {
         "retriever": 0.8,
         "probability": 0.6,
         "score": -3.0,
     }
-    assert signals_of(candidates, None, 0.0) == {"retriever": 0.8}
+    assert open_set_signals(candidates, None, 0.0) == {"retriever": 0.8}
     assert Refusal("score", 1.0).refuses({"retriever": 0.8}) is None
 
 

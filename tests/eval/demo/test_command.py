@@ -19,7 +19,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from data_prep.armory.blazon import draw_classes
 from data_prep.armory.render import render
 from data_prep.core.errors import UserError
-from eval.demo.actions import Demo, checked
+from eval.demo.actions import Demo, check_upload
 from eval.demo.page import serve
 from eval.recognition.recognizer import Recognizer
 from tests.eval.browsing import as_on_a_phone
@@ -111,7 +111,7 @@ def test_what_is_not_taken_is_said_and_changes_nothing(demo, pictures, tmp_path)
 def test_a_picture_too_large_to_decode_is_refused(tmp_path):
     Image.new("1", (20_000, 9_000)).save(tmp_path / "bomb.png")
     with pytest.raises(UserError, match=r"bomb\.png: not readable as an image: a decompression bomb"):
-        checked(tmp_path / "bomb.png", 1e9)
+        check_upload(tmp_path / "bomb.png", 1e9)
 
 
 def test_without_a_folder_the_classes_are_the_runs_own(finished, pictures):

@@ -10,7 +10,7 @@ from data_prep.core.records import Candidate, Ranking
 from data_prep.detection.proposals import Proposal
 from data_prep.embedding.regions import Region
 from data_prep.settings import DetectionArgs
-from eval.detection.detections import detections_of, suppressed
+from eval.detection.detections import make_detections, suppress
 from eval.detection.score_policies import Ranked
 
 REGION = Region("a.png", "0", (0, 0, 10, 10))
@@ -33,7 +33,7 @@ def named(args: DetectionArgs) -> list[dict]:
         Ranked(1.0, (0.6, 0.4), Ranking((1, 0), (0.2, 0.8))),
         Ranked(0.5, (0.5, 0.3), Ranking((0, 1), (1.0, 0.0))),
     ]
-    return detections_of(
+    return make_detections(
         proposals,
         [candidates(0, 1), candidates(0, 2), candidates(2, 1)],
         ranked,
@@ -92,4 +92,4 @@ def test_suppression_is_greedy_within_each_class(seed, count, overlap):
         own = [other for other in kept if other["category_id"] == record["category_id"]]
         if all(iou(record["bbox"], other["bbox"]) <= overlap for other in own):
             kept.append(record)
-    assert suppressed(records, overlap) == kept
+    assert suppress(records, overlap) == kept

@@ -15,7 +15,7 @@ from torchvision.datasets import ImageFolder
 
 from data_prep.datasets import read_dataset
 from data_prep.embedding.encoder import NANO_CLIP, load_encoder
-from eval.recognition.tasks import settings_of
+from eval.recognition.tasks import make_tasks
 
 CLASSES = ("barn owl", "crane", "dunlin", "eider", "finch", "gannet", "heron")
 TEMPLATES = ("a photo of a {}.", "a drawing of a {}, a bird.")
@@ -56,7 +56,7 @@ def test_zero_shot_equals_clip_benchmark_to_the_last_image(tiny, tmp_path):
     recipe = tiny(tmp_path / "run", *settings, model, f"cache={tmp_path / 'cache'}", "eval.shots=[]")
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("test_memory", "test"))
     encoder = load_encoder(recipe.retriever)
-    (zero,) = settings_of(recipe, encoder, dataset)
+    (zero,) = make_tasks(recipe, encoder, dataset)
     ours = {
         Path(sample.path).relative_to(tmp_path).as_posix(): dataset.names[labels[0]]
         for sample, labels in zip(dataset.parts["test"], zero.retrieved["clip_zero_shot"], strict=True)

@@ -9,14 +9,14 @@ import pytest
 from data_prep.core.files import file_hash
 from data_prep.core.records import Candidate, Sample
 from data_prep.settings.loading import load_saved_recipe
-from eval.discover.choices import Task, rank_tasks
+from eval.discover.choices import CandidateSet, rank_tasks
 
 
-def tasks_of(many) -> list[Task]:
+def tasks_of(many) -> list[CandidateSet]:
     """Four images under two memories: names of each question, and of the next one."""
     samples = [Sample(q.key, q.image, 0, file_hash(Path(q.image))) for q in many[:4]]
     rows = [[tuple(Candidate(n, name, -n) for n, name in enumerate(q.names)) for q in own] for own in (many, many[1:])]
-    return [Task(samples, own[:4]) for own in rows]
+    return [CandidateSet(samples, own[:4]) for own in rows]
 
 
 @pytest.mark.parametrize(("mode", "asked"), [("likelihood", 4), ("letters", 2 * 4 * 3)])

@@ -14,7 +14,7 @@ import pytest
 from data_prep.armory.blazon import draw_classes
 from data_prep.armory.render import render
 from data_prep.core.errors import UserError
-from data_prep.core.files import read_json, sealed_line, unsealed
+from data_prep.core.files import read_json, read_sealed_line, sealed_line
 from data_prep.core.results_file import read_results, write_results
 from data_prep.embedding.encoder import load_encoder
 from data_prep.leakage.contamination import write_mined
@@ -188,7 +188,9 @@ def test_replies_without_names_and_names_without_votes_say_what_to_change(run, t
     with pytest.raises(UserError, match=r"discover\.least_votes=99: no name has as many with seed 1; the most is \d"):
         Naming.of_run(copy, [*FEW, "discover.min_votes=99"]).evaluate()
     for path in copy.rglob("answers-names.jsonl"):
-        answers = [unsealed(line, "", "") | {"reply": "I cannot say."} for line in path.read_text().splitlines()]
+        answers = [
+            read_sealed_line(line, "", "") | {"reply": "I cannot say."} for line in path.read_text().splitlines()
+        ]
         path.write_text("".join(map(sealed_line, answers)))
     with pytest.raises(
         UserError, match=r"no name in any of \d+ replies, such as 'I cannot say\.'; change discover\.pr"

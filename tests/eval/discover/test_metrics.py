@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.clustering.scores import score_names
-from eval.discover.metrics import Named, resampled, scored
-from eval.metrics.intervals import SHARE, interval, of_samples
+from eval.discover.metrics import Named, resample_metrics, score_predictions
+from eval.metrics.intervals import SHARE, from_samples, interval
 
 pairs = st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("vwxyz")), min_size=1, max_size=30)
 
@@ -50,15 +50,15 @@ def guessed(rng, share):
 def test_intervals_hold_the_figure_and_its_neighbourhood():
     rng = np.random.default_rng(0)
     run = Named.of(*guessed(rng, 0.7), None)
-    drawn, figures = resampled([run], 200), run.figures()
+    drawn, figures = resample_metrics([run], 200), run.figures()
     for key, value in figures.items():
-        _, low, high = interval([of_samples(value, drawn[key], 400, SHARE)], SHARE)
+        _, low, high = interval([from_samples(value, drawn[key], 400, SHARE)], SHARE)
         assert low < value < high and high - low < 0.2
     # On samples NMI is higher, so much that its percentiles would not hold the figure.
     assert np.percentile(drawn["nmi"], 2.5) > figures["nmi"]
     # Twenty images that are all named alike leave room for one of the next to be named otherwise.
     same = Named.of(["a", "b"] * 10, ["x", "y"] * 10, None)
-    mean, low, high = interval([of_samples(1.0, resampled([same], 2000)["cacc"], 20, SHARE)], SHARE)
+    mean, low, high = interval([from_samples(1.0, resample_metrics([same], 2000)["cacc"], 20, SHARE)], SHARE)
     assert (mean, high) == (1, 1) and low == pytest.approx(0.025 ** (1 / 20), abs=0.02)
 
 
@@ -75,7 +75,7 @@ def test_predictions_are_scored_by_method_over_seeds_with_paired_gains_and_the_p
             named = [t if own.random() < share else str(own.integers(20)) for t in true]
             more = {} if method == "clip_zero_shot" else {"outcome": "ok"}
             lines += [line(method, seed, p, t, **more) for p, t in zip(named, true, strict=True)]
-    found = scored(lines, "cub200", None, 100)
+    found = score_predictions(lines, "cub200", None, 100)
     assert [(row["method"], row["seed"]) for row in found["rows"][:3]] == [
         ("clip_zero_shot", 1),
         ("clip_zero_shot", 2),
@@ -95,4 +95,4 @@ def test_predictions_are_scored_by_method_over_seeds_with_paired_gains_and_the_p
     (beside,) = found["published"]
     assert (beside["figure"], beside["published"]) == ("cacc", 51.6)
     assert beside["measured"] == pytest.approx(100 * np.mean(by_method["rar"]))
-    assert scored(lines, "armory", None, 10)["published"] == []
+    assert score_predictions(lines, "armory", None, 10)["published"] == []

@@ -13,12 +13,12 @@ from data_prep.core.records import Sample
 from data_prep.datasets import Dataset
 from data_prep.datasets.unlabelled import UNLABELLED
 from data_prep.embedding.encoder import Encoder, embed_images, load_encoder
-from data_prep.memory.memories import prompted
+from data_prep.memory.memories import with_templates
 from data_prep.prompting.prompts import NAMING
-from data_prep.reading.dataset import digests, key_of
+from data_prep.reading.dataset import digests, sample_key
 from data_prep.settings import Recipe
 from data_prep.settings.loading import load_recipe
-from eval.discover.vocabulary import Vocabulary, choose_names, given_vocabulary, prompt_of, recognised
+from eval.discover.vocabulary import Vocabulary, choose_names, given_vocabulary, naming_prompt, retrieve_by_vocabulary
 
 BLAZONS = draw_classes("test", 4, 1, 3)
 NAMES = tuple(sorted(blazon.name for blazon in BLAZONS))
@@ -39,7 +39,7 @@ def samples(tmp_path_factory) -> list[Sample]:
             paths.append(folder / f"{label}-{number}.png")
             render(blazon, 96, np.random.default_rng([label, number])).save(paths[-1])
     found = digests(paths, folder / "cache", "raise")
-    return [Sample(key_of(p.name), str(p), UNLABELLED, d) for p, d in zip(paths, found, strict=True)]
+    return [Sample(sample_key(p.name), str(p), UNLABELLED, d) for p, d in zip(paths, found, strict=True)]
 
 
 @pytest.fixture
@@ -54,15 +54,15 @@ def recipe_of(tmp_path_factory):
 
 
 def test_a_benchmark_a_subject_and_a_users_prompt_decide_what_is_asked(recipe_of):
-    assert "What dog breed does the picture show?" in prompt_of(recipe_of("data.name=dogs120"))
-    assert "What object does the picture show?" in prompt_of(recipe_of())
-    assert prompt_of(recipe_of("discover.names_per_image=1")) == NAMING
-    assert "What shield does" in prompt_of(recipe_of("discover.subject=shield", "data.name=dogs120"))
-    assert prompt_of(recipe_of("discover.prompt=Name it.")) == "Name it."
+    assert "What dog breed does the picture show?" in naming_prompt(recipe_of("data.name=dogs120"))
+    assert "What object does the picture show?" in naming_prompt(recipe_of())
+    assert naming_prompt(recipe_of("discover.names_per_image=1")) == NAMING
+    assert "What shield does" in naming_prompt(recipe_of("discover.subject=shield", "data.name=dogs120"))
+    assert naming_prompt(recipe_of("discover.prompt=Name it.")) == "Name it."
 
 
 def chosen(recipe: Recipe, encoder: Encoder, samples: list[Sample], guessed: dict[str, int]) -> Vocabulary:
-    args = prompted(recipe.retriever, Dataset("armory", (), {}))
+    args = with_templates(recipe.retriever, Dataset("armory", (), {}))
     (found,) = choose_names(recipe, encoder, args, {1: samples}, {1: guessed}, Path("none"), Path("none"))
     return found
 
@@ -88,13 +88,13 @@ def test_every_guess_is_kept_where_nobody_votes(recipe_of, encoder, samples):
 
 def test_a_picture_is_never_its_own_neighbour_in_the_memory(recipe_of, encoder, samples):
     recipe = recipe_of("discover.memory=image", "eval.k=4")
-    args = prompted(recipe.retriever, Dataset("armory", (), {}))
+    args = with_templates(recipe.retriever, Dataset("armory", (), {}))
     labelled = [Sample(s.key, s.path, place // 3, s.digest) for place, s in enumerate(samples)]
     votes = {blazon.name: 3 for blazon in BLAZONS}
     vocabulary = Vocabulary(1, votes, votes, labelled, {})
     xq = embed_images(encoder, samples, args, Path(recipe.cache))
-    found = recognised(recipe, encoder, args, vocabulary, samples, xq)
+    found = retrieve_by_vocabulary(recipe, encoder, args, vocabulary, samples, xq)
     assert max(candidate.score for row in found for candidate in row) < 0.9999
     assert all(len(row) == 4 for row in found)
-    told = recognised(recipe_of(), encoder, args, given_vocabulary(dict.fromkeys(NAMES, 1)), samples, xq)
+    told = retrieve_by_vocabulary(recipe_of(), encoder, args, given_vocabulary(dict.fromkeys(NAMES, 1)), samples, xq)
     assert {candidate.name for row in told for candidate in row} == set(NAMES)

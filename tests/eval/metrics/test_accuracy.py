@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.metrics.accuracy import auroc, by_place, hits_at, staged
+from eval.metrics.accuracy import auroc, hits_at, staged_accuracy, top1_by_position
 
 rankings = st.lists(st.tuples(st.permutations(range(6)), st.integers(0, 7)), min_size=1, max_size=20)
 
@@ -28,17 +28,17 @@ def test_rankings_may_be_shorter_than_k_and_of_different_lengths():
 def test_staged_figures_on_four_images():
     # The truth is kept first, broken, corrected, and not there at all.
     first, right, found = [True, True, False, False], [True, False, True, False], [True, True, True, False]
-    assert staged(first, right, found, {"repaired": 1, "ok": 3}) == {
+    assert staged_accuracy(first, right, found, {"repaired": 1, "ok": 3}) == {
         "top1_given_hit": pytest.approx(2 / 3),
         "corrected": 1,
         "broken": 1,
         "outcomes": {"ok": 3, "repaired": 1},
     }
-    assert staged([False], [False], [False], {"ok": 1})["top1_given_hit"] is None
+    assert staged_accuracy([False], [False], [False], {"ok": 1})["top1_given_hit"] is None
 
 
 def test_accuracy_by_place_shows_a_ranker_that_always_takes_the_first():
-    rows = by_place([0, 0, 1, 2], [0, 0, 0, 0], 4)
+    rows = top1_by_position([0, 0, 1, 2], [0, 0, 0, 0], 4)
     assert [row["n"] for row in rows] == [2, 1, 1, 0]
     assert [row["top1"] for row in rows] == [1.0, 0.0, 0.0, None]
     assert [row["chosen"] for row in rows] == [1.0, 0.0, 0.0, 0.0]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.metrics.diagnostics import STATUSES, Case, accuracy_by_share_ranked, calibration, found_within, most_confused
+from eval.metrics.diagnostics import STATUSES, Case, accuracy_by_share_ranked, calibration, most_confused, recall_within
 
 NAMES = tuple("abcd")
 
@@ -52,7 +52,7 @@ def test_confidence_is_the_probability_of_the_first_in_the_tuned_order():
 def test_found_within_counts_images_whose_truth_is_in_time(cases):
     orders, truths = [c.tuned for c in cases], [c.truth for c in cases]
     expected = [np.mean([t in o[:depth] for o, t in zip(orders, truths, strict=True)]) for depth in (1, 2, 3)]
-    assert found_within(orders, truths, 3) == pytest.approx(expected)
+    assert recall_within(orders, truths, 3) == pytest.approx(expected)
 
 
 @given(cases_of)

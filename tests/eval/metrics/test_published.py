@@ -5,7 +5,7 @@ import pytest
 
 from data_prep.datasets import FEW_SHOT as FEW_SHOT_READERS
 from data_prep.datasets import FINE_GRAINED as FINE_GRAINED_READERS
-from eval.metrics.published import FEW_SHOT, FEW_SHOT_GAIN, FEW_SHOT_ORDER, FINE_GRAINED, beside_published, published
+from eval.metrics.published import FEW_SHOT, FEW_SHOT_GAIN, FEW_SHOT_ORDER, FINE_GRAINED, add_published, published
 
 
 def test_averages_are_those_of_their_rows():
@@ -28,7 +28,7 @@ def test_data_sets_are_called_as_their_readers():
 
 
 def test_measured_figures_stand_beside_the_papers():
-    rows = beside_published(
+    rows = add_published(
         [
             {
                 "task": "few_shot",

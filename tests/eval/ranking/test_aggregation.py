@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.core.records import Ranking
-from eval.ranking.aggregation import aggregated
+from eval.ranking.aggregation import aggregate_rankings
 
 HOW = ("mean", "borda", "kemeny")
 orders = st.integers(1, 5).flatmap(lambda k: st.lists(st.permutations(range(k)), min_size=1, max_size=6))
@@ -26,7 +26,7 @@ def with_chances(order) -> Ranking:
 @settings(max_examples=80, deadline=None)
 @given(orders, st.sampled_from(HOW))
 def test_every_way_gives_a_permutation_that_keeps_what_all_agree_on(rows, how):
-    ranking = aggregated([with_chances(row) for row in rows], how)
+    ranking = aggregate_rankings([with_chances(row) for row in rows], how)
     assert sorted(ranking.order) == list(range(len(rows[0])))
     assert sum(ranking.probabilities) == pytest.approx(1)
     for one, other in combinations(range(len(rows[0])), 2):
@@ -39,7 +39,7 @@ def test_every_way_gives_a_permutation_that_keeps_what_all_agree_on(rows, how):
 def test_the_order_of_the_rankings_does_not_matter(rows, how, rng):
     mixed = list(rows)
     rng.shuffle(mixed)
-    one, other = (aggregated([with_chances(row) for row in some], how) for some in (rows, mixed))
+    one, other = (aggregate_rankings([with_chances(row) for row in some], how) for some in (rows, mixed))
     assert one.order == other.order
     assert one.probabilities == pytest.approx(other.probabilities)
 
@@ -52,19 +52,19 @@ def disagreements(order, rows) -> int:
 @given(orders)
 def test_kemeny_disagrees_with_the_fewest_pairs_the_first_of_equals(rows):
     fewest = min(permutations(range(len(rows[0]))), key=lambda order: (disagreements(order, rows), order))
-    assert aggregated([Ranking(tuple(row)) for row in rows], "kemeny").order == fewest
+    assert aggregate_rankings([Ranking(tuple(row)) for row in rows], "kemeny").order == fewest
 
 
 def test_borda_counts_places_and_ties_keep_the_retrievers_order():
     rows = [(2, 0, 1), (2, 1, 0), (0, 2, 1)]
-    assert aggregated([Ranking(row) for row in rows], "borda").order == (2, 0, 1)
-    assert aggregated([Ranking((0, 1)), Ranking((1, 0))], "borda").order == (0, 1)
-    assert aggregated([Ranking((0, 1)), Ranking((1, 0))], "kemeny").order == (0, 1)
+    assert aggregate_rankings([Ranking(row) for row in rows], "borda").order == (2, 0, 1)
+    assert aggregate_rankings([Ranking((0, 1)), Ranking((1, 0))], "borda").order == (0, 1)
+    assert aggregate_rankings([Ranking((0, 1)), Ranking((1, 0))], "kemeny").order == (0, 1)
 
 
 def test_the_mean_is_of_probabilities_so_a_sure_order_outweighs_unsure_ones():
     rows = [Ranking((1, 0), (0.02, 0.98)), Ranking((0, 1), (0.55, 0.45)), Ranking((0, 1), (0.55, 0.45))]
-    ranking = aggregated(rows, "mean")
+    ranking = aggregate_rankings(rows, "mean")
     assert ranking.order == (1, 0)
     assert ranking.probabilities == pytest.approx((0.3733333, 0.6266667))
 
@@ -75,10 +75,10 @@ def test_the_worst_outcome_and_all_replies_are_kept():
         Ranking((0, 1), (), "unreadable", "b"),
         Ranking((0, 1), (), "repaired", "c"),
     ]
-    ranking = aggregated(rows, "borda")
+    ranking = aggregate_rankings(rows, "borda")
     assert (ranking.outcome, ranking.reply, ranking.probabilities) == ("unreadable", "a\nb\nc", ())
 
 
 def test_kemeny_of_twelve_candidates_is_affordable():
     rows = [Ranking(tuple(np.random.default_rng(seed).permutation(12).tolist())) for seed in range(3)]
-    assert sorted(aggregated(rows, "kemeny").order) == list(range(12))
+    assert sorted(aggregate_rankings(rows, "kemeny").order) == list(range(12))

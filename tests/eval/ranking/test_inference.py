@@ -11,9 +11,9 @@ import pytest
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, write_json
 from data_prep.settings import MODES, RankerArgs, TrainerArgs
-from eval.ranking.inference import Job, answer_all, append_answers
-from eval.ranking.modes import ask
-from eval.ranking.request import Manner
+from eval.ranking.inference import InferenceJob, answer_all, append_answers
+from eval.ranking.modes import run_batch
+from eval.ranking.request import RankingMode
 
 CPU = TrainerArgs(accelerator="cpu")
 
@@ -30,7 +30,7 @@ def adapter(tmp_path_factory) -> Path:
 @pytest.fixture
 def answered(adapter):
     def answered(questions, out: Path, mode="letters", size=2, trainer=CPU):
-        job = Job("one", False, Manner(mode), questions, size)
+        job = InferenceJob("one", False, RankingMode(mode), questions, size)
         return answer_all([job], RankerArgs(), adapter, trainer, out)["one"]
 
     return answered
@@ -44,7 +44,7 @@ def answers_in(out: Path) -> Path:
 
 def test_answers_are_those_of_asking_one_a_line_in_the_questions_order(nano, questions, answered, tmp_path):
     answers = answered(questions, tmp_path, size=len(questions))
-    assert list(answers.values()) == ask(nano, Manner("letters"), questions)
+    assert list(answers.values()) == run_batch(nano, RankingMode("letters"), questions)
     assert [path.name for path in answers_in(tmp_path).iterdir()] == ["answers-one.jsonl"]
     lines = (answers_in(tmp_path) / "answers-one.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]

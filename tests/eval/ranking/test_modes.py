@@ -9,24 +9,24 @@ import pytest
 from data_prep.core.errors import UserError
 from data_prep.prompting.prompts import list_prompt
 from data_prep.settings import MODES, SCORED
-from eval.ranking.modes import ask
+from eval.ranking.modes import run_batch
 from eval.ranking.parsing import to_ranking
-from eval.ranking.request import Manner, Question
+from eval.ranking.request import RankingMode, RankingRequest
 from rar_train.models.mllm import Mllm
 
 
-def rankings(mllm: Mllm, mode: str, questions: list[Question], size: int) -> list[tuple]:
+def rankings(mllm: Mllm, mode: str, questions: list[RankingRequest], size: int) -> list[tuple]:
     """Orders and outcomes, asked in batches of a size."""
     answers = []
     for start in range(0, len(questions), size):
-        answers += ask(mllm, Manner(mode), questions[start : start + size])
+        answers += run_batch(mllm, RankingMode(mode), questions[start : start + size])
     ranked = [to_ranking(mode, q.names, q, a) for q, a in zip(questions, answers, strict=True)]
     return [(ranking.order, ranking.outcome) for ranking in ranked]
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_ranks_every_question(nano, questions, mode):
-    answers = ask(nano, Manner(mode), questions)
+    answers = run_batch(nano, RankingMode(mode), questions)
     assert len(answers) == len(questions)
     for question, answer in zip(questions, answers, strict=True):
         assert len(answer.scores) == (len(question.names) if mode in SCORED else 0)
@@ -48,9 +48,9 @@ def test_rankings_are_the_same_in_batches_of_1_2_7_and_16_and_in_another_order(n
 
 @pytest.mark.parametrize("mode", SCORED)
 def test_scores_are_rounded_so_that_batches_agree(nano, questions, mode):
-    together = ask(nano, Manner(mode), questions)
+    together = run_batch(nano, RankingMode(mode), questions)
     for question, answer in zip(questions, together, strict=True):
-        (alone,) = ask(nano, Manner(mode), [question])
+        (alone,) = run_batch(nano, RankingMode(mode), [question])
         assert answer.scores == pytest.approx(alone.scores, abs=1.1e-3)
         assert all(score == round(score, 3) for score in answer.scores)
 
@@ -58,21 +58,23 @@ def test_scores_are_rounded_so_that_batches_agree(nano, questions, mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_answers_do_not_depend_on_the_names_order(nano, questions, mode):
     turned = [replace(question, names=question.names[::-1]) for question in questions]
-    for one, other in zip(ask(nano, Manner(mode), questions), ask(nano, Manner(mode), turned), strict=True):
+    for one, other in zip(
+        run_batch(nano, RankingMode(mode), questions), run_batch(nano, RankingMode(mode), turned), strict=True
+    ):
         assert one.scores == pytest.approx(other.scores[::-1], abs=1.1e-3)
         assert one.reply == other.reply
 
 
 def test_a_likelihood_does_not_depend_on_the_other_names(nano, questions):
-    (whole,) = ask(nano, Manner("likelihood"), questions[:1])
-    (part,) = ask(nano, Manner("likelihood"), [replace(questions[0], names=questions[0].names[1:3])])
+    (whole,) = run_batch(nano, RankingMode("likelihood"), questions[:1])
+    (part,) = run_batch(nano, RankingMode("likelihood"), [replace(questions[0], names=questions[0].names[1:3])])
     assert part.scores == pytest.approx(whole.scores[1:3], abs=1.1e-3)
 
 
 def test_answers_depend_on_the_picture(nano, questions):
     other = replace(questions[0], image=questions[1].image)
     for mode in SCORED:
-        one, two = (ask(nano, Manner(mode), [question])[0].scores for question in (questions[0], other))
+        one, two = (run_batch(nano, RankingMode(mode), [question])[0].scores for question in (questions[0], other))
         assert one != pytest.approx(two, abs=0.01)
 
 
@@ -80,17 +82,17 @@ def test_more_candidates_than_letters_are_refused_by_letters_and_ranked_by_the_o
     names = tuple(f"azure, a bend or, {n} mullets argent" for n in range(30))
     question = replace(questions[0], names=names)
     with pytest.raises(UserError, match="30 candidates, but mode letters has 26 letters; rank fewer, or by likelihood"):
-        ask(nano, Manner("letters"), [question])
-    (answer,) = ask(nano, Manner("likelihood"), [question])
+        run_batch(nano, RankingMode("letters"), [question])
+    (answer,) = run_batch(nano, RankingMode("likelihood"), [question])
     assert len(answer.scores) == 30
-    (answer,) = ask(nano, Manner("generate"), [question])
+    (answer,) = run_batch(nano, RankingMode("generate"), [question])
     assert sorted(to_ranking("generate", names, question, answer).order) == list(range(30))
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_one_candidate_is_a_ranking_of_one(nano, questions, mode):
     question = replace(questions[0], names=questions[0].names[:1])
-    (answer,) = ask(nano, Manner(mode), [question])
+    (answer,) = run_batch(nano, RankingMode(mode), [question])
     assert to_ranking(mode, question.names, question, answer).order == (0,)
 
 
@@ -98,8 +100,8 @@ def test_one_candidate_is_a_ranking_of_one(nano, questions, mode):
 def test_examples_are_seen_and_may_stand_beside_questions_without(nano, questions, mode):
     shown = replace(questions[0], examples=tuple(q.image for q in questions))
     other = replace(questions[0], examples=tuple(q.image for q in questions[::-1]))
-    bare, one, two = ask(nano, Manner(mode), [questions[0], shown, other])
-    assert bare == ask(nano, Manner(mode), [questions[0]])[0]
+    bare, one, two = run_batch(nano, RankingMode(mode), [questions[0], shown, other])
+    assert bare == run_batch(nano, RankingMode(mode), [questions[0]])[0]
     if mode == "letters":
         assert one.scores != pytest.approx(bare.scores, abs=0.01)
         assert one.scores != pytest.approx(two.scores, abs=0.01)
@@ -112,16 +114,20 @@ def test_the_structured_prompt_is_asked_where_it_is_wanted(nano, questions, monk
     inputs = nano.inputs
     monkeypatch.setattr(nano, "inputs", lambda images, asked: prompts.extend(asked) or inputs(images, asked))
     for structured in (False, True):
-        ask(nano, Manner("generate", structured), questions[:1])
+        run_batch(nano, RankingMode("generate", structured), questions[:1])
     names = questions[0].shown_names
     assert prompts == [list_prompt(names), list_prompt(names, structured=True)]
 
 
 def test_a_reply_may_be_given_more_or_fewer_tokens(nano, questions):
-    short, usual = (ask(nano, Manner("generate", False, tokens), questions[:1])[0].reply for tokens in (5, 0))
+    short, usual = (
+        run_batch(nano, RankingMode("generate", False, tokens), questions[:1])[0].reply for tokens in (5, 0)
+    )
     assert len(short) < len(usual) and usual.startswith(short)
 
 
 def test_a_missing_image_is_named(nano, questions, tmp_path):
     with pytest.raises(UserError, match=r"gone\.png: no such image"):
-        ask(nano, Manner("likelihood"), [questions[0], replace(questions[1], image=str(tmp_path / "gone.png"))])
+        run_batch(
+            nano, RankingMode("likelihood"), [questions[0], replace(questions[1], image=str(tmp_path / "gone.png"))]
+        )

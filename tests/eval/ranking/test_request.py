@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash
-from eval.ranking.request import Question, opened, shuffles
+from eval.ranking.request import RankingRequest, open_request_image, shuffled_requests
 
 CLASSES = tuple(f"class {i}" for i in range(7))
 
@@ -20,7 +20,7 @@ CLASSES = tuple(f"class {i}" for i in range(7))
 @given(st.permutations(CLASSES), st.text(max_size=10), st.integers(0, 3))
 def test_the_order_shown_carries_nothing_of_the_order_retrieved(names, key, shuffle):
     def shown(names) -> list[str]:
-        return Question(key, "", tuple(names), shuffle).shown_names
+        return RankingRequest(key, "", tuple(names), shuffle).shown_names
 
     assert shown(names) == shown(sorted(names))
     assert sorted(shown(names)) == sorted(names)
@@ -28,20 +28,20 @@ def test_the_order_shown_carries_nothing_of_the_order_retrieved(names, key, shuf
 
 @pytest.mark.parametrize("shuffle", [0, 3])
 def test_the_order_shown_differs_from_image_to_image_and_puts_each_name_first_as_often(shuffle):
-    first = [Question(str(key), "", CLASSES[:5], shuffle).shown[0] for key in range(1000)]
+    first = [RankingRequest(str(key), "", CLASSES[:5], shuffle).shown[0] for key in range(1000)]
     assert all(140 < first.count(place) < 260 for place in range(5))
 
 
 def test_shuffles_are_different_orders_of_the_same_question_and_the_first_is_the_question():
-    question = Question("key", "image.png", CLASSES)
-    several = shuffles(question, 6)
+    question = RankingRequest("key", "image.png", CLASSES)
+    several = shuffled_requests(question, 6)
     assert several[0] == question
     assert len({tuple(one.shown_names) for one in several}) == 6
     assert {(one.key, one.image, one.names) for one in several} == {("key", "image.png", CLASSES)}
 
 
 def test_ids_tell_images_contents_names_orders_and_examples_apart_but_not_paths():
-    one = Question("key", "image.png", ("a", "b"))
+    one = RankingRequest("key", "image.png", ("a", "b"))
     assert replace(one, image="moved.png").id == one.id
     assert (
         replace(one, contents=("1", "2", "3"), examples=("a.png", "b.png")).id
@@ -67,7 +67,7 @@ def test_examples_stand_behind_the_image_in_the_order_shown(tmp_path):
     for number, name in enumerate(["image", *CLASSES]):
         files[name] = str(tmp_path / f"{name}.png")
         Image.new("RGB", (4, 4), (number, 0, 0)).save(files[name])
-    question = Question("key", files["image"], CLASSES, examples=tuple(files[name] for name in CLASSES))
+    question = RankingRequest("key", files["image"], CLASSES, examples=tuple(files[name] for name in CLASSES))
     seen = [picture.getpixel((0, 0))[0] for picture in question.images()]
     assert seen == [0, *(1 + place for place in question.shown)]
 
@@ -77,7 +77,9 @@ def test_a_picture_that_changed_after_the_data_set_was_read_is_named(tmp_path):
     for number, file in enumerate(files):
         Image.new("RGB", (4, 4), (number, 0, 0)).save(file)
     image, *examples = map(str, files)
-    question = Question("key", image, CLASSES[:2], examples=tuple(examples), contents=tuple(map(file_hash, files)))
+    question = RankingRequest(
+        "key", image, CLASSES[:2], examples=tuple(examples), contents=tuple(map(file_hash, files))
+    )
     assert len(question.images()) == 3
     for file in files:
         whole = file.read_bytes()
@@ -88,12 +90,12 @@ def test_a_picture_that_changed_after_the_data_set_was_read_is_named(tmp_path):
 
 
 def test_an_image_in_memory_is_taken_as_it_is():
-    assert opened(Image.new("L", (3, 2), 7)).getpixel((0, 0)) == (7, 7, 7)
+    assert open_request_image(Image.new("L", (3, 2), 7)).getpixel((0, 0)) == (7, 7, 7)
 
 
 def test_a_missing_image_and_one_that_does_not_decode_are_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.png: no such image"):
-        opened(str(tmp_path / "none.png"))
+        open_request_image(str(tmp_path / "none.png"))
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     with pytest.raises(UserError, match=r"bad\.png: not readable as an image: no known image format"):
-        opened(str(tmp_path / "bad.png"))
+        open_request_image(str(tmp_path / "bad.png"))

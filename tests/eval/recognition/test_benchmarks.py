@@ -21,8 +21,8 @@ from data_prep.datasets.coop import GUIDE
 from data_prep.embedding.encoder import load_encoder
 from data_prep.settings import RetrieverArgs
 from data_prep.settings.loading import load_recipe, load_saved_recipe
-from eval.recognition.benchmarks import recipes_of
-from eval.recognition.evaluate import Run, read_checked, stamp
+from eval.recognition.benchmarks import recipe_by_dataset
+from eval.recognition.evaluate import Run, evaluation_stamp, read_checked
 from eval.report.reading import FILES
 from eval.report.results import read_figures
 from eval.run import main
@@ -138,7 +138,7 @@ def test_what_is_reused_goes_by_everything_that_it_came_from(run, root, tmp_path
     def stamp_of(*settings: str, encoder=encoder) -> str:
         own = ["data.name=dtd", f"data.root={pictures}", *QUICK, *settings]
         recipe, one = load_saved_recipe(copy / "recipe.yaml", own), Run(copy, copy / "adapter")
-        return stamp(recipe, one, read_checked(recipe, copy), encoder)
+        return evaluation_stamp(recipe, one, read_checked(recipe, copy), encoder)
 
     kinds = [
         (),
@@ -241,16 +241,16 @@ def test_damaged_predictions_are_named(folder, tmp_path):
 
 def test_data_sets_share_a_recipe_but_root_and_prompts(tmp_path):
     recipe = load_recipe(["recipe=ranker_lora", "data.root=DATA", "retriever.templates=['a photo of a {}.']"])
-    recipes = recipes_of(recipe, ["dtd", "armory"], own_templates=True)
+    recipes = recipe_by_dataset(recipe, ["dtd", "armory"], own_templates=True)
     assert [(r.data.name, r.data.root, r.retriever.templates) for r in recipes.values()] == [
         ("dtd", "DATA", []),
         ("armory", None, []),
     ]
-    (kept,) = recipes_of(recipe, ["dtd"], own_templates=False).values()
+    (kept,) = recipe_by_dataset(recipe, ["dtd"], own_templates=False).values()
     assert kept.retriever.templates == ["a photo of a {}."]
     for names, said in ((["dtdd"], "there are armory"), (["dtd"] * 2, "named once"), (["dtd", "folder"], "alone")):
         with pytest.raises(UserError, match=said):
-            recipes_of(recipe, names, own_templates=True)
+            recipe_by_dataset(recipe, names, own_templates=True)
 
 
 @pytest.mark.parametrize(

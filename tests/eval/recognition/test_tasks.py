@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import read_dataset
 from data_prep.embedding.encoder import load_encoder
-from eval.recognition.tasks import settings_of
+from eval.recognition.tasks import make_tasks
 
 
 @settings(max_examples=100, deadline=None)
@@ -33,7 +33,7 @@ def made(tiny, tmp_path_factory):
     """A recipe, its data set and its settings."""
     recipe = tiny(tmp_path_factory.mktemp("out"))
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("test_memory", "test"))
-    return recipe, dataset, settings_of(recipe, load_encoder(recipe.retriever), dataset)
+    return recipe, dataset, make_tasks(recipe, load_encoder(recipe.retriever), dataset)
 
 
 def test_there_is_a_setting_for_zero_shot_and_for_each_shots_and_seed(made):
@@ -69,7 +69,7 @@ def test_candidates_may_come_from_names_or_fused(tiny, made, tmp_path):
     _, dataset, _ = made
     for source, method in (("name", "clip_zero_shot"), ("fused", "clip_fused")):
         recipe = tiny(tmp_path, f"eval.candidates={source}", "eval.zero_shot=false", "eval.shots=[1]", "eval.seeds=[1]")
-        (setting,) = settings_of(recipe, load_encoder(recipe.retriever), dataset)
+        (setting,) = make_tasks(recipe, load_encoder(recipe.retriever), dataset)
         own = [[candidate.label for candidate in row] for row in setting.candidates]
         assert own == [labels[: recipe.eval.k] for labels in setting.retrieved[method]]
 
@@ -77,7 +77,7 @@ def test_candidates_may_come_from_names_or_fused(tiny, made, tmp_path):
 def test_the_whole_training_set_is_a_memory_without_a_draw(tiny, made, tmp_path):
     _, dataset, _ = made
     recipe = tiny(tmp_path, "eval.full_train_memory=true", "eval.zero_shot=false", "eval.shots=[4]", "eval.seeds=[1]")
-    four, whole = settings_of(recipe, load_encoder(recipe.retriever), dataset)
+    four, whole = make_tasks(recipe, load_encoder(recipe.retriever), dataset)
     assert (whole.task, whole.shots, whole.seed) == ("whole_set", 0, 0)
     assert set(whole.retrieved) == {"clip_zero_shot", "clip_knn", "clip_fused"}
     # There are four images a class: four shots are the whole set, by another draw.

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data_prep.core.errors import UserError
-from eval.report.page import browsed, render_page, write_page
+from eval.report.page import browser_data, render_page, write_page
 from eval.report.plots import line_plot
 from eval.report.reading import read_evaluations
 from eval.report.thumbnails import thumbnail
@@ -109,7 +109,7 @@ def test_a_page_of_damaged_files_is_refused(evaluation):
 
 def test_a_page_of_many_predictions_keeps_an_even_spread_of_each_setting(evaluation):
     ((_, evaluated),) = read_evaluations(evaluation)
-    data = browsed(evaluated, most=9)
+    data = browser_data(evaluated, most=9)
     assert data["total"] == 18 and [case["setting"] for case in data["cases"]] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert data["keys"] == ["image-0", "image-2", "image-5"]
 

@@ -34,7 +34,7 @@ from rar_train.doctor.memory_estimate import advice_for, estimate
 from rar_train.doctor.models import check_family, check_ranker, check_retriever
 from rar_train.doctor.recipe import check_letters, check_memory, check_prompt, check_time, recipe_findings, resolved
 from rar_train.models.lora import add_lora, parameter_table
-from rar_train.models.meta import local_folder, missing_weights, outlined
+from rar_train.models.meta import build_on_meta, local_folder, missing_weights
 from rar_train.models.mllm import NANO_MLLM, load_mllm
 from tests.commands import command_line, environment
 
@@ -46,7 +46,7 @@ def recipe_of(*settings: str) -> Recipe:
 
 
 def nano(recipe: Recipe):
-    return outlined(recipe.ranker, NANO_MLLM)
+    return build_on_meta(recipe.ranker, NANO_MLLM)
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ def test_letters_that_share_a_token_matter_where_letters_are_used(tmp_path):
     folder = shutil.copytree(NANO_MLLM, tmp_path / "nano")
     template = "{% for m in messages %}{% if m.role == 'user' %}<image>{{ m.content[-1].text }}{% else %}"
     (folder / "chat_template.jinja").write_text(template + "bend {{ m.content[-1].text }}{% endif %}{% endfor %}")
-    shared = outlined(recipe.ranker, folder)
+    shared = build_on_meta(recipe.ranker, folder)
     finding = made("letters", check_letters, recipe, shared, LISTED)[0]
     assert finding.status == "failure" and "token of its own" in finding.found
     alone = recipe_of("ranker.objectives.letters=0", "ranker.mode=likelihood")

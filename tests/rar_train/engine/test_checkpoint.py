@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, read_json
-from data_prep.core.saving import saving
+from data_prep.core.saving import write_errors
 from rar_train.engine.checkpoint import AdapterCheckpoints, Checkpoints
 from rar_train.engine.checkpoint_files import newest_whole
 from rar_train.ranker.train import train_ranker
@@ -107,7 +107,7 @@ def test_a_manifest_says_base_versions_recipe_prompts_data_and_what_validation_m
 def test_what_cannot_be_written_is_named_with_what_to_do(tmp_path, error, said):
     (tmp_path / "run").mkdir()
     refused = pytest.raises(UserError, match=rf"step-1\.ckpt: could not be written .*{said}")
-    with refused, saving(tmp_path / "run" / "checkpoints" / "step-1.ckpt"):
+    with refused, write_errors(tmp_path / "run" / "checkpoints" / "step-1.ckpt"):
         raise error
 
 

@@ -9,24 +9,24 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 
 from data_prep.core.errors import UserError
 from data_prep.core.ranks import is_first_process, leave_slurm_alone
-from data_prep.distributed.devices import accelerator_of, own_gpu
+from data_prep.distributed.devices import own_gpu, resolve_accelerator
 from data_prep.settings import TrainerArgs
 from data_prep.settings.loading import load_recipe
 from rar_train.engine.optimizer import adamw
-from rar_train.engine.strategies import strategy_of
+from rar_train.engine.strategies import make_strategy
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
 
 def test_one_cpu_process_needs_no_process_group():
-    strategy = strategy_of(TrainerArgs(accelerator="cpu"))
+    strategy = make_strategy(TrainerArgs(accelerator="cpu"))
     assert isinstance(strategy, SingleDeviceStrategy)
     assert strategy.root_device == torch.device("cpu")
 
 
 @pytest.mark.parametrize("args", [{"devices": 2}, {"num_nodes": 2}, {"strategy": "ddp"}])
 def test_several_cpu_processes_talk_over_gloo(args):
-    strategy = strategy_of(TrainerArgs(accelerator="cpu", **args))
+    strategy = make_strategy(TrainerArgs(accelerator="cpu", **args))
     assert isinstance(strategy, DDPStrategy)
     assert strategy.process_group_backend == "gloo"
 
@@ -34,7 +34,7 @@ def test_several_cpu_processes_talk_over_gloo(args):
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_deepspeed_runs_on_cpu_processes_and_keeps_checkpoints_small(stage, monkeypatch):
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")  # what strategy_of sets is undone after the test
-    strategy = strategy_of(TrainerArgs(accelerator="cpu", strategy=f"deepspeed_stage_{stage}"))
+    strategy = make_strategy(TrainerArgs(accelerator="cpu", strategy=f"deepspeed_stage_{stage}"))
     assert isinstance(strategy, DeepSpeedStrategy)
     assert strategy.config["zero_optimization"]["stage"] == stage
     assert strategy.exclude_frozen_parameters
@@ -49,7 +49,7 @@ def test_deepspeed_runs_on_cpu_processes_and_keeps_checkpoints_small(stage, monk
 def test_offload_settings_reach_deepspeed(stage, offload, expected, monkeypatch):
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     args = TrainerArgs(accelerator="cpu", strategy=f"deepspeed_stage_{stage}", offload=offload)
-    config = strategy_of(args).config["zero_optimization"]
+    config = make_strategy(args).config["zero_optimization"]
     assert {key for key in ("offload_optimizer", "offload_param") if config.get(key)} == expected
 
 
@@ -62,7 +62,7 @@ def as_with_a_gpu(monkeypatch):
 @pytest.mark.parametrize(("stage", "offload"), [(2, "none"), (2, "optimizer"), (3, "all")])
 def test_on_a_gpu_too_deepspeed_takes_the_optimiser_that_it_is_given(stage, offload, as_with_a_gpu):
     args = TrainerArgs(accelerator="gpu", strategy=f"deepspeed_stage_{stage}", offload=offload)
-    strategy = strategy_of(args)
+    strategy = make_strategy(args)
     assert type(strategy) is DeepSpeedStrategy
     assert strategy.config["zero_force_ds_cpu_optimizer"] is False
     assert strategy.exclude_frozen_parameters
@@ -152,43 +152,43 @@ def test_in_a_batch_script_lightning_starts_the_processes_itself(in_slurm):
     leave_slurm_alone()
     assert not SLURMEnvironment.detect()
     for devices in (1, 2):
-        strategy_of(TrainerArgs(accelerator="cpu", devices=devices))
+        make_strategy(TrainerArgs(accelerator="cpu", devices=devices))
     with pytest.raises(UserError, match=r"trainer.devices x trainer.num_nodes is 2, but .* not started by srun"):
-        strategy_of(TrainerArgs(accelerator="cpu", num_nodes=2))
+        make_strategy(TrainerArgs(accelerator="cpu", num_nodes=2))
     in_slurm(TORCHELASTIC_RUN_ID="train")  # torchrun starts them
-    strategy_of(TrainerArgs(accelerator="cpu", num_nodes=2))
+    make_strategy(TrainerArgs(accelerator="cpu", num_nodes=2))
 
 
 def test_srun_starts_as_many_tasks_as_there_are_devices(in_slurm):
     in_slurm(SLURM_STEP_ID="0")
     leave_slurm_alone()
     assert SLURMEnvironment.detect()
-    strategy_of(TrainerArgs(accelerator="cpu", devices=4, num_nodes=2))
+    make_strategy(TrainerArgs(accelerator="cpu", devices=4, num_nodes=2))
     with pytest.raises(UserError, match=r"srun started 8 tasks, but .* is 1; make them equal \(srun --ntasks 1\)"):
-        strategy_of(TrainerArgs(accelerator="cpu"))
+        make_strategy(TrainerArgs(accelerator="cpu"))
     in_slurm(SLURM_STEP_ID="0", SLURM_STEP_NUM_TASKS="1")  # srun --ntasks 1 in a job of eight
-    strategy_of(TrainerArgs(accelerator="cpu"))
+    make_strategy(TrainerArgs(accelerator="cpu"))
 
 
 @without_gpu
 def test_auto_takes_the_cpu_where_there_is_no_gpu():
-    assert accelerator_of(TrainerArgs()) == "cpu"
+    assert resolve_accelerator(TrainerArgs()) == "cpu"
 
 
 @without_gpu
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
 def test_asking_for_a_gpu_where_there_is_none_says_what_to_do(accelerator):
     with pytest.raises(UserError, match="no GPU here; use auto or cpu"):
-        strategy_of(TrainerArgs(accelerator=accelerator))
+        make_strategy(TrainerArgs(accelerator=accelerator))
 
 
 @pytest.mark.parametrize("accelerator", ["tpu", "mps", "cpuu"])
 def test_an_accelerator_that_is_not_supported_is_named_with_those_that_are(accelerator):
     with pytest.raises(UserError, match=f"trainer.accelerator={accelerator}: must be auto, cpu or gpu"):
-        strategy_of(TrainerArgs(accelerator=accelerator))
+        make_strategy(TrainerArgs(accelerator=accelerator))
 
 
 @pytest.mark.gpu
 def test_auto_takes_the_gpu():
-    assert accelerator_of(TrainerArgs()) == "cuda"
-    assert strategy_of(TrainerArgs()).root_device == torch.device("cuda", 0)
+    assert resolve_accelerator(TrainerArgs()) == "cuda"
+    assert make_strategy(TrainerArgs()).root_device == torch.device("cuda", 0)

@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-from rar_train.engine.tracking import Ranked, finish_tracking, loggers_of, run_id, show_rankings
+from rar_train.engine.tracking import RankedExample, finish_tracking, make_loggers, run_id, show_rankings
 from rar_train.ranker.monitor import table_lines
 from rar_train.ranker.train import train_ranker
 from tests.wandb_records import OfflineRun
 
 
 def test_csv_is_the_only_logger_where_tracking_is_disabled(tiny, tmp_path):
-    (logger,) = loggers_of(tiny(tmp_path), 0)
+    (logger,) = make_loggers(tiny(tmp_path), 0)
     assert isinstance(logger, CSVLogger)
     assert not (tmp_path / "wandb_id.txt").exists()
 
 
 def test_each_stretch_of_a_run_has_a_csv_file_of_its_own(tiny, tmp_path):
     for start in (0, 50):
-        (logger,) = loggers_of(tiny(tmp_path), start)
+        (logger,) = make_loggers(tiny(tmp_path), start)
         logger.log_metrics({"x": start}, step=start)
         logger.save()
         logger.finalize("success")
@@ -48,7 +48,7 @@ def test_a_damaged_run_id_is_made_again(tmp_path, kept):
 
 def test_switched_off_by_the_environment_nothing_of_wandb_is_written(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    (logger,) = loggers_of(tiny(tmp_path, "tracking.wandb=offline"), 0)
+    (logger,) = make_loggers(tiny(tmp_path, "tracking.wandb=offline"), 0)
     assert isinstance(logger, CSVLogger)
     assert not (tmp_path / "wandb").exists() and not (tmp_path / "wandb_id.txt").exists()
 
@@ -57,7 +57,7 @@ def test_offline_tracking_needs_no_account_and_goes_on_under_the_same_id(tiny, t
     recipe = tiny(tmp_path, "tracking.wandb=offline", "tracking.project=shields")
     ids = []
     for start in (0, 2):
-        _, logger = loggers_of(recipe, start)
+        _, logger = make_loggers(recipe, start)
         assert isinstance(logger, WandbLogger)
         logger.log_metrics({"train/loss": 1.0}, step=start)
         logger.experiment.finish()
@@ -68,17 +68,17 @@ def test_offline_tracking_needs_no_account_and_goes_on_under_the_same_id(tiny, t
     assert kept == [run_id(tmp_path)] * 2
 
 
-def ranked_of(pairs) -> list[Ranked]:
+def ranked_of(pairs) -> list[RankedExample]:
     example, picture = pairs[0]
     return [
-        Ranked(picture, example, (2, 0, 1, 3, 4), "letters"),
-        Ranked(picture, example, (0, 1, 2, 3, 4), "generate", "?"),
+        RankedExample(picture, example, (2, 0, 1, 3, 4), "letters"),
+        RankedExample(picture, example, (0, 1, 2, 3, 4), "generate", "?"),
     ]
 
 
 def test_rankings_are_shown_with_pictures_in_both_trackers(tiny, pairs, finished, tmp_path):
     recipe = tiny(tmp_path, "tracking.wandb=offline", "tracking.tensorboard=true")
-    loggers = loggers_of(recipe, 0, {"parameters": {"whole": {"trainable": 1, "all": 2}}})
+    loggers = make_loggers(recipe, 0, {"parameters": {"whole": {"trainable": 1, "all": 2}}})
     assert [type(logger).__name__ for logger in loggers] == ["CSVLogger", "TensorBoardLogger", "WandbLogger"]
     show_rankings(loggers, ranked_of(pairs), 7)
     finish_tracking(loggers, finished / "adapter")

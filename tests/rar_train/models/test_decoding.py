@@ -10,7 +10,7 @@ import pytest
 
 from data_prep.prompting.prompts import NAMING, list_prompt
 from data_prep.settings import RankerArgs
-from rar_train.models.decoding import texts, written
+from rar_train.models.decoding import decode_texts, generate
 from rar_train.models.mllm import Mllm, load_mllm
 
 NAMES = ["azure, a bend or", "or, a cross vert"]
@@ -32,7 +32,7 @@ WISHES = {
 
 def replies(mllm: Mllm, pictures) -> list[str]:
     prompts = [NAMING, list_prompt(NAMES)]
-    return texts(mllm, written(mllm, mllm.inputs(pictures[:2], prompts), 24))
+    return decode_texts(mllm, generate(mllm, mllm.inputs(pictures[:2], prompts), 24))
 
 
 @pytest.fixture

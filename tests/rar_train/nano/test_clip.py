@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_prep.armory.blazon import random_blazon_of
+from data_prep.armory.blazon import random_blazon_of_split
 from data_prep.core.files import file_hash, read_json
 from data_prep.embedding.encoder import embed_names, load_encoder
 from data_prep.settings import RetrieverArgs
@@ -17,7 +17,7 @@ def test_captions_mention_some_parts_of_the_blazon_in_order_and_never_none():
     rng = np.random.default_rng(0)
     seen = set()
     for _ in range(300):
-        blazon = random_blazon_of("base", rng)
+        blazon = random_blazon_of_split("base", rng)
         parts = blazon.name.split(", ")
         said = caption(blazon, rng).split(", ")
         assert said and [part for part in parts if part in said] == said
@@ -28,7 +28,7 @@ def test_captions_mention_some_parts_of_the_blazon_in_order_and_never_none():
 def test_the_text_tower_has_room_for_every_name():
     config, tokenizer = nano_clip_config(574)["model_cfg"]["text_cfg"], nano_tokenizer(append_eos=True)
     rng = np.random.default_rng(0)
-    longest = max(len(tokenizer(random_blazon_of("test", rng).name).input_ids) for _ in range(300))
+    longest = max(len(tokenizer(random_blazon_of_split("test", rng).name).input_ids) for _ in range(300))
     assert longest <= config["context_length"]
 
 

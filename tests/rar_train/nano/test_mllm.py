@@ -12,7 +12,15 @@ from PIL import Image
 from transformers import LlavaForConditionalGeneration
 
 from data_prep.armory.base_corpus import BaseCorpus, base_corpus, detail_indices
-from data_prep.armory.blazon import COUNT_WORDS, DETAILS, DIVISIONS, TINCTURES, Blazon, random_blazon_of, split_of
+from data_prep.armory.blazon import (
+    COUNT_WORDS,
+    DETAILS,
+    DIVISIONS,
+    TINCTURES,
+    Blazon,
+    owning_split,
+    random_blazon_of_split,
+)
 from data_prep.core.files import file_hash, read_json
 from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt
 from data_prep.prompting.replies import read_list
@@ -30,7 +38,7 @@ from rar_train.nano.tower import (
     start_projector,
     to_pixel_values,
     tower_features,
-    trained_tower,
+    train_tower,
 )
 from tests.damage import damage
 
@@ -41,7 +49,7 @@ ROWS = np.arange(12)
 def corpus() -> BaseCorpus:
     """Blazons with noise for pictures."""
     rng = np.random.default_rng(0)
-    blazons = [random_blazon_of("base", rng) for _ in range(40)]
+    blazons = [random_blazon_of_split("base", rng) for _ in range(40)]
     images = rng.integers(0, 256, (40, PIXELS, PIXELS, 3), dtype=np.uint8)
     return BaseCorpus(images, np.array([detail_indices(b) for b in blazons]), blazons, "noise")
 
@@ -96,7 +104,7 @@ def test_letters_ask_for_the_letter_of_the_truth_among_base_candidates(corpus, c
         names = candidates_of(prompt)
         assert prompt == letters_prompt(names)
         assert len(set(names)) == len(names)
-        assert {split_of(name) for name in names} == {"base"}
+        assert {owning_split(name) for name in names} == {"base"}
         assert reply == f" {LETTERS[names.index(corpus.blazons[row].name)]}</s>"
         counts.add(len(names))
     assert counts <= set(range(3, 8)) and len(counts) > 1
@@ -168,7 +176,7 @@ def test_wrong_candidates_differ_mostly_in_one_or_two_details(corpus):
     changed = []
     for truth in corpus.blazons * 5:
         other = tempting_wrong(truth, rng)
-        assert other != truth and other.is_visible and split_of(other.name) == "base"
+        assert other != truth and other.is_visible and owning_split(other.name) == "base"
         changed.append(np.not_equal(detail_indices(other), detail_indices(truth)).sum())
     assert min(changed) == 1
     assert np.mean(np.array(changed) <= 2) > 0.6
@@ -226,10 +234,10 @@ def test_the_stages_of_training_leave_a_model_that_loads_and_its_measurements(re
 
     # The trained tower is kept: another model takes its weights from the cache.
     other = LlavaForConditionalGeneration(nano_config())
-    trained_tower(recipe, other, base_corpus(Path(recipe.cache), 2, PIXELS, 0))
+    train_tower(recipe, other, base_corpus(Path(recipe.cache), 2, PIXELS, 0))
     kept, loaded = other.model.vision_tower.state_dict(), mllm.model.model.vision_tower.state_dict()
     assert all(torch.equal(kept[name], loaded[name]) for name in loaded)
     (weights,) = Path(recipe.cache).glob("nano-tower-*/tower.safetensors")
     damage(weights, "flipped")
-    trained_tower(recipe, other, base_corpus(Path(recipe.cache), 2, PIXELS, 0))
+    train_tower(recipe, other, base_corpus(Path(recipe.cache), 2, PIXELS, 0))
     assert "tower.safetensors: damaged" in caplog.text and is_complete(weights.parent)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from data_prep.armory.blazon import SPLITS, random_blazon_of
+from data_prep.armory.blazon import SPLITS, random_blazon_of_split
 from data_prep.prompting.prompts import LETTERS, letters_prompt, list_prompt
 from rar_train.models.mllm import NANO_MLLM
 from rar_train.nano.tokenizer import BOS, EOS, IMAGE, PAD, nano_tokenizer
@@ -25,7 +25,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def test_every_word_of_a_blazon_is_one_token(tokenizer, split):
     rng = np.random.default_rng(1)
     for _ in range(100):
-        name = random_blazon_of(split, rng).name
+        name = random_blazon_of_split(split, rng).name
         words = name.replace(",", " ,").split()
         assert len(tokenizer(f" {name}").input_ids) == len(words)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from rar_train.projector.augment import altered
+from rar_train.projector.augment import augment
 
 
 @pytest.fixture
@@ -24,12 +24,12 @@ def dark_middle(image: Image.Image) -> float:
 
 
 def test_a_seed_alters_a_picture_alike_and_another_otherwise(picture):
-    one, again, other = (np.asarray(altered(picture, seed)) for seed in (1, 1, 2))
+    one, again, other = (np.asarray(augment(picture, seed)) for seed in (1, 1, 2))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
 
 
 def test_what_is_shown_stays_in_the_picture_and_is_mirrored_about_every_other_time(picture):
-    found = [altered(picture, seed) for seed in range(60)]
+    found = [augment(picture, seed) for seed in range(60)]
     assert {(image.size, image.mode) for image in found} == {((80, 60), "RGB")}
     middles = np.array([dark_middle(image) for image in found])
     mirrored = middles > 40
@@ -42,5 +42,5 @@ def test_it_leaves_the_programs_random_numbers_alone(picture):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    altered(picture, 9)
+    augment(picture, 9)
     assert torch.equal(torch.rand(3), expected)

@@ -17,9 +17,9 @@ from data_prep.datasets import read_dataset
 from data_prep.prompting.prompts import NAMING
 from data_prep.settings import RankerArgs
 from data_prep.settings.loading import load_recipe
-from rar_train.engine.sampler import Place
+from rar_train.engine.sampler import SampledExample
 from rar_train.models.mllm import load_mllm
-from rar_train.projector.datamodule import projector_inputs, shown
+from rar_train.projector.datamodule import augmented_view, projector_inputs
 from rar_train.projector.name_projector import MapData
 from rar_train.projector.train import train_projector
 from tests.damage import contents, damage
@@ -98,11 +98,11 @@ def test_each_epoch_shows_another_view_of_a_picture_and_the_first_is_itself(plac
     dataset = read_dataset(recipe.data, place / "cache", ("train", "val"))
     data = MapData(recipe, mllm, dataset, 0)
     sample = dataset.parts["train"][1]
-    views = torch.stack([data.rows["train"][Place(1, epoch, 1.0)][0] for epoch in (2, 0, 1)]).float()
+    views = torch.stack([data.rows["train"][SampledExample(1, epoch, 1.0)][0] for epoch in (2, 0, 1)]).float()
     wanted = torch.cat([projector_inputs(mllm, [sample], view) for view in range(3)])
     assert torch.allclose(views, wanted, atol=1e-2)
     assert not torch.allclose(views[1], views[2], atol=1e-2)
-    assert np.array_equal(shown(sample, 0), open_image(sample.path))
+    assert np.array_equal(augmented_view(sample, 0), open_image(sample.path))
     assert len(data.rows["val"]) == len(dataset.parts["val"])
 
 

@@ -16,7 +16,7 @@ from data_prep.settings.ranker import OBJECTIVES
 from rar_train.models.lora import add_lora
 from rar_train.models.mllm import Mllm, load_mllm
 from rar_train.ranker.collate import RankingBatch, collate
-from rar_train.ranker.losses import LISTWISE_LOSSES, TABLES, listmle, losses_of, ranknet
+from rar_train.ranker.losses import LISTWISE_LOSSES, TABLES, compute_losses, listmle, ranknet
 
 rankings = st.lists(st.floats(-5, 5, allow_nan=False), min_size=2, max_size=8).map(torch.tensor)
 
@@ -27,7 +27,7 @@ def batch_of(mllm: Mllm, pairs, *objectives: str, cached: bool = True) -> Rankin
 
 def loss_of(mllm: Mllm, batch: RankingBatch, objective: str, kind: str = "ranknet") -> Tensor:
     args = ObjectiveArgs(**(dict.fromkeys(OBJECTIVES, 0.0) | {objective: 1.0}), listwise_loss=kind)
-    losses, _ = losses_of(mllm, batch, args)
+    losses, _ = compute_losses(mllm, batch, args)
     assert set(losses) == {objective} and losses[objective].shape == (len(batch.examples),)
     return losses[objective].mean()
 
@@ -134,7 +134,7 @@ def test_objectives_that_read_the_same_scores_share_one_pass(nano: Mllm, pairs, 
     passes = []
     monkeypatch.setattr(nano.model, "forward", lambda *a, f=nano.model.forward, **k: passes.append(1) or f(*a, **k))
     with torch.no_grad():
-        losses, tables = losses_of(nano, batch, ObjectiveArgs(likelihood=0, listwise=1), ["letters"])
+        losses, tables = compute_losses(nano, batch, ObjectiveArgs(likelihood=0, listwise=1), ["letters"])
     assert len(passes) == 1 and set(losses) == {"letters", "listwise"} and set(tables) == {"letters"}
 
 

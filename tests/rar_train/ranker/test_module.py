@@ -21,7 +21,7 @@ from rar_train.models.lora import load_adapter, save_adapter
 from rar_train.models.mllm import load_mllm
 from rar_train.ranker.collate import RankingBatch, collate
 from rar_train.ranker.datamodule import DataPosition
-from rar_train.ranker.losses import TABLES, losses_of
+from rar_train.ranker.losses import TABLES, compute_losses
 from rar_train.ranker.module import RankerModule
 
 
@@ -240,7 +240,7 @@ def forward_counts(module: RankerModule, batch) -> tuple[list[int], float]:
     for number, layer in enumerate(layers):
         layer.self_attn.register_forward_pre_hook(lambda *_, number=number: counted(number))
     module.train()
-    losses, _ = losses_of(module.mllm, batch, module.recipe.ranker.objectives)
+    losses, _ = compute_losses(module.mllm, batch, module.recipe.ranker.objectives)
     total = sum(loss.mean() for loss in losses.values())
     total.backward()
     return counts, total.item()
@@ -291,7 +291,7 @@ def test_a_vision_tower_in_scope_trains_its_convolutions_and_keeps_its_statistic
 def test_a_frozen_tower_gets_no_gradient(module, pairs):
     module.train()
     batch = collate(module.mllm, pairs, ["letters"], 0, [0] * 3)
-    losses, _ = losses_of(module.mllm, batch, ObjectiveArgs(likelihood=0))
+    losses, _ = compute_losses(module.mllm, batch, ObjectiveArgs(likelihood=0))
     losses["letters"].mean().backward()
     tower = module.mllm.base.get_submodule("model.vision_tower")
     assert not tower.training and all(value.grad is None for value in tower.parameters())
@@ -339,7 +339,7 @@ def test_compiling_takes_every_decoder_layer_and_changes_no_loss(tiny, pairs, tm
             torch.manual_seed(0)
             module = RankerModule(tiny(tmp_path, f"trainer.compile={on}"), load_mllm(RankerArgs()), 4)
             batch = collate(module.mllm, pairs, ["letters"], 0, [0] * 3)
-            losses, _ = losses_of(module.mllm, batch, ObjectiveArgs(likelihood=0))
+            losses, _ = compute_losses(module.mllm, batch, ObjectiveArgs(likelihood=0))
             compiled = [layer._compiled_call_impl is not None for layer in module.mllm.base.get_decoder().layers]
             found.append((losses["letters"].mean().item(), all(compiled), any(compiled)))
     assert found[0][0] == found[1][0]

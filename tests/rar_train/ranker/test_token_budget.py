@@ -12,7 +12,13 @@ from data_prep.core.records import Sample
 from data_prep.mining.shards import ShardedExamples, write_shards
 from data_prep.settings.ranker import OBJECTIVES
 from rar_train.ranker.collate import collate
-from rar_train.ranker.token_budget import Tokens, byte_lengths, check_fits, conversations, fitting
+from rar_train.ranker.token_budget import (
+    ConversationTokens,
+    byte_lengths,
+    check_fits,
+    longest_conversations,
+    select_fitting,
+)
 from tests.rar_train.tiny_families import save_tiny
 
 
@@ -33,30 +39,30 @@ def test_counted_tokens_are_those_of_the_processed_conversation(kind, pairs, tmp
     from rar_train.models.mllm import load_mllm
 
     mllm = load_mllm(RankerArgs(model=str(save_tiny(kind, tmp_path))))
-    tokens = Tokens(mllm)
+    tokens = ConversationTokens(mllm)
     for example, picture in pairs:
         wide = picture.resize((96, 40))
-        for prompt, answer in conversations(example, OBJECTIVES):
+        for prompt, answer in longest_conversations(example, OBJECTIVES):
             processed = mllm.labelled([wide], [prompt], [answer])["input_ids"].shape[1]
             assert tokens.of(prompt, answer, wide.size) == processed
 
 
 def test_bytes_never_understate_tokens(nano, examples):
-    lengths, tokens = byte_lengths(examples, OBJECTIVES), Tokens(nano)
+    lengths, tokens = byte_lengths(examples, OBJECTIVES), ConversationTokens(nano)
     for number, length in enumerate(lengths):
-        made = conversations(examples.example(number), OBJECTIVES)
+        made = longest_conversations(examples.example(number), OBJECTIVES)
         assert max(tokens.of(*one, (96, 96)) for one in made) <= length + tokens.frame + tokens.of_image((96, 96))
 
 
 def test_what_does_not_fit_is_left_out_named_and_counted(nano, examples, tiny, tmp_path, caplog):
-    lengths, tokens = byte_lengths(examples, ["letters"]), Tokens(nano)
-    made = [conversations(examples.example(number), ["letters"])[0] for number in range(3)]
+    lengths, tokens = byte_lengths(examples, ["letters"]), ConversationTokens(nano)
+    made = [longest_conversations(examples.example(number), ["letters"])[0] for number in range(3)]
     sizes = [tokens.of(*one, (96, 96)) for one in made]
     assert np.argmax(sizes) == 0
 
     def kept(limit: int) -> list[int]:
         recipe = tiny(tmp_path, f"ranker.max_tokens={limit}", "ranker.objectives.likelihood=0")
-        return fitting(examples, lengths, nano, recipe).tolist()
+        return select_fitting(examples, lengths, nano, recipe).tolist()
 
     assert kept(sizes[0]) == [0, 1, 2]
     with caplog.at_level(logging.WARNING):

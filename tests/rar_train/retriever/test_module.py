@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data_prep.embedding.encoder import load_encoder
 from data_prep.settings import RetrieverArgs, TuningArgs
-from rar_train.retriever.module import class_contrastive_loss, merged_model, prepare_model
+from rar_train.retriever.module import class_contrastive_loss, merge_adapters, prepare_model
 
 
 def features(count: int, seed: int) -> torch.Tensor:
@@ -70,7 +70,7 @@ def test_adapters_start_at_nothing_and_merge_into_what_they_computed():
                 parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
     tuned = [model.encode_image(pixels), model.encode_text(ids)]
     assert all((a - b).abs().max() > 1e-3 for a, b in zip(plain, tuned, strict=True))
-    merged = merged_model(model, args)
+    merged = merge_adapters(model, args)
     assert merged.state_dict().keys() == keys
     for before, after in zip(tuned, [merged.encode_image(pixels), merged.encode_text(ids)], strict=True):
         torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-3)
