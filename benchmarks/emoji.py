@@ -241,7 +241,7 @@ def main() -> None:
     for name, results in transfer.items():
         print(f"{table(f'{name}, tuned without them', results)}\n")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    figures = {
+    metrics = {
         "hardware": f"{platform.machine()}, {device}",
         "frozen_tower": frozen,
         "projector_alone": alone,
@@ -249,7 +249,7 @@ def main() -> None:
         "vocabularies": {name: {key: own[key] for key in ("rows", "summary")} for name, own in found.items()},
         "transfer": {name: {key: own[key] for key in ("rows", "summary")} for name, own in transfer.items()},
     }
-    print(json.dumps(figures))
+    print(json.dumps(metrics))
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def main(images: int, small: bool) -> None:
     speed = {way: images / value for way, value in seconds.items()}
     for way, value in speed.items():
         print(f"{way:10s} {value:8.2f} images/s")
-    figures = {
+    metrics = {
         "model": "nano-clip" if small else "ViT-B-16",
         "images": images,
         "images_per_s": {way: round(value, 2) for way, value in speed.items()},
@@ -113,7 +113,7 @@ def main(images: int, small: bool) -> None:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "threads": torch.get_num_threads(),
     }
-    print(json.dumps(figures))
+    print(json.dumps(metrics))
 
 
 if __name__ == "__main__":

@@ -88,14 +88,14 @@ def main(sizes: tuple[int, ...]) -> None:
             found[str(images)] = row
             print(f"{images:7d} images: {row}", flush=True)
     first, last = found[str(sizes[0])], found[str(sizes[-1])]
-    figures = {
+    metrics = {
         "dimension": DIMENSION,
         "by_images": found,
         "growth": round(first["queries_per_s"] / last["queries_per_s"], 2),
         "device": platform.machine(),
         "threads": torch.get_num_threads(),
     }
-    print(json.dumps(figures))
+    print(json.dumps(metrics))
 
 
 if __name__ == "__main__":

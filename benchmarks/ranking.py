@@ -196,7 +196,7 @@ def main() -> None:
         asked = questions(Path(folder), images)
         mllm = tuned(args.ckpt, Path(folder))
         mllm.model.to("cuda" if gpu else "cpu")
-        figures = {
+        metrics = {
             "images": images,
             "candidates": CANDIDATES,
             **figures_of(measure(mllm, asked, slow, MODES, None)),
@@ -206,9 +206,9 @@ def main() -> None:
         if gpu:
             print("7B shape, random weights")
             modes = [mode for mode in MODES if mode != "generate"]
-            figures["shape_7b"] = figures_of(measure(shape_of_7b(), asked, 4, modes, FIXED_REPLY))
-            figures["shape_7b"]["reply_tokens"] = FIXED_REPLY
-    print(json.dumps(figures))
+            metrics["shape_7b"] = figures_of(measure(shape_of_7b(), asked, 4, modes, FIXED_REPLY))
+            metrics["shape_7b"]["reply_tokens"] = FIXED_REPLY
+    print(json.dumps(metrics))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def main() -> None:
         import_s[module] = seconds("-c", f"import {module}") - nothing
         print(f"{'import ' + module:28} {import_s[module]:6.2f} s")
     slowest = max(help_s.values())
-    figures = {
+    metrics = {
         "help_s": help_s,
         "import_s": import_s,
         "nothing_s": nothing,
@@ -70,7 +70,7 @@ def main() -> None:
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
-    print(json.dumps(figures))
+    print(json.dumps(metrics))
 
 
 if __name__ == "__main__":

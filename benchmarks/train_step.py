@@ -147,14 +147,14 @@ def rate(stamps: list[float], tokens: list[int], size: Size, mllm: Mllm, recipe:
     on_gpu = device.type == "cuda"
     used = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     _, trainable, total = parameter_table(mllm)[-1]
-    figures = {
+    metrics = {
         "tokens_per_s": sum(tokens[size.warm :]) / seconds, "tokens": sum(tokens), "peak_gb": used / 1e9,
         "parameters": total, "trainable": trainable,
     }  # fmt: skip
     peak = peak_flops(device, recipe.trainer.precision)
     if peak is not None:
-        figures["mfu"] = figures["tokens_per_s"] * Monitor(recipe, (trainable, total)).flops_per_token / peak
-    return figures
+        metrics["mfu"] = metrics["tokens_per_s"] * Monitor(recipe, (trainable, total)).flops_per_token / peak
+    return metrics
 
 
 def ours(size: Size, *more: str) -> dict:
@@ -271,18 +271,18 @@ def main() -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     found: dict[str, list[dict]] = {"ours": [], args.against: []}
     for _ in range(2):
-        for side, figures in found.items():
+        for side, metrics in found.items():
             last = turn(side)
-            figures.append(last)
+            metrics.append(last)
             print(f"{side}: {last['tokens_per_s']:.1f} tokens/s, peak {last['peak_gb']:.2f} GB", flush=True)
         typical = {
-            f"{side}_{key}": statistics.median(figures[key] for figures in turns)
+            f"{side}_{key}": statistics.median(metrics[key] for metrics in turns)
             for side, turns in found.items() for key in turns[0]
         }  # fmt: skip
         ratio = typical["ours_tokens_per_s"] / typical[f"{args.against}_tokens_per_s"]
         print(f"{device}: {ratio:.2f} times the tokens/s of {args.against}")
         # After each round, so that one that is cut off leaves the figures of those before it.
-        rest = {f"ratio_to_{args.against}": ratio, "rounds": len(figures), "device": device, "size": asdict(size)}
+        rest = {f"ratio_to_{args.against}": ratio, "rounds": len(metrics), "device": device, "size": asdict(size)}
         print(json.dumps(typical | rest), flush=True)
 
 

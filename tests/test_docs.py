@@ -77,13 +77,13 @@ def test_the_readme_names_every_room_and_command():
 def test_the_figures_to_expect_are_the_published_ones():
     lines = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    for (shots, method), figures in FEW_SHOT.items():
-        assert [str(shots), f"`{method}`", *(str(figures[name]) for name in FEW_SHOT_ORDER)] in rows
+    for (shots, method), metrics in FEW_SHOT.items():
+        assert [str(shots), f"`{method}`", *(str(metrics[name]) for name in FEW_SHOT_ORDER)] in rows
     for method, pairs in FINE_GRAINED.items():
         assert [method, *(f"{cacc}/{sacc}" for cacc, sacc in pairs.values())] in rows
     for table in (LVIS, V3DET):
-        for method, figures in table.items():
-            assert [method, *map(str, figures.values())] in rows
+        for method, metrics in table.items():
+            assert [method, *map(str, metrics.values())] in rows
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)

@@ -138,10 +138,10 @@ def read_sealed(path: Path, remedy: str = REMAKE) -> Any:
     return sealed["content"]
 
 
-def write_manifest(path: Path, facts: dict) -> None:
+def write_manifest(path: Path, metadata: dict) -> None:
     """Writes a JSON object with its own checksum beside its keys, for ``read_manifest``."""
-    facts = json.loads(json.dumps(facts))  # as it is read back: keys are text, and their order follows it
-    write_json(path, facts | {"sha256": _checksum(facts)})
+    metadata = json.loads(json.dumps(metadata))  # as it is read back: keys are text, and their order follows it
+    write_json(path, metadata | {"sha256": _checksum(metadata)})
 
 
 def read_manifest(path: Path, remedy: str = REMAKE) -> dict:
@@ -150,12 +150,12 @@ def read_manifest(path: Path, remedy: str = REMAKE) -> dict:
     Raises:
         UserError: The file is missing, is not JSON, or is not what was written.
     """
-    facts = read_json(path, remedy)
-    if not isinstance(facts, dict) or "sha256" not in facts:
+    metadata = read_json(path, remedy)
+    if not isinstance(metadata, dict) or "sha256" not in metadata:
         raise UserError(f"{path}: damaged (it has no checksum); {remedy}")
-    if facts.pop("sha256") != _checksum(facts):
+    if metadata.pop("sha256") != _checksum(metadata):
         raise UserError(f"{path}: damaged (its checksum differs); {remedy}")
-    return facts
+    return metadata
 
 
 def sealed_line(record: dict) -> str:

@@ -33,14 +33,14 @@ def find_damage(folder: Path, hashes: dict[str, str]) -> str | None:
     return None
 
 
-def seal_folder(folder: Path, facts: dict) -> None:
+def seal_folder(folder: Path, metadata: dict) -> None:
     """Writes the manifest of a folder whose other files are there.
 
     Args:
         folder: The folder.
-        facts: What the manifest says beside ``files`` and its own checksum; JSON-able.
+        metadata: What the manifest says beside ``files`` and its own checksum; JSON-able.
     """
-    write_manifest(folder / MANIFEST, facts | {"files": hash_files(folder)})
+    write_manifest(folder / MANIFEST, metadata | {"files": hash_files(folder)})
 
 
 def read_sealed_folder(folder: Path, remedy: str) -> dict:

@@ -43,7 +43,7 @@ class Encoder:
         tokenize: From texts to token ids ``[n, context]``.
         dtype: What the model takes pixels in.
         id: Model, weights and preprocessing in short; embeddings and memories carry it.
-        facts: The same at length.
+        metadata: The same at length.
         processes: Devices and machines to embed on.
     """
 
@@ -53,7 +53,7 @@ class Encoder:
     tokenize: Callable[[list[str]], Tensor]
     dtype: torch.dtype
     id: str
-    facts: dict
+    metadata: dict
     processes: TrainerArgs
 
 
@@ -66,9 +66,11 @@ def state_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def encoder_id(name: str, facts: dict) -> str:
+def encoder_id(name: str, metadata: dict) -> str:
     """Names an encoder by its content: weights from any path, or a tag's, are the same encoder where they are equal."""
-    return f"{name}-{fingerprint({key: value for key, value in facts.items() if key not in ('model', 'pretrained')})}"
+    return (
+        f"{name}-{fingerprint({key: value for key, value in metadata.items() if key not in ('model', 'pretrained')})}"
+    )
 
 
 def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> Encoder:
@@ -83,7 +85,7 @@ def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> E
             says how to point to a local copy.
     """
     model, augment, preprocess, tokenize = load_open_clip(args)
-    facts = {
+    metadata = {
         "model": args.model,
         "pretrained": args.pretrained or "",
         "weights": state_hash(model),
@@ -100,8 +102,8 @@ def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> E
         augment,
         tokenize,
         getattr(torch, args.dtype),
-        encoder_id(name, facts),
-        facts,
+        encoder_id(name, metadata),
+        metadata,
         processes or TrainerArgs(),
     )
 
@@ -140,7 +142,7 @@ def _embed(
     encoder: Encoder, rows: Dataset, keys: list[str], size: int, workers: int, what: str, cache: Path
 ) -> np.ndarray:
     """Embeds the rows that the store lacks, and reads all."""
-    store = EmbeddingStore(cache / f"embeddings-{encoder.id}", encoder.facts)
+    store = EmbeddingStore(cache / f"embeddings-{encoder.id}", encoder.metadata)
     missing = store.missing(keys)
     if missing:
         log.info("embeddings: computing %d of %d %s", len(missing), len(keys), what)

@@ -39,11 +39,11 @@ class EmbeddingStore:
 
     Args:
         folder: Where the parts lie; made when the first is written.
-        facts: What the vectors depend on, written beside them for a reader.
+        metadata: What the vectors depend on, written beside them for a reader.
     """
 
-    def __init__(self, folder: Path, facts: dict):
-        self.folder, self.facts = folder, facts
+    def __init__(self, folder: Path, metadata: dict):
+        self.folder, self.metadata = folder, metadata
 
     def _tensor(self, part: Path, name: str) -> np.ndarray:
         try:
@@ -102,7 +102,7 @@ class EmbeddingStore:
     def write(self, keys: Sequence[str], vectors: np.ndarray) -> None:
         """Adds a part; the same keys written by another process give the same file."""
         if not self.folder.exists():
-            write_json(self.folder / "encoder.json", self.facts)
+            write_json(self.folder / "encoder.json", self.metadata)
         name = hashlib.sha256("".join(keys).encode()).hexdigest()[:24]
         path = self.folder / f"part-{name}.safetensors"
         tensors = {

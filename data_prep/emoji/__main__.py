@@ -98,13 +98,13 @@ def render_all(classes: list[Emoji], arts: list[Art], out: Path, size: int) -> d
                     drawn[family] += 1
                     writer.writerow([path, emoji.code, emoji.name, emoji.group, emoji.subgroup, family])
         (part / "LICENSES.md").write_text(_licences(arts), encoding="utf-8")
-        facts = {"size": size, "version": _VERSION, "packages": [METADATA, *(art.package for art in arts)]}
-        facts |= {"classes": len(classes), "pictures": dict(drawn), "left_out": dict(left_out)}
-        write_json(part / "manifest.json", facts)
+        metadata = {"size": size, "version": _VERSION, "packages": [METADATA, *(art.package for art in arts)]}
+        metadata |= {"classes": len(classes), "pictures": dict(drawn), "left_out": dict(left_out)}
+        write_json(part / "manifest.json", metadata)
         contents = hash_files(part)
         listed = [path for _, _, path in jobs if path in contents]  # in the order in which they are read
         seal(part, {path: contents[path] for path in listed} | contents)
-    return facts
+    return metadata
 
 
 def _whole(out: Path) -> dict:
@@ -149,11 +149,11 @@ def make_emoji(out: Path, size: int, packages: Path) -> dict:
         arts.append(read_art(package, tarball(package, packages), classes, codes))
     log.info("emoji: %d packages read in %.0f s", len(arts), time.monotonic() - start)
     start = time.monotonic()
-    facts = render_all(drawn_often(classes, arts), arts, out, size)
-    log.info("emoji: %s in %s in %.0f s", facts["pictures"], out, time.monotonic() - start)
-    if facts["left_out"]:
-        log.warning("emoji: left out %s", facts["left_out"])
-    return facts
+    metadata = render_all(drawn_often(classes, arts), arts, out, size)
+    log.info("emoji: %s in %s in %.0f s", metadata["pictures"], out, time.monotonic() - start)
+    if metadata["left_out"]:
+        log.warning("emoji: left out %s", metadata["left_out"])
+    return metadata
 
 
 def main(arguments: list[str]) -> None:

@@ -97,10 +97,10 @@ def import_rar(file: Path, root: Path, to: Path, shard_size: int = 1000) -> dict
         key = f"{sample_key(str(path))}-{number:06d}"
         sample = Sample(key, str(path), label_of[truth], digest_of(path))
         pairs.append((RankingExample(key, label_of[truth], candidates), sample))
-    facts = {"part": "train", "dataset": file.stem, "encoder": "", "classes": len(classes), "counts": dict(counts)}
+    metadata = {"part": "train", "dataset": file.stem, "encoder": "", "classes": len(classes), "counts": dict(counts)}
     with write_folder(to) as place:
-        facts["mined"] = write_mined(place, (sample.digest for _, sample in pairs))
-        write_shards(place, pairs, shard_size, facts)
+        metadata["mined"] = write_mined(place, (sample.digest for _, sample in pairs))
+        write_shards(place, pairs, shard_size, metadata)
     log.info("import: %s", ", ".join(f"{count} {reason}" for reason, count in counts.items()))
     return dict(counts)
 

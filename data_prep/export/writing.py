@@ -123,8 +123,8 @@ def export(
             raise UserError(f"--format {format_name}: nothing of {shards} could be exported ({dict(counts)})")
         form.write(place, "".join(c if c.isalnum() else "_" for c in opened.manifest["dataset"]), made)
         check_export(place, format_name, made)
-        facts = {"format": format_name, "list": form.FILE, "use": form.HINT, "shards": shards.name, "target": target}
-        write_json(place / _SUMMARY, facts | {"order": order, "seed": seed, "counts": dict(counts)})
+        metadata = {"format": format_name, "list": form.FILE, "use": form.HINT, "shards": shards.name, "target": target}
+        write_json(place / _SUMMARY, metadata | {"order": order, "seed": seed, "counts": dict(counts)})
     log.info("export: %s in %s; %s", ", ".join(f"{n} {why}" for why, n in counts.items()), to, form.HINT)
     return dict(counts)
 

@@ -125,10 +125,10 @@ def _check(folder: Path, own: dict[str, str], settings: list[str]) -> None:
     k, sample = (int(own[key]) if own[key].isdecimal() and int(own[key]) else 0 for key in ("k", "sample"))
     check(k > 0 and sample > 0, f"k={own['k']} sample={own['sample']}: give whole numbers above 0")
     for what, memory in (("images", kept.images), ("names", kept.names)):
-        figures = recall_against_exact(memory, k, sample)
+        metrics = recall_against_exact(memory, k, sample)
         print(
-            f"{what}: {len(memory)} entries, {memory.index.kind}: recall@{k} {figures['recall']:.4f} against exact, "
-            f"{figures['queries_per_s']:.0f} queries/s, exact {figures['exact_queries_per_s']:.0f} queries/s"
+            f"{what}: {len(memory)} entries, {memory.index.kind}: recall@{k} {metrics['recall']:.4f} against exact, "
+            f"{metrics['queries_per_s']:.0f} queries/s, exact {metrics['exact_queries_per_s']:.0f} queries/s"
         )
 
 

@@ -153,15 +153,15 @@ def import_memory(
         "labels": labels.name,
         "labels_sha256": file_hash(labels),
     }
-    facts = {"encoder_facts": encoder.facts, "imported": source}
+    metadata = {"encoder_facts": encoder.metadata, "imported": source}
     entries = [Entry(label, "image", sample_key(path)) for path, label in zip(paths, given, strict=True)]
     shown = [Entry(label, "name", name) for label, name in enumerate(disambiguate(names))]
-    images = Memory.build(vectors, entries, encoder.id, recipe.retriever, facts)
+    images = Memory.build(vectors, entries, encoder.id, recipe.retriever, metadata)
     named = Memory.build(
         of_names,
         shown,
         encoder.id,
         recipe.retriever,
-        {"encoder_facts": encoder.facts, "templates": recipe.retriever.templates},
+        {"encoder_facts": encoder.metadata, "templates": recipe.retriever.templates},
     )
     return KeptMemory.create(folder, recipe, images, named)

@@ -40,8 +40,8 @@ def _cached_memory(
     ]
     folder = cache / f"memory-{fingerprint(depends)}"
     if not (folder / "manifest.json").exists():
-        facts = {"encoder_facts": encoder.facts, "templates": list(templates)}
-        made = Memory.build(vectors(), entries, encoder.id, args, facts)
+        metadata = {"encoder_facts": encoder.metadata, "templates": list(templates)}
+        made = Memory.build(vectors(), entries, encoder.id, args, metadata)
         with write_folder(folder) as part:  # whole: another command may build the same, with another graph
             made.save(part)
     return Memory.load(folder, encoder.id, args)

@@ -31,7 +31,7 @@ class Memory:
         entries: The entries, in the order of their ids.
         labels: Their classes, int64, shape ``[n]``.
         encoder_id: The encoder that made the vectors.
-        facts: What else the manifest says, such as templates and the hash of the weights.
+        metadata: What else the manifest says, such as templates and the hash of the weights.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class Memory:
         entries: Sequence[Entry],
         encoder_id: str,
         next_id: int,
-        facts: dict | None = None,
+        metadata: dict | None = None,
     ):
-        self.index, self.encoder_id, self.next_id, self.facts = index, encoder_id, next_id, facts or {}
+        self.index, self.encoder_id, self.next_id, self.metadata = index, encoder_id, next_id, metadata or {}
         self._hold(ids, entries)
 
     def _hold(self, ids: np.ndarray, entries: Sequence[Entry]) -> None:
@@ -60,7 +60,7 @@ class Memory:
         entries: Sequence[Entry],
         encoder_id: str,
         args: RetrieverArgs | None = None,
-        facts: dict | None = None,
+        metadata: dict | None = None,
     ) -> Memory:
         """Builds a memory.
 
@@ -69,7 +69,7 @@ class Memory:
             entries: One for each vector.
             encoder_id: The encoder that made the vectors.
             args: Kind of index; by default exact, for as many as ``auto`` allows.
-            facts: For the manifest.
+            metadata: For the manifest.
 
         Raises:
             ValueError: Counts differ or a vector is not of unit length.
@@ -78,7 +78,7 @@ class Memory:
             raise ValueError(f"{len(vectors)} vectors for {len(entries)} entries")
         ids = np.arange(len(entries), dtype=np.int64)
         index = VectorIndex.build(ids, vectors, args or RetrieverArgs())
-        return cls(index, ids, entries, encoder_id, len(entries), facts)
+        return cls(index, ids, entries, encoder_id, len(entries), metadata)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -154,7 +154,7 @@ class Memory:
         """
         index = keep(folder, "index", ".faiss", self.index.write)
         entries = keep(folder, "entries", ".jsonl", lambda part: write_entries(part, self.ids, self.entries))
-        return self.facts | {
+        return self.metadata | {
             "encoder": self.encoder_id,
             "dimension": self.index.index.d,
             "entries": len(self.entries),
@@ -201,8 +201,8 @@ class Memory:
         ids, entries = read_entries(folder / manifest["parts"]["entries"])
         path = folder / manifest["parts"]["index"]
         index = VectorIndex.read(path, manifest["index"], manifest["trained_on"], ids, args or RetrieverArgs())
-        facts = {key: value for key, value in manifest.items() if key not in _OWN}
-        return cls(index, ids, entries, encoder_id, manifest["next_id"], facts)
+        metadata = {key: value for key, value in manifest.items() if key not in _OWN}
+        return cls(index, ids, entries, encoder_id, manifest["next_id"], metadata)
 
     @classmethod
     def load(cls, folder: Path, encoder_id: str, args: RetrieverArgs | None = None) -> Memory:

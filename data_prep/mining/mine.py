@@ -49,7 +49,7 @@ _SETTINGS = (
 )
 
 
-def _facts(
+def _metadata(
     encoder: Encoder,
     dataset: Dataset,
     part: str,
@@ -66,7 +66,7 @@ def _facts(
     unused = {"retrieved"} if mining.construction == "top_k" else set()
     unused |= set() if mining.num_easy_negatives else {"easy_negative_max_rank"}
     settings = {name: value for name, value in asdict(mining).items() if name in _SETTINGS and name not in unused}
-    facts = {
+    metadata = {
         "version": _VERSION,
         "part": part,
         "dataset": dataset.name,
@@ -87,10 +87,10 @@ def _facts(
         "index": [retriever.index, asdict(retriever.hnsw), asdict(retriever.ivf)],
     }
     drawn = mining.k_max is not None or mining.num_easy_negatives or mining.names == "synonyms"
-    facts["seed"] = mining.seed if drawn else None  # without lots the seed remakes nothing
+    metadata["seed"] = mining.seed if drawn else None  # without lots the seed remakes nothing
     if mining.images == "paths":
-        facts["paths"] = fingerprint([sample.path for sample in dataset.parts[part]])
-    return facts
+        metadata["paths"] = fingerprint([sample.path for sample in dataset.parts[part]])
+    return metadata
 
 
 def mine(
@@ -125,8 +125,8 @@ def mine(
         UserError: Nothing was kept of any image.
     """
     samples = dataset.parts[part]
-    facts = _facts(encoder, dataset, part, memories, leave_out, retriever, mining)
-    folder = cache / f"examples-{part}-{fingerprint(facts)}"
+    metadata = _metadata(encoder, dataset, part, memories, leave_out, retriever, mining)
+    folder = cache / f"examples-{part}-{fingerprint(metadata)}"
     if folder.exists():
         log.info("mining: reusing %s", folder.name)
         return folder
@@ -139,7 +139,7 @@ def mine(
         log.info("mining: %s: %d equal, %d near copies left out", part, copies.equal, len(copies.near))
     counts: Counter = Counter()
     recall: dict[str, dict] = {}
-    facts |= {"skipped": dict(dataset.skipped), "counts": counts, "recall": recall}  # filled as examples are made
+    metadata |= {"skipped": dict(dataset.skipped), "counts": counts, "recall": recall}  # filled as examples are made
     search = replace(retriever, candidate_unit=mining.candidate_unit)
     searches = {
         source: Neighbours(memories, source, xq, mining.depth, search, dataset.names, exclude)
@@ -153,9 +153,9 @@ def mine(
             "raise mining.k, or set mining.ground_truth=insert"
         )
     with write_folder(folder) as place:
-        facts["mined"] = write_mined(place, (sample.digest for sample in samples))
-        facts["copies"] = _write_copies(place, copies)
-        write_shards(place, chain([first], kept), mining.shard_size, facts, mining.images)
+        metadata["mined"] = write_mined(place, (sample.digest for sample in samples))
+        metadata["copies"] = _write_copies(place, copies)
+        write_shards(place, chain([first], kept), mining.shard_size, metadata, mining.images)
     log.info("mining: %s: %s", part, ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())))
     return folder
 

@@ -59,7 +59,7 @@ def mix(shares: Sequence[Share], mining: MiningArgs, cache: Path) -> Path:
         return folder
     opened = [ShardedExamples(share.folder) for share in shares]
     counts: dict[str, int] = {}
-    facts = {
+    metadata = {
         "part": "train",
         "dataset": "mix",
         "encoder": opened[0].manifest["encoder"],
@@ -72,8 +72,8 @@ def mix(shares: Sequence[Share], mining: MiningArgs, cache: Path) -> Path:
     }
     with write_folder(folder) as place:
         mined = set().union(*(read_mined(share.folder) for share in shares))
-        facts["mined"] = write_mined(place, mined)
-        write_parts(place, _mixed(shares, opened, mining.seed, counts), mining.shard_size, facts)
+        metadata["mined"] = write_mined(place, mined)
+        write_parts(place, _mixed(shares, opened, mining.seed, counts), mining.shard_size, metadata)
     log.info("mining: mixed %s", ", ".join(f"{count} {name}" for name, count in counts.items()))
     return folder
 

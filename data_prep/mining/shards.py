@@ -36,7 +36,7 @@ def write_shards(
     folder: Path,
     examples: Iterable[tuple[RankingExample, Sample]],
     shard_size: int,
-    facts: dict,
+    metadata: dict,
     images: str = "raw",
 ) -> None:
     """Writes examples and their images into tar shards, an index and a manifest.
@@ -47,11 +47,11 @@ def write_shards(
         folder: Empty, or with files that belong to the examples; the manifest names them with their hashes.
         examples: Each with its sample.
         shard_size: Examples per shard.
-        facts: Put into the manifest when the examples have been taken.
+        metadata: Put into the manifest when the examples have been taken.
         images: ``raw`` keeps the image files' bytes as they are, ``paths`` keeps where they lie and their hashes.
     """
     parts = ((example, *_stored_image(Path(sample.path), sample.digest, images)) for example, sample in examples)
-    write_parts(folder, parts, shard_size, facts)
+    write_parts(folder, parts, shard_size, metadata)
 
 
 def _stored_image(path: Path, digest: str, images: str) -> tuple[str, bytes]:
@@ -60,7 +60,9 @@ def _stored_image(path: Path, digest: str, images: str) -> tuple[str, bytes]:
     return _kind_of(path), path.read_bytes()
 
 
-def write_parts(folder: Path, parts: Iterable[tuple[RankingExample, str, bytes]], shard_size: int, facts: dict) -> None:
+def write_parts(
+    folder: Path, parts: Iterable[tuple[RankingExample, str, bytes]], shard_size: int, metadata: dict
+) -> None:
     """Writes examples whose images are at hand as suffix and bytes; otherwise as ``write_shards``."""
     opened: dict[str, BinaryIO] = {}
 
@@ -83,7 +85,7 @@ def write_parts(folder: Path, parts: Iterable[tuple[RankingExample, str, bytes]]
             counts[shard.name] = len(lines)
             file.writelines(f"{json.dumps(line)}\n" for line in lines)
     files = {path.name: file_hash(path) for path in sorted(folder.iterdir())}
-    whole = facts | {"examples": sum(counts.values()), "shards": counts, "files": files}
+    whole = metadata | {"examples": sum(counts.values()), "shards": counts, "files": files}
     write_manifest(folder / "manifest.json", whole)
 
 
@@ -131,7 +133,7 @@ def check_files(folder: Path, files: dict[str, str], remedy: str = "") -> None:
             raise UserError(f"{folder / name}: damaged (its hash differs); {remedy}")
 
 
-def read_facts(folder: Path, remedy: str = "") -> dict:
+def read_metadata(folder: Path, remedy: str = "") -> dict:
     """The manifest of a folder of shards.
 
     Raises:
@@ -189,7 +191,7 @@ class ShardedExamples(Dataset):
 
     def __init__(self, folder: Path, remedy: str = ""):
         self.folder = folder
-        self.manifest = read_facts(folder, remedy)
+        self.manifest = read_metadata(folder, remedy)
         check_files(folder, self.manifest["files"], remedy)
         self.lines = [json.loads(line) for line in (folder / "index.jsonl").read_text().split("\n")[:-1]]
 

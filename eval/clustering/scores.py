@@ -69,13 +69,13 @@ def score_names(predicted: Sequence[str], true: Sequence[str], embed: Embed | No
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     guesses, truths = _ids(predicted), _ids(true)
-    figures = {"cacc": cluster_accuracy(predicted, true)}
+    metrics = {"cacc": cluster_accuracy(predicted, true)}
     if embed is not None:
-        figures["sacc"] = semantic_accuracy(predicted, true, embed)
-    figures["nmi"] = float(normalized_mutual_info_score(truths, guesses))
-    figures["ari"] = float(adjusted_rand_score(truths, guesses))
+        metrics["sacc"] = semantic_accuracy(predicted, true, embed)
+    metrics["nmi"] = float(normalized_mutual_info_score(truths, guesses))
+    metrics["ari"] = float(adjusted_rand_score(truths, guesses))
     sizes = {"images": len(truths), "guessed_names": len(set(predicted)), "true_names": len(set(true))}
-    return figures | sizes
+    return metrics | sizes
 
 
 def summarise_runs(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -106,9 +106,9 @@ def _recognise_tab(demo: Demo, page: gr.Blocks) -> None:
             button = gr.Button("Recognise", variant="primary")
         with gr.Column(scale=3, min_width=280):
             shown = gr.HTML(_rendered("Drop a picture.", []))
-    figures = gr.JSON(visible=False)  # for programs that call the page
-    button.click(_told(recognise), [picture, k], [shown, figures], api_name="recognise", show_progress_on=shown)
-    picture.upload(_told(recognise), [picture, k], [shown, figures], api_visibility="private", show_progress_on=shown)
+    metrics = gr.JSON(visible=False)  # for programs that call the page
+    button.click(_told(recognise), [picture, k], [shown, metrics], api_name="recognise", show_progress_on=shown)
+    picture.upload(_told(recognise), [picture, k], [shown, metrics], api_visibility="private", show_progress_on=shown)
 
 
 def _rendered(verdict: str, lines: Sequence[Line]) -> str:

@@ -159,6 +159,6 @@ def average_precision(truth: dict, detections: list[dict], rules: str, block: in
     summary.freq_groups = [[i for i, f in enumerate(frequencies) if f == letter] for letter in "rcf"]
     summary.summarize()
     found = summary.stats_as_dict
-    figures = {name: found[key] for name, key in _FIGURES.items()}
-    figures |= {name: found[name] for name in (_BY_FREQUENCY if rules == "lvis" else ())}
-    return {name: None if value < 0 else value for name, value in figures.items()}
+    metrics = {name: found[key] for name, key in _FIGURES.items()}
+    metrics |= {name: found[name] for name in (_BY_FREQUENCY if rules == "lvis" else ())}
+    return {name: None if value < 0 else value for name, value in metrics.items()}

@@ -108,8 +108,8 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         row |= average_precision(annotations.truth, detections, annotations.format)
         rows.append(row | (named.named_right(method) if source.detections is None else {}))
     if source.detections is not None and _all_named(source):
-        figures = average_precision(annotations.truth, source.detections, annotations.format)
-        rows.insert(0, {"method": "detector", "detections": len(source.detections)} | figures)
+        metrics = average_precision(annotations.truth, source.detections, annotations.format)
+        rows.insert(0, {"method": "detector", "detections": len(source.detections)} | metrics)
     results = {
         "task": "detection",
         "dataset": source.name,

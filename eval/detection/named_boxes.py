@@ -143,11 +143,11 @@ class NamedBoxes:
         """
         labels = [[candidate.label for candidate in own] for own in self.candidates]
         found = hits_at(labels, self.truths, self.recipe.eval.k)
-        figures = {"top1": float(self.hits(method).mean()), "recall_at_k": float(found.mean())}
+        metrics = {"top1": float(self.hits(method).mean()), "recall_at_k": float(found.mean())}
         if method == ALONE:
-            return figures
+            return metrics
         outcomes = Counter(ranking.outcome for ranking in self.rankings[method])
-        return figures | staged_accuracy(hits_at(labels, self.truths, 1), self.hits(method), found, outcomes)
+        return metrics | staged_accuracy(hits_at(labels, self.truths, 1), self.hits(method), found, outcomes)
 
     def hits(self, method: str) -> np.ndarray:
         """Whether the first name of each box is right, 0 or 1, shape ``[n]``."""

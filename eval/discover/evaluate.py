@@ -176,7 +176,7 @@ class Naming:
             "k": recipe.eval.k,
             "memory": recipe.discover.memory,
             "prompt": naming_prompt(recipe) if self.given is None else None,
-            "vocabularies": [{"seed": own.seed} | own.facts for own in vocabularies],
+            "vocabularies": [{"seed": own.seed} | own.metadata for own in vocabularies],
             "replies": dict(sorted(Counter(guess.outcome for guess in guesses.values()).items())),
             "skipped": dict(self.dataset.skipped),
             "adapter": read_json(self.adapter / "manifest.json")["adapter"],

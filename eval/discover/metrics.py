@@ -76,7 +76,7 @@ class Named:
         cosines = (vectors[guesses] * vectors[len(guessed) + truths]).sum(1)
         return cls(guesses, truths, cosines)
 
-    def figures(self, rows: np.ndarray | None = None) -> dict[str, float]:
+    def metrics(self, rows: np.ndarray | None = None) -> dict[str, float]:
         """The figures on some images, each as often as it stands there; on all if None."""
         guesses, truths = (ids if rows is None else ids[rows] for ids in (self.guesses, self.truths))
         sizes = int(self.guesses.max()) + 1, int(self.truths.max()) + 1
@@ -100,9 +100,9 @@ def resample_metrics(runs: Sequence[Named], resamples: int, seed: int = 0) -> di
     drawn: dict[str, list[float]] = {}
     for _ in range(resamples):
         rows = rng.integers(0, images, images)
-        figures = [run.figures(rows) for run in runs]
-        for key in figures[0]:
-            drawn.setdefault(key, []).append(float(np.mean([own[key] for own in figures])))
+        metrics = [run.metrics(rows) for run in runs]
+        for key in metrics[0]:
+            drawn.setdefault(key, []).append(float(np.mean([own[key] for own in metrics])))
     return {key: np.array(values) for key, values in drawn.items()}
 
 
@@ -139,18 +139,18 @@ def score_predictions(lines: Sequence[dict], dataset: str, embed: Embed | None, 
     for method, by_seed in runs.items():
         names = [[[line[side] for line in own] for side in ("predicted", "true")] for own in by_seed.values()]
         named = [Named.of(predicted, true, embed) for predicted, true in names]
-        figures = [run.figures() for run in named]
-        for seed, (predicted, true), own in zip(by_seed, names, figures, strict=True):
+        metrics = [run.metrics() for run in named]
+        for seed, (predicted, true), own in zip(by_seed, names, metrics, strict=True):
             sizes = {"n": len(true), "guessed_names": len(set(predicted)), "true_names": len(set(true))}
             outcomes = Counter(line["outcome"] for line in by_seed[seed] if "outcome" in line)
             rows.append({"task": "fine_grained", "dataset": dataset, "seed": seed, "method": method} | sizes | own)
             rows[-1] |= {"outcomes": dict(sorted(outcomes.items()))} if outcomes else {}
-        means[method] = {key: float(np.mean([own[key] for own in figures])) for key in figures[0]}
+        means[method] = {key: float(np.mean([own[key] for own in metrics])) for key in metrics[0]}
         drawn[method] = resample_metrics(named, resamples)
         images = len(named[0].truths)
         summary[method] = {
             key: _with_interval(value, drawn[method][key], images, (min(value, 0.0), 1.0))
-            | {"sd": float(np.std([own[key] for own in figures], ddof=1)) if len(figures) > 1 else 0.0}
+            | {"sd": float(np.std([own[key] for own in metrics], ddof=1)) if len(metrics) > 1 else 0.0}
             for key, value in means[method].items()
         }
     retriever = next(method for method in runs if method.startswith("clip_") and method != "clip_true_names")

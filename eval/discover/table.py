@@ -22,10 +22,10 @@ def print_names(results: dict) -> None:
     table = Table(title=title)
     for column in ("method", "cACC %", "sACC %", "NMI %", "ARI %", "names used", "images", "seeds"):
         table.add_column(column, justify="left" if column == "method" else "right")
-    for method, figures in results["summary"].items():
+    for method, metrics in results["summary"].items():
         own = [row for row in rows if row["method"] == method]
         used = f"{sum(row['guessed_names'] for row in own) / len(own):.0f}"
-        cells = [_cell(figures.get(key), len(own)) for key in FIGURES]
+        cells = [_cell(metrics.get(key), len(own)) for key in FIGURES]
         table.add_row(method, *cells, used, str(own[0]["n"]), str(len(own)))
     known = [(name, own[dataset]) for name, own in FINE_GRAINED.items() if dataset in own]
     if known:
@@ -40,10 +40,10 @@ def print_names(results: dict) -> None:
 
 def _gain_lines(results: dict) -> list[str]:
     lines = []
-    for name, figures in results["gains"].items():
+    for name, metrics in results["gains"].items():
         for key in ("cacc", "sacc"):
-            if key in figures:
-                mean, low, high = (100 * figures[key][end] for end in ("mean", "low", "high"))
+            if key in metrics:
+                mean, low, high = (100 * metrics[key][end] for end in ("mean", "low", "high"))
                 said = f"{key} of {name.replace('_minus_', ' - ')} = {mean:+.1f} points"
                 lines.append(f"{said} (95 % interval over images {low:+.1f} to {high:+.1f})")
     for row in results["published"]:
@@ -59,6 +59,6 @@ def _vocabulary_lines(results: dict) -> list[str]:
     if results["replies"]:
         lines.append("replies: " + ", ".join(f"{name} {count}" for name, count in results["replies"].items()))
     for own in results["vocabularies"]:
-        facts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in own.items() if name != "seed")
-        lines.append(f"seed {own['seed']}: {facts}")
+        metadata = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in own.items() if name != "seed")
+        lines.append(f"seed {own['seed']}: {metadata}")
     return lines

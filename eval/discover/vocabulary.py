@@ -34,14 +34,14 @@ class Vocabulary:
         votes: Images that chose it, by name; 0 where nobody was asked. A class's label is its name's place.
         guessed: Images that it was guessed for, by name; all guesses, also those that were not kept.
         images: The images drawn, each labelled by the kept name that it chose; none where nobody was asked.
-        facts: Counts for ``results.json``.
+        metadata: Counts for ``results.json``.
     """
 
     seed: int
     votes: dict[str, int]
     guessed: dict[str, int]
     images: list[Sample]
-    facts: dict
+    metadata: dict
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -149,14 +149,14 @@ def _kept(
         raise UserError(f"discover.min_votes={least}: no name has as many with seed {seed}; the most is {most}")
     label_of = {name: label for label, name in enumerate(votes)}
     images = [replace(s, label=label_of[name]) for s, name in zip(samples, own, strict=True) if name is not None]
-    facts = {
+    metadata = {
         "images": len(samples),
         "guesses": len(guessed),
         "names": len(votes),
         "images_without_name": len(samples) - len(images),
     }
     log.info("names: seed %d keeps %d of %d", seed, len(votes), len(guessed))
-    return Vocabulary(seed, votes, guessed, images, facts)
+    return Vocabulary(seed, votes, guessed, images, metadata)
 
 
 def retrieve_by_vocabulary(

@@ -25,8 +25,8 @@ FEW_SHOT_ORDER = (
 )
 
 
-def _row(*figures: float) -> dict[str, float]:
-    return dict(zip(FEW_SHOT_ORDER, figures, strict=True))
+def _row(*metrics: float) -> dict[str, float]:
+    return dict(zip(FEW_SHOT_ORDER, metrics, strict=True))
 
 
 FEW_SHOT: dict[tuple[int, str], dict[str, float]] = {
@@ -135,7 +135,7 @@ def add_published(measured: Iterable[dict]) -> list[dict]:
     """Puts the paper's figures beside measured ones.
 
     Args:
-        measured: Rows with ``task``, ``dataset``, ``method``, ``shots`` where there are any, and ``figures``: values
+        measured: Rows with ``task``, ``dataset``, ``method``, ``shots`` where there are any, and ``metrics``: values
             in per cent by the names that ``published`` gives.
 
     Returns:

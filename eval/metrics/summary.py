@@ -69,12 +69,12 @@ def summarise(sets: Sequence[HitSet], resamples: int) -> list[dict]:
     summary = []
     for (task, shots), methods in _common(sets).items():
         hits = {method: [_by_seed(own, task, shots, method) for own, _ in sets] for method in methods}
-        figures = {}
+        metrics = {}
         for method, values in hits.items():
             by_seed = np.mean([own.mean(1) for own in values], axis=0)
             sd = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else 0.0
-            figures[method] = _mean_and_interval(values, sets, resamples, SHARE) | {"sd": sd}
-        best = max((m for m in RETRIEVERS if m in methods), key=lambda m: figures[m]["mean"])
+            metrics[method] = _mean_and_interval(values, sets, resamples, SHARE) | {"sd": sd}
+        best = max((m for m in RETRIEVERS if m in methods), key=lambda m: metrics[m]["mean"])
         gains = {}
         for name in GAINS:
             method, _, over = name.partition("_minus_")
@@ -84,7 +84,7 @@ def summarise(sets: Sequence[HitSet], resamples: int) -> list[dict]:
             differences = [tuned - other for tuned, other in zip(hits[method], hits[reference], strict=True)]
             gains[name] = {"reference": reference} | _mean_and_interval(differences, sets, resamples, DIFFERENCE)
         seeds = len(hits["rar"][0])
-        summary.append({"task": task, "shots": shots, "seeds": seeds, "methods": figures, **gains})
+        summary.append({"task": task, "shots": shots, "seeds": seeds, "methods": metrics, **gains})
     return summary
 
 

@@ -150,20 +150,20 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
     if fusions:
         evaluation.fuse(fusions)
     args = recipe.eval
-    facts = {"dataset": dataset.name, "split": args.split, "mode": recipe.ranker.mode, "k": args.k}
-    facts |= {"bootstrap": args.bootstrap, "skipped": dict(dataset.skipped)}
-    facts |= {"adapter": run.weights, "encoder": encoder.id}
-    facts |= {
+    metadata = {"dataset": dataset.name, "split": args.split, "mode": recipe.ranker.mode, "k": args.k}
+    metadata |= {"bootstrap": args.bootstrap, "skipped": dict(dataset.skipped)}
+    metadata |= {"adapter": run.weights, "encoder": encoder.id}
+    metadata |= {
         "settings": evaluation_stamp(recipe, run, dataset, encoder),
         "leaks": find_leaks(recipe, encoder, dataset, run.folder),
     }
-    facts |= {"fusion": {kind: asdict(fusion) for kind, fusion in fusions.items()}} if fusions else {}
-    facts |= {"refusal": asdict(refusal)} if refusal else {}
-    figures = Metrics(facts)
+    metadata |= {"fusion": {kind: asdict(fusion) for kind, fusion in fusions.items()}} if fusions else {}
+    metadata |= {"refusal": asdict(refusal)} if refusal else {}
+    metrics = Metrics(metadata)
     pictures = evaluation.pictures()
     with file_lock(out):  # or files of two evaluations that end at once would be taken for one's
-        write_text(out / "predictions.jsonl", (figures.line(record) for record in evaluation.predictions()))
-        results = figures.results()
+        write_text(out / "predictions.jsonl", (metrics.line(record) for record in evaluation.predictions()))
+        results = metrics.results()
         write_json(out / "pictures.json", pictures)
         write_results(out, results, FILES)
         log.info("wrote %s, predictions.jsonl and %s", out / "results.json", write_page(out).name)

@@ -86,7 +86,7 @@ def _known(encoder: Encoder, samples: list[Sample], cache: Path) -> list[Sample]
     """Those of some images that the cache holds embeddings of."""
     if not samples:
         return []
-    store = EmbeddingStore(cache / f"embeddings-{encoder.id}", encoder.facts)
+    store = EmbeddingStore(cache / f"embeddings-{encoder.id}", encoder.metadata)
     missing = set(store.missing([sample.digest for sample in samples]))
     if missing:
         log.info("leaks: %d of %d mined images are not embedded here: compared by bytes", len(missing), len(samples))

@@ -41,7 +41,7 @@ def _table(evaluations: list[Evaluated]) -> list[dict]:
         intervals = interval_bounds(evaluated.results)
         for (task, shots, method), rows in groups.items():
             top1, *others = (percent([row[key] for row in rows]) for key in ("top1", "top5", "recall_at_k"))
-            figures = [top1, intervals.get((task, shots, method), ""), *others]
+            metrics = [top1, intervals.get((task, shots, method), ""), *others]
             staged = [row["top1_given_hit"] for row in rows if row.get("top1_given_hit") is not None]
             counts = [f"{np.mean([row[key] for row in rows]):.0f}" if staged else "" for key in ("corrected", "broken")]
             lines.append(
@@ -50,7 +50,7 @@ def _table(evaluations: list[Evaluated]) -> list[dict]:
                     "task": task.replace("_", " "),
                     "shots": shots,
                     "method": method,
-                    "figures": [*figures, percent(staged) if staged else "", *counts],
+                    "figures": [*metrics, percent(staged) if staged else "", *counts],
                     "images": rows[0]["n"],
                     "seeds": len(rows),
                 }

@@ -33,8 +33,8 @@ def rescore(folder: Path) -> dict:
         results = combine(folder, old["datasets"])
     else:
         with file_lock(folder):
-            facts = {key: value for key, value in read_results(folder, FILES).items() if key not in FIGURES}
-            results = read_figures(folder, facts).results()
+            metadata = {key: value for key, value in read_results(folder, FILES).items() if key not in FIGURES}
+            results = read_figures(folder, metadata).results()
             write_results(folder, results, FILES)
             write_page(folder)
     changed = sorted(key for key in results if results[key] != old.get(key))

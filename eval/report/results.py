@@ -57,13 +57,13 @@ class Metrics:
     """Takes predictions one by one, in the order of the file.
 
     Args:
-        facts: What of ``results.json`` is no figure: ``dataset``, ``split``, ``mode``, ``k`` and ``bootstrap``; the
+        metadata: What of ``results.json`` is no figure: ``dataset``, ``split``, ``mode``, ``k`` and ``bootstrap``; the
             fitted ``fusion`` and ``refusal``, where there are.
     """
 
-    def __init__(self, facts: Mapping[str, Any]):
-        self.facts, self.k = facts, facts["k"]
-        self.fusions = {kind: Fusion(**values) for kind, values in facts.get("fusion", {}).items()}
+    def __init__(self, metadata: Mapping[str, Any]):
+        self.metadata, self.k = metadata, metadata["k"]
+        self.fusions = {kind: Fusion(**values) for kind, values in metadata.get("fusion", {}).items()}
         self._columns: dict[tuple[str, int, int, str], _Column] = {}
         self._places: dict[str, dict[str, list[tuple[int, int]]]] = {method: defaultdict(list) for method in _PLACED}
         self._pooled: dict[str, list[tuple[Ranking, list[float], int | None]]] = defaultdict(list)
@@ -108,7 +108,7 @@ class Metrics:
         """
         whole = {key: column for key, column in self._columns.items() if key[3] != ALONE}
         if not whole:
-            raise UserError(f"{self.facts['dataset']}: no predictions")
+            raise UserError(f"{self.metadata['dataset']}: no predictions")
         (first, one), *others = whole.items()
         for key, column in others:
             if column.images.digest() != one.images.digest():
@@ -121,8 +121,8 @@ class Metrics:
         """A row per memory and method; accuracies as shares, 0 to 1."""
         rows = []
         for (task, shots, seed, method), column in self._columns.items():
-            mode = "" if method in RETRIEVERS else "likelihood" if method == ALONE else self.facts["mode"]
-            head = {"task": task, "dataset": self.facts["dataset"], "shots": shots, "seed": seed, "method": method}
+            mode = "" if method in RETRIEVERS else "likelihood" if method == ALONE else self.metadata["mode"]
+            head = {"task": task, "dataset": self.metadata["dataset"], "shots": shots, "seed": seed, "method": method}
             shares = {"top1": column.top1, "top5": column.top5, "recall_at_k": column.found}
             row = head | {"mode": mode, "k": self.k, "n": len(column.top1)}
             row |= {name: float(np.mean(hits)) for name, hits in shares.items()}
@@ -147,31 +147,31 @@ class Metrics:
         Raises:
             UserError: As ``hits``.
         """
-        summary = summarise([self.hits()], self.facts["bootstrap"])
-        results = {**self.facts, "rows": self.rows(), "summary": summary}
+        summary = summarise([self.hits()], self.metadata["bootstrap"])
+        results = {**self.metadata, "rows": self.rows(), "summary": summary}
         results["by_place"] = {
             method: {what: top1_by_position(*zip(*pairs, strict=True), self.k) for what, pairs in own.items()}
             for method, own in self._places.items()
         }
         if self.fusions:
             results["gate"] = self._gates()
-        if "refusal" in self.facts:
-            results["unknown"] = refusal_metrics(Refusal(**self.facts["refusal"]), self._signals, self._known)
-        return results | {"published": published_for(self.facts, summary)}
+        if "refusal" in self.metadata:
+            results["unknown"] = refusal_metrics(Refusal(**self.metadata["refusal"]), self._signals, self._known)
+        return results | {"published": published_for(self.metadata, summary)}
 
 
-def published_for(facts: Mapping[str, Any], summary: list[dict]) -> list[dict]:
+def published_for(metadata: Mapping[str, Any], summary: list[dict]) -> list[dict]:
     """The paper's figures beside measured ones of the same data set, shots and method, on the test split."""
     measured = [
-        {"task": part["task"], "dataset": part.get("dataset", facts.get("dataset")), "shots": part["shots"]}
+        {"task": part["task"], "dataset": part.get("dataset", metadata.get("dataset")), "shots": part["shots"]}
         | {"method": method, "figures": {"top1": 100 * own["mean"]}}
         for part in summary
         for method, own in part["methods"].items()
     ]
-    return add_published(measured) if facts["split"] == "test" else []
+    return add_published(measured) if metadata["split"] == "test" else []
 
 
-def read_figures(folder: Path, facts: Mapping[str, Any]) -> Metrics:
+def read_figures(folder: Path, metadata: Mapping[str, Any]) -> Metrics:
     """Counts the predictions of an evaluation's folder.
 
     Raises:
@@ -180,12 +180,12 @@ def read_figures(folder: Path, facts: Mapping[str, Any]) -> Metrics:
     path = folder / "predictions.jsonl"
     if not path.is_file():
         raise UserError(f"{path}: no such file; run python -m eval.run first, which writes it")
-    figures = Metrics(facts)
+    metrics = Metrics(metadata)
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                figures.add(json.loads(line))
+                metrics.add(json.loads(line))
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 told = f"{type(error).__name__}: {error}"
                 raise UserError(f"{path}, line {number}: no prediction of eval.run ({told}); run it again") from None
-    return figures
+    return metrics

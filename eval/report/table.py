@@ -60,8 +60,8 @@ def _by_method(results: dict) -> Table:
             table.add_section()
         last = (task, shots)
         top1, top5, recall = (percent([row[key] for row in own]) for key in ("top1", "top5", "recall_at_k"))
-        figures = [top1, intervals.get((task, shots, method), ""), top5, recall, _given_hit(own), _moved(own)]
-        table.add_row(task, str(shots), method, *figures, str(own[0]["n"]), str(len(own)))
+        metrics = [top1, intervals.get((task, shots, method), ""), top5, recall, _given_hit(own), _moved(own)]
+        table.add_row(task, str(shots), method, *metrics, str(own[0]["n"]), str(len(own)))
     return table
 
 
@@ -171,8 +171,8 @@ def _places(results: dict) -> list[str]:
     for method, places in results.get("by_place", {}).items():
         shares = [row["top1"] for row in places.get("shown", [])]
         if shares:
-            figures = ", ".join("-" if share is None else f"{100 * share:.1f}" for share in shares)
-            lines.append(f"{method}: top-1 % by the place at which the truth is shown: {figures}")
+            metrics = ", ".join("-" if share is None else f"{100 * share:.1f}" for share in shares)
+            lines.append(f"{method}: top-1 % by the place at which the truth is shown: {metrics}")
     return lines
 
 

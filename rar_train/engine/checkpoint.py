@@ -38,7 +38,7 @@ def fit_from(
         ) from None
 
 
-def validation_figures(trainer: L.Trainer) -> dict[str, float]:
+def validation_metrics(trainer: L.Trainer) -> dict[str, float]:
     """What the last validation measured, by name without ``val/``."""
     found = trainer.callback_metrics.items()
     return {key.removeprefix("val/"): round(float(value), 4) for key, value in found if key.startswith("val/")}
@@ -74,7 +74,7 @@ class Checkpoints(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Notes the figures and saves."""
-        self.validation = validation_figures(trainer)
+        self.validation = validation_metrics(trainer)
         self.save(trainer, module, trainer.global_step)
 
     @property
@@ -115,12 +115,12 @@ class AdapterCheckpoints(Checkpoints):
 
     Args:
         recipe: The run's recipe.
-        facts: For the adapter's manifest.
+        metadata: For the adapter's manifest.
     """
 
-    def __init__(self, recipe: Recipe, facts: dict):
+    def __init__(self, recipe: Recipe, metadata: dict):
         super().__init__(recipe)
-        self.facts = facts
+        self.metadata = metadata
         self.metric = f"val/{recipe.ranker.mode}"
         self.best_step, self.best_value, self.stale = -1, -1.0, 0
 
@@ -173,8 +173,8 @@ class AdapterCheckpoints(Checkpoints):
         adapter = final.with_suffix(".adapter")
         with gather_weights(module):
             if trainer.is_global_zero:
-                facts = self.facts | {"step": trainer.global_step, "validation": self.validation}
-                save_adapter(module.mllm, adapter, self.recipe, facts)
+                metadata = self.metadata | {"step": trainer.global_step, "validation": self.validation}
+                save_adapter(module.mllm, adapter, self.recipe, metadata)
                 self.note_best()
         return [adapter]
 

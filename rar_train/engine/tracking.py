@@ -73,14 +73,14 @@ def close_run(run: wandb.Run) -> None:
     log.info("tracking: %s", where)
 
 
-def make_loggers(recipe: Recipe, start_step: int, facts: dict | None = None) -> list[Logger]:
+def make_loggers(recipe: Recipe, start_step: int, metadata: dict | None = None) -> list[Logger]:
     """The recipe's loggers.
 
     Args:
         recipe: Names tracker, project and folder.
         start_step: Where this stretch of the run begins; each stretch has its own CSV file,
             ``log/from-step-N/metrics.csv``.
-        facts: Noted beside the resolved recipe, such as the counts of trainable parameters.
+        metadata: Noted beside the resolved recipe, such as the counts of trainable parameters.
     """
     out = Path(recipe.out)
     loggers: list[Logger] = [CSVLogger(out, name="log", version=f"from-step-{start_step:06d}")]
@@ -92,7 +92,7 @@ def make_loggers(recipe: Recipe, start_step: int, facts: dict | None = None) -> 
                 name=out.name,
                 save_dir=out,
                 id=run_id(out),
-                config=asdict(recipe) | (facts or {}),
+                config=asdict(recipe) | (metadata or {}),
                 **wandb_settings(recipe, out, "fit"),
             )
         )

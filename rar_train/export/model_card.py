@@ -22,8 +22,8 @@ model = PeftModel.from_pretrained(base, "FOLDER")
 ```"""
 
 
-def _lines(figures: dict) -> list[str]:
-    return ["| figure | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in figures.items())]
+def _lines(metrics: dict) -> list[str]:
+    return ["| figure | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in metrics.items())]
 
 
 def _measured(manifest: dict, run: Path) -> list[str]:

@@ -134,5 +134,5 @@ def make_lite_mllm(out: Path, pixels: int = 160, stage: int = 4, tokens: int = 8
     with write_folder(out) as part:
         model.save_pretrained(part)
         processor.save_pretrained(part)
-        facts = {"vision": ARCHITECTURE, "language": weights.stem, "pixels": pixels}
-        seal_folder(part, facts | {"stage": stage, "tokens": tokens})
+        metadata = {"vision": ARCHITECTURE, "language": weights.stem, "pixels": pixels}
+        seal_folder(part, metadata | {"stage": stage, "tokens": tokens})

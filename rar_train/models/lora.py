@@ -115,14 +115,14 @@ def parameter_table(mllm: Mllm) -> list[tuple[str, int, int]]:
     return [*rows, ("whole", sum(row[1] for row in rows), sum(row[2] for row in rows))]
 
 
-def save_adapter(mllm: Mllm, folder: Path, recipe: Recipe, facts: dict) -> None:
+def save_adapter(mllm: Mllm, folder: Path, recipe: Recipe, metadata: dict) -> None:
     """Writes the adapter in peft's format, with a manifest that says what it belongs to.
 
     Args:
         mllm: A model that ``add_lora`` wrapped.
         folder: Where to; it is whole or as it was before.
         recipe: The run's recipe.
-        facts: Put into the manifest.
+        metadata: Put into the manifest.
     """
     import transformers
 
@@ -148,7 +148,7 @@ def save_adapter(mllm: Mllm, folder: Path, recipe: Recipe, facts: dict) -> None:
                 "peft": peft.__version__,
             },
         }
-        seal_folder(part, manifest | facts)
+        seal_folder(part, manifest | metadata)
 
 
 def load_adapter(mllm: Mllm, folder: Path) -> Mllm:

@@ -71,8 +71,8 @@ class ProjectorModule(ProjectorTraining):
         scores = name_scores(self.mllm, to_device(inputs, self.projector.linear_1.weight), answers, owners)
         table = by_owner(scores, [len(row) for row in names])
         lengths = torch.tensor([len(self.mllm.answer_ids(NAMING, row[0])) for row in names], device=table.device)
-        figures = {"val/named": (table.argmax(1) == 0).float().mean(), "val/loss": -(table[:, 0] / lengths).mean()}
-        self.log_dict(figures, batch_size=len(images), sync_dist=True)
+        metrics = {"val/named": (table.argmax(1) == 0).float().mean(), "val/loss": -(table[:, 0] / lengths).mean()}
+        self.log_dict(metrics, batch_size=len(images), sync_dist=True)
 
 
 @torch.no_grad()
@@ -154,23 +154,23 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
         recipe, make_strategy(recipe.trainer), data.steps, make_loggers(recipe, start), [checkpoints]
     )
     fit_from(checkpoint, trainer, module, data)
-    figures = checkpoints.validation
+    metrics = checkpoints.validation
     if trainer.is_global_zero:
-        facts = {"base": mllm.id, "steps": trainer.global_step, "validation": figures}
+        metadata = {"base": mllm.id, "steps": trainer.global_step, "validation": metrics}
         if isinstance(projector, NameProjector):
-            facts["names"] = [dataset.names[label] for label in dataset.labels("train")]
+            metadata["names"] = [dataset.names[label] for label in dataset.labels("train")]
         with write_errors(out / "model"):
-            _save(mllm, out / "model", facts)
-        log.info("training: done, last validation %s; use it with ranker.model=%s", figures, out / "model")
+            _save(mllm, out / "model", metadata)
+        log.info("training: done, last validation %s; use it with ranker.model=%s", metrics, out / "model")
     trainer.strategy.barrier()
     return out / "model"
 
 
-def _save(mllm: Mllm, folder: Path, facts: dict) -> None:
+def _save(mllm: Mllm, folder: Path, metadata: dict) -> None:
     tokenizer = mllm.processor.tokenizer
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_padding()  # or it saves how its last batch was padded
     with write_folder(folder) as part:
         mllm.base.save_pretrained(part)
         mllm.processor.save_pretrained(part)
-        seal_folder(part, facts)
+        seal_folder(part, metadata)

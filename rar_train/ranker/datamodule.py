@@ -15,7 +15,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import read_sealed, write_sealed
 from data_prep.leakage.contamination import MINED, read_mined, write_mined
 from data_prep.mining.pipeline import build
-from data_prep.mining.shards import ShardedExamples, check_files, read_facts
+from data_prep.mining.shards import ShardedExamples, check_files, read_metadata
 from data_prep.settings import Recipe
 from rar_train.engine.sampler import DataPosition, EpochSampler, SampledExample
 from rar_train.models.mllm import Mllm
@@ -53,7 +53,7 @@ def make_examples(recipe: Recipe) -> None:
     out = Path(recipe.out)
     # Other machines wait for what this one makes, so it embeds on its own devices alone.
     train, val = build(replace(recipe, trainer=replace(recipe.trainer, num_nodes=1)))
-    check_files(train, {name: own for name, own in read_facts(train)["files"].items() if name == MINED})
+    check_files(train, {name: own for name, own in read_metadata(train)["files"].items() if name == MINED})
     write_mined(out, read_mined(train))  # the run's own copy: evaluation refuses these images
     write_sealed(out / "data.json", {"train": str(train), "val": str(val)})
 

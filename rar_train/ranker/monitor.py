@@ -76,12 +76,12 @@ class Monitor(Callback):
         self.logged = step
         seconds = time.perf_counter() - self.since
         rates = {"images_per_s": self.images, "tokens_per_s": self.tokens}
-        figures = {f"perf/{name}": count * trainer.world_size / seconds for name, count in rates.items()}
+        metrics = {f"perf/{name}": count * trainer.world_size / seconds for name, count in rates.items()}
         peak = peak_flops(module.device, self.recipe.trainer.precision)
         if peak is not None:
-            figures["perf/mfu"] = self.tokens * self.flops_per_token / seconds / peak
+            metrics["perf/mfu"] = self.tokens * self.flops_per_token / seconds / peak
         for logger in trainer.loggers:
-            logger.log_metrics(figures, step=step - 1)
+            logger.log_metrics(metrics, step=step - 1)
         self._forget()
         self.since = time.perf_counter()
 

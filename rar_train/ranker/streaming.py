@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from data_prep.core.records import RankingExample
-from data_prep.mining.shards import check_files, index_lines, read_facts, read_pair
+from data_prep.mining.shards import check_files, index_lines, read_metadata, read_pair
 from rar_train.engine.sampler import DataPosition
 
 _OPEN_SHARDS = 4  # that a stream reads in turn, so that a batch is not of one shard alone
@@ -26,7 +26,7 @@ class ShardStream:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.manifest = read_facts(folder)
+        self.manifest = read_metadata(folder)
         later = {*self.manifest["shards"], "index.jsonl"}  # shards are checked as they are drawn, the index is not read
         check_files(folder, {name: expected for name, expected in self.manifest["files"].items() if name not in later})
         self.counts = {name: count for name, count in self.manifest["shards"].items() if count}

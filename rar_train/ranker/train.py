@@ -100,7 +100,7 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
     table = parameter_table(module.mllm)
     for line in table_lines(table) if processes.rank == 0 else ():
         log.info("%s", line)
-    facts = {
+    metadata = {
         "data": data.train_set.manifest["files"],
         "encoder": data.train_set.manifest["encoder"],
         "processes": recipe.trainer.devices * recipe.trainer.num_nodes,
@@ -109,7 +109,7 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
     log.info("training: %d examples, %d steps%s", len(data.kept), steps, f", from step {start}" if start else "")
     parameters = {part: {"trainable": trainable, "all": total} for part, trainable, total in table}
     loggers = make_loggers(recipe, start, {"parameters": parameters})
-    checkpoints = AdapterCheckpoints(recipe, facts)
+    checkpoints = AdapterCheckpoints(recipe, metadata)
     callbacks = [Monitor(recipe, table[-1][1:]), checkpoints, LearningRateMonitor("step")]
     trainer = make_trainer(recipe, strategy, steps, loggers, callbacks)
     fit_from(checkpoint, trainer, module, data)
@@ -126,18 +126,18 @@ def _as_computed(recipe: Recipe) -> RankerArgs:
 
 def _finish(recipe: Recipe, trainer: L.Trainer, module: RankerModule, checkpoints: AdapterCheckpoints) -> None:
     """Leaves the run's adapter: the last weights, or the best checkpoint's, as the recipe says."""
-    folder, figures = Path(recipe.out) / "adapter", checkpoints.validation
+    folder, metrics = Path(recipe.out) / "adapter", checkpoints.validation
     best = checkpoints.best if recipe.trainer.adapter == "best" else None
     with gather_weights(module), write_errors(folder):
         if trainer.is_global_zero and best is None:
-            facts = checkpoints.facts | {"step": trainer.global_step, "validation": figures}
-            save_adapter(module.mllm, folder, recipe, facts)
+            metadata = checkpoints.metadata | {"step": trainer.global_step, "validation": metrics}
+            save_adapter(module.mllm, folder, recipe, metadata)
         elif trainer.is_global_zero:
             adapter_manifest(best.with_suffix(".adapter"))
             with write_folder(folder) as part:
                 shutil.copytree(best.with_suffix(".adapter"), part, dirs_exist_ok=True)
     if trainer.is_global_zero:
         checkpoints.note_best()
-        log.info("training: done, %s; adapter%s in %s", figures, f" of {best.stem}" if best else "", folder)
+        log.info("training: done, %s; adapter%s in %s", metrics, f" of {best.stem}" if best else "", folder)
         finish_tracking(trainer.loggers, folder)
     trainer.strategy.barrier()

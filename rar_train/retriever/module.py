@@ -138,8 +138,8 @@ class RetrieverModule(L.LightningModule):
         image = F.normalize(self.model.encode_image(pixels).float(), dim=-1)
         k = min(self.recipe.eval.k, len(self.embedded))
         hits = (image @ self.embedded.T).topk(k).indices == places[:, None]
-        figures = {"val/top1": hits[:, 0].float().mean(), "val/recall_at_k": hits.any(1).float().mean()}
-        self.log_dict(figures, batch_size=len(places), sync_dist=True)
+        metrics = {"val/top1": hits[:, 0].float().mean(), "val/recall_at_k": hits.any(1).float().mean()}
+        self.log_dict(metrics, batch_size=len(places), sync_dist=True)
 
     def configure_optimizers(self) -> dict:
         """AdamW on what is trained, with warm-up and cosine decay."""

@@ -74,18 +74,18 @@ def _train(recipe: Recipe, processes: Processes) -> Path:
     checkpoints = Checkpoints(recipe)
     trainer = make_trainer(recipe, make_strategy(recipe.trainer), steps, make_loggers(recipe, start), [checkpoints])
     fit_from(checkpoint, trainer, module, data)
-    figures = checkpoints.validation
+    metrics = checkpoints.validation
     if trainer.is_global_zero:
-        facts = {"base": encoder.id, "steps": trainer.global_step, "validation": figures}
+        metadata = {"base": encoder.id, "steps": trainer.global_step, "validation": metrics}
         model = encoder.model if apart else merge_adapters(module.model, tuning)
         with write_errors(out / "model"):
-            save_open_clip(model, encoder, recipe, out / "model", facts)
-        log.info("training: done, last validation %s; use it with retriever.model=local-dir:%s", figures, out / "model")
+            save_open_clip(model, encoder, recipe, out / "model", metadata)
+        log.info("training: done, last validation %s; use it with retriever.model=local-dir:%s", metrics, out / "model")
     trainer.strategy.barrier()
     return out / "model"
 
 
-def save_open_clip(model: nn.Module, encoder: Encoder, recipe: Recipe, folder: Path, facts: dict) -> None:
+def save_open_clip(model: nn.Module, encoder: Encoder, recipe: Recipe, folder: Path, metadata: dict) -> None:
     """Writes weights, configuration and tokenizer as open_clip's ``local-dir:`` reads them.
 
     Args:
@@ -93,7 +93,7 @@ def save_open_clip(model: nn.Module, encoder: Encoder, recipe: Recipe, folder: P
         encoder: What it was tuned from; has the tokenizer.
         recipe: Names the architecture.
         folder: Where to; it is whole or as it was before.
-        facts: For the manifest.
+        metadata: For the manifest.
     """
     from open_clip.tokenizer import HFTokenizer
 
@@ -102,4 +102,4 @@ def save_open_clip(model: nn.Module, encoder: Encoder, recipe: Recipe, folder: P
     with write_folder(folder) as part:
         tokenizer = encoder.tokenize.tokenizer if isinstance(encoder.tokenize, HFTokenizer) else None
         write_open_clip(part, model, config, dict(model.visual.preprocess_cfg), tokenizer)
-        seal_folder(part, {"retriever": recipe.retriever.model} | facts)
+        seal_folder(part, {"retriever": recipe.retriever.model} | metadata)

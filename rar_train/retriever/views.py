@@ -123,5 +123,5 @@ def without_projections(encoder: Encoder) -> Encoder:
         )
     bare = copy.deepcopy(model)
     bare.visual.head, bare.text.proj = nn.Identity(), nn.Identity()
-    facts = encoder.facts | {"weights": state_hash(bare), "architecture": fingerprint(repr(bare))}
-    return replace(encoder, model=bare, id=encoder_id("towers", facts), facts=facts)
+    metadata = encoder.metadata | {"weights": state_hash(bare), "architecture": fingerprint(repr(bare))}
+    return replace(encoder, model=bare, id=encoder_id("towers", metadata), metadata=metadata)

@@ -27,8 +27,8 @@ def test_the_demo_serves_ones_own_classes_until_ctrl_c(run_command, small, share
         address = next(line for line in demo.stderr if "Ctrl-C ends it" in line).split("demo: ")[1].split()[0]
         page = client.Client(address, verbose=False)
         picture = client.handle_file(str(next((tmp_path / "own" / "two").glob("*.png"))))
-        _, figures = page.predict(picture, 5, api_name="/recognise")
-        assert {line["name"] for line in figures["ranking"]} == {"one", "two", "three"}
+        _, metrics = page.predict(picture, 5, api_name="/recognise")
+        assert {line["name"] for line in metrics["ranking"]} == {"one", "two", "three"}
         assert set(Path(tempfile.gettempdir()).glob("rar-demo-*")) > before
     finally:
         demo.send_signal(signal.SIGINT)

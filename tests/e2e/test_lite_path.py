@@ -34,9 +34,9 @@ def test_projector_ranker_and_benchmark_hand_on_to_each_other(run_here, tmp_path
 
     table = printed("--small")
     assert "| names | `rar` |" in table
-    figures = json.loads(table.splitlines()[-1])
-    methods = {row["method"] for row in figures["vocabularies"]["animals"]["rows"]}
+    metrics = json.loads(table.splitlines()[-1])
+    methods = {row["method"] for row in metrics["vocabularies"]["animals"]["rows"]}
     assert {"rar", "rar_untuned"} <= methods
-    assert 0 <= figures["projector_alone"]["animals"] <= 1
+    assert 0 <= metrics["projector_alone"]["animals"] <= 1
     chosen = json.loads(printed("--projector", "runs/mllm_lite", "--only", "animals"))
     assert 0 <= chosen["projector_alone"]["animals"] <= 1

@@ -62,8 +62,8 @@ def predictions_of(folder: Path) -> list[dict]:
 
 def test_results_hold_a_row_for_every_memory_and_method(evaluated):
     results = read_json(evaluated / "results.json")
-    facts = {"dataset", "split", "mode", "k", "skipped", "bootstrap", "adapter", "encoder", "settings", "leaks"}
-    assert set(results) == facts | {"rows", "summary", "by_place", "published", "files", "sha256"}
+    metadata = {"dataset", "split", "mode", "k", "skipped", "bootstrap", "adapter", "encoder", "settings", "leaks"}
+    assert set(results) == metadata | {"rows", "summary", "by_place", "published", "files", "sha256"}
     assert results["leaks"]["clean"] and results["leaks"]["queries"] == results["leaks"]["near_queries"] == 16
     assert {part: own["images"] for part, own in results["leaks"]["parts"].items()} == {
         "test_memory": 32,

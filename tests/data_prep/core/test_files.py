@@ -118,8 +118,8 @@ def test_a_changed_character_of_a_sealed_file_is_an_error(tmp_path):
 
 def test_a_changed_character_of_a_manifest_is_an_error_and_its_keys_lie_open(tmp_path):
     path = tmp_path / "manifest.json"
-    facts = {"name": "é", "counts": {10: 1, 9: 2}, "files": ("a", "b")}
-    write_manifest(path, facts)
+    metadata = {"name": "é", "counts": {10: 1, 9: 2}, "files": ("a", "b")}
+    write_manifest(path, metadata)
     assert read_manifest(path) == {"name": "é", "counts": {"10": 1, "9": 2}, "files": ["a", "b"]}
     assert read_json(path)["name"] == "é"
     whole = path.read_text()

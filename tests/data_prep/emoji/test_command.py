@@ -44,8 +44,8 @@ def test_classes_are_coloured_alike_in_all_families(place):
 
 
 def test_blank_drawings_and_those_of_few_families_are_left_out_and_counted(place):
-    facts = make_emoji(place / "data", 32, place / "npm")
-    assert facts["left_out"] == {"blank": 1}
+    metadata = make_emoji(place / "data", 32, place / "npm")
+    assert metadata["left_out"] == {"blank": 1}
     assert not [row for row in rows(place / "data") if row["path"] == "noto-v1/1f350.png"]
 
 

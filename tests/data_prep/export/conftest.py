@@ -39,6 +39,6 @@ def shards(tmp_path, draw_picture):
     for n in range(9):
         path = draw_picture(tmp_path / "images" / f"{n}.png", max(n, 1))
         pairs.append((example_of(n), Sample(f"key{n}", str(path), 0, file_hash(path))))
-    facts = {"part": "train", "dataset": "pets", "classes": len(HARD), "encoder": "", "counts": {}}
-    write_shards(folder, pairs, 4, facts)
+    metadata = {"part": "train", "dataset": "pets", "classes": len(HARD), "encoder": "", "counts": {}}
+    write_shards(folder, pairs, 4, metadata)
     return folder

@@ -41,8 +41,8 @@ def test_a_whole_split_that_is_evaluated_is_never_mined():
 
 
 def test_evaluation_refuses_images_that_were_mined(tmp_path):
-    facts = write_mined(tmp_path, ["b", "a", "b"])
-    assert facts["images"] == 2 and read_mined(tmp_path) == {"a", "b"}
+    metadata = write_mined(tmp_path, ["b", "a", "b"])
+    assert metadata["images"] == 2 and read_mined(tmp_path) == {"a", "b"}
     check_not_mined(tmp_path, samples("c", "d"), "test")
     with pytest.raises(UserError, match=r"1 of 2 images of test were mined for its training; the first is b\.png"):
         check_not_mined(tmp_path, samples("c", "b"), "test")

@@ -72,7 +72,7 @@ def test_a_released_memory_is_imported_checked_and_grows(released, vectors, tmp_
     _, _, kept = KeptMemory.load(tmp_path / "mem", [])
     assert [entry.key for entry in kept.names.entries] == ["basset hound", "boxer", "egyptian mau", "pug"]
     assert kept.images.labels.tolist() == [n // 3 for n in range(12)]
-    assert kept.images.facts["imported"]["index"] == "pets4_database.index"
+    assert kept.images.metadata["imported"]["index"] == "pets4_database.index"
     held = kept.images.vectors(range(12))
     assert np.abs(np.linalg.norm(held, axis=1) - 1).max() < 1e-6
     assert np.abs(held - vectors).max() < FLOAT16

@@ -202,7 +202,7 @@ def test_every_kind_loads_as_it_was_saved_also_from_disk(kind, mmap, tmp_path):
     memory = Memory.build(vectors, entries, "e", args_of(kind), {"templates": ["a {}"]})
     memory.save(tmp_path / "memory")
     loaded = Memory.load(tmp_path / "memory", "e", args_of(kind, mmap=mmap))
-    assert (loaded.entries, loaded.facts, loaded.index.kind) == (memory.entries, {"templates": ["a {}"]}, kind)
+    assert (loaded.entries, loaded.metadata, loaded.index.kind) == (memory.entries, {"templates": ["a {}"]}, kind)
     for before, after in zip(memory.search(vectors[:9], 7), loaded.search(vectors[:9], 7), strict=True):
         assert np.array_equal(before, after)
     assert np.array_equal(loaded.vectors([3, 5]), vectors[[3, 5]])

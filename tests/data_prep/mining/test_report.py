@@ -30,10 +30,13 @@ def shards(tmp_path, draw_picture):
         found = tuple(Candidate(label, NAMES[label], 0.5) for label in labels)
         path = draw_picture(tmp_path / f"{n}.png", n)
         pairs.append((RankingExample(f"key{n}-image", int(n < 2), found), Sample(f"key{n}", str(path), 0, "")))
-    facts = {"part": "train", "dataset": "pets", "classes": 5, "counts": {"truth retrieved": 6}}
-    facts |= {"recall": {"image": {"1": 0.25, "3": 0.75}}, "copies": {"equal": 2, "near": 1, "conflicting_classes": 0}}
+    metadata = {"part": "train", "dataset": "pets", "classes": 5, "counts": {"truth retrieved": 6}}
+    metadata |= {
+        "recall": {"image": {"1": 0.25, "3": 0.75}},
+        "copies": {"equal": 2, "near": 1, "conflicting_classes": 0},
+    }
     (folder / "copies.jsonl").write_text('{"key": "key1", "other": "key2", "similarity": 0.999}\n')
-    write_shards(folder, pairs, 3, facts | {"copies_above": 0.99})
+    write_shards(folder, pairs, 3, metadata | {"copies_above": 0.99})
     return folder, [example for example, _ in pairs]
 
 
@@ -64,7 +67,7 @@ def test_figures_agree_with_the_examples(shards, recipe):
 
 def test_the_page_shows_figures_pictures_and_names_as_they_are(shards, recipe):
     page = report_on(shards[0], recipe).read_text(encoding="utf-8")
-    assert "pets: 7 training examples" in page and "@3 75.0 %" in page
+    assert "pets: 7 train examples" in page and "@3 75.0 %" in page
     assert page.count("data:image/jpeg;base64,") == 7
     assert "a &lt;b&gt;bold&lt;/b&gt; cat" in page and "<b>bold</b>" not in page
     assert len(re.findall(r'<li class="truth">', page)) == 7

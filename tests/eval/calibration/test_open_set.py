@@ -25,12 +25,12 @@ def test_the_signal_that_tells_best_is_chosen_and_its_figures_are_counts():
     refusal = fit_refusal(signals(), KNOWN)
     assert refusal.signal == "probability"
     others = signals(1)
-    figures = refusal_metrics(refusal, others, KNOWN)
-    assert (figures["known"], figures["unknown"], figures["signal"]) == (40, 40, "probability")
-    assert figures["auroc"] == aurocs(others, KNOWN)
-    assert figures["known_accepted"] == np.mean([s["probability"] >= refusal.threshold for s in others[:40]])
-    assert figures["unknown_refused"] == np.mean([s["probability"] < refusal.threshold for s in others[40:]])
-    assert figures["known_accepted"] + figures["unknown_refused"] > 1.5
+    metrics = refusal_metrics(refusal, others, KNOWN)
+    assert (metrics["known"], metrics["unknown"], metrics["signal"]) == (40, 40, "probability")
+    assert metrics["auroc"] == aurocs(others, KNOWN)
+    assert metrics["known_accepted"] == np.mean([s["probability"] >= refusal.threshold for s in others[:40]])
+    assert metrics["unknown_refused"] == np.mean([s["probability"] < refusal.threshold for s in others[40:]])
+    assert metrics["known_accepted"] + metrics["unknown_refused"] > 1.5
 
 
 def test_signals_that_part_the_images_part_them_by_the_threshold():

@@ -72,11 +72,11 @@ labels = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), min
 
 
 def compare(predicted: list[str], true: list[str]) -> None:
-    figures = score_names(predicted, true)
-    assert figures["cacc"] == pytest.approx(protocol_accuracy(predicted, true), abs=1e-12)
-    assert figures["cacc"] == pytest.approx(best_matching(predicted, true), abs=1e-12)
-    assert figures["nmi"] == pytest.approx(reference_nmi(predicted, true), abs=1e-9)
-    assert figures["ari"] == pytest.approx(reference_ari(predicted, true), abs=1e-9)
+    metrics = score_names(predicted, true)
+    assert metrics["cacc"] == pytest.approx(protocol_accuracy(predicted, true), abs=1e-12)
+    assert metrics["cacc"] == pytest.approx(best_matching(predicted, true), abs=1e-12)
+    assert metrics["nmi"] == pytest.approx(reference_nmi(predicted, true), abs=1e-9)
+    assert metrics["ari"] == pytest.approx(reference_ari(predicted, true), abs=1e-9)
 
 
 @given(labels)
@@ -118,9 +118,9 @@ def made_embedding(names):
 def test_semantic_accuracy_is_the_mean_cosine_over_images():
     predicted, true = ["red fox", "fox", "fox"], ["red kite", "red fox", "fox"]
     assert semantic_accuracy(predicted, true, made_embedding) == pytest.approx((0.36 + 0.8 + 1) / 3)
-    figures = score_names(predicted, true, made_embedding)
-    assert figures["sacc"] == pytest.approx(0.72)
-    assert (figures["images"], figures["guessed_names"], figures["true_names"]) == (3, 2, 3)
+    metrics = score_names(predicted, true, made_embedding)
+    assert metrics["sacc"] == pytest.approx(0.72)
+    assert (metrics["images"], metrics["guessed_names"], metrics["true_names"]) == (3, 2, 3)
 
 
 def test_runs_are_summarised_by_mean_and_deviation():

@@ -161,14 +161,14 @@ def test_a_program_asks_the_page(address, demo, pictures, tmp_path):
     def recognised(file: str) -> tuple[str, dict]:
         return client.predict(handle_file(file), 3, api_name="/recognise")
 
-    page, figures = recognised(pictures[1][0])
-    assert [line["name"] for line in figures["ranking"]] == [line.name for line in demo.recognise(pictures[1][0], 3)[1]]
-    assert page.count("data:image/webp;base64,") == 3 and "Retrieved 3 of 5 classes" in figures["verdict"]
+    page, metrics = recognised(pictures[1][0])
+    assert [line["name"] for line in metrics["ranking"]] == [line.name for line in demo.recognise(pictures[1][0], 3)[1]]
+    assert page.count("data:image/webp;base64,") == 3 and "Retrieved 3 of 5 classes" in metrics["verdict"]
     name = "one's <b>own</b>"
     files = [handle_file(file) for file in pictures[6][:2]]
     assert client.predict(name, files, api_name="/add")[0] == f"Added the class {name}: 2 new pictures, 2 in all."
-    page, figures = recognised(pictures[6][1])
-    assert name in {line["name"] for line in figures["ranking"]} and "<b>" not in page
+    page, metrics = recognised(pictures[6][1])
+    assert name in {line["name"] for line in metrics["ranking"]} and "<b>" not in page
     assert "Removed" in client.predict(name, api_name="/remove")[0]
     assert name not in {line["name"] for line in recognised(pictures[6][1])[1]["ranking"]}
     # Refused: before it is stored where it is too large, or in words.

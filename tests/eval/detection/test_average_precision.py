@@ -66,11 +66,11 @@ def by_pycocotools(truth: dict, detections: list[dict], tmp_path, most: int) -> 
     official.evaluate()
     official.accumulate()
     official.summarize()
-    figures = dict(zip(FIGURES, official.stats[:6].tolist(), strict=True))
+    metrics = dict(zip(FIGURES, official.stats[:6].tolist(), strict=True))
     if most != 100:  # its summary of the first figure asks for 100 detections, whatever the setting
         table = official.eval["precision"][:, :, :, 0, -1]
-        figures["AP"] = float(table[table > -1].mean())
-    return figures
+        metrics["AP"] = float(table[table > -1].mean())
+    return metrics
 
 
 def by_lvis(truth: dict, detections: list[dict], tmp_path, monkeypatch) -> dict[str, float]:
@@ -126,9 +126,9 @@ def by_v3dets_rule(truth: dict, detections: list[dict], tmp_path) -> dict[str, f
     official.evaluate()
     official.accumulate()
     official.summarize()
-    figures = dict(zip(FIGURES, official.stats[:6].tolist(), strict=True))
+    metrics = dict(zip(FIGURES, official.stats[:6].tolist(), strict=True))
     table = official.eval["precision"][:, :, :, 0, -1]
-    return figures | {"AP": float(table[table > -1].mean())}
+    return metrics | {"AP": float(table[table > -1].mean())}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -168,10 +168,10 @@ def test_a_husky_on_an_annotated_dog_does_not_count_and_a_dog_on_a_husky_does():
 def test_ids_of_annotations_do_not_matter(rules):
     truth = made_truth(1)
     detections = perturbed(truth, 5)
-    figures = average_precision(truth, detections, rules)
+    metrics = average_precision(truth, detections, rules)
     for annotation in truth["annotations"]:
         annotation["id"] -= 1
-    assert average_precision(truth, detections, rules) == figures
+    assert average_precision(truth, detections, rules) == metrics
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -223,8 +223,8 @@ def test_the_truth_itself_is_perfect_and_nothing_is_nothing():
 def test_a_kind_of_object_that_is_not_there_has_no_figure():
     truth = made_truth(1)
     truth["annotations"] = [a for a in truth["annotations"] if a["area"] < 32**2]
-    figures = average_precision(truth, [], "lvis")
-    assert figures["APs"] == 0 and figures["APl"] is None
+    metrics = average_precision(truth, [], "lvis")
+    assert metrics["APs"] == 0 and metrics["APl"] is None
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch):

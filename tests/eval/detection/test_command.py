@@ -73,8 +73,8 @@ def test_result_files_are_in_the_data_sets_format_and_have_the_rows_figures(meth
     boxes = {(a["image_id"], *a["bbox"]) for a in truth["annotations"]}
     assert {(d["image_id"], *d["bbox"]) for d in detections} <= boxes
     (row,) = (row for row in results["rows"] if row["method"] == method)
-    figures = average_precision(truth, detections, "lvis")
-    assert {key: row[key] for key in figures} == figures
+    metrics = average_precision(truth, detections, "lvis")
+    assert {key: row[key] for key in metrics} == metrics
 
 
 def test_another_policy_asks_no_model_and_top_1_is_the_share_of_boxes_named_rightly(run, results, truth, no_models):

@@ -25,7 +25,7 @@ def embed(names):
 @settings(max_examples=80, deadline=None)
 def test_figures_equal_those_of_eval_clustering(pairs):
     predicted, true = (list(side) for side in zip(*pairs, strict=True))
-    plain, fast = score_names(predicted, true, embed), Named.of(predicted, true, embed).figures()
+    plain, fast = score_names(predicted, true, embed), Named.of(predicted, true, embed).metrics()
     assert list(fast) == ["cacc", "sacc", "nmi", "ari"]
     assert fast == pytest.approx({key: plain[key] for key in fast}, abs=1e-9)
 
@@ -36,7 +36,7 @@ def test_figures_on_some_images_are_those_of_the_images(pairs, random):
     predicted, true = (list(side) for side in zip(*pairs, strict=True))
     rows = [random.randrange(len(true)) for _ in true]
     plain = score_names([predicted[row] for row in rows], [true[row] for row in rows])
-    fast = Named.of(predicted, true, None).figures(np.array(rows))
+    fast = Named.of(predicted, true, None).metrics(np.array(rows))
     assert fast == pytest.approx({key: plain[key] for key in fast}, abs=1e-9)
 
 
@@ -50,12 +50,12 @@ def guessed(rng, share):
 def test_intervals_hold_the_figure_and_its_neighbourhood():
     rng = np.random.default_rng(0)
     run = Named.of(*guessed(rng, 0.7), None)
-    drawn, figures = resample_metrics([run], 200), run.figures()
-    for key, value in figures.items():
+    drawn, metrics = resample_metrics([run], 200), run.metrics()
+    for key, value in metrics.items():
         _, low, high = interval([from_samples(value, drawn[key], 400, SHARE)], SHARE)
         assert low < value < high and high - low < 0.2
     # On samples NMI is higher, so much that its percentiles would not hold the figure.
-    assert np.percentile(drawn["nmi"], 2.5) > figures["nmi"]
+    assert np.percentile(drawn["nmi"], 2.5) > metrics["nmi"]
     # Twenty images that are all named alike leave room for one of the next to be named otherwise.
     same = Named.of(["a", "b"] * 10, ["x", "y"] * 10, None)
     mean, low, high = interval([from_samples(1.0, resample_metrics([same], 2000)["cacc"], 20, SHARE)], SHARE)

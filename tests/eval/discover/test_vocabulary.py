@@ -78,7 +78,7 @@ def test_the_retriever_chooses_the_nearest_guess_and_images_are_labelled_by_it(r
     few = chosen(recipe_of("discover.vote_by=retriever", "discover.min_votes=3"), encoder, samples, found.guessed)
     assert set(few.names) < set(found.names) or few.names == found.names
     assert all(votes >= 3 for votes in few.votes.values())
-    assert few.facts["images_without_name"] == 12 - len(few.images)
+    assert few.metadata["images_without_name"] == 12 - len(few.images)
 
 
 def test_every_guess_is_kept_where_nobody_votes(recipe_of, encoder, samples):

@@ -54,7 +54,7 @@ def test_the_fused_ranker_too_is_set_against_the_best_retriever(hits):
 
 def test_one_seed_has_no_deviation(hits):
     (part,) = summarise([({key: value for key, value in hits.items() if key[2] == 1}, CLASSES)], 50)
-    assert part["seeds"] == 1 and {figures["sd"] for figures in part["methods"].values()} == {0.0}
+    assert part["seeds"] == 1 and {metrics["sd"] for metrics in part["methods"].values()} == {0.0}
 
 
 def test_tasks_and_shots_are_summarised_apart(hits):

@@ -37,8 +37,8 @@ def test_other_weights_another_alpha_and_another_chat_template_change_it(adapter
     keys = [models_key(args, adapter)]
     write_json(adapter / "adapter_config.json", {"lora_alpha": 64})
     keys.append(models_key(args, adapter))
-    for facts in ({"base_model": "llava-2", "adapter": "2"}, {"base_model": "llava-1", "adapter": "3"}):
-        write_json(adapter / "manifest.json", facts)
+    for metadata in ({"base_model": "llava-2", "adapter": "2"}, {"base_model": "llava-1", "adapter": "3"}):
+        write_json(adapter / "manifest.json", metadata)
         keys.append(models_key(args, adapter))
     (base / "chat_template.jinja").write_text("{{ messages }}")
     keys.append(models_key(args, adapter))

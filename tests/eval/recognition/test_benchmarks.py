@@ -225,13 +225,13 @@ def test_damaged_predictions_are_named(folder, tmp_path):
         file.write('{"key": "cut sh')
     with pytest.raises(UserError, match=r"predictions\.jsonl: damaged or changed"):
         main(["--rescore", str(copy)])
-    facts = read_results(copy)
+    metadata = read_results(copy)
     with pytest.raises(UserError, match=r"predictions.jsonl, line \d+: no prediction of eval.run"):
-        read_figures(copy, facts)
+        read_figures(copy, metadata)
     lines = (copy / "predictions.jsonl").read_text().splitlines(keepends=True)[:-1]
     (copy / "predictions.jsonl").write_text("".join(lines[1:]))
     with pytest.raises(UserError, match="are not of the same images"):
-        read_figures(copy, facts).results()
+        read_figures(copy, metadata).results()
     (copy / "predictions.jsonl").unlink()
     with pytest.raises(UserError, match=r"predictions\.jsonl: no such file"):
         main(["--rescore", str(copy)])

@@ -37,7 +37,7 @@ def as_if_killed_after(out: Path, step: int) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def figures(out: Path, stretch: int) -> list[dict]:
+def metrics(out: Path, stretch: int) -> list[dict]:
     with open(out / "log" / f"from-step-{stretch:06d}" / "metrics.csv", newline="") as file:
         rows = [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in csv.DictReader(file)]
     # Throughput stands in rows of its own and differs from run to run.
@@ -48,7 +48,7 @@ def test_a_run_leaves_an_adapter_that_loads_its_recipe_and_its_figures(finished)
     loaded = load_adapter(load_mllm(RankerArgs()), finished / "adapter")
     assert any("lora_" in name for name, _ in loaded.model.named_parameters())
     assert (finished / "recipe.yaml").is_file()
-    rows = figures(finished, 0)
+    rows = metrics(finished, 0)
     assert [int(row["step"]) for row in rows if row["train/loss"]] == [0, 1, 2, 3]
     validated = [row for row in rows if row["val/letters"]]
     assert [int(row["step"]) for row in validated] == [1, 3]
@@ -102,12 +102,12 @@ def test_another_seed_gives_another_adapter(finished, tiny, tmp_path):
 def test_a_run_killed_after_step_2_and_resumed_gives_the_same_bits(tiny, tmp_path, changes):
     recipe = tiny(tmp_path / "run", *changes)
     out = train_ranker(recipe)
-    whole, figures_whole = adapter_hash(out), figures(out, 0)
+    whole, figures_whole = adapter_hash(out), metrics(out, 0)
     as_if_killed_after(out, 2)
     train_ranker(recipe)
     assert adapter_hash(out) == whole
     late = [row for row in figures_whole if int(row["step"]) >= 2]
-    assert figures(out, 2) == late
+    assert metrics(out, 2) == late
 
 
 def test_a_run_killed_twice_after_the_same_step_gives_the_same_bits_with_accumulation(tiny, tmp_path):
