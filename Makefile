@@ -3,27 +3,27 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/ranker_lora
-# Python compiles what it imports when it does, which is less than pip would.
+# Python compiles modules when they are first imported; compiling all of them at installation would take longer.
 PIP := --quiet --no-compile --constraint constraints.txt
-# It must be able to keep that: where containers forbid it, each process would compile its libraries anew, for 15 seconds.
+# The compiled files must be kept: otherwise each process would compile its libraries again, for 15 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 # Each of make lite's steps is kept, and says how long it took.
 lite: SHELL := /bin/bash
 lite: export TIMEFORMAT = that took %0R s
-# A pass over pictures frees large blocks, which glibc hands back to the system and gets again page by page. It keeps them.
+# A pass over images frees large blocks; without these settings glibc returns them to the system and maps them again.
 lite: export MALLOC_MMAP_MAX_ = 0
 lite: export MALLOC_TRIM_THRESHOLD_ = 100000000000
 lite: export MALLOC_TOP_PAD_ = 268435456
 
 .PHONY: demo lite test lint bench clean
 
-# torch and torchvision come as the registry's ordinary builds, together: they must match.
-# lvis, with which average precision is compared, would bring OpenCV for pictures that nobody draws here.
+# torch and torchvision are installed together, since their versions must match.
+# lvis is the reference for average precision; its dependency OpenCV, for drawing, is not needed.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP) torch torchvision
-	$(BIN)/python -m pip install $(PIP) --editable ".[dev,demo]"
+	$(BIN)/python -m pip install $(PIP) --editable ".[dev]"
 	$(BIN)/python -m pip install $(PIP) --no-deps lvis
 	touch $@
 
@@ -52,8 +52,10 @@ test: lint
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 bench: $(VENV)/.installed
+	$(BIN)/python -m pip install $(PIP) --editable ".[bench]"
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean:

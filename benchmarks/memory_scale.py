@@ -1,15 +1,15 @@
-"""What each kind of index costs and finds, from a thousand entries to a million.
+"""Benchmarks cost and recall of each kind of index, from a thousand entries to a million.
 
 ``python benchmarks/memory_scale.py [--most 1000000] [--limit 100] [--small]`` builds flat, HNSW and IVF indexes of
-unit vectors of 512 dimensions, as they come with the default settings. The vectors lie around centres, ten to a class,
-as embeddings of images do; the queries are further vectors of the same classes. Measured are the seconds to build, the
-memory, the queries per second, the share of the five nearest that are found, and the milliseconds to add and to remove
-a class of ten. A build that would take longer than ``--limit`` seconds, by the time of the size before, is left out and
-said to be. ``--small`` ends at 10,000.
+unit vectors of 512 dimensions with the default settings. The vectors are scattered around class centres, ten per class,
+as image embeddings are; the queries are further vectors of the same classes. It measures the seconds to build, the
+memory, the queries per second, recall@5 (the share of the five nearest that is found), and the milliseconds to add and
+to remove a class of ten. A build that would take longer than ``--limit`` seconds, extrapolated from the previous size,
+is skipped and reported as skipped. ``--small`` ends at 10,000.
 
 The default rule (``FLAT_MOST`` in ``data_prep/memory/index.py``) follows from it: exact search as long as it answers
-200 queries a second, and above that the approximate kind that answers most among those that find 95 % of the nearest.
-The last line is one JSON object with all figures, and what the rule gives as ``flat_most`` and ``above``.
+200 queries a second, and above that the fastest approximate kind among those with a recall@5 of at least 95 %.
+The last line is one JSON object with all results, and what the rule gives as ``flat_most`` and ``above``.
 
 On 2026-11-27, two x86_64 cores, ``python benchmarks/memory_scale.py --limit 1000``, other tests running while the last
 two were built::
@@ -28,10 +28,10 @@ two were built::
     hnsw    1000000  1035.60     2383.6        778     0.952     21.1        0.1
     ivf     1000000   816.61     2917.3        579     0.865     24.0        0.2
 
-Exact search takes time in proportion to the entries: 454 queries a second from 100,000, 44 from a million, so 200 from
+Exact search takes time in proportion to the entries: 454 queries a second at 100,000, 44 at a million, so 200 at
 about a quarter of a million, which is ``FLAT_MOST``; on another machine of two cores (2026-11-25) it was 1,051 and 123,
-which gives half a million. Above it, a graph: at a million HNSW finds 95 % of the nearest, and answers more than IVF,
-which finds 86 % with the default number of probes.
+which gives half a million. Above it, a graph: at a million HNSW has a recall@5 of 95 % and answers more queries per
+second than IVF, whose recall@5 is 86 % with the default ``nprobe``.
 """
 
 from __future__ import annotations
@@ -53,50 +53,50 @@ from data_prep.settings import RetrieverArgs
 
 DIMENSION = 512
 PER_CLASS = 10
-SPREAD = 0.7  # length of the noise over that of the centre: two images of a class have a cosine of about 0.67
+SPREAD = 0.7  # ratio of the noise's length to the centre's: two images of a class have a cosine of about 0.67
 QUERIES = 500
 K = 5
-FAST_ENOUGH = 200
-GOOD_ENOUGH = 0.95
+MIN_QUERIES_PER_S = 200
+MIN_RECALL = 0.95
 
 
-def vectors_of(count: int, rng: np.random.Generator, centres: np.ndarray) -> np.ndarray:
-    """Unit vectors around the centres, the centres in turn."""
-    made = np.empty((count, DIMENSION), np.float32)
+def sample_vectors(count: int, rng: np.random.Generator, centres: np.ndarray) -> np.ndarray:
+    """Samples unit vectors around the centres, cycling through the centres."""
+    vectors = np.empty((count, DIMENSION), np.float32)
     for start in range(0, count, 50_000):
-        own = np.arange(start, min(start + 50_000, count))
-        noise = rng.standard_normal((len(own), DIMENSION), np.float32) * (SPREAD / DIMENSION**0.5)
-        block = centres[own % len(centres)] + noise
-        made[own] = block / np.linalg.norm(block, axis=1, keepdims=True)
-    return made
+        rows = np.arange(start, min(start + 50_000, count))
+        noise = rng.standard_normal((len(rows), DIMENSION), np.float32) * (SPREAD / DIMENSION**0.5)
+        block = centres[rows % len(centres)] + noise
+        vectors[rows] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    return vectors
 
 
-def resident() -> float:
-    """Memory of this process, in MB."""
+def resident_mb() -> float:
+    """Returns the resident memory of this process, in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def timed(action) -> tuple[float, object]:
-    """Seconds that an action takes, and what it gives."""
+def time_call(action) -> tuple[float, object]:
+    """Calls a function, and returns the seconds that it took and its result."""
     start = time.perf_counter()
     value = action()
     return time.perf_counter() - start, value
 
 
 def measure(kind: str, vectors: np.ndarray, new: np.ndarray, xq: np.ndarray, nearest: np.ndarray) -> dict:
-    """One kind at one size."""
+    """Measures one kind of index at one size."""
     ids = np.arange(len(vectors))
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    before = resident()
-    build_s, index = timed(lambda: VectorIndex.build(ids, vectors, RetrieverArgs(index=kind)))
-    memory_mb = resident() - before
-    search_s, (_, found) = timed(lambda: index.search(xq, K, False))
+    before = resident_mb()
+    build_s, index = time_call(lambda: VectorIndex.build(ids, vectors, RetrieverArgs(index=kind)))
+    memory_mb = resident_mb() - before
+    search_s, (_, results) = time_call(lambda: index.search(xq, K, False))
     new_ids = np.arange(len(vectors), len(vectors) + len(new))
-    add_s, _ = timed(lambda: index.add(new_ids, new, np.concatenate([ids, new_ids])))
-    remove_s, _ = timed(lambda: index.remove(new_ids, ids))
-    recall = np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(found, nearest, strict=True)])
+    add_s, _ = time_call(lambda: index.add(new_ids, new, np.concatenate([ids, new_ids])))
+    remove_s, _ = time_call(lambda: index.remove(new_ids, ids))
+    recall = np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(results, nearest, strict=True)])
     return {
         "kind": kind,
         "entries": len(vectors),
@@ -109,37 +109,37 @@ def measure(kind: str, vectors: np.ndarray, new: np.ndarray, xq: np.ndarray, nea
     }
 
 
-def rule_of(rows: list[dict]) -> dict:
-    """The default rule that the rows give."""
-    fast = [r["entries"] for r in rows if r["kind"] == "flat" and r["queries_per_s"] >= FAST_ENOUGH]
+def derive_rule(rows: list[dict]) -> dict:
+    """Derives the default rule from the measurements."""
+    fast = [r["entries"] for r in rows if r["kind"] == "flat" and r["queries_per_s"] >= MIN_QUERIES_PER_S]
     largest = max(r["entries"] for r in rows if r["kind"] != "flat")
-    good = [r for r in rows if r["kind"] != "flat" and r["entries"] == largest and r["recall_at_5"] >= GOOD_ENOUGH]
+    good = [r for r in rows if r["kind"] != "flat" and r["entries"] == largest and r["recall_at_5"] >= MIN_RECALL]
     above = max(good, key=lambda r: r["queries_per_s"])["kind"] if good else "flat"
     return {"flat_most": max(fast, default=0), "above": above}
 
 
 def main(most: int, limit: float) -> None:
-    """Measures all and prints the table."""
+    """Measures all kinds and sizes, and prints the table."""
     rows: list[dict] = []
-    left_out: list[dict] = []
+    skipped: list[dict] = []
     print("kind   entries  build s  memory MB  queries/s  recall@5   add ms  remove ms")
     size = 1000
     while size <= most:
         rng = np.random.default_rng(0)
-        centres = vectors_of(size // PER_CLASS, rng, np.zeros((1, DIMENSION), np.float32))
-        vectors = vectors_of(size, rng, centres)
-        xq = vectors_of(min(QUERIES, size), rng, centres[rng.permutation(len(centres))])
-        new = vectors_of(PER_CLASS, rng, xq[:1])
+        centres = sample_vectors(size // PER_CLASS, rng, np.zeros((1, DIMENSION), np.float32))
+        vectors = sample_vectors(size, rng, centres)
+        xq = sample_vectors(min(QUERIES, size), rng, centres[rng.permutation(len(centres))])
+        new = sample_vectors(PER_CLASS, rng, xq[:1])
         exact = faiss.IndexFlatIP(DIMENSION)
         exact.add(vectors)
         nearest = exact.search(xq, K)[1]
         del exact
         for kind in KINDS:
-            last = next((row for row in reversed(rows) if row["kind"] == kind), None)
-            expected = last["build_s"] * (size / last["entries"]) * 1.3 if last else 0
-            if expected > limit:
-                left_out.append({"kind": kind, "entries": size, "expected_build_s": round(expected)})
-                print(f"{kind:5s} {size:9d}  left out: its build would take about {expected:.0f} s")
+            previous = next((row for row in reversed(rows) if row["kind"] == kind), None)
+            expected_s = previous["build_s"] * (size / previous["entries"]) * 1.3 if previous else 0
+            if expected_s > limit:
+                skipped.append({"kind": kind, "entries": size, "expected_build_s": round(expected_s)})
+                print(f"{kind:5s} {size:9d}  skipped: its build would take about {expected_s:.0f} s")
                 continue
             row = measure(kind, vectors, new, xq, nearest)
             rows.append(row)
@@ -150,7 +150,7 @@ def main(most: int, limit: float) -> None:
             )
         size *= 10
     machine = {"device": platform.machine(), "threads": faiss.omp_get_max_threads(), "dimension": DIMENSION}
-    print(json.dumps(machine | rule_of(rows) | {"rows": rows, "left_out": left_out}))
+    print(json.dumps(machine | derive_rule(rows) | {"rows": rows, "left_out": skipped}))
 
 
 if __name__ == "__main__":
@@ -158,5 +158,5 @@ if __name__ == "__main__":
     parser.add_argument("--most", type=int, default=1_000_000)
     parser.add_argument("--limit", type=float, default=100)
     parser.add_argument("--small", action="store_true")
-    given = parser.parse_args()
-    main(10_000 if given.small else given.most, given.limit)
+    args = parser.parse_args()
+    main(10_000 if args.small else args.most, args.limit)

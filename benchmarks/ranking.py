@@ -1,17 +1,18 @@
-"""How fast the ranking modes are, against the released loop and against a bare forward pass.
+"""Benchmarks the speed of the ranking modes against the released loop and against a bare forward pass.
 
-``python benchmarks/ranking.py [--small] [--ckpt RUN]`` ranks the same pictures and candidates with one tuned ranker:
-that of RUN, or one that is tuned first for a few steps. Measured are, in images per second:
+``python benchmarks/ranking.py [--small] [--ckpt RUN]`` ranks the same images and candidates with one tuned ranker:
+that of RUN, or one that is tuned first for a few steps. It measures, in images per second:
 
 - each mode in batches, from image files to rankings;
-- ``released``: the paper's loop, one image at a time, free greedy text of up to 512 tokens that stops
-  at the end of the turn, read by this project's parser;
-- ``prefill``: what any batched ranker must do: open the pictures, prepare the letters prompts and run the
-  model over them once, without reading anything from it; ``forward``: the same with prepared inputs.
+- ``released``: the paper's loop, one image at a time, free greedy text of up to 512 tokens that stops at the end of
+  the turn, parsed by this project's parser;
+- ``prefill``: the minimal work of any batched ranker: open the images, prepare the letters prompts and run the model on
+  them once, ignoring its output; ``forward``: the same with prepared inputs.
 
-The modes run in turn, in several rounds, and each keeps its best time. On a CUDA GPU a LLaVA of 7B with random weights
-in bfloat16 is measured too, where the released loop writes a reply of a fixed length, as no random model ends its
-turn. The last line is one JSON object; ``ratio_to_released`` and ``ratio_to_prefill`` are of mode ``letters``.
+The modes run in turn, in several rounds, and the best time of each counts. On a CUDA GPU a LLaVA of 7B with random
+weights in bfloat16 is measured too; there the released loop writes a reply of a fixed length, as a random model does
+not end its turn. The last line is one JSON object; ``ratio_to_released`` and ``ratio_to_prefill`` are for mode
+``letters``.
 
 On 2026-11-25, two x86_64 cores, ``python benchmarks/ranking.py --ckpt runs/ranker_lora`` in images/s: letters 134,
 likelihood 138, constrained 21, generate 21; bare prefill 142, released loop 2.1; ``ratio_to_released`` 64,
@@ -59,26 +60,26 @@ TUNING = (
 )
 
 
-def questions(folder: Path, images: int) -> list[RankingRequest]:
-    """Pictures of validation classes, each with its family and others as candidates."""
+def make_requests(folder: Path, images: int) -> list[RankingRequest]:
+    """Renders images of validation classes, each with its family and others as candidates."""
     classes = draw_classes("val", images + CANDIDATES, 4, seed=0)
-    made = []
-    for number in range(images):
-        path = folder / f"{number}.png"
-        render(classes[number], 96, np.random.default_rng(number)).save(path)
-        names = tuple(b.name for b in classes[number : number + CANDIDATES])
-        made.append(RankingRequest(str(number), str(path), names))
-    return made
+    requests = []
+    for index in range(images):
+        path = folder / f"{index}.png"
+        render(classes[index], 96, np.random.default_rng(index)).save(path)
+        names = tuple(blazon.name for blazon in classes[index : index + CANDIDATES])
+        requests.append(RankingRequest(str(index), str(path), names))
+    return requests
 
 
-def tuned(ckpt: str | None, folder: Path) -> Mllm:
-    """The ranker of a run, or one that is tuned for a few steps."""
+def load_tuned(ckpt: str | None, folder: Path) -> Mllm:
+    """Loads the ranker of a run, or one that is tuned for a few steps."""
     run = ckpt or train_ranker(load_recipe([*TUNING.split(), f"out={folder / 'run'}", f"cache={folder / 'cache'}"]))
     return Ranker.from_pretrained(run).mllm
 
 
-def shape_of_7b() -> Mllm:
-    """LLaVA-1.5-7B's language model with random weights behind nano-mllm's tower and processor."""
+def make_random_7b() -> Mllm:
+    """Makes a random language model in the shape of LLaVA-1.5-7B's, behind nano-mllm's tower and processor."""
     small = load_mllm(RankerArgs())
     config = small.model.config
     text = config.text_config
@@ -90,91 +91,95 @@ def shape_of_7b() -> Mllm:
 
 
 @torch.inference_mode()
-def released(mllm: Mllm, asked: Sequence[RankingRequest], fixed: int | None) -> None:
-    """The paper's loop."""
+def run_released(mllm: Mllm, requests: Sequence[RankingRequest], fixed_tokens: int | None) -> None:
+    """Runs the paper's loop."""
     tokenizer = mllm.processor.tokenizer
-    for question in asked:
-        names = question.shown_names
-        inputs = to_device(mllm.inputs([question.images()[0]], [list_prompt(names)]), next(mllm.model.parameters()))
+    for request in requests:
+        names = request.shown_names
+        inputs = to_device(mllm.inputs([request.images()[0]], [list_prompt(names)]), next(mllm.model.parameters()))
         written = mllm.model.generate(
             **inputs,
-            max_new_tokens=fixed or RELEASED_TOKENS,
-            min_new_tokens=fixed,
+            max_new_tokens=fixed_tokens or RELEASED_TOKENS,
+            min_new_tokens=fixed_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
         reply = tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        read_list(reply, question.names, names)
+        read_list(reply, request.names, names)
 
 
-def batches(asked: Sequence[RankingRequest]) -> list[Sequence[RankingRequest]]:
-    return [asked[start : start + BATCH] for start in range(0, len(asked), BATCH)]
+def make_batches(requests: Sequence[RankingRequest]) -> list[Sequence[RankingRequest]]:
+    return [requests[start : start + BATCH] for start in range(0, len(requests), BATCH)]
 
 
-def ranked(mllm: Mllm, mode: str, asked: Sequence[RankingRequest]) -> None:
-    for batch in batches(asked):
-        for question, answer in zip(batch, run_batch(mllm, RankingMode(mode), batch), strict=True):
-            to_ranking(mode, question.names, question, answer)
+def run_mode(mllm: Mllm, mode: str, requests: Sequence[RankingRequest]) -> None:
+    for batch in make_batches(requests):
+        for request, response in zip(batch, run_batch(mllm, RankingMode(mode), batch), strict=True):
+            to_ranking(mode, request.names, request, response)
 
 
-def prepared(mllm: Mllm, batch: Sequence[RankingRequest]):
-    """Inputs of the letters prompts."""
-    prompts = [letters_prompt(question.shown_names) for question in batch]
-    return to_device(mllm.inputs([q.images()[0] for q in batch], prompts), next(mllm.model.parameters()))
-
-
-@torch.inference_mode()
-def forward(mllm: Mllm, inputs: Sequence) -> None:
-    for one in inputs:
-        mllm.model(**one, logits_to_keep=1)
+def prepare(mllm: Mllm, batch: Sequence[RankingRequest]):
+    """Makes the inputs of the letters prompts."""
+    prompts = [letters_prompt(request.shown_names) for request in batch]
+    return to_device(mllm.inputs([request.images()[0] for request in batch], prompts), next(mllm.model.parameters()))
 
 
 @torch.inference_mode()
-def prefill(mllm: Mllm, asked: Sequence[RankingRequest]) -> None:
-    for batch in batches(asked):
-        mllm.model(**prepared(mllm, batch), logits_to_keep=1)
+def run_forward(mllm: Mllm, batches: Sequence) -> None:
+    for inputs in batches:
+        mllm.model(**inputs, logits_to_keep=1)
 
 
-def seconds(work: Callable[[], None]) -> float:
+@torch.inference_mode()
+def run_prefill(mllm: Mllm, requests: Sequence[RankingRequest]) -> None:
+    for batch in make_batches(requests):
+        mllm.model(**prepare(mllm, batch), logits_to_keep=1)
+
+
+def time_run(run: Callable[[], None]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = time.perf_counter()
-    work()
+    run()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
 def measure(
-    mllm: Mllm, asked: list[RankingRequest], slow: int, modes: Sequence[str], fixed: int | None
+    mllm: Mllm, requests: list[RankingRequest], num_released: int, modes: Sequence[str], fixed_tokens: int | None
 ) -> dict[str, float]:
-    """Images per second by what ranks them.
+    """Measures the speed of each mode and reference.
 
     Args:
         mllm: The ranker.
-        asked: The questions.
-        slow: Questions of the released loop.
-        modes: Which modes.
-        fixed: Tokens of the released loop's replies; None: it ends its turn itself.
+        requests: The requests.
+        num_released: Number of requests for the released loop, which is slow.
+        modes: The modes to measure.
+        fixed_tokens: Tokens of the released loop's replies; None: the model ends its turn itself.
+
+    Returns:
+        dict[str, float]: Images per second by name.
     """
-    inputs = [prepared(mllm, batch) for batch in batches(asked)]
-    work = {mode: (len(asked), lambda mode=mode: ranked(mllm, mode, asked)) for mode in modes}
-    work |= {
-        "prefill": (len(asked), lambda: prefill(mllm, asked)),
-        "forward": (len(asked), lambda: forward(mllm, inputs)),
-        "released": (slow, lambda: released(mllm, asked[:slow], fixed)),
+    inputs = [prepare(mllm, batch) for batch in make_batches(requests)]
+    runs = {mode: (len(requests), lambda mode=mode: run_mode(mllm, mode, requests)) for mode in modes}
+    runs |= {
+        "prefill": (len(requests), lambda: run_prefill(mllm, requests)),
+        "forward": (len(requests), lambda: run_forward(mllm, inputs)),
+        "released": (num_released, lambda: run_released(mllm, requests[:num_released], fixed_tokens)),
     }
-    ranked(mllm, "letters", asked[:BATCH])  # warm up
-    released(mllm, asked[:1], fixed)
-    best = dict.fromkeys(work, float("inf"))
+    run_mode(mllm, "letters", requests[:BATCH])  # warm up
+    run_released(mllm, requests[:1], fixed_tokens)
+    best = dict.fromkeys(runs, float("inf"))
     for _ in range(ROUNDS):
-        for name, (_, run) in work.items():
-            best[name] = min(best[name], seconds(run))
-    return {name: count / best[name] for name, (count, _) in work.items()}
+        for name, (_, run) in runs.items():
+            best[name] = min(best[name], time_run(run))
+    return {name: count / best[name] for name, (count, _) in runs.items()}
 
 
-def figures_of(speed: dict[str, float]) -> dict:
+def report_speed(speed: dict[str, float]) -> dict:
+    """Prints the speeds, and returns them with their ratios."""
     for name, value in speed.items():
         print(f"{name:12s} {value:8.2f} images/s, {value / speed['released']:6.2f} times the released loop")
     return {
@@ -187,26 +192,26 @@ def figures_of(speed: dict[str, float]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--small", action="store_true", help="fewer images, to try it")
-    parser.add_argument("--ckpt", help="a run whose ranker to measure")
+    parser.add_argument("--small", action="store_true", help="fewer images, for a quick test")
+    parser.add_argument("--ckpt", help="the run whose ranker is measured")
     args = parser.parse_args()
-    images, slow = (32, 4) if args.small else (128, 16)
+    images, num_released = (32, 4) if args.small else (128, 16)
     gpu = torch.cuda.is_available()
     with tempfile.TemporaryDirectory() as folder:
-        asked = questions(Path(folder), images)
-        mllm = tuned(args.ckpt, Path(folder))
+        requests = make_requests(Path(folder), images)
+        mllm = load_tuned(args.ckpt, Path(folder))
         mllm.model.to("cuda" if gpu else "cpu")
         metrics = {
             "images": images,
             "candidates": CANDIDATES,
-            **figures_of(measure(mllm, asked, slow, MODES, None)),
+            **report_speed(measure(mllm, requests, num_released, MODES, None)),
             "device": torch.cuda.get_device_name() if gpu else platform.machine(),
             "threads": torch.get_num_threads(),
         }
         if gpu:
             print("7B shape, random weights")
             modes = [mode for mode in MODES if mode != "generate"]
-            metrics["shape_7b"] = figures_of(measure(shape_of_7b(), asked, 4, modes, FIXED_REPLY))
+            metrics["shape_7b"] = report_speed(measure(make_random_7b(), requests, 4, modes, FIXED_REPLY))
             metrics["shape_7b"]["reply_tokens"] = FIXED_REPLY
     print(json.dumps(metrics))
 

@@ -1,19 +1,19 @@
-"""A LoRA step of this project and of TRL's SFTTrainer with peft: tokens per second and peak memory, side by side.
+"""LoRA training step of this project and of TRL's SFTTrainer with peft: tokens per second and peak memory.
 
     pip install trl
     python benchmarks/train_step.py [--against compiled] [--small]
 
-The same random LLaVA, pictures, prompts, batch, precision and adapter, by turns, each turn in a process of its own: on
-a CPU about 100 million parameters in float32; on a GPU the shape of LLaVA-1.5 7B in bfloat16 with gradient
+Both use the same random LLaVA, images, prompts, batch, precision and adapter, alternately, each turn in a separate
+process: on a CPU about 100 million parameters in float32; on a GPU the shape of LLaVA-1.5 7B in bfloat16 with gradient
 checkpointing. The objective is the one that both have: the language-model loss on the sorted list.
 
 On 2026-11-27, two x86_64 cores, ``python benchmarks/train_step.py`` (torch 2.11, transformers 5.17, TRL 1.16): ours 355
-tokens/s and 4.8 GB at most, TRL's 245 and 5.5 GB; ``ratio_to_trl`` 1.45. ``trainer.compile`` gains nothing there:
-``--against compiled`` found 382 tokens/s with it and 406 without.
+tokens/s and a peak of 4.8 GB, TRL's 245 and 5.5 GB; ``ratio_to_trl`` 1.45. ``trainer.compile`` gains nothing there:
+``--against compiled`` measured 382 tokens/s with it and 406 without.
 
 On 2026-11-28, one NVIDIA H200, the first of these commands (torch 2.11, transformers 5.24, TRL 1.16), medians of two
-turns: ours 6,405 tokens/s, MFU 0.18 and 21.8 GB at most, TRL's 6,622, 0.19 and 18.8 GB; ``ratio_to_trl`` 0.97. There
-our backward pass still ran through the frozen tower, as transformers 5.24's gradient checkpointing has it by default.
+turns: ours 6,405 tokens/s, MFU 0.18 and a peak of 21.8 GB, TRL's 6,622, 0.19 and 18.8 GB; ``ratio_to_trl`` 0.97. There
+our backward pass still ran through the frozen tower, the default of gradient checkpointing in transformers 5.24.
 It no longer does, and was not measured again.
 """
 
@@ -45,6 +45,7 @@ from transformers import (
 from data_prep.armory.blazon import draw_classes
 from data_prep.armory.render import render
 from data_prep.core.records import Candidate, RankingExample
+from data_prep.core.rng import shuffle_candidates
 from data_prep.prompting.prompts import list_answer, list_prompt
 from data_prep.settings import Recipe
 from data_prep.settings.loading import load_recipe
@@ -53,7 +54,7 @@ from rar_train.models.lora import lora_config, parameter_table
 from rar_train.models.mllm import Mllm
 from rar_train.nano.architecture import CHAT_TEMPLATE
 from rar_train.nano.tokenizer import IMAGE, nano_tokenizer
-from rar_train.ranker.collate import collate, shuffled
+from rar_train.ranker.collate import collate
 from rar_train.ranker.module import RankerModule
 from rar_train.ranker.monitor import Monitor, peak_flops
 
@@ -62,7 +63,7 @@ PATCH, K = 14, 5
 
 @dataclass(frozen=True)
 class Size:
-    """What is trained, and how much of it."""
+    """Model sizes, batch size and number of steps."""
 
     text: dict
     tower: dict
@@ -80,13 +81,13 @@ def _shape(width: int, inner: int, layers: int, heads: int) -> dict:
     }  # fmt: skip
 
 
-def size_of(small: bool, compiling: bool) -> Size:
-    """The shape that the machine can carry; layers that are compiled again for some lengths take more steps to warm."""
-    size = _size_of(small)
+def choose_size(small: bool, compiling: bool) -> Size:
+    """Chooses a size that fits the machine; compiled layers, recompiled for some lengths, need more warm-up steps."""
+    size = _choose_size(small)
     return replace(size, warm=8, timed=12) if compiling else size
 
 
-def _size_of(small: bool) -> Size:
+def _choose_size(small: bool) -> Size:
     if small:
         return Size(_shape(64, 128, 2, 2), _shape(64, 128, 2, 2), 56, 2, 1, 2, False)
     if torch.cuda.is_available():
@@ -94,8 +95,8 @@ def _size_of(small: bool) -> Size:
     return Size(_shape(640, 1728, 10, 10), _shape(512, 2048, 8, 8), 224, 4, 1, 4, False)
 
 
-def parts(size: Size) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """The random model and its processor."""
+def make_model(size: Size) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """Makes the random model and its processor."""
     tokenizer = nano_tokenizer(append_eos=False)
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
            "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
@@ -118,20 +119,20 @@ def parts(size: Size) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     return model, processor
 
 
-def examples(count: int) -> list[tuple[RankingExample, Image.Image]]:
-    """Armory's shields with five candidates each."""
+def make_examples(count: int) -> list[tuple[RankingExample, Image.Image]]:
+    """Makes ranking examples of armory's shields with five candidates each."""
     classes = draw_classes("train", 40, 4, 0)
-    made = []
-    for number in range(count):
-        chosen = np.random.default_rng(number).permutation(len(classes))[:K].tolist()
-        candidates = tuple(Candidate(label, classes[label].name, -place) for place, label in enumerate(chosen))
-        picture = render(classes[chosen[number % K]], 96, np.random.default_rng([1, number]))
-        made.append((RankingExample(f"example-{number}", chosen[number % K], candidates), picture))
-    return made
+    examples = []
+    for index in range(count):
+        labels = np.random.default_rng(index).permutation(len(classes))[:K].tolist()
+        candidates = tuple(Candidate(label, classes[label].name, -rank) for rank, label in enumerate(labels))
+        image = render(classes[labels[index % K]], 96, np.random.default_rng([1, index]))
+        examples.append((RankingExample(f"example-{index}", labels[index % K], candidates), image))
+    return examples
 
 
 def settings(size: Size, out: str) -> list[str]:
-    """The recipe's settings that both sides follow."""
+    """Returns the recipe's settings that both sides use."""
     return [
         "recipe=ranker_lora", f"out={out}", "ranker.lora.scope=language", "ranker.objectives.letters=0",
         "ranker.objectives.likelihood=0", "ranker.objectives.list=1", "optim.lr=1e-4", "trainer.log_every=1000",
@@ -141,11 +142,10 @@ def settings(size: Size, out: str) -> list[str]:
 
 
 def rate(stamps: list[float], tokens: list[int], size: Size, mllm: Mllm, recipe: Recipe) -> dict:
-    """Figures of a turn from the times at which its steps ended; MFU by the trainer's own formula."""
+    """Computes a turn's metrics from the times at which its steps ended; MFU by the trainer's formula."""
     seconds = stamps[-1] - stamps[size.warm - 1]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    on_gpu = device.type == "cuda"
-    used = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    used = torch.cuda.max_memory_allocated() if device.type == "cuda" else read_peak_memory()
     _, trainable, total = parameter_table(mllm)[-1]
     metrics = {
         "tokens_per_s": sum(tokens[size.warm :]) / seconds, "tokens": sum(tokens), "peak_gb": used / 1e9,
@@ -157,12 +157,18 @@ def rate(stamps: list[float], tokens: list[int], size: Size, mllm: Mllm, recipe:
     return metrics
 
 
+def read_peak_memory() -> int:
+    """Returns the peak resident memory of this process in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB on Linux
+
+
 def ours(size: Size, *more: str) -> dict:
-    """Runs this project's trainer, with more of the recipe's settings."""
+    """Runs this project's trainer, with additional settings of the recipe."""
     import lightning as L
     from torch.utils.data import DataLoader
 
-    model, processor = parts(size)
+    model, processor = make_model(size)
     steps = size.warm + size.timed
     with tempfile.TemporaryDirectory() as out:
         recipe = load_recipe([*settings(size, out), *more])
@@ -177,7 +183,7 @@ def ours(size: Size, *more: str) -> dict:
                 tokens.append(batch.tokens)
 
         loader = DataLoader(
-            examples(size.batch * steps), batch_size=size.batch, num_workers=size.workers,
+            make_examples(size.batch * steps), batch_size=size.batch, num_workers=size.workers,
             collate_fn=lambda rows: collate(module.mllm, rows, ["list"], 0, [0] * len(rows)),
         )  # fmt: skip
         trainer = L.Trainer(
@@ -190,21 +196,21 @@ def ours(size: Size, *more: str) -> dict:
 
 
 def trl(size: Size) -> dict:
-    """Runs TRL's SFTTrainer on the same."""
+    """Runs TRL's SFTTrainer on the same data and model."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    model, processor = parts(size)
+    model, processor = make_model(size)
     steps = size.warm + size.timed
     rows = []
-    for example, picture in examples(size.batch * steps):
-        names = [candidate.name for candidate in shuffled(example, 0, 0).candidates]
+    for example, image in make_examples(size.batch * steps):
+        names = [candidate.name for candidate in shuffle_candidates(example, 0, 0).candidates]
         target = [example.candidates[example.truth].name]
         target += [candidate.name for candidate in example.candidates if candidate.label != example.label]
         rows.append(
             {
-                "images": [picture],
+                "images": [image],
                 "prompt": [
                     {
                         "role": "user",
@@ -252,10 +258,10 @@ def compiled(size: Size) -> dict:
 
 
 def turn(side: str) -> dict:
-    """Runs one side, with the command's own options, in a process of its own, whose last line is its figures."""
+    """Runs one side, with the command's options, in a separate process, whose last line of output is its metrics."""
     command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
-    return json.loads(done.stdout.splitlines()[-1])
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -264,24 +270,24 @@ def main() -> None:
     parser.add_argument("--against", choices=("trl", "compiled"), default="trl")
     parser.add_argument("--side", choices=("ours", "trl", "compiled"))
     args = parser.parse_args()
-    size = size_of(args.small, args.against == "compiled")
+    size = choose_size(args.small, args.against == "compiled")
     if args.side:
         print(json.dumps({"ours": ours, "trl": trl, "compiled": compiled}[args.side](size)))
         return
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    found: dict[str, list[dict]] = {"ours": [], args.against: []}
+    results: dict[str, list[dict]] = {"ours": [], args.against: []}
     for _ in range(2):
-        for side, metrics in found.items():
+        for side, metrics in results.items():
             last = turn(side)
             metrics.append(last)
             print(f"{side}: {last['tokens_per_s']:.1f} tokens/s, peak {last['peak_gb']:.2f} GB", flush=True)
         typical = {
             f"{side}_{key}": statistics.median(metrics[key] for metrics in turns)
-            for side, turns in found.items() for key in turns[0]
+            for side, turns in results.items() for key in turns[0]
         }  # fmt: skip
         ratio = typical["ours_tokens_per_s"] / typical[f"{args.against}_tokens_per_s"]
         print(f"{device}: {ratio:.2f} times the tokens/s of {args.against}")
-        # After each round, so that one that is cut off leaves the figures of those before it.
+        # Printed after each round, so that an interrupted benchmark leaves the metrics of the rounds before.
         rest = {f"ratio_to_{args.against}": ratio, "rounds": len(metrics), "device": device, "size": asdict(size)}
         print(json.dumps(typical | rest), flush=True)
 

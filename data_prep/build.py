@@ -1,12 +1,12 @@
-"""``python -m data_prep.build recipe=NAME [key.sub=value …]``: makes a recipe's ranking examples.
+"""``python -m data_prep.build recipe=NAME [key.sub=value …]``: builds a recipe's ranking examples.
 
     python -m data_prep.build recipe=ranker_lora
     python -m data_prep.build recipe=ranker_lora data.name=folder data.root=photographs mining.k=7
 
-Every stage is kept in the recipe's cache under a name made of what it depends on, so a second call
-makes nothing and a changed setting makes only what it touches. A report of the data is written
-beside the examples; the command prints where. ``trainer.devices`` and ``trainer.num_nodes`` say
-how many processes embed and search; with several machines the command runs on each, and they share the cache.
+Every stage is kept in the recipe's cache under a name derived from what it depends on, so a second call
+computes nothing, and a changed setting only the stages that it affects. A report on the examples is written
+to the cache too; the command prints where. ``trainer.devices`` and ``trainer.num_nodes`` set how many
+processes embed and search; with several machines, run the command on each, with a shared cache.
 """
 
 from __future__ import annotations
@@ -21,16 +21,21 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str]) -> None:
-    """Reads the command line, builds and reports."""
+    """Parses the command line, builds the examples and writes their reports."""
     recipe = load_recipe(arguments)
 
     from data_prep.mining.pipeline import build
-    from data_prep.mining.report import report_on
+    from data_prep.mining.report import write_report
 
     for folder in build(recipe):
         log.info("made: %s", folder)
-        log.info("report: %s", report_on(folder, recipe))
+        log.info("report: %s", write_report(folder, recipe))
+
+
+def console() -> None:
+    """Runs the command as a console script."""
+    sys.exit(run_command(main, __doc__))
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, __doc__))
+    console()

@@ -1,10 +1,10 @@
-"""``python -m data_prep.import_rar FILE --images ROOT --to FOLDER``: reads RAR's native JSON into shards.
+"""``python -m data_prep.import_rar FILE --images ROOT --to FOLDER``: converts RAR's native JSON into shards.
 
-    python -m data_prep.import_rar rar.json --images pictures --to shards
+    python -m data_prep.import_rar rar.json --images images --to shards
     python -m rar_train.fit recipe=ranker_lora mining.shards=shards
 
-Candidates keep the order of the prompt, and the first name of the answer is the truth. Train on the
-result with mining.shards=FOLDER. Records that cannot be read are counted by reason and named.
+Candidates keep the order of the prompt, and the first name of the answer is the true class. Train on the
+result with mining.shards=FOLDER. Records that cannot be read are counted by reason; the first of each kind is logged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data_prep.core.command import run_command
 
 
 def main(arguments: list[str]) -> None:
-    """Reads the command line and imports."""
+    """Parses the command line and imports the file."""
     parser = argparse.ArgumentParser(prog="python -m data_prep.import_rar")
     parser.add_argument("file", type=Path)
     parser.add_argument("--images", required=True, type=Path)

@@ -1,24 +1,24 @@
 """``python -m eval.run --ckpt RUN [--split val] [--mode letters] [key.sub=value …]``
 
-Evaluates a tuned ranker, the untuned one and the retriever alone. RUN is a run's folder or one of
-its checkpoints. Settings come from the recipe saved beside the adapter; key=value changes them,
-such as eval.shots=[1,2,4], or trainer.devices=2 to rank on two processes. Killed and called again,
-it goes on from the answers that are there. Writes results.json, predictions.jsonl and report.html into
-RUN/eval/SPLIT-MODE. Of a run that tuned the retriever it compares recall@k before and after.
+Evaluates a tuned ranker, the untuned one and the retriever alone. RUN is a run's folder or one of its checkpoints.
+Settings come from the recipe saved with the run; key=value changes them, such as eval.shots=[1,2,4], or
+trainer.devices=2 to rank on two processes. If it is killed, the same command resumes from the answers so far. Writes
+results.json, predictions.jsonl and report.html into RUN/eval/SPLIT-MODE. For a run that tuned the retriever it
+compares recall@k before and after tuning.
 
     python -m eval.run --ckpt RUN --task fewshot --datasets caltech101 dtd \\
         --shots 1 2 4 8 16 --seeds 1 2 3 data.root=DATA
     python -m eval.run --ckpt RUN --task zeroshot --datasets caltech101 dtd data.root=DATA
 
-evaluates data sets in data.root one after the other, each with its own prompts, into
-RUN/eval/TASK-SPLIT-MODE/DATASET; beside them results.json and report.html have all of them with their
-average, and the paper's figures. Data sets that are complete are reused. A number of shots may be all:
-the whole training set is the memory. Without --datasets it is the run's own data set.
+evaluates data sets in data.root one after the other, each with its own prompts, into RUN/eval/TASK-SPLIT-MODE/DATASET;
+results.json and report.html in RUN/eval/TASK-SPLIT-MODE have all of them with their average, and the paper's results.
+Complete data sets are reused. --shots may be all: the full training set is the memory. Without --datasets it is the
+run's own data set.
 
     python -m eval.run --rescore RUN/eval/test-likelihood
     python -m eval.run --ckpt RUN --rescore
 
-computes every figure anew from predictions.jsonl, without a model: of one evaluation, or of all of a run.
+recomputes all metrics from predictions.jsonl, without a model: for one evaluation, or for all of a run.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from data_prep.settings.loading import load_saved_recipe
 from rar_train.engine.run_folder import check_run, find_adapter
 from rar_train.engine.wandb_mode import check_tracking
 
-# What a task evaluates with, as settings.
+# The settings of each task.
 TASKS = {"fewshot": ["eval.zero_shot=false"], "zeroshot": ["eval.shots=[]", "eval.zero_shot=true"]}
 
 
-def _parsed(arguments: list[str]) -> argparse.Namespace:
-    """Reads the command line; key=value may stand anywhere, also after an option that takes a list."""
+def _parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """Parses the command line; key=value may come anywhere, even after an option that takes a list."""
     parser = argparse.ArgumentParser(prog="python -m eval.run")
     parser.add_argument("--ckpt", type=Path)
     parser.add_argument("--rescore", nargs="?", type=Path, const=Path())
     parser.add_argument("--split", choices=("test", "val"))
     parser.add_argument("--mode", choices=MODES)
     parser.add_argument("--task", choices=tuple(TASKS))
-    for words in ("--datasets", "--shots", "--seeds"):
-        parser.add_argument(words, nargs="+", default=[])
+    for option in ("--datasets", "--shots", "--seeds"):
+        parser.add_argument(option, nargs="+", default=[])
     parser.add_argument("settings", nargs="*")
     args = parser.parse_args(arguments)
-    for words in (args.datasets, args.shots, args.seeds):
-        args.settings += [word for word in words if "=" in word]
-        words[:] = [word for word in words if "=" not in word]
+    for values in (args.datasets, args.shots, args.seeds):
+        args.settings += [value for value in values if "=" in value]
+        values[:] = [value for value in values if "=" not in value]
     if args.ckpt is None and args.rescore in (None, Path()):
         parser.error("give --ckpt RUN, or --rescore FOLDER")
     if (args.datasets or args.shots or args.seeds) and not args.task:
@@ -60,22 +60,22 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     return args
 
 
-def settings_from(args: argparse.Namespace) -> list[str]:
-    """The options as settings; what is written as key=value comes last and decides.
+def _option_settings(args: argparse.Namespace) -> list[str]:
+    """Translates the options to settings; key=value arguments come last and take precedence.
 
     Raises:
-        UserError: Shots are given to a task that draws none, or are no numbers.
+        UserError: Shots are given to a task that samples none, or are not numbers.
     """
     settings = list(TASKS.get(args.task, ()))
     settings += [f"eval.split={args.split}"] if args.split else []
     settings += [f"ranker.mode={args.mode}"] if args.mode else []
-    for word, values in (("shots", [shots for shots in args.shots if shots != "all"]), ("seeds", args.seeds)):
-        strange = [value for value in values if not value.isdigit()]
-        if strange:
-            raise UserError(f"--{word} {strange[0]}: give whole numbers" + (", or all" if word == "shots" else ""))
-        settings += [f"eval.{word}=[{','.join(values)}]"] if getattr(args, word) else []
+    for option, values in (("shots", [shots for shots in args.shots if shots != "all"]), ("seeds", args.seeds)):
+        invalid = [value for value in values if not value.isdigit()]
+        if invalid:
+            raise UserError(f"--{option} {invalid[0]}: give whole numbers" + (", or all" if option == "shots" else ""))
+        settings += [f"eval.{option}=[{','.join(values)}]"] if getattr(args, option) else []
     if args.task == "zeroshot" and args.shots:
-        raise UserError("--task zeroshot draws no shots; give --task fewshot for a memory of images")
+        raise UserError("--task zeroshot samples no shots; give --task fewshot for a memory of images")
     settings += ["eval.full_train_memory=true"] if "all" in args.shots else []
     return settings + args.settings
 
@@ -84,8 +84,8 @@ def _rescore(folder: Path) -> None:
     from eval.report.rescore import find_evaluations, rescore
     from eval.report.table import print_results
 
-    for found in find_evaluations(folder):
-        print_results(rescore(found))
+    for evaluation in find_evaluations(folder):
+        print_results(rescore(evaluation))
 
 
 def _evaluate_retriever(recipe: Recipe, run: Path) -> None:
@@ -95,7 +95,7 @@ def _evaluate_retriever(recipe: Recipe, run: Path) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    settings = settings_from(args)
+    settings = _option_settings(args)
     if (args.ckpt / "recipe.yaml").is_file():
         check_run(args.ckpt)
         recipe = load_saved_recipe(args.ckpt / "recipe.yaml", settings)
@@ -112,8 +112,9 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     run = Run(folder, adapter)
     if args.task:
-        own_templates = bool(args.datasets) and not any(s.startswith("retriever.templates=") for s in args.settings)
-        recipes = recipe_by_dataset(recipe, args.datasets or [recipe.data.name], own_templates)
+        has_templates = any(setting.startswith("retriever.templates=") for setting in args.settings)
+        default_templates = bool(args.datasets) and not has_templates
+        recipes = recipe_by_dataset(recipe, args.datasets or [recipe.data.name], default_templates)
         print_results(evaluate_several(recipes, run, args.task))
     else:
         dataset = read_checked(recipe, folder)
@@ -121,13 +122,18 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Reads the command line, evaluates or rescores, and prints the table."""
-    args = _parsed(arguments)
+    """Parses the command line, evaluates or rescores, and prints the table."""
+    args = _parse_arguments(arguments)
     if args.rescore is None:
         _evaluate(args)
     else:
         _rescore(args.ckpt if args.rescore == Path() else args.rescore)
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """Runs the command as a console script."""
     sys.exit(run_command(main, __doc__, alone=True))
+
+
+if __name__ == "__main__":
+    console()

@@ -1,1 +1,1 @@
-"""From ranking examples to a tuned ranker; may import ``data_prep``."""
+"""Training of rankers, retrievers and projectors from ranking examples; may import ``data_prep``."""

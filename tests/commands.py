@@ -1,4 +1,4 @@
-"""The commands as a user calls them."""
+"""Runs the commands as a user does, in a subprocess or in this process."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from data_prep.core.command import run_command
 
 
 def command_line(module: str, *arguments: str) -> list[str]:
-    """What a user types, with this environment's Python."""
+    """Returns the command line that a user types, with this environment's Python."""
     return [sys.executable, "-m", module, *arguments]
 
 
 def environment(gpu: bool = False) -> dict[str, str]:
-    """A user's environment: no network for models, not the test runner's processes, a GPU only if asked for."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "WANDB", "COV"))}
-    return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"} | ({} if gpu else {"CUDA_VISIBLE_DEVICES": ""})
+    """Returns a user's environment: without the test runner's variables, and a GPU only if ``gpu`` is set."""
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "WANDB", "COV"))}
+    return variables | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"} | ({} if gpu else {"CUDA_VISIBLE_DEVICES": ""})
 
 
 def program_of(module: str) -> ModuleType:
-    """The module that ``python -m`` runs: a package's is its ``__main__``."""
-    found = importlib.import_module(module)
-    return importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found
+    """Imports the module that ``python -m`` runs: for a package, its ``__main__``."""
+    imported = importlib.import_module(module)
+    return importlib.import_module(f"{module}.__main__") if hasattr(imported, "__path__") else imported
 
 
 def call(
     folder: Path, module: str, *arguments: str, fails: bool = False, gpu: bool = False
 ) -> subprocess.CompletedProcess:
-    """Runs a command in a folder; a failure that is not expected shows what it printed."""
-    done = subprocess.run(
+    """Runs a command in a folder; on an unexpected exit code, raises an error with its output."""
+    result = subprocess.run(
         command_line(module, *arguments, *(() if fails else ("--debug",))),
         cwd=folder,
         env=environment(gpu),
@@ -48,73 +48,76 @@ def call(
         text=True,
         timeout=600,
     )
-    if (done.returncode != 0) != fails:
-        raise AssertionError(f"exit {done.returncode} of {module} {arguments}\n{done.stdout}\n{done.stderr}")
-    return done
+    if (result.returncode != 0) != fails:
+        raise AssertionError(f"exit {result.returncode} of {module} {arguments}\n{result.stdout}\n{result.stderr}")
+    return result
 
 
 def call_here(folder: Path, module: str, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess:
-    """Runs a command as ``call`` does, but in this process: its libraries are imported already."""
+    """Runs a command as ``call`` does, but in this process, where its libraries are already imported."""
     program = program_of(module)
     out, err = io.StringIO(), io.StringIO()
-    log, packages = logging.StreamHandler(err), [logging.getLogger(name) for name in ("data_prep", "rar_train", "eval")]
+    handler, packages = (
+        logging.StreamHandler(err),
+        [logging.getLogger(name) for name in ("data_prep", "rar_train", "eval")],
+    )
     levels = [package.level for package in packages]
     for package in packages:
-        package.addHandler(log)
+        package.addHandler(handler)
         package.setLevel(logging.INFO)
-    words = [module, *arguments, *(() if fails else ("--debug",))]
+    argv = [module, *arguments, *(() if fails else ("--debug",))]
     try:
-        # What quiets the libraries would quieten the tests that come after.
+        # Otherwise later tests would run with quiet libraries too.
         quiet = mock.patch("data_prep.core.command.quiet_libraries")
-        with quiet, chdir(folder), mock.patch.object(sys, "argv", words), redirect_stdout(out), redirect_stderr(err):
+        with quiet, chdir(folder), mock.patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):
             code = run_command(program.main, program.__doc__)
     except SystemExit as end:  # argparse
         code = int(end.code or 0)
     finally:
         for package, level in zip(packages, levels, strict=True):
-            package.removeHandler(log)
+            package.removeHandler(handler)
             package.setLevel(level)
     assert (code != 0) == fails, f"exit {code} of {module} {arguments}\n{out.getvalue()}\n{err.getvalue()}"
-    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
 
 
 class _Parsed(Exception):
-    """Leaves a command where its arguments are read."""
+    """Leaves a command as soon as its arguments are parsed."""
 
 
 def parsed(module: str, *arguments: str) -> Namespace:
-    """What a command reads from its command line; nothing is done.
+    """Returns the parsed command line of a command, without running it.
 
     Raises:
-        SystemExit: It knows no such option.
+        SystemExit: The command has no such option.
     """
 
-    def stop(parser: ArgumentParser, own: list[str], read: str) -> None:
-        raise _Parsed(originals[read](parser, own))
+    def stop(parser: ArgumentParser, args: list[str], method: str) -> None:
+        raise _Parsed(originals[method](parser, args))
 
     names = ("parse_args", "parse_intermixed_args")
     originals = {name: getattr(ArgumentParser, name) for name in names}
-    hooks = {name: lambda parser, own, read=name: stop(parser, own, read) for name in names}
+    hooks = {name: lambda parser, args, method=name: stop(parser, args, method) for name in names}
     with mock.patch.multiple(ArgumentParser, **hooks):
         try:
             program_of(module).main(list(arguments))
-        except _Parsed as found:
-            return found.args[0]
-    raise AssertionError(f"{module} reads no options")
+        except _Parsed as result:
+            return result.args[0]
+    raise AssertionError(f"{module} parses no options")
 
 
-def shown(page: Path, put_in: dict[str, str]) -> list[list[str]]:
-    """The arguments of each ``python -m`` of ours in a page's shell blocks, the module first.
+def shown(page: Path, replacements: dict[str, str]) -> list[list[str]]:
+    """Extracts the arguments of each of our ``python -m`` commands from a page's shell blocks, the module first.
 
     Args:
         page: Markdown.
-        put_in: What stands for the words that the reader replaces.
+        replacements: Values for the placeholders that a reader replaces.
     """
     blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    found = []
+    commands = []
     for line in lines:
         words = shlex.split(line, comments=True)
         if "-m" in words and re.fullmatch(r"(data_prep|rar_train|eval)\.\w+", words[words.index("-m") + 1]):
-            found.append([put_in.get(word, word) for word in words[words.index("-m") + 1 :]])
-    return found
+            commands.append([replacements.get(word, word) for word in words[words.index("-m") + 1 :]])
+    return commands

@@ -1,4 +1,4 @@
-"""What the tests share: a small recipe, and the commands as a user runs them."""
+"""Fixtures shared by all tests: a small recipe, and the commands as a user runs them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 
 from tests.commands import call, call_here
 
-# As many threads here as in the commands that are started: results are compared to the last bit.
+# As many threads here as in the started commands: results are compared bit for bit.
 os.environ["OMP_NUM_THREADS"] = "1"
-# A shell has what it runs in the background ignore Ctrl-C, and so would every command that is started here.
+# Processes that a shell runs in the background ignore Ctrl-C, and so would every command that is started here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Small enough for seconds, large enough that every stage has something to do.
+# Small enough to run in seconds, large enough that every stage has something to do.
 SMALL = (
     "data.armory.train_classes=12",
     "data.armory.val_classes=8",
@@ -39,8 +39,8 @@ SMALL = (
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _given_paths(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The paths that the tests give are not remembered as their user's."""
+def _trusted_paths(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps the paths of the tests out of the user's list of trusted paths."""
     os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data-home"))
 
 
@@ -52,7 +52,7 @@ def small() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the tests that do not test the cache."""
+    """A cache shared by the tests that do not test the cache."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -64,5 +64,5 @@ def run_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture
 def run_here(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """The same in this process, for tests that look at what a command does rather than how it starts."""
+    """Runs a command in this process, for tests of what a command does rather than how it starts."""
     return partial(call_here, tmp_path)

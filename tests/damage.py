@@ -1,4 +1,4 @@
-"""What disks, copies that break off and people do to a file."""
+"""Damages files as faulty disks, interrupted copies and users do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ KINDS = ("cut", "flipped", "removed")
 
 
 def damage(path: Path, kind: str) -> None:
-    """Cuts a file to its half, flips a bit in the middle of it, or removes it."""
+    """Cuts a file in half, flips a bit in its middle, or removes it."""
     data = bytearray(path.read_bytes())
     if kind == "removed":
         path.unlink()
@@ -20,6 +20,6 @@ def damage(path: Path, kind: str) -> None:
 
 
 def contents(folder: Path, *patterns: str) -> dict[str, bytes]:
-    """The bytes of a folder's files, by their paths in it."""
+    """Reads the bytes of a folder's files, by their paths in it."""
     files = {path for pattern in patterns or ("*",) for path in folder.rglob(pattern) if path.is_file()}
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(files)}

@@ -1,4 +1,4 @@
-"""Manifests as they would be of other contents."""
+"""Rewrites manifests, as if a folder had other contents."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from data_prep.core.manifests import MANIFEST, seal_folder
 
 
 def rewrite_manifest(folder: Path, **metadata) -> None:
-    """Writes a folder's manifest with other facts, and with the checksums that its files have now."""
-    kept = read_json(folder / MANIFEST)
-    del kept["sha256"]
+    """Writes a folder's manifest with other metadata, and with the current checksums of its files."""
+    manifest = read_json(folder / MANIFEST)
+    del manifest["sha256"]
     (folder / MANIFEST).unlink()
-    seal_folder(folder, kept | metadata)
+    seal_folder(folder, manifest | metadata)

@@ -1,4 +1,4 @@
-"""Every recipe that the package carries resolves, and says how to launch it."""
+"""Every recipe in the package resolves, and its header says how to launch it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from data_prep.settings.loading import RECIPES, load_recipe, recipe_names
 from rar_train.models.families import FAMILIES
 
-# Names on the hub, and the family of each.
-HUB = {
+# Model names on the hub, and the family of each.
+FAMILY_BY_HUB_NAME = {
     "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2_5_vl",
     "Qwen/Qwen2.5-VL-32B-Instruct": "qwen2_5_vl",
     "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl",
@@ -25,20 +25,21 @@ def test_a_recipe_resolves_and_its_header_says_how_to_launch_it(name):
 
 
 @pytest.mark.parametrize("name", [n for n in recipe_names() if n.startswith(("ranker_", "rar_"))])
-def test_a_rankers_recipe_can_work(name):
+def test_the_settings_of_a_ranker_recipe_are_consistent(name):
     recipe = load_recipe([f"recipe={name}"])
     ranker, trainer = recipe.ranker, recipe.trainer
     assert recipe.task == "ranker"
-    kind = (HUB | {"nano-mllm": "llava", "runs/mllm_lite/model": "name_llava"})[ranker.model]
-    assert ranker.max_pixels is None or FAMILIES[kind].budget is not None
-    assert not trainer.feature_cache or (FAMILIES[kind].fixed_tower and "vision" not in ranker.lora.scope)
-    # The mode that evaluation takes is one that the objectives train.
-    trained = {"letters": "letters", "listwise": "letters", "likelihood": "likelihood", "list": "generate"}
-    assert ranker.mode in {trained[objective] for objective in ranker.objectives.weights}
+    families = FAMILY_BY_HUB_NAME | {"nano-mllm": "llava", "runs/mllm_lite/model": "name_llava"}
+    family = FAMILIES[families[ranker.model]]
+    assert ranker.max_pixels is None or family.budget is not None
+    assert not trainer.feature_cache or (family.fixed_tower and "vision" not in ranker.lora.scope)
+    # The evaluation mode is one that the objectives train.
+    trained_modes = {"letters": "letters", "listwise": "letters", "likelihood": "likelihood", "list": "generate"}
+    assert ranker.mode in {trained_modes[objective] for objective in ranker.objectives.weights}
     assert ranker.dtype == "float32" or trainer.precision == "bf16-mixed"  # the adapter stays in float32
 
 
-def test_the_papers_recipe_holds_the_papers_values():
+def test_the_recipe_of_the_paper_has_the_values_of_the_paper():
     recipe = load_recipe(["recipe=rar_paper"])
     assert (recipe.optim.lr, recipe.optim.epochs, recipe.mining.k) == (1e-5, 1, 5)
     assert recipe.ranker.objectives.weights == {"list": 1.0}

@@ -1,4 +1,4 @@
-"""Packages of emoji art as npm packs them, with a few drawings each."""
+"""Writes small packages of emoji art in npm's format, with a few drawings each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLASSES = [
     ("1F3FF", "dark skin tone", "component", "skin-tone", ""),
     ("E001", "company sign", "extras-openmoji", "brand", ""),
 ]
-# Names of drawings, and what else they are called. The game of cricket is not the insect.
+# Names of drawings, and their aliases. The game of cricket is not the insect.
 BY_CHARACTER = ["horse-face", "cricket", "red-apple", "pear", "flag-france", "red-heart", "waving-hand"]
 BY_NAME = ["horse-face", "cricket-game", "apple", "pear", "flag-for-flag-france", "heavy-black-heart", "waving-hand"]
 ALIASES = {"cricket": "cricket-game", "red-apple": "apple"}
@@ -51,8 +51,8 @@ def write_packages(folder: Path) -> Path:
     for number, package in enumerate(ART):
         by_character = number % 2 == 0
         icons = {}
-        for place, name in enumerate(BY_CHARACTER if by_character else BY_NAME):
-            colour = f"hsl({place * 51}, {100 - 6 * number}%, 45%)"
+        for index, name in enumerate(BY_CHARACTER if by_character else BY_NAME):
+            colour = f"hsl({index * 51}, {100 - 6 * number}%, 45%)"
             icons[name] = {"body": f'<rect x="{number % 4}" width="12" height="{9 + number}" fill="{colour}"/>'}
         icons["pear"]["body"] = '<rect width="16" height="16" fill="#fff"/>' if number == 1 else icons["pear"]["body"]
         chars = dict(zip(CODES, BY_CHARACTER, strict=True)) if by_character else {}
@@ -64,9 +64,9 @@ def write_packages(folder: Path) -> Path:
     return folder
 
 
-def made_place(place: Path) -> Path:
-    """Writes the packages into ``npm`` of a folder and renders them into its ``data``."""
-    (place / "npm").mkdir()
-    write_packages(place / "npm")
-    make_emoji(place / "data", 32, place / "npm")
-    return place
+def made_place(folder: Path) -> Path:
+    """Writes the packages into ``npm`` of a folder and renders them into its ``data``; returns the folder."""
+    (folder / "npm").mkdir()
+    write_packages(folder / "npm")
+    make_emoji(folder / "data", 32, folder / "npm")
+    return folder

@@ -1,4 +1,4 @@
-"""Recipes of a few steps on an armory of a few classes."""
+"""Recipes with a few training steps on an armory of a few classes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _SETTINGS = [
 
 
 def tiny_recipes(cache: Path, settings: str) -> Callable[..., Recipe]:
-    """Gives a function from a run's folder and changes to a recipe; all its recipes share a cache.
+    """Returns a function that makes a recipe from a run's folder and settings; its recipes share a cache.
 
     Args:
         cache: The cache.
-        settings: Of all its recipes, beside the sizes.
+        settings: Settings of all its recipes, in addition to the sizes.
     """
 
     def make(out: Path, *changes: str) -> Recipe:

@@ -1,4 +1,4 @@
-"""Reads what a run logged for Weights & Biases offline, as ``wandb sync`` will find it."""
+"""Reads an offline run of Weights & Biases, as ``wandb sync`` does."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _HEADER, _BLOCK = 7, 32768
 _FULL, _LAST = 1, 4
 
 
-def records_of(path: Path) -> list[Record]:
-    """Parses a ``.wandb`` file: a log in LevelDB's format, of serialised records.
+def read_records(path: Path) -> list[Record]:
+    """Parses a ``.wandb`` file: a log of serialised records in LevelDB's format.
 
-    wandb 0.31 reads it in its Go program alone, so the framing is undone here: blocks of 32 KiB, chunks with a header
-    of checksum (4 bytes), length (2) and kind (1), and before them a header of the file.
+    wandb 0.31 only reads it in its Go program, so the framing is decoded here: a header of the file, then blocks of
+    32 KiB of chunks with a header of checksum (4 bytes), length (2) and kind (1).
     """
-    data, place, parts, records = path.read_bytes(), _HEADER, b"", []
+    data, position, parts, records = path.read_bytes(), _HEADER, b"", []
     assert data.startswith(b":W&B")
-    while place + 7 <= len(data):
-        if _BLOCK - place % _BLOCK < 7:  # too short a rest for a chunk's header
-            place += _BLOCK - place % _BLOCK
+    while position + 7 <= len(data):
+        if _BLOCK - position % _BLOCK < 7:  # the rest is too short for a chunk's header
+            position += _BLOCK - position % _BLOCK
             continue
-        _, length, kind = struct.unpack_from("<IHB", data, place)
-        parts += data[place + 7 : place + 7 + length]
-        place += 7 + length
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
         if kind in (_FULL, _LAST):
             records.append(Record.FromString(parts))
             parts = b""
@@ -45,9 +45,9 @@ class OfflineRun:
         folder: ``RUN/wandb/offline-run-…``.
 
     Attributes:
-        run: Its record: id, project, group, kind of job, name.
+        run: The run's record: id, project, group, job type, name.
         config: By section.
-        history: A dict of figures per logged step.
+        history: A dict of metrics per logged step.
         artifacts: By name.
     """
 
@@ -56,24 +56,24 @@ class OfflineRun:
         (path,) = folder.glob("run-*.wandb")
         by_kind: dict[str, list] = {}
         end = time.monotonic() + 30
-        while "exit" not in by_kind:  # another process writes it, and may be a moment late
+        while "exit" not in by_kind:  # another process writes it, and may be slightly late
             assert time.monotonic() < end, f"{path} is not complete"
             by_kind.clear()
-            for record in records_of(path):
+            for record in read_records(path):
                 kind = record.WhichOneof("record_type")
                 by_kind.setdefault(kind, []).append(getattr(record, kind))
         (self.run,) = by_kind["run"]
         self.config = _pairs(self.run.config.update)
-        self.history = [_pairs(one.item) for one in by_kind.get("history", [])]
-        self.artifacts = {one.name: one for one in by_kind.get("artifact", [])}
+        self.history = [_pairs(step.item) for step in by_kind.get("history", [])]
+        self.artifacts = {artifact.name: artifact for artifact in by_kind.get("artifact", [])}
 
     def files(self, artifact: str) -> dict[str, Path]:
-        """Where the files of an artifact wait to be uploaded, by their names in it."""
+        """Returns the local files of an artifact that are to be uploaded, by their names in it."""
         return {entry.path: Path(entry.local_path) for entry in self.artifacts[artifact].manifest.contents}
 
     def table(self, key: str) -> list[dict]:
-        """Rows of the last table logged under a key; a picture is its file."""
-        held = [files for files in map(self.files, self.artifacts) if f"{key}.table.json" in files][-1]
-        table = json.loads(held[f"{key}.table.json"].read_text())
-        rows = [[held[v["path"]] if isinstance(v, dict) else v for v in row] for row in table["data"]]
+        """Returns the rows of the last table logged under a key; images are given as files."""
+        table_files = [files for files in map(self.files, self.artifacts) if f"{key}.table.json" in files][-1]
+        table = json.loads(table_files[f"{key}.table.json"].read_text())
+        rows = [[table_files[v["path"]] if isinstance(v, dict) else v for v in row] for row in table["data"]]
         return [dict(zip(table["columns"], row, strict=True)) for row in rows]

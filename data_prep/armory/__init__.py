@@ -1,1 +1,1 @@
-"""The generated data set of coats of arms; may import core and settings."""
+"""The procedural data set of coats of arms: its vocabulary and rendering; may import core and settings."""

@@ -1,10 +1,9 @@
 """Armory's vocabulary: a class is a blazon, the heraldic description of a shield in words.
 
-A blazon names a field (plain or divided), an ordinary (a broad geometric band) and one to four
-charges (small figures), each with its tincture: about two million names in all. Every blazon
-belongs to exactly one split by the hash of its name, whatever the seed, so that nothing trained
-on ``base`` can have seen a class of ``train``, ``val`` or ``test``. Classes are drawn in
-families: a core and neighbours that differ from it in a single detail.
+A blazon names a field (plain or divided), an ordinary (a broad geometric band) and one to four charges (small emblems),
+each with its tincture: about two million names in all. The hash of its name assigns every blazon to exactly one split,
+for any seed, so that nothing trained on ``base`` can have seen a class of ``train``, ``val`` or ``test``. Classes are
+sampled in families: a core and neighbours that differ from it in a single detail.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ SPLIT_SHARES = (0.7, 0.1, 0.1, 0.1)
 class Blazon:
     """One class of shields.
 
-    ``field2`` is the second tincture of a divided field and empty on a plain one. Touching parts
-    never share a tincture, so everything that the name says can be seen.
+    ``field2`` is the second tincture of a divided field and empty for a plain one. In a visible blazon no touching
+    parts share a tincture, so every detail of the name can be seen.
     """
 
     division: str
@@ -55,7 +54,7 @@ class Blazon:
 
     @property
     def phrases(self) -> list[tuple[str, tuple[str, ...]]]:
-        """The name in pieces, each with the details that it tells; a plain field's word tells three."""
+        """The name in pieces, each with the details that it describes; a plain field's word describes three."""
         ground = [(self.field, ("division", "field", "field2"))]
         if self.division != "plain":
             ground = [
@@ -79,7 +78,7 @@ class Blazon:
 
     @property
     def is_visible(self) -> bool:
-        """Whether no two touching parts share a tincture."""
+        """Whether all touching parts have different tinctures."""
         ground = {self.field, self.field2} - {""}
         divided = self.division != "plain"
         return (
@@ -103,18 +102,18 @@ DETAILS: dict[str, tuple] = {
 
 
 def owning_split(name: str) -> str:
-    """The split that owns a class name: a function of the name alone, on every machine."""
+    """Returns the split of a class name, which depends only on the name and is the same on every machine."""
     bucket = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-    edge = 0.0
+    upper = 0.0
     for split, share in zip(SPLITS, SPLIT_SHARES, strict=True):
-        edge += share
-        if bucket < edge:
+        upper += share
+        if bucket < upper:
             return split
     return SPLITS[-1]
 
 
 def random_blazon(rng: np.random.Generator) -> Blazon:
-    """Draws a blazon uniformly over its details, whatever split owns it."""
+    """Samples a blazon of any split, uniformly over its details."""
     tinctures = [TINCTURES[i] for i in rng.permutation(len(TINCTURES))[:4]]
     division = DIVISIONS[rng.integers(len(DIVISIONS))]
     return Blazon(
@@ -130,7 +129,7 @@ def random_blazon(rng: np.random.Generator) -> Blazon:
 
 
 def random_blazon_of_split(split: str, rng: np.random.Generator) -> Blazon:
-    """Draws a blazon that the split owns."""
+    """Samples a blazon of a split."""
     while True:
         blazon = random_blazon(rng)
         if owning_split(blazon.name) == split:
@@ -138,52 +137,52 @@ def random_blazon_of_split(split: str, rng: np.random.Generator) -> Blazon:
 
 
 def neighbours(blazon: Blazon, split: str, rng: np.random.Generator) -> list[Blazon]:
-    """Blazons of the split that differ from this one in a single detail, at most one per detail.
+    """Samples blazons of the split that differ from this one in a single detail, at most one per detail.
 
-    Details come in random order, so that a family differs by shapes and counts as often as by
-    tinctures, although there are more tinctures to change to.
+    Details come in random order, so that a family differs by shapes and counts as often as by tinctures, although there
+    are more tinctures to change to.
     """
-    found = []
+    neighbour_by_detail = []
     details = [detail.name for detail in fields(Blazon)]
-    for place in rng.permutation(len(details)):
-        detail = details[place]
+    for index in rng.permutation(len(details)):
+        detail = details[index]
         values = [value for value in DETAILS[detail] if value != getattr(blazon, detail)]
-        others = [replace(blazon, **{detail: values[i]}) for i in rng.permutation(len(values))]
-        owned = (other for other in others if other.is_visible and owning_split(other.name) == split)
-        found += [next(owned, None)]
-    return [other for other in found if other is not None]
+        variants = [replace(blazon, **{detail: values[i]}) for i in rng.permutation(len(values))]
+        valid = (variant for variant in variants if variant.is_visible and owning_split(variant.name) == split)
+        neighbour_by_detail.append(next(valid, None))
+    return [neighbour for neighbour in neighbour_by_detail if neighbour is not None]
 
 
 def draw_classes(split: str, classes: int, family_size: int, seed: int) -> list[Blazon]:
-    """Draws distinct classes in families of near-duplicates.
+    """Samples distinct classes in families of near-duplicates.
 
     Args:
-        split: The split whose classes to draw.
-        classes: How many.
-        family_size: A family is a core and ``family_size - 1`` neighbours that differ from it in
-            one detail each; the last family may be cut short to meet ``classes`` exactly.
+        split: The split to sample from.
+        classes: Number of classes.
+        family_size: A family is a core and ``family_size - 1`` neighbours that differ from it in one detail each; the
+            last family may be smaller, to return exactly ``classes`` blazons.
         seed: Another seed gives another set of classes of the same split.
 
     Returns:
         list[Blazon]: Distinct blazons, family after family.
 
     Raises:
-        UserError: The split does not hold that many families.
+        UserError: The split has too few families.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split)])
-    drawn: dict[str, Blazon] = {}
+    by_name: dict[str, Blazon] = {}
     misses = 0
-    while len(drawn) < classes:
+    while len(by_name) < classes:
         core = random_blazon_of_split(split, rng)
-        kin = [b for b in neighbours(core, split, rng) if b.name not in drawn]
-        if core.name in drawn or len(kin) < family_size - 1:
+        new_neighbours = [b for b in neighbours(core, split, rng) if b.name not in by_name]
+        if core.name in by_name or len(new_neighbours) < family_size - 1:
             misses += 1
             if misses > 50 * classes + 1000:
                 raise UserError(
-                    f"armory: found only {len(drawn)} of {classes} classes in families of {family_size} "
-                    f"for the {split} split; ask for fewer classes or smaller families"
+                    f"armory: found only {len(by_name)} of {classes} classes in families of {family_size} "
+                    f"for the {split} split; request fewer classes or smaller families"
                 )
             continue
-        chosen = [core, *kin[: family_size - 1]]
-        drawn |= {b.name: b for b in chosen[: classes - len(drawn)]}
-    return list(drawn.values())
+        family = [core, *new_neighbours[: family_size - 1]]
+        by_name |= {b.name: b for b in family[: classes - len(by_name)]}
+    return list(by_name.values())

@@ -1,4 +1,4 @@
-"""Draws a blazon as a picture: a shield in some pose, light and place, seen through a poor lens."""
+"""Renders a blazon as an image: a shield with random pose, background, occlusion, lighting, blur and noise."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from data_prep.armory.blazon import Blazon
 
-# The tinctures' paints. Light and noise move them, so neighbours such as or and argent can be taken
-# for one another in a picture, as they are in the world.
-PAINTS = {
+# RGB colours of the tinctures. Lighting and noise change them, so similar ones such as or and argent can be confused in
+# an image, as in photographs.
+COLOURS = {
     "or": (236, 190, 50),
     "argent": (236, 236, 232),
     "azure": (44, 88, 188),
@@ -22,12 +22,12 @@ PAINTS = {
     "tenny": (206, 112, 30),
 }
 
-CANVAS = 160  # pixels; drawn larger than shown, so that edges come out smooth
+CANVAS = 160  # pixels; larger than the final image, so that edges are smooth
 _WIDTH, _HEIGHT = 120, 140
 _LEFT, _TOP = (CANVAS - _WIDTH) // 2, (CANVAS - _HEIGHT) // 2
 _CENTRE = (CANVAS / 2, _TOP + 62)
 _CHARGE_RADIUS = {1: 26, 2: 23, 3: 21, 4: 19}
-_CHARGE_PLACES = {
+_CHARGE_OFFSETS = {
     1: ((0, 0),),
     2: ((-28, 0), (28, 0)),
     3: ((-28, -26), (28, -26), (0, 26)),
@@ -36,7 +36,7 @@ _CHARGE_PLACES = {
 
 
 def _outline() -> list[tuple[float, float]]:
-    """The heater shield's outline: straight shoulders, then two arcs that meet in a point."""
+    """Returns the outline of a heater shield: straight shoulders, then two arcs that meet in a point."""
     steps = [i / 12 for i in range(13)]
     right = [(_LEFT + _WIDTH - _WIDTH / 2 * t**2.2, _TOP + _HEIGHT * (0.45 + 0.55 * t)) for t in steps]
     left = [(2 * _CENTRE[0] - x, y) for x, y in reversed(right)]
@@ -49,8 +49,8 @@ def _shield_mask() -> Image.Image:
     return mask
 
 
-def _band(draw: ImageDraw.ImageDraw, start, end, width: float, paint) -> None:
-    """A straight band from start to end, as a polygon: PIL's wide lines have ragged ends."""
+def _band(draw: ImageDraw.ImageDraw, start, end, width: float, colour) -> None:
+    """Draws a straight band from start to end, as a polygon, since PIL's wide lines have ragged ends."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     scale = width / 2 / math.hypot(dx, dy)
     nx, ny = -dy * scale, dx * scale
@@ -61,30 +61,30 @@ def _band(draw: ImageDraw.ImageDraw, start, end, width: float, paint) -> None:
             (end[0] - nx, end[1] - ny),
             (start[0] - nx, start[1] - ny),
         ],
-        fill=paint,
+        fill=colour,
     )
 
 
 def _draw_field(draw: ImageDraw.ImageDraw, blazon: Blazon) -> None:
-    draw.rectangle((0, 0, CANVAS, CANVAS), fill=PAINTS[blazon.field])
+    draw.rectangle((0, 0, CANVAS, CANVAS), fill=COLOURS[blazon.field])
     cx, cy = _CENTRE
     if blazon.division == "per pale":
-        draw.rectangle((cx, 0, CANVAS, CANVAS), fill=PAINTS[blazon.field2])
+        draw.rectangle((cx, 0, CANVAS, CANVAS), fill=COLOURS[blazon.field2])
     elif blazon.division == "per fess":
-        draw.rectangle((0, cy, CANVAS, CANVAS), fill=PAINTS[blazon.field2])
+        draw.rectangle((0, cy, CANVAS, CANVAS), fill=COLOURS[blazon.field2])
     elif blazon.division == "per bend":
         reach = CANVAS
         draw.polygon(
             [(cx - reach, cy - reach), (cx + reach, cy + reach), (cx - reach, cy + reach)],
-            fill=PAINTS[blazon.field2],
+            fill=COLOURS[blazon.field2],
         )
     elif blazon.division == "quarterly":
-        draw.rectangle((cx, 0, CANVAS, cy), fill=PAINTS[blazon.field2])
-        draw.rectangle((0, cy, cx, CANVAS), fill=PAINTS[blazon.field2])
+        draw.rectangle((cx, 0, CANVAS, cy), fill=COLOURS[blazon.field2])
+        draw.rectangle((0, cy, cx, CANVAS), fill=COLOURS[blazon.field2])
 
 
 def _draw_ordinary(draw: ImageDraw.ImageDraw, blazon: Blazon) -> None:
-    paint = PAINTS[blazon.ordinary_tincture]
+    colour = COLOURS[blazon.ordinary_tincture]
     cx, cy = _CENTRE
     width, reach = 30, CANVAS
     bend = ((cx - reach, cy - reach), (cx + reach, cy + reach))
@@ -106,7 +106,7 @@ def _draw_ordinary(draw: ImageDraw.ImageDraw, blazon: Blazon) -> None:
         "chief": (((0, _TOP + 18), (CANVAS, _TOP + 18)),),
     }[blazon.ordinary]
     for start, end in bands:
-        _band(draw, start, end, 38 if blazon.ordinary == "chief" else width, paint)
+        _band(draw, start, end, 38 if blazon.ordinary == "chief" else width, colour)
 
 
 def _star(cx: float, cy: float, radius: float) -> list[tuple[float, float]]:
@@ -131,11 +131,11 @@ def _heart(cx: float, cy: float, radius: float) -> list[tuple[float, float]]:
 
 
 def _charge_mask(charge: str, count: int) -> Image.Image:
-    """Coverage of all charges of a kind, as an ``L`` image: holes (annulet, crescent) stay open."""
+    """Returns the coverage of all charges of a kind as an ``L`` image; holes (annulet, crescent) stay open."""
     mask = Image.new("L", (CANVAS, CANVAS), 0)
     draw = ImageDraw.Draw(mask)
     r = _CHARGE_RADIUS[count]
-    for dx, dy in _CHARGE_PLACES[count]:
+    for dx, dy in _CHARGE_OFFSETS[count]:
         x, y = _CENTRE[0] + dx, _CENTRE[1] + dy
         if charge == "mullet":
             draw.polygon(_star(x, y, r * 1.1), fill=255)
@@ -163,7 +163,7 @@ _MASK = _shield_mask()
 
 
 def draw_shield(blazon: Blazon) -> Image.Image:
-    """Draws the shield flat and clean.
+    """Draws the shield from the front, without corruption.
 
     Returns:
         Image: RGBA of ``CANVAS`` x ``CANVAS`` pixels, transparent outside the shield.
@@ -172,14 +172,14 @@ def draw_shield(blazon: Blazon) -> Image.Image:
     draw = ImageDraw.Draw(shield)
     _draw_field(draw, blazon)
     _draw_ordinary(draw, blazon)
-    shield.paste(PAINTS[blazon.charge_tincture], (0, 0), _charge_mask(blazon.charge, blazon.count))
+    shield.paste(COLOURS[blazon.charge_tincture], (0, 0), _charge_mask(blazon.charge, blazon.count))
     draw.line([*_outline(), _outline()[0]], fill=(30, 26, 24), width=4)
     shield.putalpha(_MASK)
     return shield
 
 
 def random_pose(size: int, rng: np.random.Generator) -> tuple[float, ...]:
-    """Perspective coefficients (output to input) of a random place, scale, turn and tilt."""
+    """Samples perspective coefficients (output to input) of a random translation, scale, rotation and tilt."""
     angle = rng.uniform(-0.22, 0.22)
     scale = CANVAS / size / rng.uniform(0.78, 1.08)
     shear = rng.uniform(-0.12, 0.12)
@@ -188,21 +188,21 @@ def random_pose(size: int, rng: np.random.Generator) -> tuple[float, ...]:
     shift = rng.uniform(-0.07, 0.07, 2) * size
     ox, oy = size / 2 + shift[0], size / 2 + shift[1]
     gx, gy = rng.uniform(-0.0012, 0.0012, 2)
-    middle = CANVAS / 2
+    centre = CANVAS / 2
     return (
-        a + gx * middle,
-        b + gy * middle,
-        middle - a * ox - b * oy - (gx * ox + gy * oy) * middle,
-        d + gx * middle,
-        e + gy * middle,
-        middle - d * ox - e * oy - (gx * ox + gy * oy) * middle,
+        a + gx * centre,
+        b + gy * centre,
+        centre - a * ox - b * oy - (gx * ox + gy * oy) * centre,
+        d + gx * centre,
+        e + gy * centre,
+        centre - d * ox - e * oy - (gx * ox + gy * oy) * centre,
         gx,
         gy,
     )
 
 
 def background(size: int, rng: np.random.Generator) -> Image.Image:
-    """A coarse random texture with a few random blocks, in muted colours."""
+    """Draws a coarse random texture with a few random blocks, in muted colours."""
     cells = rng.integers(3, 9)
     colours = rng.integers(40, 216, 3) + rng.integers(-36, 37, (cells, cells, 3))
     texture = Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8))
@@ -214,67 +214,72 @@ def background(size: int, rng: np.random.Generator) -> Image.Image:
     return texture
 
 
-def _occlude(picture: Image.Image, rng: np.random.Generator) -> None:
-    """Puts a leaf-like ellipse or a bar in front of the shield, in about two pictures of five."""
+def _occlude(image: Image.Image, rng: np.random.Generator) -> None:
+    """Draws a leaf-like ellipse or a bar in front of the shield, with probability 0.4."""
     if rng.random() > 0.4:
         return
-    size = picture.width
-    draw = ImageDraw.Draw(picture)
-    paint = tuple(int(c) for c in rng.integers(20, 236, 3))
+    size = image.width
+    draw = ImageDraw.Draw(image)
+    colour = tuple(int(c) for c in rng.integers(20, 236, 3))
     x, y = rng.uniform(0.1, 0.9, 2) * size
     w, h = rng.uniform(0.05, 0.13, 2) * size
     if rng.random() < 0.7:
-        draw.ellipse((x - w, y - h, x + w, y + h), fill=paint)
+        draw.ellipse((x - w, y - h, x + w, y + h), fill=colour)
     else:
-        draw.rectangle((x - w / 2, y - size * 0.4, x + w / 2, y + size * 0.4), fill=paint)
+        draw.rectangle((x - w / 2, y - size * 0.4, x + w / 2, y + size * 0.4), fill=colour)
 
 
-def corrupt(picture: Image.Image, weather: float, rng: np.random.Generator) -> Image.Image:
-    """Puts leaves before the shield, haze over it and the lens further out of focus, each by chance."""
-    size = picture.width
-    draw = ImageDraw.Draw(picture)
-    for _ in range(rng.binomial(3, weather)):
-        paint = tuple(int(c) for c in rng.integers(20, 236, 3))
-        x, y = rng.uniform(0.15, 0.85, 2) * size
-        w, h = rng.uniform(0.06, 0.16, 2) * size
-        draw.ellipse((x - w, y - h, x + w, y + h), fill=paint)
-    haze = Image.new("RGB", picture.size, tuple(int(c) for c in rng.integers(90, 200, 3)))
-    picture = Image.blend(picture, haze, rng.uniform(0, 0.5 * weather))
-    return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.02 * weather) * size))
-
-
-def light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Applies exposure, a colour cast, a gradient of light and sensor noise."""
-    size = picture.shape[0]
-    ramp = np.linspace(-0.5, 0.5, size, dtype=np.float32)
-    gx, gy = rng.uniform(-0.45, 0.45, 2).astype(np.float32)
-    light = np.float32(rng.uniform(0.62, 1.2)) * (1 + gx * ramp[None, :, None] + gy * ramp[:, None, None])
-    cast = rng.uniform(0.88, 1.12, 3).astype(np.float32)
-    noise = rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(rng.uniform(2, 12))
-    return np.clip(picture * light * cast + noise, 0, 255)
-
-
-def render(blazon: Blazon, size: int, rng: np.random.Generator, weather: float = 0.0) -> Image.Image:
-    """Renders one picture of a class.
+def corrupt(image: Image.Image, corruption: float, rng: np.random.Generator) -> Image.Image:
+    """Adds random leaves in front of the shield, haze and blur.
 
     Args:
-        blazon: What the shield shows.
-        size: Width and height of the picture in pixels.
-        rng: Decides pose, background, occlusion, blur, light and noise; the same state gives the
-            same pixels.
-        weather: How foul the conditions may be, 0 to 1: leaves, haze and more blur.
+        image: The image; leaves are drawn into it.
+        corruption: Severity, 0 to 1.
+        rng: Random generator.
+    """
+    size = image.width
+    draw = ImageDraw.Draw(image)
+    for _ in range(rng.binomial(3, corruption)):
+        colour = tuple(int(c) for c in rng.integers(20, 236, 3))
+        x, y = rng.uniform(0.15, 0.85, 2) * size
+        w, h = rng.uniform(0.06, 0.16, 2) * size
+        draw.ellipse((x - w, y - h, x + w, y + h), fill=colour)
+    haze = Image.new("RGB", image.size, tuple(int(c) for c in rng.integers(90, 200, 3)))
+    image = Image.blend(image, haze, rng.uniform(0, 0.5 * corruption))
+    return image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.02 * corruption) * size))
+
+
+def light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Applies random exposure, colour cast, lighting gradient and sensor noise; float32 of shape ``[h, w, 3]``."""
+    size = image.shape[0]
+    ramp = np.linspace(-0.5, 0.5, size, dtype=np.float32)
+    gx, gy = rng.uniform(-0.45, 0.45, 2).astype(np.float32)
+    exposure = np.float32(rng.uniform(0.62, 1.2)) * (1 + gx * ramp[None, :, None] + gy * ramp[:, None, None])
+    cast = rng.uniform(0.88, 1.12, 3).astype(np.float32)
+    noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(2, 12))
+    return np.clip(image * exposure * cast + noise, 0, 255)
+
+
+def render(blazon: Blazon, size: int, rng: np.random.Generator, corruption: float = 0.0) -> Image.Image:
+    """Renders one image of a class.
+
+    Args:
+        blazon: The blazon of the shield.
+        size: Width and height of the image in pixels.
+        rng: Samples pose, background, occlusion, blur, lighting and noise; the same state gives the same pixels.
+        corruption: Severity of leaves, haze and additional blur, 0 to 1.
 
     Returns:
         Image: RGB of ``size`` x ``size`` pixels.
     """
     pose = random_pose(size, rng)
     shield = draw_shield(blazon).transform((size, size), Image.PERSPECTIVE, pose, Image.BILINEAR)
-    picture = background(size, rng)
-    picture.paste(shield, (0, 0), shield)
-    _occlude(picture, rng)
-    if weather > 0:
-        picture = corrupt(picture, weather, rng)
+    image = background(size, rng)
+    image.paste(shield, (0, 0), shield)
+    _occlude(image, rng)
+    if corruption > 0:
+        image = corrupt(image, corruption, rng)
     blur = rng.uniform(0, 0.012) * size
     if blur > 0.3:
-        picture = picture.filter(ImageFilter.GaussianBlur(blur))
-    return Image.fromarray(light(np.asarray(picture, np.float32), rng).astype(np.uint8))
+        image = image.filter(ImageFilter.GaussianBlur(blur))
+    return Image.fromarray(light(np.asarray(image, np.float32), rng).astype(np.uint8))

@@ -1,1 +1,1 @@
-"""What every room may use: records, names, images, files, errors, commands; without torch or settings."""
+"""Shared foundations: records, names, images, files, errors and commands. Imports neither torch nor the settings."""

@@ -1,4 +1,4 @@
-"""What every command does around its work: help, logging, and errors that a user can read."""
+"""Runs a command's main function with help, logging, readable errors and exit statuses."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from collections.abc import Callable
 from data_prep.core.errors import Interrupted, UserError
 from data_prep.core.os_errors import describe_error
 from data_prep.core.progress import is_interactive
-from data_prep.core.ranks import is_first_process, leave_slurm_alone
+from data_prep.core.ranks import disable_lightning_slurm, is_first_process
 
 
 def quiet_libraries() -> None:
-    """Logs this project's lines, one a stage, and the libraries' notices only where they warn."""
+    """Shows this project's log lines, one per stage, and only warnings of the libraries."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for package in ("data_prep", "rar_train", "eval", "__main__"):
         logging.getLogger(package).setLevel(logging.INFO)
@@ -26,78 +26,81 @@ def quiet_libraries() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
         logging.getLogger(chatty).propagate = False
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of what newer releases will call otherwise
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns about renames in newer releases
     if not is_interactive():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # of the libraries' own bars, such as transformers'
-    # Notices between libraries, about calls that this project does not make itself or must make for older releases.
+        os.environ.setdefault("TQDM_DISABLE", "1")  # for the libraries' own bars, such as those of transformers
+    # Warnings about calls that only other libraries make, or that this project must make to support older releases.
     libraries = "lightning|torch|faiss|webdataset|peft|transformers"
     for category in (UserWarning, FutureWarning):
         warnings.filterwarnings("ignore", category=category, module=libraries)
 
 
-def take_all_letters() -> None:
-    """Lets output that takes ASCII alone, or names of files in another encoding, show letters as escapes."""
+def escape_unencodable_output() -> None:
+    """Prints characters that the output cannot encode as escapes, for ASCII terminals and undecodable file names."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def check_arguments() -> None:
-    """Checks that the command line is text.
+    """Checks that every command line argument is decodable text.
 
     Raises:
-        UserError: A word of it is not.
+        UserError: An argument is not.
     """
     encoding = sys.getfilesystemencoding()
     remedy = "rename it, or link to it by another name" if encoding == "utf-8" else "set PYTHONUTF8=1"
     for argument in sys.argv[1:]:
-        if any("\ud800" <= letter <= "\udfff" for letter in argument):  # how Python keeps bytes that it can't decode
+        if any("\ud800" <= character <= "\udfff" for character in argument):  # Python decodes bad bytes to surrogates
             raise UserError(
                 f"{argument.encode('utf-8', 'backslashreplace').decode()}: not {encoding.upper()}; {remedy}"
             )
 
 
 def flush_output() -> None:
-    """Writes out what was printed; it is dropped where nobody reads on."""
+    """Flushes standard output; the rest is discarded if the reader has closed the pipe."""
     try:
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would report it again at exit
         if not isinstance(error, BrokenPipeError):
             raise
 
 
-def _nobody_reads() -> bool:
-    """Whether standard output is a pipe whose other end was closed, as ``head`` does."""
+def _is_reader_gone() -> bool:
+    """Tells whether standard output is a pipe whose other end was closed, as ``head`` does."""
+    if not hasattr(select, "poll"):  # Windows, where only standard output is written to
+        return True
     poll = select.poll()
     poll.register(sys.stdout, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def run_command(main: Callable[[list[str]], None], help_text: str, alone: bool = False) -> int:
-    """Runs a command's main on the command line.
+    """Runs a command's main function on the command line arguments.
 
     Args:
-        main: Takes the arguments after the program's name.
+        main: Takes the arguments after the program name.
         help_text: Printed for ``--help``.
-        alone: It starts its own processes; where torchrun or srun have started it several times, the first one works.
+        alone: The command starts its own processes; if torchrun or srun started it several times, only the first
+            process works.
 
     Returns:
-        int: Exit status: 0; 2 after a ``UserError`` and after an error of the operating system that a user can do
-        something about (a full disk, a file in place of a folder), 1 after any other, 130 after Ctrl-C or SIGTERM. What
-        it was goes to standard error in a line; with ``--debug`` the traceback comes instead.
+        int: Exit status: 0 on success; 2 after a ``UserError`` or an error of the operating system that a user can fix
+        (a full disk, a file in place of a folder), 1 after any other error, 130 after Ctrl-C or SIGTERM. The error is
+        printed to standard error in one line; with ``--debug`` the traceback is shown instead.
     """
-    take_all_letters()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Lightning alone would go on to the end of predicting
+    escape_unencodable_output()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Lightning's own handler would finish predicting first
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if {"-h", "--help"} & set(arguments):
         print(help_text.strip())
         return 0
     if alone and not is_first_process():
-        print("started several times by a launcher: the first process does the work, this one ends", file=sys.stderr)
+        print("started several times by a launcher: the first process does the work, this one exits", file=sys.stderr)
         return 0
     quiet_libraries()
-    leave_slurm_alone()
+    disable_lightning_slurm()
     if "--debug" in sys.argv[1:]:
         main(arguments)
         return 0
@@ -106,20 +109,20 @@ def run_command(main: Callable[[list[str]], None], help_text: str, alone: bool =
         main(arguments)
         flush_output()
     except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning turns the first into the second.
+        # Lightning turns KeyboardInterrupt into SystemExit.
         if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        said = str(stop) if isinstance(stop, Interrupted) else "interrupted; the same command goes on from what is done"
-        print(f"\n{said}", file=sys.stderr)
+        default = "interrupted; the same command resumes from what is done"
+        print(f"\n{stop if isinstance(stop, Interrupted) else default}", file=sys.stderr)
         return 130
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
+        if isinstance(error, BrokenPipeError) and _is_reader_gone():
             return 1
-        words = describe_error(error)
-        if words is not None:
-            print(f"error: {words}", file=sys.stderr)
+        message = describe_error(error)
+        if message is not None:
+            print(f"error: {message}", file=sys.stderr)
             return 2
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        print(f"unexpected error: {said}\nRun it again with --debug to see where.", file=sys.stderr)
+        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        print(f"unexpected error: {message}\nRun it again with --debug to see the traceback.", file=sys.stderr)
         return 1
     return 0

@@ -2,8 +2,8 @@
 
 
 class UserError(Exception):
-    """What a user can mend: says what was wrong, where, and what to do."""
+    """An error that the user can fix: the message says what was wrong, where, and what to do."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, in words that say what stands and how to go on."""
+    """Ctrl-C, with a message that says what has been saved and how to continue."""

@@ -1,4 +1,4 @@
-"""Whole or absent files, checksums, locks, and fingerprints of what a file depends on."""
+"""Atomic writes of files and folders, checksums, locks, and fingerprints for cache entries."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from safetensors import SafetensorError
 
 from data_prep.core.errors import UserError
 
 
 def fingerprint(value: Any) -> str:
-    """A short stable hash of a JSON-able value: the name of a cache entry.
+    """Computes a short stable hash of a JSON-serialisable value, used to name cache entries.
 
     Returns:
         str: 16 hexadecimal digits.
@@ -30,40 +31,40 @@ def fingerprint(value: Any) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Computes the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of all files below a folder, in hexadecimal."""
+    """Computes the SHA-256 over the names and contents of all files below a folder, in hexadecimal."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     lines = [f"{p.relative_to(folder).as_posix()} {file_hash(p)}" for p in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def part_path(path: Path) -> Path:
-    """A temporary name beside a file or folder; no other process, thread or machine uses the same one."""
+    """Returns a temporary path next to a file or folder, unique across processes, threads and machines."""
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
 
 
-_WRAPPED = re.compile(r"\(os error (\d+)\)")  # how Rust's libraries end the text of such an error
+_RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how Rust libraries end the text of an operating system error
 
 
 @contextmanager
 def naming_path(path: Path) -> Iterator[None]:
-    """Has an error of the operating system name what is written where it names nothing, as with a full disk.
+    """Adds the path being written to operating system errors that name none, such as a full disk.
 
     Raises:
-        OSError: As it was raised, or as safetensors wraps it.
+        OSError: The original error, or the one that safetensors wraps.
     """
     try:
         yield
     except SafetensorError as error:
-        wrapped = _WRAPPED.search(str(error))
-        if wrapped is None:
+        match = _RUST_OS_ERROR.search(str(error))
+        if match is None:
             raise
-        raise OSError(int(wrapped[1]), os.strerror(int(wrapped[1])), str(path)) from error
+        raise OSError(int(match[1]), os.strerror(int(match[1])), str(path)) from error
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
@@ -71,7 +72,7 @@ def naming_path(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str | Iterable[str]) -> None:
-    """Writes a text file, given whole or in pieces, under a temporary name and renames it."""
+    """Writes a text file, given as one string or in pieces, under a temporary name and renames it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_path(path)
     try:
@@ -95,8 +96,8 @@ def read_json(path: Path, remedy: str = "") -> Any:
 
     Args:
         path: The file.
-        remedy: What to do about a damaged file, for the error. Name a way that leads back to the same result; a file
-            that can't be made again is not to be deleted.
+        remedy: What to do about a damaged file, for the error message. It must restore the same result: never suggest
+            to delete a file that cannot be recreated.
 
     Raises:
         UserError: The file is missing or is not JSON.
@@ -112,7 +113,7 @@ def read_json(path: Path, remedy: str = "") -> Any:
 
 
 REMAKE = "delete it to have it made again"
-"""The remedy for a damaged file of a cache."""
+"""The remedy for a damaged cache file."""
 
 
 def _checksum(value: Any) -> str:
@@ -120,15 +121,15 @@ def _checksum(value: Any) -> str:
 
 
 def write_sealed(path: Path, value: Any) -> None:
-    """Writes a JSON file that carries its own checksum, for ``read_sealed``."""
+    """Writes a JSON file with its own checksum, for ``read_sealed``."""
     write_json(path, {"sha256": _checksum(value), "content": value})
 
 
 def read_sealed(path: Path, remedy: str = REMAKE) -> Any:
-    """Reads what ``write_sealed`` wrote, and checks it.
+    """Reads a file written by ``write_sealed`` and verifies its checksum.
 
     Raises:
-        UserError: The file is missing, is not JSON, or its content is not what was written.
+        UserError: The file is missing, is not JSON, or its content differs from what was written.
     """
     sealed = read_json(path, remedy)
     if not isinstance(sealed, dict) or sealed.keys() != {"sha256", "content"}:
@@ -139,16 +140,16 @@ def read_sealed(path: Path, remedy: str = REMAKE) -> Any:
 
 
 def write_manifest(path: Path, metadata: dict) -> None:
-    """Writes a JSON object with its own checksum beside its keys, for ``read_manifest``."""
-    metadata = json.loads(json.dumps(metadata))  # as it is read back: keys are text, and their order follows it
+    """Writes a JSON object with its own checksum as an additional key, for ``read_manifest``."""
+    metadata = json.loads(json.dumps(metadata))  # as read back: keys are text, and sorted as text for the checksum
     write_json(path, metadata | {"sha256": _checksum(metadata)})
 
 
 def read_manifest(path: Path, remedy: str = REMAKE) -> dict:
-    """Reads what ``write_manifest`` wrote, and checks it.
+    """Reads an object written by ``write_manifest`` and verifies its checksum.
 
     Raises:
-        UserError: The file is missing, is not JSON, or is not what was written.
+        UserError: The file is missing, is not JSON, or differs from what was written.
     """
     metadata = read_json(path, remedy)
     if not isinstance(metadata, dict) or "sha256" not in metadata:
@@ -159,20 +160,20 @@ def read_manifest(path: Path, remedy: str = REMAKE) -> dict:
 
 
 def sealed_line(record: dict) -> str:
-    """A line of JSON that carries its own checksum, for files that grow line by line."""
+    """Formats a line of JSON with its own checksum, for files that grow line by line."""
     return json.dumps(record | {"sha256": _checksum(record)[:16]}) + "\n"
 
 
 def read_sealed_line(line: str, where: str, remedy: str) -> dict:
-    """Reads and checks a line that ``sealed_line`` wrote.
+    """Parses a line written by ``sealed_line`` and verifies its checksum.
 
     Args:
         line: The line.
-        where: File and number of the line, for the error.
-        remedy: What to do about a damaged file.
+        where: File and line number, for the error message.
+        remedy: What to do about a damaged file, for the error message.
 
     Raises:
-        UserError: It is not JSON, or not what was written.
+        UserError: The line is not JSON, or differs from what was written.
     """
     try:
         record = json.loads(line)
@@ -186,7 +187,7 @@ def read_sealed_line(line: str, where: str, remedy: str) -> dict:
 
 @contextmanager
 def file_lock(path: Path, seconds: float = 600) -> Iterator[None]:
-    """Holds the lock of a file or folder that several commands change; the lock is a file beside it.
+    """Holds the lock of a file or folder that several commands change; the lock is a file next to it.
 
     Raises:
         UserError: Another process held it for ``seconds``.
@@ -205,29 +206,30 @@ def file_lock(path: Path, seconds: float = 600) -> Iterator[None]:
 
 
 def leftover_parts(folder: Path) -> Iterator[Path]:
-    """Half-written folders that runs of this machine left behind when they were killed."""
+    """Yields the incomplete folders that killed processes on this machine left behind."""
     for part in folder.parent.glob(f".{folder.name}.*.part"):
-        host, number, _ = part.name.removesuffix(".part").removeprefix(f".{folder.name}.").rsplit("-", 2)
-        if host == socket.gethostname() and number.isdigit() and not Path(f"/proc/{number}").exists():
+        host, pid, _ = part.name.removesuffix(".part").removeprefix(f".{folder.name}.").rsplit("-", 2)
+        if host == socket.gethostname() and pid.isdecimal() and not psutil.pid_exists(int(pid)):
             yield part
 
 
-def _taken_away(folder: Path) -> UserError:
+def _removed_error(folder: Path) -> UserError:
     return UserError(
-        f"{folder.parent}: was removed or moved while {folder.name} was being written there; give the command again"
+        f"{folder.parent}: was removed or moved while {folder.name} was being written there; run the command again"
     )
 
 
 @contextmanager
 def write_folder(folder: Path) -> Iterator[Path]:
-    """Gives a temporary folder to fill and renames it to ``folder`` when the block ends well.
+    """Yields a temporary folder to fill, and renames it to ``folder`` when the block succeeds.
 
-    Processes that make the same folder at once do not touch each other's part, and the first to end
-    makes it; what killed ones left is removed first. A ``folder`` that was there before is replaced.
+    Processes that write the same folder concurrently do not touch each other's temporary folder; the first to
+    finish creates ``folder``. Leftovers of killed processes are removed first. A ``folder`` that existed before the
+    block is replaced.
     """
-    before = folder.exists()
-    for left in leftover_parts(folder):
-        shutil.rmtree(left, ignore_errors=True)
+    existed_before = folder.exists()
+    for leftover in leftover_parts(folder):
+        shutil.rmtree(leftover, ignore_errors=True)
     part = part_path(folder)
     part.mkdir(parents=True)
     try:
@@ -235,10 +237,10 @@ def write_folder(folder: Path) -> Iterator[Path]:
             yield part
     except BaseException as error:
         if isinstance(error, OSError) and not part.exists():
-            raise _taken_away(folder) from error
+            raise _removed_error(folder) from error
         shutil.rmtree(part, ignore_errors=True)
         raise
-    if before and folder.exists():
+    if existed_before and folder.exists():
         old = part.with_suffix(".old")
         shutil.rmtree(old, ignore_errors=True)
         os.replace(folder, old)
@@ -249,14 +251,14 @@ def write_folder(folder: Path) -> Iterator[Path]:
         part.rename(folder)
     except OSError as error:
         if not part.exists():
-            raise _taken_away(folder) from error
+            raise _removed_error(folder) from error
         shutil.rmtree(part)
         if not folder.exists():
-            raise  # else it was made meanwhile, and another process may be reading it
+            raise  # else another process created it in the meantime, and a third may be reading it
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a folder, if it is there."""
+    """Removes a file or a folder if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

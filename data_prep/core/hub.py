@@ -1,4 +1,4 @@
-"""The model hub: where it does not answer, models come from local copies or not at all, at once."""
+"""Reachability of the model hub: if it does not answer, only local copies are used, without waiting for retries."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from functools import lru_cache
 
 log = logging.getLogger(__name__)
 
-_SECONDS = 5  # for the one request that decides; the hub's client itself retries for minutes
+_TIMEOUT_S = 5  # for the one request that decides; the hub's own client retries for minutes
 
 
 @lru_cache(maxsize=1)
-def settle_hub() -> bool:
-    """Asks the hub once whether it answers; where it does not, this process uses its cache alone.
+def check_hub() -> bool:
+    """Checks once whether the hub answers; if it does not, this process uses only the local cache.
 
     Returns:
-        bool: Whether the hub can be reached. ``HF_HUB_OFFLINE=1`` answers no without asking.
+        bool: Whether the hub is reachable; False without a request if ``HF_HUB_OFFLINE=1``.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
@@ -23,9 +23,9 @@ def settle_hub() -> bool:
     if constants.is_offline_mode():
         return False
     try:
-        get_session().head(constants.ENDPOINT, timeout=_SECONDS)
+        get_session().head(constants.ENDPOINT, timeout=_TIMEOUT_S)
     except Exception as error:  # the client's error types differ between its releases
-        log.warning("the model hub does not answer (%s): only local copies are used", type(error).__name__)
+        log.warning("the model hub does not answer (%s): using local copies only", type(error).__name__)
         constants.HF_HUB_OFFLINE = True
         return False
     return True

@@ -1,9 +1,8 @@
-"""Opens an image as a viewer shows it, or says why it cannot be shown.
+"""Image decoding: opens an image as a viewer displays it, or says why it cannot be used.
 
-Every place that shows a picture to a model opens it here, whether it is a file, a file's bytes or a
-picture in memory, so that the retriever and the ranker see the same pixels: turned by the
-orientation that the camera noted, without transparency, the first frame of an animation, 16 bits
-scaled to 8, printing colours converted by their own profile.
+All code that feeds an image to a model opens it here, whether it is a file, a file's bytes or an image in memory, so
+that the retriever and the ranker see the same pixels: rotated by the EXIF orientation, on a white background instead
+of transparency, the first frame of an animation, 16 bits scaled to 8, CMYK converted by its embedded profile.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import io
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
@@ -21,24 +21,24 @@ from data_prep.core.errors import UserError
 from data_prep.core.memory_budget import MemoryBudget
 
 VERSION = 2
-"""Of these rules: raise it when pixels change, or which pictures are shown. The encoder's id carries it, so embeddings
-follow."""
+"""Version of these decoding rules. Increase it when decoded pixels change, or which images are accepted; it is part of
+the encoder's id, so embeddings are recomputed."""
 
 BACKGROUND = (255, 255, 255)
-"""What shows through transparent pixels: white, as on a page."""
+"""Colour behind transparent pixels: white, as on a page."""
 
 MOST_PIXELS = 178_956_970
-"""A larger image is refused before it is decoded, as a decompression bomb: the bound above which Pillow raises."""
+"""Maximum number of pixels; a larger image is rejected before decoding as a decompression bomb (Pillow's limit)."""
 
-MOST_BYTES = 3 * 2**29
-"""What decoding may take at once in a process, 1.5 GiB: an image that needs more is refused, and threads wait."""
+MAX_DECODE_BYTES = 3 * 2**29
+"""Memory for decoding in a process, 1.5 GiB: an image that needs more is rejected, and concurrent threads wait."""
 
-MOST_ELONGATED = 200
-"""How many times as long as wide an image may be. Models resize by the shorter edge, so that a strip of 40,000 x 2
-would take gigabytes, and Qwen-VL's processors refuse what is longer."""
+MAX_ASPECT_RATIO = 200
+"""Maximum ratio of the longer to the shorter side. Models resize by the shorter side, so a strip of 40,000 x 2 would
+take gigabytes, and Qwen-VL's processors reject longer ones."""
 
-_STRIP = 2**22  # pixels that a conversion with several steps takes at a time
-_TURNS = {
+_STRIP = 2**22  # pixels that a conversion in several steps processes at a time
+_TRANSPOSES = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -48,15 +48,15 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
-_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # bytes a pixel; of other modes 4
-_DECODER = {"WEBP": 12, "AVIF": 8, "JPEG2000": 16}  # bytes a pixel that a decoder needs beside the image
+_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # bytes per pixel; other modes: 4
+_DECODER = {"WEBP": 12, "AVIF": 8, "JPEG2000": 16}  # bytes per pixel that a decoder needs in addition to the image
 
 
 class ImageError(UserError):
-    """An image that cannot be shown.
+    """An image that cannot be used.
 
     Attributes:
-        reason: In a few words, for counts.
+        reason: Short reason, for counting.
     """
 
     def __init__(self, source: str, reason: str):
@@ -65,161 +65,169 @@ class ImageError(UserError):
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, without the parts of Pillow's messages that differ from file to file."""
+    """Returns what is wrong, without the parts of Pillow's messages that differ from file to file."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "no known image format"
     if isinstance(error, Image.DecompressionBombError):
         return f"a decompression bomb of more than {MOST_PIXELS:,} pixels"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror  # without the file's name
+        return error.strerror  # without the file name
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return "truncated" if "truncated" in text or "Truncated" in text else text
 
 
-_DECODING = MemoryBudget(MOST_BYTES)
+_DECODING = MemoryBudget(MAX_DECODE_BYTES)
 
 
 def _bytes_needed(image: Image.Image) -> int:
-    """An upper estimate, from the header, of what decoding and converting take at the worst moment."""
+    """Estimates from the header an upper bound of the peak memory of decoding and conversion, in bytes."""
     stored = _STORED.get(image.mode, 4)
-    progressive = 6 if "progressive" in image.info else 0  # a JPEG's coefficients, all at once
+    progressive = 6 if "progressive" in image.info else 0  # the coefficients of a JPEG, all in memory at once
     decoder = _DECODER.get(image.format or "", progressive)
     return image.width * image.height * max(stored + max(decoder, 4), 8)
 
 
 def _check_header(image: Image.Image) -> int:
-    """The bytes that an image needs.
+    """Returns the bytes needed to decode an image.
 
     Raises:
-        DecompressionBombError: It has too many pixels.
-        ValueError: It has none, is too elongated, or needs too much memory.
+        DecompressionBombError: The image has too many pixels.
+        ValueError: The image has no pixels, is too elongated, or needs too much memory.
     """
     width, height = image.size
     if not width or not height:
         raise ValueError("no pixels")
     if width * height > MOST_PIXELS:
         raise Image.DecompressionBombError
-    if max(width, height) > MOST_ELONGATED * min(width, height):
-        raise ValueError(f"more than {MOST_ELONGATED} times as long as wide; crop or pad it")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise ValueError(f"more than {MAX_ASPECT_RATIO} times as long as wide; crop or pad it")
     needed = _bytes_needed(image)
-    if needed > MOST_BYTES:
-        raise ValueError(f"decoding it takes more than {MOST_BYTES / 2**30:g} GiB; make it smaller, or save it as PNG")
+    if needed > MAX_DECODE_BYTES:
+        limit = f"{MAX_DECODE_BYTES / 2**30:g} GiB"
+        raise ValueError(f"decoding it takes more than {limit}; make it smaller, or save it as PNG")
     return needed
 
 
-def _opened(source: Path | str | bytes) -> Image.Image:
-    """Reads an image's header."""
+def _open_header(source: Path | str | bytes) -> Image.Image:
+    """Opens an image and reads its header."""
     if not isinstance(source, bytes) and not stat.S_ISREG(Path(source).stat().st_mode):
-        raise ValueError("not a file")  # opening a pipe would wait for ever
+        raise ValueError("not a file")  # opening a pipe would block forever
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except Image.UnidentifiedImageError:
-        # A JPEG whose list of further pictures is damaged; Pillow would refuse the first one too.
+        # It may be a JPEG whose index of further images is damaged, for which Pillow rejects the first image too.
         try:
             image = JpegImageFile(io.BytesIO(source) if isinstance(source, bytes) else source)
         except SyntaxError:
             raise Image.UnidentifiedImageError from None
     if image.format == "TIFF":
-        _settle_tiff(image)
+        _orient_tiff_on_load(image)
     return image
 
 
-def _settle_tiff(image: Image.Image) -> None:
-    """Has a TIFF turned when it is decoded, as Pillow does it, but without all its tags, of which one may be damaged.
+def _transpose_of(image: Image.Image) -> Image.Transpose | None:
+    orientation: Any = _orientation(image)  # an int, or a number equal to one
+    return _TRANSPOSES.get(orientation)
 
-    Its size is the one shown from the beginning.
+
+def _orient_tiff_on_load(image: Image.Image) -> None:
+    """Makes a TIFF rotate itself when it is decoded, as Pillow does, but without reading tags that may be damaged.
+
+    Its ``size`` is that of the rotated image from the beginning.
     """
-    turn = _TURNS.get(_orientation(image))
-    if turn is not None:
+    transpose = _transpose_of(image)
+    if transpose is not None:
         del image.getexif()[ExifTags.Base.Orientation]
 
     def load_end() -> None:
-        if turn is not None:
-            image.im = image.im.transpose(turn)
+        if transpose is not None:
+            image.im = image.im.transpose(transpose)
 
-    image.load_end = load_end
+    setattr(image, "load_end", load_end)  # noqa: B010 (not declared by Pillow)
 
 
 def _orientation(image: Image.Image) -> object:
-    """How the camera was held, as EXIF numbers it; 1 where its block cannot be read, since the pixels are whole."""
+    """Returns the EXIF orientation; 1 if the EXIF block is unreadable, since the pixels themselves are intact."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged blocks raise errors of many kinds
+    except Exception:  # damaged blocks raise many types of errors
         return 1
 
 
 def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Converts an image to RGB a strip at a time, so that the steps between take little memory."""
-    shown = Image.new("RGB", image.size)
+    """Converts an image to RGB strip by strip, so that intermediate steps take little memory."""
+    rgb = Image.new("RGB", image.size)
     rows = max(1, _STRIP // image.width)
     for top in range(0, image.height, rows):
         box = (0, top, image.width, min(top + rows, image.height))
-        shown.paste(convert(image.crop(box)), box)
-    return shown
+        rgb.paste(convert(image.crop(box)), box)
+    return rgb
 
 
-def _from_deep(image: Image.Image) -> Image.Image:
-    """Scales grey values of more than 8 bits to 8, where white is 65535."""
+def _scale_to_8_bits(image: Image.Image) -> Image.Image:
+    """Scales grey values of more than 8 bits to 8 bits, where white is 65535."""
     values = np.asarray(image)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
         raise ValueError(f"values of mode {image.mode} have no defined white; save it with 8 or 16 bits")
     return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
-def _from_print(image: Image.Image) -> Image.Image:
-    """Converts CMYK by the embedded profile where there is one."""
+def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
+    """Converts CMYK to RGB, by the embedded profile if there is one."""
     profile = image.info.get("icc_profile")
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                return converted
         except (ImageCms.PyCMSError, OSError):
             pass  # a damaged profile: viewers fall back to the plain conversion too
     return image.convert("RGB")
 
 
-def _on_background(image: Image.Image) -> Image.Image:
-    opaque = Image.new("RGBA", image.size, (*BACKGROUND, 255))
-    return Image.alpha_composite(opaque, image.convert("RGBA")).convert("RGB")
+def _composite_on_background(image: Image.Image) -> Image.Image:
+    background = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+    return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """A new image in mode RGB."""
+    """Converts an image of any mode to a new image in mode RGB."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _by_strips(image, _from_deep)
+        return _by_strips(image, _scale_to_8_bits)
     if image.mode == "CMYK":
-        return _from_print(image)
+        return _cmyk_to_rgb(image)
     if image.has_transparency_data:
-        return _by_strips(image, _on_background)
+        return _by_strips(image, _composite_on_background)
     return image.convert("RGB")
 
 
-def _converted(image: Image.Image) -> tuple[Image.Image, Image.Transpose | None]:
-    """The image in RGB, and how it is to be turned."""
+def _convert(image: Image.Image) -> tuple[Image.Image, Image.Transpose | None]:
+    """Decodes an image to RGB; also returns the transposition that its orientation requires."""
     image.load()
-    turn = _TURNS.get(_orientation(image))
-    shown = _to_rgb(image)
-    shown.info = {}  # so that it is not turned once more
-    return shown, turn
+    transpose = _transpose_of(image)
+    rgb = _to_rgb(image)
+    rgb.info = {}  # drops the orientation, so that it is not applied twice
+    return rgb, transpose
 
 
-def _turned(shown: Image.Image, turn: Image.Transpose | None) -> Image.Image:
-    return shown if turn is None else shown.transpose(turn)
+def _apply_transpose(image: Image.Image, transpose: Image.Transpose | None) -> Image.Image:
+    return image if transpose is None else image.transpose(transpose)
 
 
 def open_image(source: Path | str | bytes | Image.Image, name: str = "") -> Image.Image:
     """Decodes an image.
 
     Args:
-        source: A file, a file's bytes, or a picture in memory, which is shown as its file would be.
-        name: Stands for bytes and for a picture in memory in errors.
+        source: A file, a file's bytes, or an image in memory, which is treated like its file would be.
+        name: Name of the bytes or the image in memory, for error messages.
 
     Returns:
-        Image.Image: A new one in mode RGB, decoded whole, with nothing but its pixels.
+        Image.Image: A new, fully decoded image in mode RGB, without metadata.
 
     Raises:
-        ImageError: It is truncated, empty, of no known format, of more than ``MOST_PIXELS``, more elongated than
-            ``MOST_ELONGATED``, or takes more than ``MOST_BYTES`` to decode.
+        ImageError: The image is truncated, empty, of no known format, has more than ``MOST_PIXELS`` pixels, exceeds
+            ``MAX_ASPECT_RATIO``, or takes more than ``MAX_DECODE_BYTES`` to decode.
     """
     label = name or (str(source) if isinstance(source, Path | str) else "image")
     if isinstance(source, bytes) and not source:
@@ -227,30 +235,30 @@ def open_image(source: Path | str | bytes | Image.Image, name: str = "") -> Imag
     try:
         if isinstance(source, Image.Image):
             with _DECODING.holding(_check_header(source)):
-                return _turned(*_converted(source))
-        with _opened(source) as image, _DECODING.holding(_check_header(image)):
-            shown, turn = _converted(image)
-            image.close()  # a turn takes as much again
-            return _turned(shown, turn)
+                return _apply_transpose(*_convert(source))
+        with _open_header(source) as image, _DECODING.holding(_check_header(image)):
+            rgb, transpose = _convert(image)
+            image.close()  # frees memory: the transposition needs a second copy
+            return _apply_transpose(rgb, transpose)
     except FileNotFoundError:
         raise UserError(f"{label}: no such image") from None
-    except Exception as error:  # decoders of damaged files raise errors of many kinds
+    except Exception as error:  # decoding a damaged file raises many types of errors
         raise ImageError(label, _reason(error)) from None
 
 
-def shown_size(source: Path | bytes, name: str = "") -> tuple[int, int]:
-    """Width and height of an image as a viewer shows it, by its header alone where that has its orientation.
+def display_size(source: Path | bytes, name: str = "") -> tuple[int, int]:
+    """Returns width and height of an image as a viewer displays it, from the header alone where it has the orientation.
 
     Args:
         source: A file, or a file's bytes.
-        name: Stands for bytes in errors.
+        name: Name of the bytes, for error messages.
 
     Raises:
-        ImageError: It has none that can be read, or ``open_image`` would refuse it.
+        ImageError: The size is unreadable, or ``open_image`` would reject the image.
     """
     try:
-        with _opened(source) as image, _DECODING.holding(_check_header(image)):
-            sideways = _orientation(image) in _SIDEWAYS
-            return (image.height, image.width) if sideways else (image.width, image.height)
-    except Exception as error:  # decoders of damaged files raise errors of many kinds
+        with _open_header(source) as image, _DECODING.holding(_check_header(image)):
+            is_sideways = _orientation(image) in _SIDEWAYS
+            return (image.height, image.width) if is_sideways else (image.width, image.height)
+    except Exception as error:  # decoding a damaged file raises many types of errors
         raise ImageError(name or ("image" if isinstance(source, bytes) else str(source)), _reason(error)) from None

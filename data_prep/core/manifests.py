@@ -1,4 +1,4 @@
-"""The manifest of a folder: facts about what it holds, the checksums of its files, and one of the manifest itself."""
+"""Folder manifests: metadata about the contents, the checksums of the files, and a checksum of the manifest itself."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ MANIFEST = "manifest.json"
 
 
 def hash_files(path: Path, name: str = "") -> dict[str, str]:
-    """SHA-256 by name: of a file, or of all files below a folder.
+    """Computes the SHA-256 of a file, or of all files below a folder, by name.
 
     Args:
         path: The file or folder.
-        name: What it is to be called, where a later rename will call it so.
+        name: Name to record for it, if it will be renamed later.
     """
     if path.is_file():
         return {name: file_hash(path)}
@@ -24,7 +24,7 @@ def hash_files(path: Path, name: str = "") -> dict[str, str]:
 
 
 def find_damage(folder: Path, hashes: dict[str, str]) -> str | None:
-    """Names the first file of a folder that is missing or has other bytes than its hash says; None without one."""
+    """Describes the first file of a folder that is missing or does not match its hash; None if all match."""
     for name, expected in hashes.items():
         if not (folder / name).is_file():
             return f"{folder / name}: missing"
@@ -34,21 +34,21 @@ def find_damage(folder: Path, hashes: dict[str, str]) -> str | None:
 
 
 def seal_folder(folder: Path, metadata: dict) -> None:
-    """Writes the manifest of a folder whose other files are there.
+    """Writes the manifest of a folder whose other files are complete.
 
     Args:
         folder: The folder.
-        metadata: What the manifest says beside ``files`` and its own checksum; JSON-able.
+        metadata: Manifest content in addition to ``files`` and its own checksum; JSON-serialisable.
     """
     write_manifest(folder / MANIFEST, metadata | {"files": hash_files(folder)})
 
 
 def read_sealed_folder(folder: Path, remedy: str) -> dict:
-    """Reads a folder's manifest and checks it and the files that it names.
+    """Reads a folder's manifest, and verifies it and the files that it names.
 
     Args:
-        folder: What ``seal_folder`` completed.
-        remedy: What to do about a damaged or missing file, for the error.
+        folder: A folder completed by ``seal_folder``.
+        remedy: What to do about a damaged or missing file, for the error message.
 
     Raises:
         UserError: The manifest or a file that it names is missing or damaged.
@@ -57,14 +57,14 @@ def read_sealed_folder(folder: Path, remedy: str) -> dict:
     if not path.is_file():
         raise UserError(f"{path}: missing; {remedy}")
     manifest = read_manifest(path, remedy)
-    found = find_damage(folder, manifest["files"])
-    if found:
-        raise UserError(f"{found}; {remedy}")
+    damage = find_damage(folder, manifest["files"])
+    if damage:
+        raise UserError(f"{damage}; {remedy}")
     return manifest
 
 
 def check_model_folder(folder: Path) -> None:
-    """Checks the files of a model's folder, where a command of this project wrote it; others' folders say no checksums.
+    """Verifies the files of a model folder written by a command of this project; other folders have no checksums.
 
     Raises:
         UserError: A file is missing or damaged.

@@ -1,4 +1,4 @@
-"""Memory that the threads of a process share, so that together they take no more than there is."""
+"""A memory budget shared by the threads of a process, so that together they stay within a limit."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from threading import Condition
 
 
 class MemoryBudget:
-    """Bytes to hold for a while: who needs more than is left waits, and who needs more than there is works alone.
+    """A number of bytes that threads reserve and release: a thread that needs more than is free waits.
+
+    A thread that needs more than the total runs alone.
 
     Args:
-        total: Bytes.
+        total: Size of the budget, in bytes.
     """
 
     def __init__(self, total: int):
         self.total = total
         self._reset()
-        os.register_at_fork(after_in_child=self._reset)  # a child has none of the threads that hold some
+        if hasattr(os, "register_at_fork"):  # a child has none of the threads with a reservation; Windows does not fork
+            os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
         self._free, self._changed = self.total, Condition()
 
     @contextmanager
     def holding(self, amount: int) -> Iterator[None]:
-        """Holds as many bytes while the block runs."""
+        """Reserves ``amount`` bytes while the block runs."""
         amount = min(amount, self.total)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= amount)

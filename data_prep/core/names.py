@@ -1,4 +1,4 @@
-"""Class names: how they are written, when two count as the same, and how classes of one name are told apart."""
+"""Class names: cleaning, normalisation for comparison, and disambiguation of classes with the same name."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-# Control characters that are no white space; archives pad texts with zeros.
+# Control characters other than white space; archives pad text with zero bytes.
 _CONTROL = "\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"
-# Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt): characters that show nothing; and Braille's blank.
+# Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt): invisible; and the blank Braille pattern.
 _INVISIBLE = re.compile(
     f"[{_CONTROL}\u2800\ufff9-\ufffb"
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-# Those of them that no script and no emoji needs.
+# The invisible characters that no script and no emoji needs.
 _RESIDUE = re.compile(
     f"[{_CONTROL}]|[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff0-\ufff8]"
 )
 
 
 def tidy(name: str) -> str:
-    """A name as it looks: composed accents (NFC), single blanks, and none of the marks that files leave in texts."""
+    """Cleans a name for display: composed accents (NFC), single spaces, no stray invisible characters."""
     return re.sub(r"\s+", " ", unicodedata.normalize("NFC", _RESIDUE.sub("", name))).strip()
 
 
 def normalize_name(name: str) -> str:
-    """A name without the differences that a reader of replies overlooks.
+    """Normalises a name for comparison.
 
-    These are case, white space, invisible characters, and other code points for the same letters (NFKC), such as
-    accents as characters of their own or letters of full width.
+    It ignores case, white space, invisible characters, and alternative code points for the same letters (NFKC), such
+    as combining accents and full-width letters.
     """
-    # Twice, since a letter of lower case can be composed of others.
+    # NFKC twice, since case folding can produce decomposed letters.
     visible = unicodedata.normalize("NFKC", _INVISIBLE.sub("", name)).casefold()
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", visible)).strip()
 
 
 def disambiguate(names: Sequence[str]) -> tuple[str, ...]:
-    """Numbers the names that an earlier class has: ``crane``, ``crane (2)``.
+    """Numbers repeated names: ``crane``, ``crane (2)``.
 
-    A model can only answer by name, so two classes of one name could not be told apart in its reply.
+    A model can only answer by name, so two classes with the same name would be indistinguishable in its reply.
     """
     taken = {normalize_name(name) for name in names}
     seen: set[str] = set()
-    distinct = []
+    unique_names = []
     for name in names:
-        shown, number = name, 1
-        while normalize_name(shown) in seen or (number > 1 and normalize_name(shown) in taken):
-            number += 1
-            shown = f"{name} ({number})"
-        seen.add(normalize_name(shown))
-        distinct.append(shown)
-    return tuple(distinct)
+        unique, suffix = name, 1
+        while normalize_name(unique) in seen or (suffix > 1 and normalize_name(unique) in taken):
+            suffix += 1
+            unique = f"{name} ({suffix})"
+        seen.add(normalize_name(unique))
+        unique_names.append(unique)
+    return tuple(unique_names)

@@ -1,14 +1,14 @@
-"""Files that come with the packages: recipes, embedded models, page templates."""
+"""Paths of the files shipped with the packages: recipes and embedded models."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 PACKAGES = Path(__file__).resolve().parents[2]
-"""The folder that holds ``data_prep``, ``rar_train``, ``eval`` and ``recipes``: a checkout or ``site-packages``."""
+"""The folder that contains ``data_prep``, ``rar_train``, ``eval`` and ``recipes``: a checkout or ``site-packages``."""
 
 PYPROJECT = PACKAGES / "pyproject.toml"
-"""The project's file; there in a checkout alone."""
+"""The project file; it exists only in a checkout."""
 
 RECIPES = PACKAGES / "recipes"
 NANO_CLIP = PACKAGES / "data_prep" / "assets" / "nano-clip"

@@ -1,4 +1,4 @@
-"""Bars for what takes long: where someone looks at a terminal, and only there."""
+"""Progress bars for long operations, shown only in an interactive terminal."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-_AFTER_SECONDS = 2  # what is done sooner shows none
+_DELAY_S = 2  # shorter operations show no bar
 
 
 def is_interactive() -> bool:
-    """Whether standard error is a terminal, and not that of a CI."""
+    """Tells whether standard error is a terminal, and not that of a CI job."""
     return sys.stderr.isatty() and not os.environ.get("CI")
 
 
-def progress_bar(what: str, items: Iterable | None = None, total: int | None = None) -> Any:
-    """A bar to iterate over items with, or to ``update`` by hand and ``close``; it goes when it is full.
+def progress_bar(label: str, items: Iterable | None = None, total: int | None = None) -> Any:
+    """Creates a progress bar to iterate over items with, or to ``update`` by hand and ``close``.
+
+    The bar disappears when it is complete.
 
     Args:
-        what: Stands before it.
+        label: Text before the bar.
         items: What to iterate over.
-        total: How many there are, where they do not tell.
+        total: Number of items, if they have no length.
     """
-    from tqdm import tqdm  # here, since it reads the environment that a command sets first
+    from tqdm import tqdm  # imported here, since it reads environment variables that a command sets first
 
-    return tqdm(items, what, total, leave=False, delay=_AFTER_SECONDS, disable=not is_interactive(), dynamic_ncols=True)
+    return tqdm(items, label, total, leave=False, delay=_DELAY_S, disable=not is_interactive(), dynamic_ncols=True)

@@ -1,4 +1,4 @@
-"""Which of a launcher's processes this is: Lightning's, torchrun's or SLURM's."""
+"""Ranks of this process under Lightning, torchrun or SLURM."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ import os
 import time
 
 STARTED = time.time()
-"""When this process began, or nearly."""
+"""Approximate start time of this process, in seconds since the epoch."""
 
 
 def is_first_process() -> bool:
-    """Whether this is the run's first process, however it was launched."""
+    """Tells whether this is the run's first process, however it was launched."""
     ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
     return all(int(os.environ.get(rank, 0)) == 0 for rank in ranks)
 
 
 def global_rank(devices: int) -> int:
-    """This process's number among all of the run, however it was launched.
+    """Returns the rank of this process among all processes of the run, however it was launched.
 
     Args:
         devices: Processes per machine.
     """
-    told = os.environ
-    if "RANK" in told:
-        return int(told["RANK"])
-    if "LOCAL_RANK" not in told and "SLURM_PROCID" in told:
-        return int(told["SLURM_PROCID"])
-    return int(told.get("NODE_RANK", 0)) * devices + int(told.get("LOCAL_RANK", 0))
+    env = os.environ
+    if "RANK" in env:
+        return int(env["RANK"])
+    if "LOCAL_RANK" not in env and "SLURM_PROCID" in env:
+        return int(env["SLURM_PROCID"])
+    return int(env.get("NODE_RANK", 0)) * devices + int(env.get("LOCAL_RANK", 0))
 
 
 def started_by_srun() -> bool:
-    """Whether this is one of srun's tasks, rather than a command in a SLURM job's batch script or shell."""
+    """Tells whether this is a task of srun, rather than a command in a SLURM job's batch script or shell."""
     return "SLURM_STEP_ID" in os.environ
 
 
-def leave_slurm_alone() -> None:
-    """In a batch script or shell of a SLURM job, lets Lightning start its processes itself.
+def disable_lightning_slurm() -> None:
+    """Lets Lightning start its own processes in a batch script or shell of a SLURM job.
 
-    SLURM's variables are there too, and Lightning would take each of the job's tasks for a process that is running.
+    SLURM's variables are set there too, and Lightning would assume that each task of the job is already running.
     """
     if "SLURM_NTASKS" in os.environ and not started_by_srun():
-        os.environ["SLURM_JOB_NAME"] = "interactive"  # how Lightning is asked to
+        os.environ["SLURM_JOB_NAME"] = "interactive"  # this name disables Lightning's SLURM support
 
 
 def local_rank() -> int:
-    """This process's number among those of its machine."""
+    """Returns the rank of this process among those on its machine."""
     return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)

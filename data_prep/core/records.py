@@ -1,11 +1,18 @@
-"""The words that the packages share."""
+"""Records shared by the packages: samples, candidates, ranking examples and rankings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
-NONE_OF_THESE = -1
-"""Label of the candidate that stands for a class that is not among the others."""
+
+class SpecialLabel(IntEnum):
+    """Labels that are no class's index."""
+
+    NONE_OF_THESE = -1
+    """Label of the candidate that represents any class not among the others."""
+    UNLABELLED = -2
+    """Label of an image whose class is unknown or must remain hidden."""
 
 
 @dataclass(frozen=True)
@@ -14,9 +21,9 @@ class Sample:
 
     Attributes:
         key: Unique in its data set, without dots (WebDataset cuts keys at the first dot).
-        path: Where the file lies.
+        path: Path of the file.
         label: Index into the data set's class names.
-        digest: SHA-256 of the file's bytes; equal digests are the same picture.
+        digest: SHA-256 of the file's bytes; equal digests mean the same image.
     """
 
     key: str
@@ -32,14 +39,14 @@ class Candidate:
     Attributes:
         label: Index into the data set's class names.
         name: The class name.
-        score: The retriever's score, higher is nearer.
-        likeness: Cosine similarity of the class's name to the true class's, for graded targets; None where unknown.
+        score: The retriever's score; higher is more similar.
+        name_similarity: Cosine similarity of class name and true class name, for graded targets; None if unknown.
     """
 
     label: int
     name: str
     score: float
-    likeness: float | None = None
+    name_similarity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,9 +54,9 @@ class RankingExample:
     """An image with its candidates, best first by the retriever.
 
     Attributes:
-        key: Unique among the examples; the sample's key and the memory it was mined from.
+        key: Unique among the examples: the sample's key and the memory that it was mined from.
         label: The true class.
-        candidates: Distinct classes; with ``mining.candidate_unit=image`` a class can stand twice.
+        candidates: Distinct classes; with ``mining.candidate_unit=image`` a class can occur twice.
     """
 
     key: str
@@ -58,12 +65,14 @@ class RankingExample:
 
     @property
     def truth(self) -> int | None:
-        """The position of the right answer among the candidates, or None where there is none.
+        """The position of the right answer among the candidates, or None if there is none.
 
-        That is the true class, or where it is missing, ``none of these``.
+        The right answer is the true class or, if that is missing, ``none of these``.
         """
         labels = [candidate.label for candidate in self.candidates]
-        return next((labels.index(label) for label in (self.label, NONE_OF_THESE) if label in labels), None)
+        return next(
+            (labels.index(label) for label in (self.label, SpecialLabel.NONE_OF_THESE) if label in labels), None
+        )
 
 
 @dataclass(frozen=True)
@@ -72,10 +81,10 @@ class Ranking:
 
     Attributes:
         order: A permutation of the candidates' positions, best first.
-        probabilities: Of each candidate in the retriever's order, summing to 1; empty where the
-            mode gives none.
+        probabilities: Probability of each candidate, in the retriever's order, summing to 1; empty if the mode gives
+            none.
         outcome: ``ok``, ``repaired`` or ``unreadable`` (see ``data_prep.prompting.replies``).
-        reply: The model's text where it wrote one.
+        reply: The text that the model wrote, if any.
     """
 
     order: tuple[int, ...]

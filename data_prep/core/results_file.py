@@ -1,4 +1,4 @@
-"""``results.json``: carries its own checksum, and names the files that were written with it by theirs."""
+"""``results.json``: results with their own checksum and the checksums of the files written with them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, read_json, read_manifest, write_manifest
 
 RESULTS = "results.json"
-_AGAIN = "run the command that wrote it again; the answers that are there are not asked for again"
+_AGAIN = "run the command that wrote it again; existing answers are not computed again"
 
 
 def write_results(folder: Path, results: dict[str, Any], files: Sequence[str] = ()) -> None:
     """Writes ``results.json``, after the files that belong to it.
 
     Args:
-        folder: Where to.
+        folder: The folder to write to.
         results: The content.
-        files: Names of files in the folder, which ``read_results`` will check.
+        files: Names of files in the folder that ``read_results`` will verify.
     """
     write_manifest(folder / RESULTS, results | {"files": {name: file_hash(folder / name) for name in files}})
 
@@ -27,47 +27,47 @@ def write_results(folder: Path, results: dict[str, Any], files: Sequence[str] = 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; {_AGAIN}")
-    found = read_manifest(path, _AGAIN)
-    if not isinstance(found.get("files"), dict):
+    results = read_manifest(path, _AGAIN)
+    if not isinstance(results.get("files"), dict):
         raise UserError(f"{path}: damaged (it names no files); {_AGAIN}")
-    return found
+    return results
 
 
 def read_results(folder: Path, files: Sequence[str] = ()) -> dict[str, Any]:
-    """Reads what ``write_results`` wrote, without its checksums.
+    """Reads the results written by ``write_results``, without the checksums.
 
     Args:
-        folder: Of the evaluation.
-        files: Those of its files that will be read too.
+        folder: Folder of the evaluation.
+        files: Files written with the results that the caller will read too; they are verified.
 
     Raises:
-        UserError: ``results.json`` or one of the files is missing or is not what was written.
+        UserError: ``results.json`` or one of the files is missing or differs from what was written.
     """
-    found = _read(folder / RESULTS)
-    named = found.pop("files")
+    results = _read(folder / RESULTS)
+    hashes = results.pop("files")
     for name in files:
         path = folder / name
         if not path.is_file():
             raise UserError(f"{path}: no such file; {_AGAIN}")
-        if file_hash(path) != named.get(name):
+        if file_hash(path) != hashes.get(name):
             raise UserError(f"{path}: damaged or changed (not the file that {RESULTS} names); {_AGAIN}")
-    return found
+    return results
 
 
 def check_result(path: Path) -> None:
-    """Checks a file that a command wrote, before another command takes it as its input.
+    """Verifies a file written by one command before another command uses it as input.
 
-    A file without a ``results.json`` beside it that names it is anyone's own, and is not checked.
+    A file that no ``results.json`` in its folder names is the user's own, and is not verified.
 
     Raises:
-        UserError: It is not the file that was written.
+        UserError: The file differs from what was written.
     """
-    beside = path.parent / RESULTS
-    found = read_json(beside) if beside.is_file() else {}
-    if not isinstance(found, dict) or not isinstance(found.get("files"), dict) or path.name not in found["files"]:
+    results_path = path.parent / RESULTS
+    results = read_json(results_path) if results_path.is_file() else {}
+    if not isinstance(results, dict) or not isinstance(results.get("files"), dict) or path.name not in results["files"]:
         return
-    if file_hash(path) != _read(beside)["files"][path.name]:
+    if file_hash(path) != _read(results_path)["files"][path.name]:
         raise UserError(
-            f"{path}: damaged or changed (not the file that {RESULTS} beside it names); {_AGAIN}, or copy a file that "
-            "you changed into another folder"
+            f"{path}: damaged or changed (not the file that {RESULTS} in its folder names); {_AGAIN}, or copy a file "
+            "that you changed into another folder"
         )

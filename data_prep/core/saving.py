@@ -1,4 +1,4 @@
-"""Errors of writes: what could not be written, why, what is not lost, and what to do."""
+"""Write errors as messages for users: what could not be written, why, what is not lost, and what to do."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from data_prep.core.files import remove
 
 
 @contextmanager
-def write_errors(what: Path, part: Path | None = None, kept: str = "the checkpoints before it stand") -> Iterator[None]:
-    """Turns a write that fails into an error that says so, and takes away what it left.
+def write_errors(
+    path: Path, part: Path | None = None, kept: str = "the checkpoints before it are kept"
+) -> Iterator[None]:
+    """Turns a failed write into a ``UserError``, and removes the incomplete file.
 
     Args:
-        what: The file or folder.
-        part: Its temporary name, where that is not taken away already.
-        kept: What is not lost, for the error.
+        path: The file or folder being written.
+        part: Its temporary path, to be removed, unless the writer removes it itself.
+        kept: What is not lost, for the error message.
 
     Raises:
-        UserError: The disk is full or refuses, or the folder is gone.
+        UserError: The disk is full or not writable, or the folder is gone.
     """
     try:
         yield
@@ -31,11 +33,11 @@ def write_errors(what: Path, part: Path | None = None, kept: str = "the checkpoi
         if part is not None:
             remove(part)
         reason = str(error).splitlines()[0]
-        there = next(folder for folder in what.absolute().parents if folder.is_dir())
-        free = f"{shutil.disk_usage(there).free / 1e9:.1f} GB are free"
-        advice = f"Make room ({free}), or allow writing to {there},"
+        parent = next(folder for folder in path.absolute().parents if folder.is_dir())
+        free = f"{shutil.disk_usage(parent).free / 1e9:.1f} GB are free"
+        advice = f"Make room ({free}), or allow writing to {parent},"
         if isinstance(error, FileNotFoundError):
-            advice = f"Of its path only {there} is left ({free}): put the folder back,"
+            advice = f"Of its path only {parent} is left ({free}): put the folder back,"
         raise UserError(
-            f"{what}: could not be written ({reason}); {kept}. {advice} and give the same command again to go on"
+            f"{path}: could not be written ({reason}); {kept}. {advice} and give the same command again to go on"
         ) from None

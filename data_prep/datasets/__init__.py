@@ -1,7 +1,7 @@
-"""Readers: from a layout on disk to samples by part.
+"""Readers of data sets: from a layout on disk to samples by part.
 
-Every data set has five parts. ``train`` is mined for ranking examples. ``val`` and
-``test`` are recognised, against memories drawn from ``val_memory`` and ``test_memory``.
+Every data set has five parts. ``train`` is mined for ranking examples. ``val`` and ``test`` are the query images of
+recognition, whose memories are sampled from ``val_memory`` and ``test_memory``.
 """
 
 from __future__ import annotations
@@ -52,33 +52,41 @@ READERS = {"armory": read_armory, "emoji": read_emoji, **OWN, **FEW_SHOT, **FINE
 
 
 def _check_classes(dataset: Dataset, args: DataArgs) -> None:
-    """Refuses a single class, and says which names a numbering tells from an earlier class's."""
-    tuned = dataset.labels("train") if "train" in dataset.parts else range(len(dataset.names))
-    if len(tuned) < 2:
-        there = f"a single class, {dataset.names[tuned[0]]!r}" if tuned else "no class"
-        where = f"data.root={args.root}" if args.root else f"data.name={args.name}"
+    """Raises an error for fewer than two classes, and warns of class names that are numbered to be distinct."""
+    labels = dataset.labels("train") if "train" in dataset.parts else range(len(dataset.names))
+    if len(labels) < 2:
+        present = f"a single class, {dataset.names[labels[0]]!r}" if labels else "no class"
+        source = f"data.root={args.root}" if args.root else f"data.name={args.name}"
         raise UserError(
-            f"{where}: has {there}, and at least two are needed; where data.root is a folder above the "
+            f"{source}: has {present}, and at least two are needed; if data.root is a folder above the "
             "classes, give the folder that holds the folders of classes"
         )
     numbered = [(n, s) for n, s in zip(dataset.names, disambiguate(dataset.names), strict=True) if n != s]
     if numbered:
         log.warning(
-            "data: %d class names are an earlier class's but for case, spaces or invisible characters, and are "
-            "numbered, such as %r as %r; where they are one class, give them one name", len(numbered), *numbered[0]
+            "data: %d class names differ from an earlier one only in case, spaces or invisible characters, and are "
+            "numbered, such as %r as %r; if they are one class, give them one name", len(numbered), *numbered[0]
         )  # fmt: skip
 
 
 def read_dataset(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
-    """Reads the parts of the recipe's data set. Classes of one name are numbered, so that a reply can tell them apart.
+    """Reads parts of the recipe's data set. Classes that share a name are numbered, so that replies are unambiguous.
 
     Args:
-        args: Which data set, and its settings.
+        args: Name and settings of the data set.
         cache: Folder of caches.
-        parts: The parts that are needed; armory draws no others.
+        parts: The parts that are needed; armory generates no others.
 
     Raises:
-        UserError: An unknown data set, or data that a user must mend.
+        UserError: The data set is unknown, or its data has an error that the user must fix.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from data_prep import read_dataset
+        >>> from data_prep.settings import DataArgs
+        >>> dataset = read_dataset(DataArgs(name="folder", root="photographs"), Path("cache"), ("train", "test"))
+        >>> dataset.names, sorted(dataset.parts)
+        (('bend', 'cross', 'saltire'), ['test', 'train'])
     """
     if args.name not in READERS:
         raise UserError(f"data.name={args.name}: there are {', '.join(READERS)}")

@@ -1,4 +1,4 @@
-"""The procedural data set: draws a split's pictures into the cache and lists them."""
+"""The procedural data set: renders a split's images into the cache and lists them."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from data_prep.core.manifests import hash_files
 from data_prep.core.pools import worker_pool
 from data_prep.core.progress import progress_bar
 from data_prep.core.records import Sample
-from data_prep.reading.dataset import Dataset, digests, sample_key
+from data_prep.reading.dataset import Dataset, hash_images, sample_key
 from data_prep.reading.kept import confirm, seal
 from data_prep.settings import ArmoryArgs, DataArgs
 
 log = logging.getLogger(__name__)
 
-_VERSION = 2  # of the drawing and its files: raise it when pixels, names or the layout change
+_VERSION = 2  # of the rendering and its files: increase it when pixels, names or the layout change
 _PROCESSES = 2
 _KEYS = {"train": "tuning", "val": "development", "test": "test"}
-"""How the keys of a split's images begin. Keys decide random draws, so other words would give other figures."""
+"""Prefixes of the keys of a split's images. Keys seed random choices, so other prefixes would change results."""
 
 
-def _draw_class(folder: Path, number: int, blazon: Blazon, images: int, args: ArmoryArgs, seed: list[int]) -> None:
-    target = folder / f"{number:06d}"
+def _render_class(folder: Path, label: int, blazon: Blazon, images: int, args: ArmoryArgs, seed: list[int]) -> None:
+    target = folder / f"{label:06d}"
     target.mkdir()
     for index in range(images):
-        picture = render(blazon, args.size, np.random.default_rng([*seed, number, index]), args.corruption)
-        picture.save(target / f"{index:04d}.png", compress_level=1)
+        image = render(blazon, args.size, np.random.default_rng([*seed, label, index]), args.corruption)
+        image.save(target / f"{index:04d}.png", compress_level=1)
 
 
 def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
-    """Draws all pictures of a split, or finds them in the cache.
+    """Renders all images of a split, or finds them in the cache.
 
     Args:
-        args: How many classes and pictures.
-        seed: Draws classes and pictures.
+        args: Numbers of classes and images, and their size.
+        seed: Seed of classes and images.
         split: ``train``, ``val`` or ``test``.
         cache: Folder of caches.
 
@@ -50,7 +50,7 @@ def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
         Path: A folder with ``classes.csv`` (number, name) and one folder of PNG files per class.
 
     Raises:
-        UserError: What the cache holds is not what was drawn, or too many classes are asked of the split.
+        UserError: The cached files were altered, or the split has fewer classes than requested.
     """
     classes = asdict(args)[f"{split}_classes"]
     images = args.train_images if split == "train" else args.memory_images + args.query_images
@@ -60,16 +60,16 @@ def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
         log.info("armory: reusing %s", folder.name)
         confirm(folder, cache)
         return folder
-    log.info("armory: drawing %d pictures of %d %s classes", classes * images, classes, split)
+    log.info("armory: rendering %d images of %d %s classes", classes * images, classes, split)
     blazons = draw_classes(split, classes, args.family_size, seed)
     with write_folder(folder) as part:
         with worker_pool(_PROCESSES) as pool:
-            base = [seed, SPLITS.index(split)]
+            split_seed = [seed, SPLITS.index(split)]
             jobs = [
-                pool.submit(_draw_class, part, number, blazon, images, args, base)
-                for number, blazon in enumerate(blazons)
+                pool.submit(_render_class, part, label, blazon, images, args, split_seed)
+                for label, blazon in enumerate(blazons)
             ]
-            for job in progress_bar("drawing classes", jobs):
+            for job in progress_bar("rendering classes", jobs):
                 job.result()
         with open(part / "classes.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("number", "name"), *((n, b.name) for n, b in enumerate(blazons))])
@@ -78,18 +78,17 @@ def draw_split(args: ArmoryArgs, seed: int, split: str, cache: Path) -> Path:
 
 
 def read_armory(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
-    """Reads armory's parts; classes of different splits never coincide.
+    """Reads armory's parts; classes of different splits are disjoint.
 
     Raises:
-        UserError: Too many classes are asked of a split, or too few pictures.
+        UserError: A split has fewer classes than requested, ``data.root`` is set, or cached files were altered.
     """
     if args.root is not None:
-        raise UserError("data.root is for data.name=folder; armory draws its own pictures")
+        raise UserError("data.root is for data.name=folder; armory generates its own images")
     names: list[str] = []
-    lists: dict[str, list[Sample]] = {}
+    samples_by_part: dict[str, list[Sample]] = {}
     for split in ("train", "val", "test"):
-        wanted = [part for part in parts if part.split("_")[0] == split]
-        if not wanted:
+        if not any(part.split("_")[0] == split for part in parts):
             continue
         folder = draw_split(args.armory, args.seed, split, cache)
         with open(folder / "classes.csv", newline="", encoding="utf-8") as file:
@@ -104,12 +103,12 @@ def read_armory(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
                 label=offset + int(path.parent.name),
                 digest=digest or "",
             )
-            for path, digest in zip(files, digests(files, cache, "raise"), strict=True)
+            for path, digest in zip(files, hash_images(files, cache, "raise"), strict=True)
         ]
         if split == "train":
-            lists["train"] = samples
+            samples_by_part["train"] = samples
         else:
-            kept = args.armory.memory_images
-            lists[f"{split}_memory"] = [s for s in samples if int(Path(s.path).stem) < kept]
-            lists[split] = [s for s in samples if int(Path(s.path).stem) >= kept]
-    return Dataset("armory", tuple(names), {part: lists[part] for part in parts})
+            memory_images = args.armory.memory_images
+            samples_by_part[f"{split}_memory"] = [s for s in samples if int(Path(s.path).stem) < memory_images]
+            samples_by_part[split] = [s for s in samples if int(Path(s.path).stem) >= memory_images]
+    return Dataset("armory", tuple(names), {part: samples_by_part[part] for part in parts})

@@ -1,4 +1,4 @@
-"""Armory's scenes: the embedded detection set, drawn into the cache with an annotation file in LVIS's layout."""
+"""Armory's scenes: the built-in detection set, rendered into the cache with an annotation file in LVIS's layout."""
 
 from __future__ import annotations
 
@@ -19,53 +19,53 @@ from data_prep.settings import DataArgs, SceneArgs
 
 log = logging.getLogger(__name__)
 
-_VERSION = 2  # of the drawing and its files: raise it when pixels, boxes or the layout change
+_VERSION = 2  # of the rendering and its files: increase it when pixels, boxes or the layout change
 _PROCESSES = 2
 _FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 
 
 def _frequencies(classes: int, rng: np.random.Generator) -> list[str]:
-    """A letter for each class by lot, a third each."""
+    """Assigns a frequency letter to each class at random, each letter to a third of the classes."""
     letters = np.array(list(_FREQUENCIES))
     return letters[rng.permutation(classes) % len(letters)].tolist()
 
 
-def _dealt(counts: list[int], least: int, most: int, rng: np.random.Generator) -> list[list[int]]:
-    """The classes of each scene: every class as often as it counts, shuffled and cut."""
+def _assign_to_scenes(counts: list[int], minimum: int, maximum: int, rng: np.random.Generator) -> list[list[int]]:
+    """Returns the labels in each scene: every label as often as its count, shuffled and cut into scenes."""
     shields = rng.permutation(np.repeat(np.arange(len(counts)), counts)).tolist()
     scenes = []
     while shields:
-        size = int(rng.integers(least, most + 1))
+        size = int(rng.integers(minimum, maximum + 1))
         scenes.append(shields[:size])
         shields = shields[size:]
     return scenes
 
 
-def _draw(path: Path, blazons: list[Blazon], args: SceneArgs, weather: float, seed: list[int]) -> list[tuple]:
-    picture, boxes = draw_scene(blazons, args, weather, np.random.default_rng(seed))
-    picture.save(path, compress_level=1)
+def _render(path: Path, blazons: list[Blazon], args: SceneArgs, corruption: float, seed: list[int]) -> list[tuple]:
+    image, boxes = draw_scene(blazons, args, corruption, np.random.default_rng(seed))
+    image.save(path, compress_level=1)
     return boxes
 
 
-def draw_scenes(data: DataArgs, args: SceneArgs, split: str, cache: Path) -> Path:
-    """Draws all scenes of a split, or finds them in the cache.
+def render_scenes(data: DataArgs, args: SceneArgs, split: str, cache: Path) -> Path:
+    """Renders all scenes of a split, or finds them in the cache.
 
-    Their classes are the split's classes of armory, in the same order. A third of them are rare, common and frequent,
-    by lot, and each stands in the scenes as often as the settings say. Everything in a scene is annotated, so every
-    class that is not in it is listed as absent.
+    The classes are armory's classes of the split, in the same order. A random third each are rare, common and frequent,
+    and a class occurs in the scenes as often as the settings give for its frequency. Everything in a scene is
+    annotated, so every class that is not in it is listed as absent.
 
     Args:
-        data: Seed, and armory's classes and weather.
+        data: Seed, and armory's classes and corruption.
         args: Sizes and counts.
         split: ``val`` or ``test``.
         cache: Folder of caches.
 
     Returns:
-        Path: A folder with ``annotations.json``, in the layout of LVIS v1 without outlines, and the PNG files in
-        ``images`` that it names relative to the folder.
+        Path: A folder with ``annotations.json``, in the layout of LVIS v1 without segmentations, and the PNG files in
+        ``images``; their paths in it are relative to the folder.
 
     Raises:
-        UserError: Too many classes are asked of the split, or what the cache holds is not what was drawn.
+        UserError: The split has fewer classes than requested, or the cached files were altered.
     """
     armory = data.armory
     classes = asdict(armory)[f"{split}_classes"]
@@ -80,40 +80,45 @@ def draw_scenes(data: DataArgs, args: SceneArgs, split: str, cache: Path) -> Pat
     rng = np.random.default_rng(seed)
     frequencies = _frequencies(classes, rng)
     counts = [asdict(args)[_FREQUENCIES[letter]] for letter in frequencies]
-    scenes = _dealt(counts, *args.shields, rng)
-    log.info("armory scenes: drawing %d scenes of %d %s classes", len(scenes), classes, split)
+    scenes = _assign_to_scenes(counts, *args.shields, rng)
+    log.info("armory scenes: rendering %d scenes of %d %s classes", len(scenes), classes, split)
     with write_folder(folder) as part:
         (part / "images").mkdir()
         with worker_pool(_PROCESSES) as pool:
             jobs = [
                 pool.submit(
-                    _draw, part / _file(n), [blazons[label] for label in labels], args, armory.corruption, [*seed, n]
+                    _render,
+                    part / _file_name(n),
+                    [blazons[label] for label in labels],
+                    args,
+                    armory.corruption,
+                    [*seed, n],
                 )
                 for n, labels in enumerate(scenes, 1)
             ]
-            boxes = [job.result() for job in progress_bar("drawing scenes", jobs)]
+            boxes = [job.result() for job in progress_bar("rendering scenes", jobs)]
         names = [blazon.name for blazon in blazons]
         write_json(part / "annotations.json", _annotations(scenes, boxes, names, frequencies, args.size))
         seal(part, hash_files(part))
     return folder
 
 
-def _file(number: int) -> str:
-    return f"images/{number:06d}.png"
+def _file_name(image_id: int) -> str:
+    return f"images/{image_id:06d}.png"
 
 
 def _annotations(
     scenes: list[list[int]], boxes: list[list[tuple]], names: list[str], frequencies: list[str], size: int
 ) -> dict:
-    """The annotation file; a class's id is its label and one, since some scorers take 0 for nothing."""
+    """Returns the annotation file's content; a category id is the label plus one, as some scorers treat 0 as none."""
     images, annotations = [], []
-    for number, (labels, own) in enumerate(zip(scenes, boxes, strict=True), 1):
+    for image_id, (labels, scene_boxes) in enumerate(zip(scenes, boxes, strict=True), 1):
         absent = [label + 1 for label in range(len(names)) if label not in labels]
-        image = {"id": number, "file_name": _file(number), "width": size, "height": size}
+        image = {"id": image_id, "file_name": _file_name(image_id), "width": size, "height": size}
         images.append(image | {"neg_category_ids": absent, "not_exhaustive_category_ids": []})
-        for label, (left, top, right, bottom) in zip(labels, own, strict=True):
+        for label, (left, top, right, bottom) in zip(labels, scene_boxes, strict=True):
             box = [left, top, right - left, bottom - top]
-            annotation = {"id": len(annotations) + 1, "image_id": number, "category_id": label + 1, "bbox": box}
+            annotation = {"id": len(annotations) + 1, "image_id": image_id, "category_id": label + 1, "bbox": box}
             annotations.append(annotation | {"area": box[2] * box[3]})
     categories = [
         {

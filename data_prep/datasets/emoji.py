@@ -1,7 +1,7 @@
-"""Reads what ``python -m data_prep.emoji`` made: split by design family, so that no drawing is seen before it is asked.
+"""Reads the output of ``python -m data_prep.emoji``: split by design family, so no evaluated drawing is trained on.
 
-One family is the test's, one the development's, the others are tuned on. Sub-vocabularies are Unicode's own groups; a
-ranker can be tuned without one and recognise it.
+One family is for test, one for val, and the others are for train. Sub-vocabularies are Unicode's own groups; a ranker
+can be trained without one and evaluated on it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from data_prep.core.errors import UserError
 from data_prep.core.records import Sample
 from data_prep.emoji.packages import COLUMNS
-from data_prep.reading.dataset import Dataset, digests, sample_key
+from data_prep.reading.dataset import Dataset, hash_images, sample_key
 from data_prep.reading.kept import confirm
 from data_prep.reading.tables import read_records
 from data_prep.settings import DataArgs, EmojiArgs
@@ -28,26 +28,26 @@ _SUBGROUPS = {
 
 
 def sub_vocabulary(subgroup: str) -> str:
-    """The sub-vocabulary of a class, by the subgroup in its metadata; ``others`` where it is none of the five."""
+    """Returns the sub-vocabulary of a class from the subgroup in its metadata; ``others`` if it is none of the five."""
     return next((name for name, starts in _SUBGROUPS.items() if subgroup.startswith(starts)), "others")
 
 
 def _read_rows(args: DataArgs, cache: Path) -> list[dict[str, str]]:
-    made = "python -m data_prep.emoji --out FOLDER makes it"
+    remedy = "python -m data_prep.emoji --out FOLDER makes it"
     if not args.root:
-        raise UserError(f"data.name=emoji needs data.root=FOLDER; {made}")
+        raise UserError(f"data.name=emoji needs data.root=FOLDER; {remedy}")
     table = Path(args.root) / "pictures.csv"
     if not table.is_file():
-        raise UserError(f"data.root={args.root}: holds no pictures.csv; {made}")
-    confirm(table.parent, cache, f"delete {args.root}; {made} again")
+        raise UserError(f"data.root={args.root}: holds no pictures.csv; {remedy}")
+    confirm(table.parent, cache, f"delete {args.root}; {remedy} again")
     rows = [record for _, record in read_records(table)]
     if not rows or any(not row.get(column) for row in rows for column in COLUMNS):
-        raise UserError(f"{table}: should list pictures with columns {', '.join(COLUMNS)}; {made}")
+        raise UserError(f"{table}: should list images with columns {', '.join(COLUMNS)}; {remedy}")
     return rows
 
 
 def _families(part: str, args: EmojiArgs) -> set[str]:
-    """The design families of a part."""
+    """Returns the design families of a part."""
     if part in ("val", "test"):
         return {args.val if part == "val" else args.test}
     others = set(EMOJI_FAMILIES) - {args.test}
@@ -57,9 +57,9 @@ def _families(part: str, args: EmojiArgs) -> set[str]:
 
 
 def read_emoji(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
-    """Reads the emoji's parts.
+    """Reads the parts of the emoji data set.
 
-    A picture to be recognised whose class no picture of the memory shows is left out and counted.
+    A val or test image whose class has no image in the memory is left out and counted.
 
     Raises:
         UserError: The data is missing or malformed, or a part would be empty.
@@ -67,23 +67,28 @@ def read_emoji(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     rows, emoji = _read_rows(args, cache), args.emoji
     names = {row["code"]: row["name"] for row in rows}
     labels = {code: label for label, code in enumerate(names)}
-    found = digests([Path(args.root) / row["path"] for row in rows], cache, args.on_error)
-    skipped = Counter({"unreadable": sum(digest is None for digest in found)})
-    lists: dict[str, list[Sample]] = {}
+    hashes = hash_images([Path(args.root) / row["path"] for row in rows], cache, args.on_error)
+    skipped = Counter({"unreadable": sum(digest is None for digest in hashes)})
+    samples: dict[str, list[Sample]] = {}
     for part in (*parts, *(f"{part}_memory" for part in parts if part in ("val", "test"))):
-        wanted = emoji.train_vocabulary if part == "train" else emoji.vocabulary
+        vocabulary = emoji.train_vocabulary if part == "train" else emoji.vocabulary
         families = _families(part, emoji)
-        lists[part] = [
+        samples[part] = [
             Sample(sample_key(row["path"]), str(Path(args.root) / row["path"]), labels[row["code"]], digest)
-            for row, digest in zip(rows, found, strict=True)
-            if digest and row["family"] in families and (not wanted or sub_vocabulary(row["subgroup"]) in wanted)
+            for row, digest in zip(rows, hashes, strict=True)
+            if digest
+            and row["family"] in families
+            and (not vocabulary or sub_vocabulary(row["subgroup"]) in vocabulary)
         ]
     for part in set(parts) & {"val", "test"}:
-        held = {sample.label for sample in lists[f"{part}_memory"]}
-        kept = [sample for sample in lists[part] if sample.label in held]
-        skipped["class not in the memory"] += len(lists[part]) - len(kept)
-        lists[part] = kept
-    if empty := [part for part in parts if not lists[part]]:
+        memory_labels = {sample.label for sample in samples[f"{part}_memory"]}
+        queries = [sample for sample in samples[part] if sample.label in memory_labels]
+        skipped["class not in the memory"] += len(samples[part]) - len(queries)
+        samples[part] = queries
+    if empty := [part for part in parts if not samples[part]]:
         families = ", ".join(sorted(_families(empty[0], emoji)))
-        raise UserError(f"data.root={args.root}: has no pictures for {empty[0]}, which takes those of {families}")
-    return Dataset("emoji", tuple(names.values()), {part: lists[part] for part in parts}, skipped)
+        raise UserError(
+            f"data.root={args.root}: has no images for {empty[0]}, which uses the families {families}; change "
+            "data.emoji"
+        )
+    return Dataset("emoji", tuple(names.values()), {part: samples[part] for part in parts}, skipped)

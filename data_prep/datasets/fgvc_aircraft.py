@@ -1,6 +1,6 @@
-"""FGVC-Aircraft by variant: its own lists, in CoOp's folder, torchvision's, or the archive's.
+"""Reader of FGVC-Aircraft by variant: its own lists, in CoOp's folder, torchvision's, or the archive's.
 
-CoOp uses the official lists in their order, so there is no split file of its making.
+CoOp uses the official lists in their order, so it has no split file for this data set.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def read_fgvc_aircraft(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> D
     label_of = {name: label for label, name in enumerate(names)}
     splits = {}
     for split in ("train", "val", "test"):
-        listed = base / f"images_variant_{split}.txt"
-        pairs = read_pairs(listed, SOURCE)
-        strange = [name for _, name in pairs if name not in label_of]
-        if strange:
-            raise UserError(f"{listed}: {strange[0]!r} is not in variants.txt; the data set is had from {SOURCE}")
+        list_file = base / f"images_variant_{split}.txt"
+        pairs = read_pairs(list_file, SOURCE)
+        unknown = [name for _, name in pairs if name not in label_of]
+        if unknown:
+            raise UserError(f"{list_file}: {unknown[0]!r} is not in variants.txt; download the data set from {SOURCE}")
         splits[split] = [(f"images/{image}.jpg", label_of[name]) for image, name in pairs]
     templates = ("a photo of a {}, a type of aircraft.",)
     return to_dataset(Listing(base, tuple(names), splits, SOURCE, templates), args, cache, parts)

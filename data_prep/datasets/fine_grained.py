@@ -1,6 +1,6 @@
-"""The fine-grained benchmarks in the layouts of their own archives, with their official splits.
+"""Readers of the fine-grained benchmarks in the layouts of their own archives, with their official splits.
 
-None but Flowers102 has a ``val``, so a share of train serves for development. Vocabulary-free recognition (FineR's
+Only Flowers102 has a ``val``; for the others a share of train serves as ``val``. Vocabulary-free recognition (FineR's
 protocol) discovers names from images of ``train`` and scores on ``test``.
 """
 
@@ -29,13 +29,13 @@ SUBJECTS = {
     "flowers102": "flower species",
     "pets37": "breed of cat or dog",
 }
-"""What a benchmark's classes are, which vocabulary-free recognition may know (FineR's protocol)."""
+"""The kind of a benchmark's classes, which vocabulary-free recognition may know (FineR's protocol)."""
 
 
-def _label(number: object, names: tuple[str, ...], where: Path, source: str) -> int:
-    """A label that counts from 0, from one that counts from 1."""
+def _to_label(number: object, names: tuple[str, ...], where: Path, source: str) -> int:
+    """Converts a class number that counts from 1 to a label that counts from 0."""
     if not str(number).isdigit() or not 1 <= int(number) <= len(names):
-        raise UserError(f"{where}: class {number} is not in 1..{len(names)}; the data set is had from {source}")
+        raise UserError(f"{where}: class {number} is not in 1..{len(names)}; download the data set from {source}")
     return int(number) - 1
 
 
@@ -53,8 +53,10 @@ def read_cub200(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     splits: dict[str, Items] = {"train": [], "test": []}
     for number, path in read_pairs(base / "images.txt", CUB):
         if number not in labels or training.get(number) not in ("0", "1"):
-            raise UserError(f"{base}: image {number} ({path}) has no class or no split; the data set is had from {CUB}")
-        label = _label(labels[number], names, base / "image_class_labels.txt", CUB)
+            raise UserError(
+                f"{base}: image {number} ({path}) has no class or no split; download the data set from {CUB}"
+            )
+        label = _to_label(labels[number], names, base / "image_class_labels.txt", CUB)
         splits["train" if training[number] == "1" else "test"].append((f"images/{path}", label))
     return to_dataset(Listing(base, names, splits, CUB, ("a photo of a {}, a type of bird.",)), args, cache, parts)
 
@@ -68,12 +70,12 @@ def read_cars196(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset
     base = find_base(args, ("stanford_cars", "car196"), "devkit", CARS)
     names = tuple(str(name) for name in read_mat(base / "devkit" / "cars_meta.mat", "class_names", CARS))
     splits = {}
-    for split, listed in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
-        records = read_mat(base / listed, "annotations", CARS)
+    for split, list_file in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
+        records = read_mat(base / list_file, "annotations", CARS)
         if not all(isinstance(record, dict) and {"fname", "class"} <= record.keys() for record in records):
-            raise UserError(f"{base / listed}: records need fname and class; the data set is had from {CARS}")
+            raise UserError(f"{base / list_file}: records need fname and class; download the data set from {CARS}")
         splits[split] = [
-            (f"cars_{split}/{record['fname']}", _label(record["class"], names, base / listed, CARS))
+            (f"cars_{split}/{record['fname']}", _to_label(record["class"], names, base / list_file, CARS))
             for record in records
         ]
     return to_dataset(Listing(base, names, splits, CARS, ("a photo of a {}.",)), args, cache, parts)
@@ -87,25 +89,31 @@ def read_dogs120(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset
     """
     base = find_base(args, ("stanford_dogs", "dogs120", "StanfordDogs"), "train_list.mat", DOGS)
     splits: dict[str, Items] = {}
-    named: dict[int, str] = {}
+    name_of: dict[int, str] = {}
     for split in ("train", "test"):
-        listed = base / f"{split}_list.mat"
-        files, labels = (read_mat(listed, variable, DOGS) for variable in ("file_list", "labels"))
+        list_file = base / f"{split}_list.mat"
+        files, labels = (read_mat(list_file, variable, DOGS) for variable in ("file_list", "labels"))
         if len(files) != len(labels):
-            raise UserError(f"{listed}: {len(files)} files and {len(labels)} labels; the data set is had from {DOGS}")
+            raise UserError(
+                f"{list_file}: {len(files)} files and {len(labels)} labels; download the data set from {DOGS}"
+            )
         splits[split] = [(f"Images/{path}", int(label) - 1) for path, label in zip(files, labels, strict=True)]
         for path, label in splits[split]:
             breed = underscores_to_spaces(path.split("/")[1].split("-", 1)[-1])
-            if named.setdefault(label, breed) != breed:
-                raise UserError(f"{listed}: label {label + 1} is {breed} and {named[label]}; had from {DOGS}")
-    if sorted(named) != list(range(len(named))):
-        raise UserError(f"{base}: the labels of train_list.mat and test_list.mat have gaps; had from {DOGS}")
-    names = tuple(named[label] for label in sorted(named))
+            if name_of.setdefault(label, breed) != breed:
+                raise UserError(
+                    f"{list_file}: label {label + 1} is {breed} and {name_of[label]}; download the data set from {DOGS}"
+                )
+    if sorted(name_of) != list(range(len(name_of))):
+        raise UserError(
+            f"{base}: the labels of train_list.mat and test_list.mat have gaps; download the data set from {DOGS}"
+        )
+    names = tuple(name_of[label] for label in sorted(name_of))
     return to_dataset(Listing(base, names, splits, DOGS, ("a photo of a {}, a type of dog.",)), args, cache, parts)
 
 
 def _flower_names(path: Path) -> tuple[str, ...]:
-    """The names in ``cat_to_name.json``, or else torchvision's: the archives hold none."""
+    """Reads the names in ``cat_to_name.json``, or takes torchvision's without it: the archives contain none."""
     if not path.is_file():
         from torchvision.datasets import Flowers102
 
@@ -113,12 +121,12 @@ def _flower_names(path: Path) -> tuple[str, ...]:
     by_number = read_json(path)
     numbers = [str(number) for number in range(1, len(by_number) + 1)] if isinstance(by_number, dict) else []
     if not numbers or not all(isinstance(by_number.get(number), str) for number in numbers):
-        raise UserError(f"{path}: should name each class by its number, from 1; it is had from {FLOWER_NAMES}")
+        raise UserError(f"{path}: should name each class by its number, from 1; download it from {FLOWER_NAMES}")
     return tuple(underscores_to_spaces(by_number[number]) for number in numbers)
 
 
 def read_flowers102(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
-    """Reads Oxford Flowers: ``jpg``, ``imagelabels.mat`` and ``setid.mat``, with ``cat_to_name.json`` or without.
+    """Reads Oxford Flowers: ``jpg``, ``imagelabels.mat``, ``setid.mat`` and, if present, ``cat_to_name.json``.
 
     Raises:
         UserError: A file is missing, or a list names an unknown image or class, or images are missing or unreadable.
@@ -129,11 +137,13 @@ def read_flowers102(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Data
     splits: dict[str, Items] = {}
     for split, variable in (("train", "trnid"), ("val", "valid"), ("test", "tstid")):
         numbers = read_mat(base / "setid.mat", variable, FLOWERS)
-        strange = [number for number in numbers if not 1 <= number <= len(labels)]
-        if strange:
-            raise UserError(f"{base / 'setid.mat'}: imagelabels.mat has no image {strange[0]}; had from {FLOWERS}")
+        unknown = [number for number in numbers if not 1 <= number <= len(labels)]
+        if unknown:
+            raise UserError(
+                f"{base / 'setid.mat'}: imagelabels.mat has no image {unknown[0]}; download the data set from {FLOWERS}"
+            )
         splits[split] = [
-            (f"jpg/image_{number:05d}.jpg", _label(labels[number - 1], names, base / "imagelabels.mat", FLOWERS))
+            (f"jpg/image_{number:05d}.jpg", _to_label(labels[number - 1], names, base / "imagelabels.mat", FLOWERS))
             for number in numbers
         ]
     templates = ("a photo of a {}, a type of flower.",)
@@ -153,6 +163,6 @@ def read_pets37(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     }
     breeds = sorted({breed for items in splits.values() for _, breed in items}, key=str.casefold)
     label_of = {breed: label for label, breed in enumerate(breeds)}
-    items = {split: [(path, label_of[breed]) for path, breed in own] for split, own in splits.items()}
+    items = {split: [(path, label_of[breed]) for path, breed in pairs] for split, pairs in splits.items()}
     names = tuple(underscores_to_spaces(breed) for breed in breeds)
     return to_dataset(Listing(base, names, items, PETS, ("a photo of a {}, a type of pet.",)), args, cache, parts)

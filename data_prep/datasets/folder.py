@@ -1,7 +1,7 @@
-"""Your own images: a folder per class, or a table of path, label and split.
+"""Reader of your own images: a folder per class, or a table of path, label and split.
 
-The classes of all parts are the same: ``train`` is mined and serves as memory, ``val`` is for
-choices and ``test`` for the figures.
+All parts have the same classes: ``train`` is mined and serves as memory, ``val`` is for model selection and ``test``
+for the final metrics.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.reading.dataset import Dataset
-from data_prep.reading.finding import Findings, class_folders, file_mode, find_pictures, report_passed
+from data_prep.reading.finding import Findings, class_folders, file_mode, find_images, report_skipped
 from data_prep.reading.rows import Row, part_rows
 from data_prep.reading.splits import SPLIT_WORDS, may_hold_split, split_by_name, split_folders
 from data_prep.reading.synonyms import FILE as SYNONYMS
@@ -24,13 +24,13 @@ TABLES = ("samples.csv", "samples.jsonl")
 
 @dataclass
 class Layout:
-    """What a folder of one's own lists.
+    """The content of a folder of your own images.
 
     Attributes:
         base: The folder that paths are relative to.
         rows: The images.
-        classes: Names of class folders, also of those without images.
-        passed: What was passed over, with reasons.
+        classes: Names of class folders, including those without images.
+        passed: Entries that were passed over, with reasons.
     """
 
     base: Path
@@ -64,25 +64,25 @@ def _table_rows(table: Path, label_column: str) -> list[Row]:
 
 
 def _add_classes(layout: Layout, folders: list[Path], split: str) -> None:
-    """Adds the pictures of class folders."""
+    """Adds the images of class folders."""
     for folder in folders:
         label = label_text(folder.name, str(folder))
-        found = find_pictures(folder)
+        findings = find_images(folder)
         layout.classes.append(label)
-        layout.rows += [Row(p.relative_to(layout.base).as_posix(), label, split) for p in found.files]
-        layout.passed += found.passed
+        layout.rows += [Row(p.relative_to(layout.base).as_posix(), label, split) for p in findings.files]
+        layout.passed += findings.passed
 
 
 def find_splits(root: Path, folders: list[Path]) -> tuple[dict[Path, str], dict[Path, Findings]]:
-    """The split of each folder at the top of a data set, and what lies in it; both empty where they are classes.
+    """Finds the split and the class folders of each folder at the top of a data set; both empty if they are classes.
 
     Raises:
-        UserError: It is not clear which folders are splits.
+        UserError: It is unclear which folders are splits.
     """
     if not any(split_by_name(folder.name) or may_hold_split(folder.name) for folder in folders):
         return {}, {}
     inner = {folder: class_folders(folder) for folder in folders}
-    inside = {folder: {path.name for path in own.files} for folder, own in inner.items()}
+    inside = {folder: {path.name for path in findings.files} for folder, findings in inner.items()}
     return split_folders(root, folders, inside), inner
 
 
@@ -94,7 +94,7 @@ def list_rows(root: Path, label_column: str) -> Layout:
         label_column: The column of a table that names the class.
 
     Raises:
-        UserError: The folder is missing, empty, or its table is malformed; or it is not clear which folders are splits.
+        UserError: The folder is missing, empty, or its table is malformed; or it is unclear which folders are splits.
     """
     mode = file_mode(root)
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
@@ -106,19 +106,19 @@ def list_rows(root: Path, label_column: str) -> Layout:
     for name in TABLES:
         if (root / name).is_file():
             return Layout(root, _table_rows(root / name, label_column))
-    found = class_folders(root)
-    layout = Layout(root, passed=[(path, reason) for path, reason in found.passed if path.name != SYNONYMS])
-    splits, inner = find_splits(root, found.files)
+    top = class_folders(root)
+    layout = Layout(root, passed=[(path, reason) for path, reason in top.passed if path.name != SYNONYMS])
+    splits, inner = find_splits(root, top.files)
     for folder, split in splits.items():
         if len(inner[folder].files) == 1 and split_by_name(inner[folder].files[0].name):
             raise UserError(
-                f"{inner[folder].files[0]}: a split's folder alone in a split's folder; move what it holds up, so that "
+                f"{inner[folder].files[0]}: a split's folder alone in a split's folder; move its content up, so that "
                 f"{folder} holds a folder per class"
             )
         layout.passed += inner[folder].passed
         _add_classes(layout, inner[folder].files, split)
     if not splits:
-        _add_classes(layout, found.files, "")
+        _add_classes(layout, top.files, "")
     if not layout.rows:
         raise UserError(f"data.root={root}: no images; it needs a folder per class, or {' or '.join(TABLES)}")
     return layout
@@ -127,11 +127,11 @@ def list_rows(root: Path, label_column: str) -> Layout:
 def read_folder(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     """Reads a labelled folder or table.
 
-    Where no splits are named, each class is shuffled by ``data.seed`` and cut by ``data.split_ratios``.
-    Where splits are named without ``val``, a share of ``train`` serves as ``val``.
+    Without named splits, each class is shuffled with ``data.seed`` and divided by ``data.split_ratios``.
+    With named splits but no ``val``, a share of ``train`` serves as ``val``.
 
     Raises:
-        UserError: Missing or unreadable images, a class with too few, a malformed table.
+        UserError: Images are missing or unreadable, a class has too few, or a table is malformed.
     """
     if not args.root:
         raise UserError("data.name=folder needs data.root=PATH: a folder per class, or a CSV or JSON-lines table")
@@ -139,8 +139,8 @@ def read_folder(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
 
 
 def layout_parts(layout: Layout, args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
-    """Opens what a layout lists, as ``part_rows``, and counts what it passed over."""
-    passed = report_passed(layout.passed, cache)
+    """Builds a data set from a layout by ``part_rows``, and counts the entries passed over."""
+    passed = report_skipped(layout.passed, cache)
     dataset = part_rows(layout.base, layout.rows, args, cache, parts, layout.classes)
     dataset.skipped["passed over"] = passed
     return dataset

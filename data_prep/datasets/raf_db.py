@@ -1,4 +1,4 @@
-"""RAF-DB, basic emotions: ``EmoLabel/list_patition_label.txt`` (sic) and the aligned faces."""
+"""Reader of RAF-DB, basic emotions: ``EmoLabel/list_patition_label.txt`` (sic) and the aligned faces."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ def read_raf_db(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     for image, label in read_pairs(base / LIST, SOURCE):
         split = image.split("_")[0]
         if split not in splits or not label.isdigit() or not 1 <= int(label) <= len(NAMES):
-            raise UserError(f"{base / LIST}: '{image} {label}' should be like 'train_00001.jpg 5'; had from {SOURCE}")
+            raise UserError(
+                f"{base / LIST}: '{image} {label}' should be like 'train_00001.jpg 5'; download the data set from "
+                f"{SOURCE}"
+            )
         splits[split].append((f"Image/aligned/{Path(image).stem}_aligned.jpg", int(label) - 1))
     return to_dataset(Listing(base, NAMES, splits, SOURCE, ("a photo of a {}.",)), args, cache, parts)

@@ -1,4 +1,4 @@
-"""Draws the unlabelled images that names are discovered from (FineR's protocol, arXiv 2401.13837)."""
+"""Samples the unlabelled images that names are discovered from (FineR's protocol, arXiv 2401.13837)."""
 
 from __future__ import annotations
 
@@ -6,43 +6,40 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from data_prep.core.records import Sample
+from data_prep.core.records import Sample, SpecialLabel
 from data_prep.core.rng import rng_for
 from data_prep.datasets.shots import draw_shots, group_by_class
 from data_prep.settings import DiscoverArgs
 
-UNLABELLED = -2
-"""The label of an image whose class nothing may know; no class has it."""
 
-
-def _zipf(samples: Sequence[Sample], args: DiscoverArgs, seed: int) -> list[Sample]:
-    """From 1 to ``most`` images of each class, their number by Zipf's law."""
-    rng, drawn = random.Random(seed), []
+def _sample_zipf(samples: Sequence[Sample], args: DiscoverArgs, seed: int) -> list[Sample]:
+    """Samples 1 to ``max_images_per_class`` images of each class, with counts by Zipf's law."""
+    rng, selected = random.Random(seed), []
     classes = group_by_class(samples)
     counts = rng_for("zipf", seed).zipf(args.exponent, len(classes))
     for items, count in zip(classes, counts.tolist(), strict=True):
-        drawn += rng.sample(items, min(count, args.max_images_per_class, len(items)))
-    return drawn
+        selected += rng.sample(items, min(count, args.max_images_per_class, len(items)))
+    return selected
 
 
 def draw_unlabelled(samples: Sequence[Sample], args: DiscoverArgs, seed: int) -> list[Sample]:
-    """Draws images and takes their labels away.
+    """Samples images and removes their labels.
 
     Args:
-        samples: The training split, in its own order.
-        args: ``draw`` and what belongs to it.
-        seed: Of the draw.
+        samples: The training split, in its original order.
+        args: ``draw``, ``images``, ``max_images_per_class`` and ``exponent``.
+        seed: Seed of the sampling.
 
     Returns:
-        list[Sample]: In the order of their digests, so that the order tells no class; each labelled
-        ``UNLABELLED``. Byte-identical images stand once.
+        list[Sample]: Sorted by digest, so that the order does not reveal classes; all labelled ``UNLABELLED``.
+        Byte-identical images occur once.
     """
     if args.draw == "zipf":
-        drawn = _zipf(samples, args, seed)
+        selected = _sample_zipf(samples, args, seed)
     elif args.draw == "uniform":
         count = min(args.images * len(group_by_class(samples)), len(samples))
-        drawn = random.Random(seed).sample(list(samples), count)
+        selected = random.Random(seed).sample(list(samples), count)
     else:
-        drawn = draw_shots(samples, args.images, seed)
-    distinct = {sample.digest: replace(sample, label=UNLABELLED) for sample in drawn}
+        selected = draw_shots(samples, args.images, seed)
+    distinct = {sample.digest: replace(sample, label=SpecialLabel.UNLABELLED) for sample in selected}
     return sorted(distinct.values(), key=lambda sample: sample.digest)

@@ -1,4 +1,4 @@
-"""Boxes to be named: those of an annotation file, or those of a detector, as regions of their images."""
+"""Box proposals to classify: annotated boxes or a detector's boxes, as regions of their images."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.core.errors import UserError
-from data_prep.core.images import ImageError, shown_size
-from data_prep.detection.annotations import SOURCES, Annotations, image_name
+from data_prep.core.images import ImageError, display_size
+from data_prep.detection.annotations import SOURCES, Annotations, image_file_name
 from data_prep.embedding.regions import Region, clamp_boxes
-from data_prep.reading.dataset import digests, find_missing
+from data_prep.reading.dataset import find_missing, hash_images
 from data_prep.reading.tables import with_slashes
 
 log = logging.getLogger(__name__)
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Proposal:
-    """A box to be named.
+    """A box to classify.
 
     Attributes:
-        region: What is cut out, with the true label where it is known.
+        region: The region to crop, with the true label if it is known.
         image: Id of its image.
-        bbox: Left, top, width and height as the file gives them, which may reach out of the image.
-        score: A detector's; 1 for an annotated box.
+        bbox: Left, top, width and height in pixels as in the file; may extend outside the image.
+        score: The detector's score, 0 to 1; 1 for an annotated box.
     """
 
     region: Region
@@ -40,25 +40,25 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Proposals:
-    """The boxes of a file.
+    """The box proposals of a file.
 
     Attributes:
-        found: In the order of the file's images.
-        skipped: How many boxes were left out, by reason. Annotated ones still count as objects to be found.
+        found: The proposals, in the order of the file's images.
+        skipped: Number of boxes left out, by reason. Annotated ones still count as objects to detect.
     """
 
     found: list[Proposal]
     skipped: Counter = field(default_factory=Counter)
 
 
-def annotated_boxes(annotations: Annotations, root: Path, cache: Path, on_error: str) -> Proposals:
-    """The annotated boxes; crowds are left out, as detectors need not find them.
+def read_annotated_boxes(annotations: Annotations, root: Path, cache: Path, on_error: str) -> Proposals:
+    """Returns the annotated boxes, without crowd regions, which detectors need not find.
 
     Args:
-        annotations: The file.
-        root: Folder that its images' names are relative to.
+        annotations: The annotation file.
+        root: Folder that the image names are relative to.
         cache: Folder of caches.
-        on_error: An image that cannot be shown: ``skip`` (counted) or ``raise``.
+        on_error: What to do about an image that cannot be read: ``skip`` (it is counted) or ``raise``.
 
     Raises:
         UserError: An image is missing, or no box is left.
@@ -69,21 +69,21 @@ def annotated_boxes(annotations: Annotations, root: Path, cache: Path, on_error:
             crowds += 1
         else:
             records.append((record["image_id"], record["bbox"], 1.0, labels[record["category_id"]]))
-    return _proposals(annotations, records, root, cache, on_error, Counter({"crowd": crowds}))
+    return _make_proposals(annotations, records, root, cache, on_error, Counter({"crowd": crowds}))
 
 
-def detected_boxes(
-    annotations: Annotations, detections: Sequence[dict], most: int, root: Path, cache: Path, on_error: str
+def select_detected_boxes(
+    annotations: Annotations, detections: Sequence[dict], max_per_image: int, root: Path, cache: Path, on_error: str
 ) -> Proposals:
-    """A detector's boxes: the best of each image; a box that it names twice counts once, with its higher score.
+    """Returns a detector's best boxes of each image; a repeated box counts once, with its highest score.
 
     Args:
-        annotations: The file whose images were searched.
+        annotations: The annotation file of the images that the detector ran on.
         detections: The detector's results.
-        most: Boxes of an image.
-        root: Folder that the images' names are relative to.
+        max_per_image: Maximum number of boxes kept per image, the highest scores first.
+        root: Folder that the image names are relative to.
         cache: Folder of caches.
-        on_error: An image that cannot be shown: ``skip`` (counted) or ``raise``.
+        on_error: What to do about an image that cannot be read: ``skip`` (it is counted) or ``raise``.
 
     Raises:
         UserError: An image is missing, or no box is left.
@@ -91,15 +91,16 @@ def detected_boxes(
     by_image: dict[int, dict[tuple, float]] = defaultdict(dict)
     for record in sorted(detections, key=lambda record: -record["score"]):
         by_image[record["image_id"]].setdefault(tuple(record["bbox"]), record["score"])
-    records, cut = [], 0
-    for image, boxes in by_image.items():
-        kept = list(boxes.items())[:most]
-        cut += len(boxes) - len(kept)
-        records += [(image, box, score, -1) for box, score in kept]
-    return _proposals(annotations, records, root, cache, on_error, Counter({"beyond detection.max_proposals": cut}))
+    records, num_cut = [], 0
+    for image_id, scores in by_image.items():
+        selected = list(scores.items())[:max_per_image]
+        num_cut += len(scores) - len(selected)
+        records += [(image_id, box, score, -1) for box, score in selected]
+    skipped = Counter({"beyond detection.max_proposals": num_cut})
+    return _make_proposals(annotations, records, root, cache, on_error, skipped)
 
 
-def _proposals(
+def _make_proposals(
     annotations: Annotations,
     records: list[tuple[int, Sequence[float], float, int]],
     root: Path,
@@ -107,60 +108,63 @@ def _proposals(
     on_error: str,
     skipped: Counter,
 ) -> Proposals:
-    """Regions of records of image id, box, score and label."""
+    """Makes proposals from records of image id, box, score and label."""
     by_image: dict[int, list[tuple]] = defaultdict(list)
     for record in records:
         by_image[record[0]].append(record)
     images = [image for image in annotations.truth["images"] if image["id"] in by_image]
-    paths = [root / with_slashes(image_name(image), root) for image in images]
-    found = []
-    contents = _contents(annotations, paths, cache, on_error)
-    for image, path, digest, size in zip(images, paths, contents, _sizes(paths), strict=True):
-        own = by_image[image["id"]]
-        reason = _unfit(image, path, digest, size, on_error)
+    paths = [root / with_slashes(image_file_name(image), root) for image in images]
+    proposals = []
+    image_digests = _digest_images(annotations, paths, cache, on_error)
+    for image, path, digest, size in zip(images, paths, image_digests, _read_sizes(paths), strict=True):
+        image_records = by_image[image["id"]]
+        reason = _skip_reason(image, path, digest, size, on_error)
         if reason:
-            skipped[reason] += len(own)
+            skipped[reason] += len(image_records)
             continue
-        boxes = np.array([box for _, box, _, _ in own], np.float64)
-        clamped, fit = clamp_boxes(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1), *size)
-        skipped["box without a pixel in its image"] += int((~fit).sum())
-        for (number, box, score, label), inside, shown in zip(own, clamped.tolist(), fit, strict=True):
-            if shown:
-                region = Region(str(path), digest, tuple(inside), label)
-                found.append(Proposal(region, number, tuple(box), score))
+        boxes = np.array([box for _, box, _, _ in image_records], np.float64)
+        clamped, visible = clamp_boxes(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1), *size)
+        skipped["box without a pixel in its image"] += int((~visible).sum())
+        for record, clamped_box, is_visible in zip(image_records, clamped.tolist(), visible, strict=True):
+            if is_visible:
+                image_id, box, score, label = record
+                region = Region(str(path), digest, tuple(clamped_box), label)
+                proposals.append(Proposal(region, image_id, tuple(box), score))
     skipped = +skipped
     if skipped:
         counts = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-        log.warning("boxes: left out %d of %d: %s", skipped.total(), skipped.total() + len(found), counts)
-    if not found:
-        raise UserError(f"{annotations.path}: no box is left to name ({dict(skipped) or 'there are none'})")
-    return Proposals(found, skipped)
+        log.warning("boxes: left out %d of %d: %s", skipped.total(), skipped.total() + len(proposals), counts)
+    if not proposals:
+        raise UserError(f"{annotations.path}: no box is left to classify ({dict(skipped) or 'there are none'})")
+    return Proposals(proposals, skipped)
 
 
-def _contents(annotations: Annotations, paths: list[Path], cache: Path, on_error: str) -> list[str | None]:
-    """SHA-256 of the images; None where one cannot be shown."""
+def _digest_images(annotations: Annotations, paths: list[Path], cache: Path, on_error: str) -> list[str | None]:
+    """Returns the SHA-256 of each image file; None for one that cannot be read."""
     missing = find_missing(paths)
     if missing:
         raise UserError(
-            f"{missing[0]}: no such image ({len(missing)} of {len(paths)} are missing); give as --images the folder "
+            f"{missing[0]}: no such image ({len(missing)} of {len(paths)} are missing); pass as --images the folder "
             f"that the names in {annotations.path} are relative to. {SOURCES[annotations.format]}"
         )
-    return digests(paths, cache, on_error)
+    return hash_images(paths, cache, on_error)
 
 
-def _sizes(paths: list[Path]) -> list[tuple[int, int] | None]:
-    def size(path: Path) -> tuple[int, int] | None:
+def _read_sizes(paths: list[Path]) -> list[tuple[int, int] | None]:
+    """Returns the width and height of each image as shown; None for one that cannot be read."""
+
+    def read_size(path: Path) -> tuple[int, int] | None:
         try:
-            return shown_size(path)
+            return display_size(path)
         except ImageError:
             return None
 
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(size, paths))
+        return list(pool.map(read_size, paths))
 
 
-def _unfit(image: dict, path: Path, digest: str | None, size: tuple | None, on_error: str) -> str | None:
-    """Why no box of an image can be cut out."""
+def _skip_reason(image: dict, path: Path, digest: str | None, size: tuple | None, on_error: str) -> str | None:
+    """Returns why no box of an image can be cropped, or None."""
     if digest is None or size is None:
         return "image not readable"
     if size == (image["width"], image["height"]):

@@ -1,1 +1,1 @@
-"""Devices and processes of the data stages; may import core and settings."""
+"""Device selection and multi-process execution for the data stages; may import core and settings."""

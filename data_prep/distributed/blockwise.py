@@ -1,7 +1,7 @@
-"""Searches for many queries under ``Trainer.predict``: in one process or several, with the same result.
+"""Runs a search over many queries with ``Trainer.predict``, with the same result in one process or several.
 
-Queries are cut into blocks before they are dealt out, so that a query is searched for in the same
-company whatever the number of processes, and its similarities agree to the last bit.
+Queries are split into fixed blocks before the blocks are distributed, so a query is always searched together with the
+same other queries, whatever the number of processes, and its similarities are bit-identical.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader
 
 from data_prep.core.progress import progress_bar
-from data_prep.distributed.spawning import predicting_strategy, spawning
+from data_prep.distributed.spawning import make_predict_strategy, spawn_errors
 
-BLOCK = 4096  # as FAISS itself cuts queries
-_SMALL = 20  # FAISS sums so few queries in another way; a remainder of so few joins the block before it
-LEAST_BLOCKS = 2  # per process: below it, starting processes takes longer than they save
+BLOCK = 4096  # queries; FAISS itself uses batches of this size
+_SMALL = 20  # below it FAISS sums in another order; a remainder of fewer queries joins the previous block
+LEAST_BLOCKS = 2  # per process: with fewer, starting processes takes longer than it saves
 
 
 def block_rows(queries: int) -> list[np.ndarray]:
-    """Numbers of the queries of each block."""
+    """Returns the query indices of each block."""
     cuts = [start for start in range(BLOCK, queries, BLOCK) if queries - start >= _SMALL]
     return np.split(np.arange(queries), cuts)
 
 
 class SearchModule(L.LightningModule):
-    """Applies a search to the blocks that its own loader deals to this process.
+    """Applies a search to this process's share of the blocks.
 
     Args:
-        search: From numbers of queries to a list with one result for each; picklable.
-        blocks: Of all processes.
+        search: Maps query indices to a list with one result for each; picklable.
+        blocks: Query indices of every block, for all processes.
     """
 
     def __init__(self, search: Callable[[np.ndarray], list], blocks: list[np.ndarray]):
@@ -44,63 +44,63 @@ class SearchModule(L.LightningModule):
         self.search, self.blocks = search, blocks
 
     def predict_dataloader(self) -> DataLoader:
-        """Every ``world``-th block, beginning with this process's own."""
-        own = range(self.global_rank, len(self.blocks), self.trainer.world_size)
-        return DataLoader(list(own), batch_size=None)
+        """Returns this process's block indices: every ``world_size``-th, starting at its rank."""
+        block_indices = range(self.global_rank, len(self.blocks), self.trainer.world_size)
+        return DataLoader(list(block_indices), batch_size=None)
 
-    def predict_step(self, number: int, _) -> tuple[int, list]:
-        """Searches for one block.
+    def predict_step(self, block_index: int, _) -> tuple[int, list]:
+        """Searches one block.
 
         Returns:
-            tuple[int, list]: The block's number, and a result for each of its queries.
+            tuple[int, list]: The block's index, and a result for each of its queries.
         """
-        return number, self.search(self.blocks[number])
+        return block_index, self.search(self.blocks[block_index])
 
 
 class _BlockWriter(BasePredictionWriter):
-    """Writes each block's results to a file of its own, for the process that started the others."""
+    """Writes each block's results to a separate file, for the process that spawned the others."""
 
     def __init__(self, folder: Path):
         super().__init__("batch")
         self.folder = folder
 
     def on_predict_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Shows how far the first process is."""
+        """Opens a progress bar on the first process."""
         self.bar = (
             progress_bar("searching blocks", total=trainer.num_predict_batches[0]) if trainer.is_global_zero else None
         )
 
     def write_on_batch_end(self, trainer, module, prediction: tuple[int, list], *rest) -> None:
         """Writes one block."""
-        number, results = prediction
-        (self.folder / str(number)).write_bytes(pickle.dumps(results))
+        block_index, results = prediction
+        (self.folder / str(block_index)).write_bytes(pickle.dumps(results))
         if self.bar is not None:
             self.bar.update()
 
     def on_predict_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Takes the bar away."""
+        """Closes the progress bar."""
         if self.bar is not None:
             self.bar.close()
 
 
 def search_blockwise(search: Callable[[np.ndarray], list], queries: int, processes: int) -> list[Any]:
-    """Searches for all queries.
+    """Searches all queries, in one process or several.
 
     Args:
         search: As in ``SearchModule``.
-        queries: How many there are.
-        processes: On this machine; fewer queries than pay for them are searched for in one.
+        queries: Number of queries.
+        processes: On this machine; one is used where there are too few queries for several to pay off.
 
     Returns:
-        list[Any]: A result for each query, in their order.
+        list[Any]: A result for each query, in query order.
     """
     blocks = block_rows(queries)
-    several = processes > 1 and len(blocks) >= LEAST_BLOCKS * processes
+    parallel = processes > 1 and len(blocks) >= LEAST_BLOCKS * processes
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
-            strategy=predicting_strategy("cpu", several),
-            accelerator="cpu",  # FAISS searches there
-            devices=processes if several else 1,
+            strategy=make_predict_strategy("cpu", parallel),
+            accelerator="cpu",  # FAISS searches on the CPU
+            devices=processes if parallel else 1,
             callbacks=[_BlockWriter(Path(folder))],
             logger=False,
             enable_checkpointing=False,
@@ -108,11 +108,11 @@ def search_blockwise(search: Callable[[np.ndarray], list], queries: int, process
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        with spawning():
+        with spawn_errors():
             trainer.predict(SearchModule(search, blocks), return_predictions=False)
-        # Not from outside: this command's own processes wrote them, into a folder that only its user can enter.
+        # Safe to unpickle: written by this command's processes, into a folder that only its user can open.
         return [
             result
-            for number in range(len(blocks))
-            for result in pickle.loads((Path(folder) / str(number)).read_bytes())
+            for block_index in range(len(blocks))
+            for result in pickle.loads((Path(folder) / str(block_index)).read_bytes())
         ]

@@ -1,4 +1,4 @@
-"""The kind of device that a command runs on."""
+"""Device selection for this process."""
 
 from __future__ import annotations
 
@@ -10,17 +10,31 @@ from data_prep.settings import TrainerArgs
 
 
 def resolve_accelerator(args: TrainerArgs) -> str:
-    """``cpu`` or ``cuda``: what the recipe asks for, or what the machine has."""
+    """Returns ``cpu``, ``cuda`` or ``mps``: the recipe's accelerator, or for ``auto`` the machine's.
+
+    ``mps`` is one device, so ``auto`` takes it only for a single process.
+
+    Raises:
+        UserError: The accelerator is unknown, or this machine does not have it.
+    """
     if args.accelerator == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if torch.cuda.is_available():
+            return "cuda"
+        single = args.devices * args.num_nodes == 1
+        return "mps" if single and torch.backends.mps.is_available() else "cpu"
     kind = {"gpu": "cuda"}.get(args.accelerator, args.accelerator)
-    if kind not in ("cpu", "cuda"):
-        raise UserError(f"trainer.accelerator={args.accelerator}: must be auto, cpu or gpu")
+    if kind not in ("cpu", "cuda", "mps"):
+        raise UserError(f"trainer.accelerator={args.accelerator}: must be auto, cpu, gpu or mps")
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError("trainer.accelerator=gpu, but torch sees no GPU here; use auto or cpu")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError(
+            "trainer.accelerator=mps, but torch sees no Apple GPU here (MPS needs macOS on Apple silicon); use auto or "
+            "cpu"
+        )
     return kind
 
 
-def own_gpu() -> int:
-    """This process's GPU among those that it sees."""
+def local_gpu_index() -> int:
+    """Returns the index of this process's GPU among those that it sees."""
     return local_rank() % max(1, torch.cuda.device_count())

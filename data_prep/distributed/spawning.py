@@ -1,4 +1,4 @@
-"""Work under ``Trainer.predict`` that a command deals out to processes of its own, however it was itself launched."""
+"""Runs ``Trainer.predict`` in processes that the command spawns itself, however the command was launched."""
 
 from __future__ import annotations
 
@@ -15,36 +15,40 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from data_prep.core.errors import UserError
 from data_prep.core.os_errors import describe_error
+from data_prep.settings import check
 
 
-class _Spawned(DDPStrategy):
-    """Lightning's strategy, in processes that do not outlive the command that started them."""
+class _SpawnedDDP(DDPStrategy):
+    """Lightning's DDP strategy, in processes that exit when the command that spawned them does."""
 
     def setup_environment(self) -> None:
-        """Called in each process."""
-        threading.Thread(target=_end_with_the_command, daemon=True).start()
+        """Starts the thread that watches the parent process; Lightning calls this in each process."""
+        threading.Thread(target=_exit_with_parent, daemon=True).start()
         super().setup_environment()
 
 
-def _end_with_the_command() -> None:
+def _exit_with_parent() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
-def predicting_strategy(kind: str, several: bool) -> Strategy:
-    """Lightning's strategy for it.
+def make_predict_strategy(kind: str, parallel: bool) -> Strategy:
+    """Returns the Lightning strategy for ``Trainer.predict`` in one process or in several spawned ones.
 
-    Processes are spawned rather than started as a second command: that works in the middle of any command, also where
-    only its first process gets there, and where CUDA is in use already. They count themselves: under SLURM and torchrun
-    the ranks in the environment are those of the commands.
+    Processes are spawned rather than started as a second command: that works in the middle of any command, even where
+    only its first process reaches this point, and where CUDA is already in use. They assign their own ranks: under
+    SLURM and torchrun the ranks in the environment are those of the commands.
 
     Args:
-        kind: ``cpu`` or ``cuda``.
-        several: Whether there is work for more than one process.
+        kind: ``cpu``, ``cuda`` or ``mps``.
+        parallel: Whether to use more than one process.
     """
-    if not several:
-        return SingleDeviceStrategy(torch.device(kind, 0) if kind == "cuda" else torch.device("cpu"))
-    return _Spawned(
+    if not parallel:
+        return SingleDeviceStrategy(torch.device("cpu") if kind == "cpu" else torch.device(kind, 0))
+    check(
+        kind != "mps", "trainer.devices: an Apple GPU is one device; set trainer.devices=1, or trainer.accelerator=cpu"
+    )
+    return _SpawnedDDP(
         start_method="spawn",
         process_group_backend="gloo" if kind == "cpu" else "nccl",
         cluster_environment=LightningEnvironment(),
@@ -52,25 +56,25 @@ def predicting_strategy(kind: str, several: bool) -> Strategy:
 
 
 @contextmanager
-def spawning() -> Iterator[None]:
-    """Surrounds ``Trainer.predict``.
+def spawn_errors() -> Iterator[None]:
+    """Wraps ``Trainer.predict``: translates errors of spawned processes, and restores the environment.
 
-    Lightning leaves its port where the next Trainer of the command would take it for its own; it is taken back.
+    Lightning leaves ``MASTER_PORT`` set, and the next Trainer of the command would reuse that port; it is unset again.
 
     Raises:
-        UserError: What a spawned process met, in its words, or that it was killed.
+        UserError: A spawned process failed (with its own message) or was killed.
     """
-    own = "MASTER_PORT" not in os.environ
+    port_was_unset = "MASTER_PORT" not in os.environ
     try:
         yield
     except ProcessRaisedException as error:
-        said = describe_error(error)
-        raise UserError(said) if said else error from None
+        message = describe_error(error)
+        raise UserError(message) if message else error from None
     except ProcessExitedException as error:
         raise UserError(
-            f"{error}; the same command goes on from what is done. If memory ran out, lower retriever.batch_size, "
+            f"{error}; the same command resumes from what is done. If memory ran out, lower retriever.batch_size, "
             "eval.batch_size or trainer.devices"
         ) from None
     finally:
-        if own:
+        if port_was_unset:
             os.environ.pop("MASTER_PORT", None)

@@ -1,1 +1,1 @@
-"""CLIP encoders, and embeddings that are kept by content; may import datasets and below."""
+"""CLIP encoders and a content-addressed embedding cache; may import datasets and below."""

@@ -1,4 +1,4 @@
-"""The CLIP encoder: any open_clip model, and the embeddings of images, regions and names."""
+"""CLIP encoder: loads any open_clip model and embeds images, regions and class names with a cache."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from data_prep.core.files import fingerprint
 from data_prep.core.images import VERSION, open_image
 from data_prep.core.records import Sample
 from data_prep.embedding.embedding import PartWriter, check_norms, embed_missing
-from data_prep.embedding.name_tokens import name_tokens
+from data_prep.embedding.name_tokens import tokenize_names
 from data_prep.embedding.open_clip_models import LOCAL, architecture, load_open_clip
 from data_prep.embedding.open_clip_models import NANO_CLIP as NANO_CLIP
 from data_prep.embedding.regions import Region, open_region, region_key
@@ -29,21 +30,21 @@ from data_prep.settings import RegionArgs, RetrieverArgs, TrainerArgs
 
 log = logging.getLogger(__name__)
 
-_PROBE = "The quick brown fox jumps over 13 lazy dogs; Zoë's café."  # tokenizers differ in what they make of it
+_PROBE = "The quick brown fox jumps over 13 lazy dogs; Zoë's café."  # tokenizers encode it differently
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A loaded encoder.
+    """A loaded CLIP encoder with its preprocessing and identity.
 
     Attributes:
-        model: open_clip's model in eval mode.
-        preprocess: From a PIL image to a tensor ``[3, h, w]``.
+        model: open_clip model in eval mode.
+        preprocess: Maps a PIL image to a tensor ``[3, h, w]``.
         augment: The same with open_clip's random crops, for training.
-        tokenize: From texts to token ids ``[n, context]``.
-        dtype: What the model takes pixels in.
-        id: Model, weights and preprocessing in short; embeddings and memories carry it.
-        metadata: The same at length.
+        tokenize: Maps texts to token ids ``[n, context]``.
+        dtype: Data type of the model's pixel input.
+        id: Short identifier of model, weights and preprocessing; embeddings and memories are keyed by it.
+        metadata: Model, weights and preprocessing in full, from which the id is computed.
         processes: Devices and machines to embed on.
     """
 
@@ -58,7 +59,7 @@ class Encoder:
 
 
 def state_hash(model: nn.Module) -> str:
-    """SHA-256 of a model's weights, names included, in hexadecimal."""
+    """Returns the SHA-256 of a model's weights and their names, in hexadecimal."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -67,32 +68,39 @@ def state_hash(model: nn.Module) -> str:
 
 
 def encoder_id(name: str, metadata: dict) -> str:
-    """Names an encoder by its content: weights from any path, or a tag's, are the same encoder where they are equal."""
-    return (
-        f"{name}-{fingerprint({key: value for key, value in metadata.items() if key not in ('model', 'pretrained')})}"
-    )
+    """Returns an id derived from the encoder's content: equal weights give the same id from any path or tag."""
+    content = {key: value for key, value in metadata.items() if key not in ("model", "pretrained")}
+    return f"{name}-{fingerprint(content)}"
 
 
 def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> Encoder:
-    """Loads an open_clip model with weights; never with random ones.
+    """Loads an open_clip model with pretrained weights; never with random ones.
 
     Args:
         args: Which model.
         processes: Devices and machines to embed on; by default one device of this machine.
 
     Raises:
-        UserError: No weights are named, or the model or its weights cannot be had; the message
+        UserError: No weights are named, or the model or its weights cannot be loaded; the message
             says how to point to a local copy.
+
+    Example:
+        >>> from data_prep import load_encoder
+        >>> from data_prep.settings import RetrieverArgs
+        >>> encoder = load_encoder(RetrieverArgs(model="nano-clip"))
+        >>> encoder.model.encode_text(encoder.tokenize(["azure, a bend or"])).shape[0]
+        1
     """
     model, augment, preprocess, tokenize = load_open_clip(args)
+    visual: Any = model.visual
     metadata = {
         "model": args.model,
         "pretrained": args.pretrained or "",
         "weights": state_hash(model),
-        # Weights alone do not tell an architecture: heads and activations leave no trace in them.
+        # Weights do not determine the architecture: the number of heads and the activation are not visible in them.
         "architecture": fingerprint([architecture(args, model), repr(model)]),
         "tokens": fingerprint(tokenize([_PROBE]).tolist()),
-        "transform": f"images-{VERSION} {json.dumps(model.visual.preprocess_cfg, sort_keys=True)}",
+        "transform": f"images-{VERSION} {json.dumps(visual.preprocess_cfg, sort_keys=True)}",
         "dtype": args.dtype,
     }
     name = "clip" if args.model.startswith(LOCAL) else Path(args.model).name
@@ -109,13 +117,13 @@ def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> E
 
 
 class _Images(Dataset):
-    """Decodes images, and makes sure that each is still the one that its digest names."""
+    """Images as encoder input; checks that each file still matches its digest."""
 
     def __init__(self, samples: Sequence[Sample], preprocess: Callable[[Image.Image], Tensor]):
         self.samples, self.preprocess = samples, preprocess
 
-    def __getitem__(self, number: int) -> tuple[str, str, Tensor]:
-        sample = self.samples[number]
+    def __getitem__(self, index: int) -> tuple[str, str, Tensor]:
+        sample = self.samples[index]
         data = Path(sample.path).read_bytes()
         if hashlib.sha256(data).hexdigest() != sample.digest:
             raise UserError(f"{sample.path}: has changed since the data set was read; run the command again")
@@ -123,45 +131,56 @@ class _Images(Dataset):
 
 
 class _Regions(Dataset):
+    """Cropped regions as encoder input."""
+
     def __init__(self, regions: Sequence[Region], keys: list[str], args: RegionArgs, preprocess: Callable):
         self.regions, self.keys, self.args, self.preprocess = regions, keys, args, preprocess
 
-    def __getitem__(self, number: int) -> tuple[str, str, Tensor]:
-        return "image", self.keys[number], self.preprocess(open_region(self.regions[number], self.args))
+    def __getitem__(self, index: int) -> tuple[str, str, Tensor]:
+        return "image", self.keys[index], self.preprocess(open_region(self.regions[index], self.args))
 
 
 class _Names(Dataset):
+    """Tokenized names as encoder input."""
+
     def __init__(self, ids: Tensor, keys: list[str]):
         self.ids, self.keys = ids, keys
 
-    def __getitem__(self, number: int) -> tuple[str, str, Tensor]:
-        return "name", self.keys[number], self.ids[number]
+    def __getitem__(self, index: int) -> tuple[str, str, Tensor]:
+        return "name", self.keys[index], self.ids[index]
 
 
 def _embed(
-    encoder: Encoder, rows: Dataset, keys: list[str], size: int, workers: int, what: str, cache: Path
+    encoder: Encoder, rows: Dataset, keys: list[str], batch_size: int, workers: int, items: str, cache: Path
 ) -> np.ndarray:
-    """Embeds the rows that the store lacks, and reads all."""
+    """Embeds the rows that are not in the cache, and returns the vectors of all."""
     store = EmbeddingStore(cache / f"embeddings-{encoder.id}", encoder.metadata)
     missing = store.missing(keys)
     if missing:
-        log.info("embeddings: computing %d of %d %s", len(missing), len(keys), what)
+        log.info("embeddings: computing %d of %d %s", len(missing), len(keys), items)
         embed_missing(
-            encoder.model, encoder.dtype, rows, missing, size, workers, PartWriter(store, what), encoder.processes
+            encoder.model,
+            encoder.dtype,
+            rows,
+            missing,
+            batch_size,
+            workers,
+            PartWriter(store, items),
+            encoder.processes,
         )
     else:
-        log.info("embeddings: reusing %d %s", len(keys), what)
+        log.info("embeddings: reusing %d %s", len(keys), items)
     return check_norms(store.read(keys))
 
 
 def embed_images(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArgs, cache: Path) -> np.ndarray:
-    """Embeds images, or finds their embeddings in the cache by encoder and content.
+    """Embeds images; embeddings are cached by encoder and image content.
 
     Returns:
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the samples.
 
     Raises:
-        UserError: A file is not what it was when the data set was read, or the weights give no unit vectors.
+        UserError: A file has changed since the data set was read, or the weights do not give unit vectors.
     """
     keys = [sample.digest for sample in samples]
     return _embed(
@@ -170,7 +189,7 @@ def embed_images(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArg
 
 
 def embed_regions(encoder: Encoder, regions: Sequence[Region], args: RetrieverArgs, cache: Path) -> np.ndarray:
-    """Embeds regions of images, cached by image content, box and region settings.
+    """Embeds regions of images; embeddings are cached by image content, box and region settings.
 
     Returns:
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the regions.
@@ -183,11 +202,13 @@ def embed_regions(encoder: Encoder, regions: Sequence[Region], args: RetrieverAr
 def embed_names(encoder: Encoder, names: Sequence[str], args: RetrieverArgs, cache: Path) -> np.ndarray:
     """Embeds class names: the mean over the templates, normalised again; without templates, the bare names.
 
+    Embeddings are cached by encoder and token ids.
+
     Returns:
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the names.
     """
     templates = list(args.templates) or ["{}"]
-    ids = name_tokens(encoder.tokenize, names, templates)
+    ids = tokenize_names(encoder.tokenize, names, templates)
     keys = [hashlib.sha256(repr(rows).encode()).hexdigest() for rows in ids.tolist()]
-    size = max(1, args.batch_size // len(templates))
-    return _embed(encoder, _Names(ids, keys), keys, size, 0, "names", cache)
+    batch_size = max(1, args.batch_size // len(templates))
+    return _embed(encoder, _Names(ids, keys), keys, batch_size, 0, "names", cache)

@@ -1,4 +1,4 @@
-"""Class names as the encoder reads them: token ids, with a word about names that it does not read whole."""
+"""Tokenizes class names, and warns of names that are truncated or that get identical tokens."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 3  # names in a warning
-_LETTERS = 60  # of each of them
+_MAX_NAMES = 3  # names listed in a warning
+_MAX_LENGTH = 60  # characters shown of each
 
 
-def name_tokens(tokenize: Callable[..., Tensor], names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Puts names into prompts and tokenizes them; warns of those that are cut and of those that end alike.
+def tokenize_names(tokenize: Callable[..., Tensor], names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Inserts names into prompts and tokenizes them; warns of truncated names and of names with identical tokens.
 
     Args:
-        tokenize: open_clip's tokenizer.
+        tokenize: open_clip tokenizer.
         names: Class names.
         templates: Prompts with ``{}`` for the name.
 
@@ -27,55 +27,56 @@ def name_tokens(tokenize: Callable[..., Tensor], names: Sequence[str], templates
     """
     texts = [template.format(name) for name in names for template in templates]
     ids = tokenize(texts)
-    cut = {names[place // len(templates)]: None for place in cut_texts(tokenize, texts, ids)}
+    truncated = {names[index // len(templates)]: None for index in find_truncated(tokenize, texts, ids)}
     ids = ids.unflatten(0, (len(names), len(templates)))
-    if cut:
+    if truncated:
         log.warning(
-            "names: %d of %d names are longer than the %d tokens that the encoder reads, and were cut: %s",
-            len(cut), len(set(names)), ids.shape[-1], _some(cut),
+            "names: %d of %d names are longer than the %d tokens that the encoder reads, and were truncated: %s",
+            len(truncated), len(set(names)), ids.shape[-1], _preview(truncated),
         )  # fmt: skip
-    alike = find_names_alike(names, ids)
-    if alike:
+    groups = find_identical_names(names, ids)
+    if groups:
         log.warning(
-            "names: %d different names have the same embedding as another, for the encoder reads the same tokens "
-            "of them: %s; it cannot tell these classes from each other by name",
-            sum(map(len, alike)), _some([name for group in alike for name in group]),
+            "names: %d different names have the same embedding as another, because their tokens are identical: %s; "
+            "the encoder cannot tell these classes apart by name",
+            sum(map(len, groups)), _preview([name for group in groups for name in group]),
         )  # fmt: skip
     return ids
 
 
-def cut_texts(tokenize: Callable[..., Tensor], texts: Sequence[str], ids: Tensor) -> list[int]:
-    """Places of the texts that are longer than the encoder's context.
+def find_truncated(tokenize: Callable[..., Tensor], texts: Sequence[str], ids: Tensor) -> list[int]:
+    """Returns the indices of the texts that are longer than the encoder's context.
 
     Args:
-        tokenize: open_clip's tokenizer.
-        texts: What was tokenized.
-        ids: What came of it, shape ``[n, context]``.
+        tokenize: open_clip tokenizer.
+        texts: Texts that were tokenized.
+        ids: Their token ids, shape ``[n, context]``.
     """
     context = ids.shape[1]
     padding = tokenize([""])[0, -1]
-    # Whoever is cut fills the context, but for a last token that some tokenizers pad with too.
+    # A truncated text fills the context, except for the last token, which some tokenizers also use as padding.
     full = (ids[:, -2] != padding).nonzero().flatten().tolist()
     if not full:
         return []
-    longer = tokenize([texts[place] for place in full], context_length=context + 1)
-    cut = (longer[:, :context] != ids[full]).any(1) | (longer[:, context] != padding)
-    return [place for place, is_cut in zip(full, cut.tolist(), strict=True) if is_cut]
+    longer = tokenize([texts[index] for index in full], context_length=context + 1)
+    truncated = (longer[:, :context] != ids[full]).any(1) | (longer[:, context] != padding)
+    return [index for index, is_truncated in zip(full, truncated.tolist(), strict=True) if is_truncated]
 
 
-def find_names_alike(names: Sequence[str], ids: Tensor) -> list[list[str]]:
-    """Groups of different names of which the encoder reads the same tokens.
+def find_identical_names(names: Sequence[str], ids: Tensor) -> list[list[str]]:
+    """Returns groups of different names that have identical token ids.
 
     Args:
         names: Class names.
         ids: Token ids of each, first dimension ``names``.
     """
     groups: dict[bytes, dict[str, None]] = defaultdict(dict)
-    for name, own in zip(names, ids.numpy(), strict=True):
-        groups[own.tobytes()][name] = None
+    for name, tokens in zip(names, ids.numpy(), strict=True):
+        groups[tokens.tobytes()][name] = None
     return [list(group) for group in groups.values() if len(group) > 1]
 
 
-def _some(names: Sequence[str] | dict[str, None]) -> str:
-    shown = [name if len(name) <= _LETTERS else f"{name[:_LETTERS]}…" for name in list(names)[:_SHOWN]]
-    return ", ".join(map(repr, shown)) + (", …" if len(names) > _SHOWN else "")
+def _preview(names: Sequence[str] | dict[str, None]) -> str:
+    """Returns the first few names, shortened, for a message."""
+    shown = [name if len(name) <= _MAX_LENGTH else f"{name[:_MAX_LENGTH]}…" for name in list(names)[:_MAX_NAMES]]
+    return ", ".join(map(repr, shown)) + (", …" if len(names) > _MAX_NAMES else "")

@@ -1,8 +1,8 @@
-"""The embedding cache: unit vectors by a key of what was embedded, in part files that are never changed.
+"""Embedding cache: maps content keys to unit vectors, in append-only part files.
 
-A folder belongs to one encoder. Every process writes part files of its own, under a temporary name
-that is then renamed, so that processes, machines and killed runs can share the folder without locks.
-A part carries the checksums of its keys and vectors, which are compared whenever it is read.
+A folder belongs to one encoder. Every process writes its own part files, under a temporary name that is then renamed,
+so processes, machines and killed runs can share the folder without locks. A part carries the checksums of its keys and
+vectors, which are verified whenever it is read.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ from data_prep.core.files import REMAKE, naming_path, part_path, write_json
 KEY = "S32"
 
 
-def _raw(keys: Sequence[str]) -> np.ndarray:
-    """SHA-256 keys as 32-byte values, shape ``[n]``."""
+def _to_bytes(keys: Sequence[str]) -> np.ndarray:
+    """Converts hexadecimal SHA-256 keys to 32-byte values, shape ``[n]``."""
     return np.frombuffer(bytes.fromhex("".join(keys)), KEY)
 
 
 def _checksum(values: np.ndarray) -> str:
-    """SHA-256 of an array: its type, shape and content."""
+    """Returns the SHA-256 of an array's dtype, shape and content."""
     digest = hashlib.sha256(f"{values.dtype.str}{values.shape}".encode())
     digest.update(np.ascontiguousarray(values))
     return digest.hexdigest()
 
 
 class EmbeddingStore:
-    """Vectors of one encoder.
+    """The cached vectors of one encoder.
 
     Args:
-        folder: Where the parts lie; made when the first is written.
-        metadata: What the vectors depend on, written beside them for a reader.
+        folder: Folder of the part files; created when the first is written.
+        metadata: Identifies the encoder; written next to the vectors for human readers.
     """
 
     def __init__(self, folder: Path, metadata: dict):
         self.folder, self.metadata = folder, metadata
 
-    def _tensor(self, part: Path, name: str) -> np.ndarray:
+    def _read_tensor(self, part: Path, name: str) -> np.ndarray:
+        """Reads one tensor of a part file and verifies its checksum."""
         try:
             with safe_open(part, "np") as file:
                 values, checksums = file.get_tensor(name), file.metadata() or {}
@@ -57,29 +58,29 @@ class EmbeddingStore:
             raise UserError(f"{part}: damaged (the checksum of its {name} differs); {REMAKE}")
         return values
 
-    def _places(self, keys: Sequence[str]) -> tuple[list[Path], np.ndarray, np.ndarray]:
-        """The parts, and for each key its part (-1 where none has it) and its row there."""
+    def _locate(self, keys: Sequence[str]) -> tuple[list[Path], np.ndarray, np.ndarray]:
+        """Returns the part files, and for each key the index of its part (-1 where none has it) and its row there."""
         parts = sorted(self.folder.glob("part-*.safetensors"))
-        wanted = _raw(keys)
-        where, row = np.full(len(wanted), -1), np.zeros(len(wanted), int)
-        for number, part in enumerate(parts):
-            held = self._tensor(part, "keys").view(KEY).ravel()
-            order = np.argsort(held)
-            found = np.minimum(np.searchsorted(held, wanted, sorter=order), len(held) - 1)
-            hit = (held[order[found]] == wanted) & (where < 0)
-            where[hit], row[hit] = number, order[found[hit]]
-        return parts, where, row
+        queries = _to_bytes(keys)
+        part_index, row = np.full(len(queries), -1), np.zeros(len(queries), int)
+        for index, part in enumerate(parts):
+            part_keys = self._read_tensor(part, "keys").view(KEY).ravel()
+            order = np.argsort(part_keys)
+            position = np.minimum(np.searchsorted(part_keys, queries, sorter=order), len(part_keys) - 1)
+            hit = (part_keys[order[position]] == queries) & (part_index < 0)
+            part_index[hit], row[hit] = index, order[position[hit]]
+        return parts, part_index, row
 
     def missing(self, keys: Sequence[str]) -> list[int]:
-        """The place of the first of each key that the store lacks, in order."""
-        _, where, _ = self._places(keys)
+        """Returns the index of the first occurrence of each key that the store lacks, in order."""
+        _, part_index, _ = self._locate(keys)
         first: dict[str, int] = {}
-        for place in np.flatnonzero(where < 0):
-            first.setdefault(keys[place], int(place))
+        for index in np.flatnonzero(part_index < 0):
+            first.setdefault(keys[index], int(index))
         return list(first.values())
 
     def read(self, keys: Sequence[str]) -> np.ndarray:
-        """The vectors of keys that the store holds, in their order.
+        """Reads the vectors of keys that are in the store, in key order.
 
         Returns:
             np.ndarray: float32, shape ``[n, d]``.
@@ -87,32 +88,33 @@ class EmbeddingStore:
         Raises:
             UserError: A key is missing or a part is damaged.
         """
-        parts, where, row = self._places(keys)
-        if not len(keys) or (where < 0).any():
-            raise UserError(f"{self.folder}: holds {(where >= 0).sum()} of the {len(keys)} embeddings asked for")
+        parts, part_index, row = self._locate(keys)
+        if not len(keys) or (part_index < 0).any():
+            found = (part_index >= 0).sum()
+            raise UserError(f"{self.folder}: holds {found} of the {len(keys)} requested embeddings")
         vectors = None
-        for number in np.unique(where):
-            own = where == number
-            values = self._tensor(parts[number], "vectors")
+        for index in np.unique(part_index):
+            in_part = part_index == index
+            values = self._read_tensor(parts[index], "vectors")
             if vectors is None:
                 vectors = np.empty((len(keys), values.shape[1]), np.float32)
-            vectors[own] = values[row[own]]
+            vectors[in_part] = values[row[in_part]]
         return vectors
 
     def write(self, keys: Sequence[str], vectors: np.ndarray) -> None:
-        """Adds a part; the same keys written by another process give the same file."""
+        """Writes a part file; the same keys written by another process give the same file name."""
         if not self.folder.exists():
             write_json(self.folder / "encoder.json", self.metadata)
         name = hashlib.sha256("".join(keys).encode()).hexdigest()[:24]
         path = self.folder / f"part-{name}.safetensors"
         tensors = {
-            "keys": _raw(keys).view(np.uint8).reshape(len(keys), -1),
+            "keys": _to_bytes(keys).view(np.uint8).reshape(len(keys), -1),
             "vectors": np.ascontiguousarray(vectors, np.float32),
         }
         part = part_path(path)
         try:
             with naming_path(path):
-                save_file(tensors, part, {what: _checksum(values) for what, values in tensors.items()})
+                save_file(tensors, part, {tensor: _checksum(values) for tensor, values in tensors.items()})
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""Pictures of emoji as a data set, and the command that draws them; may import core, settings and reading."""
+"""The emoji data set: the command that renders its images; may import core, settings and reading."""

@@ -1,1 +1,1 @@
-"""Ranking examples in the formats of other trainers, and back; may import mining and below."""
+"""Exports ranking examples to the formats of other trainers, and imports RAR's; may import mining and below."""

@@ -4,13 +4,13 @@
     python -m data_prep.export --format rar --to exported --part val recipe=ranker_lora mining.k=5
 
 Writes a recipe's ranking examples in the format of another trainer: rar, llava, sharegpt, openai
-(both for LLaMA-Factory), swift, or trl. What is missing of the examples is made first.
+(both for LLaMA-Factory), swift, or trl. Examples that are not in the cache are built first.
 
---part val   the validation examples in place of the training ones
---from FOLDER        a folder of shards in place of the recipe's
---order retriever    candidates as retrieved, not shuffled (the released data's)
---expert WORDS       rar: whom the prompt asks for, such as "aircraft classification"
---max-tokens N       leaves out, and counts, records whose texts are longer in the ranker's tokens
+--part val           export the validation examples instead of the training examples
+--from FOLDER        export a folder of shards instead of the recipe's examples
+--order retriever    keep candidates as retrieved instead of shuffled (as in the released data)
+--expert WORDS       rar: the kind of expert in the prompt, such as "aircraft classification"
+--max-tokens N       skip, and count, records whose texts have more of the ranker's tokens
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from data_prep.settings.loading import load_recipe
 
 
 def main(arguments: list[str]) -> None:
-    """Reads the command line and exports."""
+    """Parses the command line and exports the examples."""
     parser = argparse.ArgumentParser(prog="python -m data_prep.export")
     parser.add_argument("--format", required=True, choices=tuple(FORMATS))
     parser.add_argument("--to", required=True, type=Path)
@@ -43,8 +43,8 @@ def main(arguments: list[str]) -> None:
     from data_prep.prompting.prompt_lengths import TokenCounter
 
     shards = args.shards or build(recipe)[("train", "val").index(args.part)]
-    tokens = (TokenCounter(recipe.ranker.model), args.max_tokens) if args.max_tokens else None
-    export(shards, args.to, args.format, recipe.mining.target, recipe.seed, args.order, args.expert, tokens)
+    token_limit = (TokenCounter(recipe.ranker.model), args.max_tokens) if args.max_tokens else None
+    export(shards, args.to, args.format, recipe.mining.target, recipe.seed, args.order, args.expert, token_limit)
 
 
 if __name__ == "__main__":

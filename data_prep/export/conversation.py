@@ -1,4 +1,4 @@
-"""What every format says in its own words: a picture, a question about it, and the answer."""
+"""The conversation that every format writes, an image with a question and an answer; and shared file helpers."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import read_json, write_text
 
 TAG = "<image>"
-"""Stands in the text where the picture goes."""
+"""Marks the position of the image in the text."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """One ranking example as it is exported.
+    """An exported ranking example.
 
     Attributes:
         key: The example's key.
-        image: The picture's path below the export's folder.
+        image: Path of the image, relative to the export's folder.
         names: The candidates in the order shown.
-        prompt: The question, without a tag.
-        answer: The list that is asked for.
+        prompt: The question, without an image tag.
+        answer: The list that the model is to write.
     """
 
     key: str
@@ -35,13 +35,13 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Turn:
-    """A record as its trainer reads it.
+    """A record as the trainer reads it.
 
     Attributes:
         user: The user's text.
         assistant: The answer.
-        images: Paths below the export's folder.
-        tags: Image tags that ``user`` must hold.
+        images: Paths relative to the export's folder.
+        tags: Number of image tags that ``user`` must contain.
     """
 
     user: str
@@ -51,7 +51,7 @@ class Turn:
 
 
 def write_list(path: Path, records: Iterable[dict]) -> None:
-    """Writes records as one JSON list, a record a line."""
+    """Writes records as one JSON list, one record per line."""
     write_text(path, "[\n" + ",\n".join(json.dumps(record, ensure_ascii=False) for record in records) + "\n]\n")
 
 
@@ -61,10 +61,10 @@ def write_lines(path: Path, records: Iterable[dict]) -> None:
 
 
 def read_list(path: Path) -> list[dict]:
-    """The records of ``write_list``.
+    """Reads the records that ``write_list`` wrote.
 
     Raises:
-        UserError: The file is missing or is no list.
+        UserError: The file is missing or is not a list.
     """
     records = read_json(path)
     if not isinstance(records, list):
@@ -73,14 +73,14 @@ def read_list(path: Path) -> list[dict]:
 
 
 def read_lines(path: Path) -> Iterator[dict]:
-    """The records of ``write_lines``."""
+    """Reads the records that ``write_lines`` wrote."""
     with open(path, encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
 
 
-def chat(conversation: Conversation, tag: str) -> list[dict]:
-    """The two turns as role and content."""
+def make_messages(conversation: Conversation, tag: str) -> list[dict]:
+    """Returns the two turns as messages of role and content; the user's text starts with the tag."""
     return [
         {"role": "user", "content": tag + conversation.prompt},
         {"role": "assistant", "content": conversation.answer},

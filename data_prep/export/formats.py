@@ -1,7 +1,7 @@
-"""The formats of other trainers: each a module that writes conversations and reads them back for the check.
+"""Export formats by name: each is a module or object that writes conversations and reads them back for the check.
 
 A format has ``FILE``, the name of its list; ``write(folder, name, conversations)``; and ``read(folder)``, which
-gives every record as a ``Turn``. ``HINT`` says how its trainer is pointed to the folder.
+yields every record as a ``Turn``. ``HINT`` tells the user how to point the trainer to the folder.
 """
 
 from __future__ import annotations

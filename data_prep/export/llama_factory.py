@@ -1,4 +1,4 @@
-"""LLaMA-Factory: ShareGPT or OpenAI turns, and the ``dataset_info.json`` that describes them."""
+"""LLaMA-Factory's format: ShareGPT or OpenAI turns, and the ``dataset_info.json`` that describes them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.core.files import write_json
-from data_prep.export.conversation import TAG, Conversation, Turn, chat, read_list, write_list
+from data_prep.export.conversation import TAG, Conversation, Turn, make_messages, read_list, write_list
 
 _TURNS = {"sharegpt": "conversations", "openai": "messages"}
 _TAGS = {
@@ -18,14 +18,14 @@ _TAGS = {
 
 @dataclass(frozen=True)
 class LlamaFactory:
-    """One of the two ways to write turns.
+    """LLaMA-Factory's format in one of two styles of turns.
 
     Attributes:
         style: ``sharegpt`` (from, value) or ``openai`` (role, content).
     """
 
     style: str
-    HINT: str = "LLaMA-Factory: dataset_dir: FOLDER, dataset: the name in dataset_info.json; images lie below FOLDER"
+    HINT: str = "LLaMA-Factory: dataset_dir: FOLDER, dataset: the name in dataset_info.json; images are below FOLDER"
 
     @property
     def FILE(self) -> str:
@@ -35,19 +35,19 @@ class LlamaFactory:
     def write(self, folder: Path, name: str, conversations: Iterable[Conversation]) -> None:
         """Writes the list and its description."""
         tags, turns = _TAGS[self.style], _TURNS[self.style]
-        role = {"user": tags["user_tag"], "assistant": tags["assistant_tag"]}
+        roles = {"user": tags["user_tag"], "assistant": tags["assistant_tag"]}
         records = (
             {
                 turns: [
-                    {tags["role_tag"]: role[turn["role"]], tags["content_tag"]: turn["content"]}
-                    for turn in chat(one, TAG)
+                    {tags["role_tag"]: roles[message["role"]], tags["content_tag"]: message["content"]}
+                    for message in make_messages(conversation, TAG)
                 ],
-                "images": [one.image],
+                "images": [conversation.image],
             }
-            for one in conversations
+            for conversation in conversations
         )
         write_list(folder / self.FILE, records)
-        # Their converter knows every ShareGPT list by the key "formatting"; the tags say whose words it uses.
+        # Their converter takes both styles as "formatting": "sharegpt"; the tags give the keys and role names in use.
         entry = {
             "file_name": self.FILE,
             "formatting": "sharegpt",
@@ -57,7 +57,7 @@ class LlamaFactory:
         write_json(folder / "dataset_info.json", {name: entry})
 
     def read(self, folder: Path) -> Iterator[Turn]:
-        """The records of the list."""
+        """Yields the records of the list."""
         content = _TAGS[self.style]["content_tag"]
         for record in read_list(folder / self.FILE):
             user, assistant = (turn[content] for turn in record[_TURNS[self.style]])

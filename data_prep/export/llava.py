@@ -1,4 +1,4 @@
-"""LLaVA's list: turns of ``human`` and ``gpt``, one image path a record."""
+"""LLaVA's format: a JSON list with turns of ``human`` and ``gpt`` and one image path per record."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def write(folder: Path, name: str, conversations: Iterable[Conversation]) -> Non
     """Writes the list."""
     records = (
         {
-            "id": one.key,
-            "image": one.image,
+            "id": conversation.key,
+            "image": conversation.image,
             "conversations": [
-                {"from": "human", "value": f"{TAG}\n{one.prompt}"},
-                {"from": "gpt", "value": one.answer},
+                {"from": "human", "value": f"{TAG}\n{conversation.prompt}"},
+                {"from": "gpt", "value": conversation.answer},
             ],
         }
-        for one in conversations
+        for conversation in conversations
     )
     write_list(folder / FILE, records)
 
 
 def read(folder: Path) -> Iterator[Turn]:
-    """The records of the list."""
+    """Yields the records of the list."""
     for record in read_list(folder / FILE):
         user, assistant = (turn["value"] for turn in record["conversations"])
         yield Turn(user, assistant, [record["image"]])

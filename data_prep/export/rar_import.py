@@ -1,4 +1,4 @@
-"""Reads RAR's native JSON, as the paper's authors publish it, into shards of ranking examples."""
+"""Converts RAR's native JSON, as published by the paper's authors, into shards of ranking examples."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _CATEGORIES = "optional categories:"
 
 
 class _Unreadable(Exception):
-    """A record that is no ranking example; says why."""
+    """A record is not a ranking example; the message says why."""
 
 
-def _names(text: str) -> list[str]:
-    """A Python-style list of names."""
+def _parse_names(text: str) -> list[str]:
+    """Parses a Python-style list of names."""
     try:
         names = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError):
@@ -39,10 +39,10 @@ def _names(text: str) -> list[str]:
 
 
 def read_record(record: dict, root: Path) -> tuple[Path, list[str], str]:
-    """The picture, the candidates' names in the order shown, and the true name of a record.
+    """Returns the image's path, the candidates' names in the order shown, and the true name of a record.
 
     Raises:
-        _Unreadable: It is not a ranking example with one picture that is there.
+        _Unreadable: It is not a ranking example with one image that exists and decodes.
     """
     try:
         images = record["image"]
@@ -50,10 +50,10 @@ def read_record(record: dict, root: Path) -> tuple[Path, list[str], str]:
         (image,) = [images] if isinstance(images, str) else images
     except (KeyError, TypeError, ValueError):
         raise _Unreadable("not one image and two turns") from None
-    _, found, listed = user.partition(_CATEGORIES)
-    if not found:
+    _, marker, listed = user.partition(_CATEGORIES)
+    if not marker:
         raise _Unreadable("the prompt lists no categories")
-    shown, answer = _names(listed.strip().removesuffix(".")), _names(assistant)
+    shown, answer = _parse_names(listed.strip().removesuffix(".")), _parse_names(assistant)
     if answer[0] not in shown:
         raise _Unreadable("the answer's first name is no candidate")
     path = root / image
@@ -67,54 +67,56 @@ def read_record(record: dict, root: Path) -> tuple[Path, list[str], str]:
 
 
 def import_rar(file: Path, root: Path, to: Path, shard_size: int = 1000) -> dict[str, int]:
-    """Imports a list.
+    """Imports a list into a folder of shards.
 
     Args:
         file: RAR's native JSON.
-        root: Folder that its image paths start from; absolute paths stay.
-        to: A folder of shards to write; it must not exist.
+        root: Folder that the image paths are relative to; absolute paths stay as they are.
+        to: Folder to write the shards to; it must not exist.
         shard_size: Examples per shard.
 
     Returns:
-        dict[str, int]: Records by outcome.
+        dict[str, int]: Number of records by outcome.
 
     Raises:
-        UserError: The file is no such list, the folder exists, or no record is readable.
+        UserError: The file is not such a list, the folder exists, or no record is readable.
     """
     if to.exists():
         raise UserError(f"--to {to}: exists; choose another folder")
     counts: Counter = Counter()
-    rows = list(_rows(read_list(file), root, file, counts))
+    rows = list(_read_rows(read_list(file), root, file, counts))
     if not rows:
         raise UserError(f"{file}: no record is a ranking example ({dict(counts)})")
     classes = sorted({name for _, _, shown, _ in rows for name in shown})
     label_of = {name: label for label, name in enumerate(classes)}
-    digest_of = lru_cache(maxsize=None)(file_hash)  # windows share an image
+    cached_hash = lru_cache(maxsize=None)(file_hash)  # several examples share an image
     pairs = []
-    for number, path, shown, truth in rows:
-        # The file holds no scores: places stand for them.
-        candidates = tuple(Candidate(label_of[name], name, -float(place)) for place, name in enumerate(shown))
-        key = f"{sample_key(str(path))}-{number:06d}"
-        sample = Sample(key, str(path), label_of[truth], digest_of(path))
+    for index, path, shown, truth in rows:
+        # The file has no scores: negative positions replace them.
+        candidates = tuple(Candidate(label_of[name], name, -float(position)) for position, name in enumerate(shown))
+        key = f"{sample_key(str(path))}-{index:06d}"
+        sample = Sample(key, str(path), label_of[truth], cached_hash(path))
         pairs.append((RankingExample(key, label_of[truth], candidates), sample))
     metadata = {"part": "train", "dataset": file.stem, "encoder": "", "classes": len(classes), "counts": dict(counts)}
-    with write_folder(to) as place:
-        metadata["mined"] = write_mined(place, (sample.digest for _, sample in pairs))
-        write_shards(place, pairs, shard_size, metadata)
+    with write_folder(to) as unfinished:
+        metadata["mined"] = write_mined(unfinished, (sample.digest for _, sample in pairs))
+        write_shards(unfinished, pairs, shard_size, metadata)
     log.info("import: %s", ", ".join(f"{count} {reason}" for reason, count in counts.items()))
     return dict(counts)
 
 
-def _rows(records: list[dict], root: Path, file: Path, counts: Counter) -> Iterator[tuple[int, Path, list[str], str]]:
-    """The readable records with their numbers; the first of each kind that is not is named."""
-    for number, record in enumerate(records):
+def _read_rows(
+    records: list[dict], root: Path, file: Path, counts: Counter
+) -> Iterator[tuple[int, Path, list[str], str]]:
+    """Yields the readable records with their index; counts outcomes, and logs the first of each kind of failure."""
+    for index, record in enumerate(records):
         try:
             path, shown, truth = read_record(record, root)
         except _Unreadable as error:
             reason = f"dropped: {error}"
             if not counts[reason]:
-                log.warning("%s: record %d: %s", file, number, error)
+                log.warning("%s: record %d: %s", file, index, error)
             counts[reason] += 1
         else:
             counts["imported"] += 1
-            yield number, path, shown, truth
+            yield index, path, shown, truth

@@ -1,4 +1,4 @@
-"""Writes ranking examples in another trainer's format, and reads them back to check them."""
+"""Exports ranking examples to another trainer's format, and checks the export by reading it back."""
 
 from __future__ import annotations
 
@@ -25,49 +25,49 @@ from data_prep.prompting.targets import target_names
 log = logging.getLogger(__name__)
 
 _SUMMARY = "export.json"
-_TAGS = (TAG, "<video>", "<audio>")  # that trainers replace wherever they stand
+_TAGS = (TAG, "<video>", "<audio>")  # that trainers replace wherever they occur
 
 
-def export_fault(names: Sequence[str], longest: int, max_tokens: int | None) -> str | None:
-    """Why an example cannot be exported, or None.
+def find_export_problem(names: Sequence[str], num_tokens: int, max_tokens: int | None) -> str | None:
+    """Returns why an example cannot be exported, or None.
 
     Args:
         names: The candidates.
-        longest: Tokens of its texts.
-        max_tokens: As many are allowed.
+        num_tokens: Number of tokens of its texts.
+        max_tokens: Maximum number of tokens; None for no limit.
     """
     if any(tag in name for name in names for tag in _TAGS):
         return "dropped: a name holds a media tag"
     if not all(name.strip() for name in names):
         return "dropped: an empty name"
-    if max_tokens is not None and longest > max_tokens:
+    if max_tokens is not None and num_tokens > max_tokens:
         return f"dropped: longer than {max_tokens} tokens"
     return None
 
 
-def _conversations(
-    opened: ShardedExamples,
+def _make_conversations(
+    examples: ShardedExamples,
     folder: Path,
     to_names: Callable[[RankingExample], list[str]],
     to_prompt: Callable[[list[str]], str],
     target: str,
-    tokens: tuple[TokenCounter, int] | None,
+    token_limit: tuple[TokenCounter, int] | None,
     counts: Counter,
 ) -> Iterator[Conversation]:
-    """Gives what can be exported, writes its pictures, each once, and counts."""
-    for line in opened.lines:
-        example = read_example(opened.folder, line)
+    """Yields the examples that can be exported, writes each of their images once, and counts outcomes."""
+    for line in examples.lines:
+        example = read_example(examples.folder, line)
         names = to_names(example)
         if target != "graded" and example.truth is None:
             counts["dropped: no right answer"] += 1
             continue
         prompt, answer = to_prompt(names), list_answer(target_names(example, target))
-        longest = sum(tokens[0]([prompt, answer])) if tokens else 0
-        reason = export_fault(names, longest, tokens and tokens[1])
-        counts[reason or "exported"] += 1
-        if reason:
+        num_tokens = sum(token_limit[0]([prompt, answer])) if token_limit else 0
+        problem = find_export_problem(names, num_tokens, token_limit and token_limit[1])
+        counts[problem or "exported"] += 1
+        if problem:
             continue
-        suffix, data = read_image_bytes(opened.folder, line)
+        suffix, data = read_image_bytes(examples.folder, line)
         image = f"images/{hashlib.sha256(data).hexdigest()[:24]}.{suffix}"
         if not (folder / image).exists():
             (folder / image).write_bytes(data)
@@ -82,30 +82,30 @@ def export(
     seed: int = 0,
     order: str = "shuffled",
     expert: str = "classification",
-    tokens: tuple[TokenCounter, int] | None = None,
+    token_limit: tuple[TokenCounter, int] | None = None,
 ) -> dict:
-    """Exports a folder of shards, and checks what was written by reading it back.
+    """Exports a folder of shards, and checks the export by reading it back.
 
     Args:
-        shards: What mining made.
-        to: The folder to write; an earlier export there is replaced.
+        shards: Folder of shards.
+        to: Folder to write; an earlier export there is replaced.
         format_name: A key of ``FORMATS``.
         target: ``mining.target``.
-        seed: Of the order of candidates, which is that of a training's first epoch.
-        order: ``shuffle_candidates`` or ``retriever``.
-        expert: For RAR's prompt.
-        tokens: A counter and the most tokens of a record, without its image's.
+        seed: Seed of the order of candidates, which is that of the first epoch of training.
+        order: ``shuffled`` or ``retriever``.
+        expert: The kind of expert in RAR's prompt.
+        token_limit: A counter and the maximum number of tokens per record, without those of the image.
 
     Returns:
-        dict: Counts by reason; they stand in ``export.json`` too.
+        dict: Counts by reason, which are also in ``export.json``.
 
     Raises:
-        UserError: The folder holds something else, or nothing could be exported.
+        UserError: The folder holds other files, or nothing could be exported.
     """
     if to.exists() and (not to.is_dir() or (any(to.iterdir()) and not (to / _SUMMARY).exists())):
         raise UserError(f"--to {to}: holds other files; choose a folder that is empty or does not exist")
-    form = FORMATS[format_name]
-    opened = ShardedExamples(shards)
+    format_writer = FORMATS[format_name]
+    examples = ShardedExamples(shards)
     counts: Counter = Counter()
 
     def to_names(example: RankingExample) -> list[str]:
@@ -115,37 +115,49 @@ def export(
     def to_prompt(names: list[str]) -> str:
         return native_prompt(names, expert) if format_name == "rar" else list_prompt(names)
 
-    with write_folder(to) as place:
-        (place / "images").mkdir()
-        conversations = _conversations(opened, place, to_names, to_prompt, target, tokens, counts)
-        made = list(progress_bar("exporting", conversations, len(opened)))
-        if not made:
+    with write_folder(to) as unfinished:
+        (unfinished / "images").mkdir()
+        generated = _make_conversations(examples, unfinished, to_names, to_prompt, target, token_limit, counts)
+        conversations = list(progress_bar("exporting", generated, len(examples)))
+        if not conversations:
             raise UserError(f"--format {format_name}: nothing of {shards} could be exported ({dict(counts)})")
-        form.write(place, "".join(c if c.isalnum() else "_" for c in opened.manifest["dataset"]), made)
-        check_export(place, format_name, made)
-        metadata = {"format": format_name, "list": form.FILE, "use": form.HINT, "shards": shards.name, "target": target}
-        write_json(place / _SUMMARY, metadata | {"order": order, "seed": seed, "counts": dict(counts)})
-    log.info("export: %s in %s; %s", ", ".join(f"{n} {why}" for why, n in counts.items()), to, form.HINT)
+        dataset_name = "".join(c if c.isalnum() else "_" for c in examples.manifest["dataset"])
+        format_writer.write(unfinished, dataset_name, conversations)
+        check_export(unfinished, format_name, conversations)
+        summary = {
+            "format": format_name,
+            "list": format_writer.FILE,
+            "use": format_writer.HINT,
+            "shards": shards.name,
+            "target": target,
+            "order": order,
+            "seed": seed,
+            "counts": dict(counts),
+        }
+        write_json(unfinished / _SUMMARY, summary)
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    log.info("export: %s in %s; %s", outcomes, to, format_writer.HINT)
     return dict(counts)
 
 
-def check_export(folder: Path, format_name: str, made: Sequence[Conversation]) -> None:
-    """Reads an export back and checks tags, paths, names and number of its records.
+def check_export(folder: Path, format_name: str, conversations: Sequence[Conversation]) -> None:
+    """Reads an export back and checks the number of its records, and their tags, image paths and names.
 
     Raises:
-        UserError: A record is not what was to be written; names it.
+        UserError: A record differs from its conversation; the message names it.
     """
     turns = list(FORMATS[format_name].read(folder))
     where = folder / FORMATS[format_name].FILE
-    if len(turns) != len(made):
-        raise UserError(f"{where}: {len(turns)} records in place of {len(made)}")
-    for turn, one in zip(turns, made, strict=True):
-        wrong = None
+    if len(turns) != len(conversations):
+        raise UserError(f"{where}: {len(turns)} records instead of {len(conversations)}")
+    for turn, expected in zip(turns, conversations, strict=True):
+        names = set(expected.names)
+        problem = None
         if turn.user.count(TAG) != turn.tags or TAG in turn.assistant:
-            wrong = f"{turn.user.count(TAG)} image tags in place of {turn.tags}"
-        elif turn.images != [one.image] or not (folder / one.image).is_file():
-            wrong = f"images {turn.images}, of which one is missing"
-        elif not set(ast.literal_eval(turn.assistant)) <= set(one.names) or list_answer(one.names) not in turn.user:
-            wrong = "names that differ from the example's"
-        if wrong:
-            raise UserError(f"{where}: record of {one.key}: {wrong}")
+            problem = f"{turn.user.count(TAG)} image tags instead of {turn.tags}"
+        elif turn.images != [expected.image] or not (folder / expected.image).is_file():
+            problem = f"images {turn.images}, of which one is missing"
+        elif not set(ast.literal_eval(turn.assistant)) <= names or list_answer(expected.names) not in turn.user:
+            problem = "names that differ from the example's"
+        if problem:
+            raise UserError(f"{where}: record of {expected.key}: {problem}")

@@ -1,1 +1,1 @@
-"""Tuning images and their copies among evaluated ones; may import memory and below."""
+"""Checks for training images and near-duplicates among evaluated images; may import memory and below."""

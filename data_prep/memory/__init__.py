@@ -1,1 +1,1 @@
-"""The class memory: entries, index and search, and its command; may import embedding and below."""
+"""The class memory: entries, vector index, search, and its command; may import embedding and below."""

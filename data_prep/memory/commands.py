@@ -1,4 +1,4 @@
-"""The sub-commands of ``python -m data_prep.memory``: build, change and check memories kept as files."""
+"""Subcommands of ``python -m data_prep.memory``: build, import, change and check memories on disk."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from data_prep.core.records import Sample
 from data_prep.datasets import read_dataset
 from data_prep.embedding.encoder import embed_images, embed_names, load_encoder
 from data_prep.memory.import_index import import_memory
-from data_prep.memory.kept import KeptMemory, memory_lock
 from data_prep.memory.memories import image_memory, name_memory, with_templates
 from data_prep.memory.memory import Entry
 from data_prep.memory.recall import recall_against_exact
-from data_prep.reading.dataset import PARTS, digests, sample_key
-from data_prep.reading.finding import IMAGE_SUFFIXES, find_pictures, report_passed
+from data_prep.memory.stored import StoredMemory, memory_lock
+from data_prep.reading.dataset import PARTS, hash_images, sample_key
+from data_prep.reading.finding import IMAGE_SUFFIXES, find_images, report_skipped
 from data_prep.settings import check
 from data_prep.settings.loading import load_recipe
 from data_prep.settings.validate import one_of
 
 log = logging.getLogger(__name__)
 
-_OWN_KEYS = {
+_OPTIONS = {
     "build": {"part": "test_memory"},
     "import": {"index": "", "labels": "", "classnames": ""},
     "add": {"name": ""},
@@ -32,102 +32,110 @@ _OWN_KEYS = {
 }
 
 
-def _build(folder: Path, own: dict[str, str], settings: list[str]) -> None:
+def _build(folder: Path, options: dict[str, str], settings: list[str]) -> None:
+    """Embeds a part of the recipe's data set into a new memory."""
     recipe = load_recipe(settings)
-    one_of("part", own["part"], PARTS)
+    one_of("part", options["part"], PARTS)
     encoder = load_encoder(recipe.retriever, recipe.trainer)
-    dataset = read_dataset(recipe.data, Path(recipe.cache), (own["part"],))
-    recipe.retriever = with_templates(recipe.retriever, dataset)  # kept in the memory's recipe, for what is added later
+    dataset = read_dataset(recipe.data, Path(recipe.cache), (options["part"],))
+    recipe.retriever = with_templates(recipe.retriever, dataset)  # saved in the memory's recipe, for later additions
     args, cache = recipe.retriever, Path(recipe.cache)
-    images = image_memory(encoder, dataset.parts[own["part"]], args, cache)
-    names = name_memory(encoder, dataset.labels(own["part"]), dataset.names, args, cache, texts=dataset.texts)
-    _say(KeptMemory.create(folder, recipe, images, names))
+    images = image_memory(encoder, dataset.parts[options["part"]], args, cache)
+    names = name_memory(encoder, dataset.labels(options["part"]), dataset.names, args, cache, texts=dataset.texts)
+    _log_sizes(StoredMemory.create(folder, recipe, images, names))
 
 
-def _say(kept: KeptMemory) -> None:
-    for what, memory in (("images", kept.images), ("names", kept.names)):
-        log.info("memory: %d %s in %s (%s)", len(memory), what, kept.folder / what, memory.index.kind)
+def _log_sizes(stored: StoredMemory) -> None:
+    for modality, memory in (("images", stored.images), ("names", stored.names)):
+        log.info("memory: %d %s in %s (%s)", len(memory), modality, stored.folder / modality, memory.index.kind)
 
 
-def _import(folder: Path, own: dict[str, str], settings: list[str]) -> None:
+def _import(folder: Path, options: dict[str, str], settings: list[str]) -> None:
+    """Imports a memory of RAR's released code."""
     for key in ("index", "labels"):
-        check(bool(own[key]), f"give {key}=FILE")
+        check(bool(options[key]), f"give {key}=FILE")
     check(not folder.exists() or not any(folder.iterdir()), f"{folder}: exists; choose another folder")
-    classnames = Path(own["classnames"]) if own["classnames"] else None
-    _say(import_memory(folder, load_recipe(settings), Path(own["index"]), Path(own["labels"]), classnames))
+    classnames = Path(options["classnames"]) if options["classnames"] else None
+    index, labels = Path(options["index"]), Path(options["labels"])
+    _log_sizes(import_memory(folder, load_recipe(settings), index, labels, classnames))
 
 
-def _files(places: list[str], cache: Path) -> list[Path]:
-    """Image files, from files and folders."""
+def _list_images(paths: list[str], cache: Path) -> list[Path]:
+    """Returns the image files among some files and folders."""
     files: list[Path] = []
-    for place in map(Path, places):
-        check(place.exists(), f"{place}: no such image or folder")
-        if place.is_dir():
-            found = find_pictures(place)
-            check(bool(found.files), f"{place}: holds no images")
-            report_passed(found.passed, cache)
-            files += found.files
+    for path in map(Path, paths):
+        check(path.exists(), f"{path}: no such image or folder")
+        if path.is_dir():
+            listing = find_images(path)
+            check(bool(listing.files), f"{path}: contains no images")
+            report_skipped(listing.passed, cache)
+            files += listing.files
         else:
-            files.append(place)
+            files.append(path)
     return files
 
 
-def _is_place(argument: str) -> bool:
-    """Whether an argument is a file or folder rather than a setting: it is there, or looks like no setting."""
+def _is_path(argument: str) -> bool:
+    """Returns whether an argument is a file or folder, not a setting: it exists, or does not look like a setting."""
     key, equals, _ = argument.partition("=")
-    setting = equals and re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", key)
-    return not setting or Path(argument).exists() or Path(argument).suffix.lower() in IMAGE_SUFFIXES
+    looks_like_setting = equals and re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", key)
+    return not looks_like_setting or Path(argument).exists() or Path(argument).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _add(folder: Path, own: dict[str, str], arguments: list[str]) -> None:
-    name = tidy(own["name"])
+def _add(folder: Path, options: dict[str, str], arguments: list[str]) -> None:
+    """Adds a class, or images to an existing class."""
+    name = tidy(options["name"])
     check(bool(name), "give name=CLASS")
     with memory_lock(folder):
-        recipe, encoder, kept = KeptMemory.load(folder, [a for a in arguments if not _is_place(a)])
+        recipe, encoder, stored = StoredMemory.load(folder, [a for a in arguments if not _is_path(a)])
         args, cache = recipe.retriever, Path(recipe.cache)
-        files = _files([argument for argument in arguments if _is_place(argument)], cache)
-        images, label = kept.images, kept.label_of(name)
-        new = label is None
-        if new:
-            label = kept.new_label()
-            kept.names.add(embed_names(encoder, [name], args, cache), [Entry(label, "name", name)])
-        held = {images.entries[row].digest for row in images.rows(images.ids_of(label))}
+        files = _list_images([argument for argument in arguments if _is_path(argument)], cache)
+        images, label = stored.images, stored.label_of(name)
+        is_new_class = label is None
+        if is_new_class:
+            label = stored.new_label()
+            stored.names.add(embed_names(encoder, [name], args, cache), [Entry(label, "name", name)])
+        known_digests = {images.entries[row].digest for row in images.rows(images.ids_of(label))}
         samples = []
-        for path, digest in zip(files, digests(files, cache, recipe.data.on_error), strict=True):
-            if digest is not None and digest not in held:
-                held.add(digest)
+        for path, digest in zip(files, hash_images(files, cache, recipe.data.on_error), strict=True):
+            if digest is not None and digest not in known_digests:
+                known_digests.add(digest)
                 samples.append(Sample(sample_key(str(path)), str(path), label, digest))
         if samples:
             entries = [Entry(label, "image", s.key, s.digest) for s in samples]
             images.add(embed_images(encoder, samples, args, cache), entries)
-        kept.save()
-    left = len(files) - len(samples)
-    if new:
+        stored.save()
+    skipped = len(files) - len(samples)
+    if is_new_class:
         log.info("memory: new class %s", name)
-    log.info("memory: added %d images of %s%s", len(samples), name, f"; {left} skipped or there already" * bool(left))
+    note = f"; {skipped} skipped or already in it" if skipped else ""
+    log.info("memory: added %d images of %s%s", len(samples), name, note)
 
 
-def _remove(folder: Path, own: dict[str, str], settings: list[str]) -> None:
-    name = tidy(own["name"])
+def _remove(folder: Path, options: dict[str, str], settings: list[str]) -> None:
+    """Removes a class."""
+    name = tidy(options["name"])
     check(bool(name), "give name=CLASS")
     with memory_lock(folder):
-        _, _, kept = KeptMemory.load(folder, settings)
-        label = kept.label_of(name)
-        check(label is not None, f"{folder}: holds no class {name}")
-        count = kept.images.remove(kept.images.ids_of(label))
-        kept.names.remove(kept.names.ids_of(label))
-        kept.save()
+        _, _, stored = StoredMemory.load(folder, settings)
+        label = stored.label_of(name)
+        check(label is not None, f"{folder}: contains no class {name}")
+        count = stored.images.remove(stored.images.ids_of(label))
+        stored.names.remove(stored.names.ids_of(label))
+        stored.save()
     log.info("memory: removed %s with %d images", name, count)
 
 
-def _check(folder: Path, own: dict[str, str], settings: list[str]) -> None:
-    _, _, kept = KeptMemory.load(folder, settings)
-    k, sample = (int(own[key]) if own[key].isdecimal() and int(own[key]) else 0 for key in ("k", "sample"))
-    check(k > 0 and sample > 0, f"k={own['k']} sample={own['sample']}: give whole numbers above 0")
-    for what, memory in (("images", kept.images), ("names", kept.names)):
+def _check(folder: Path, options: dict[str, str], settings: list[str]) -> None:
+    """Verifies checksums, and prints the recall of each index against exact search."""
+    _, _, stored = StoredMemory.load(folder, settings)
+    k, sample = (int(options[key]) if options[key].isdecimal() and int(options[key]) else 0 for key in ("k", "sample"))
+    check(k > 0 and sample > 0, f"k={options['k']} sample={options['sample']}: give whole numbers above 0")
+    for modality, memory in (("images", stored.images), ("names", stored.names)):
         metrics = recall_against_exact(memory, k, sample)
         print(
-            f"{what}: {len(memory)} entries, {memory.index.kind}: recall@{k} {metrics['recall']:.4f} against exact, "
+            f"{modality}: {len(memory)} entries, {memory.index.kind}: "
+            f"recall@{k} {metrics['recall']:.4f} against exact, "
             f"{metrics['queries_per_s']:.0f} queries/s, exact {metrics['exact_queries_per_s']:.0f} queries/s"
         )
 
@@ -136,16 +144,20 @@ COMMANDS = {"build": _build, "import": _import, "add": _add, "remove": _remove, 
 
 
 def main(arguments: list[str]) -> None:
-    """Reads the command line and does what it says."""
-    known = len(arguments) >= 2 and arguments[0] in COMMANDS
-    check(known, "give build, import, add, remove or check, and a FOLDER; see --help")
+    """Parses the command line and runs the subcommand.
+
+    Raises:
+        UserError: The subcommand or folder is missing or wrong, or the subcommand fails.
+    """
+    is_known = len(arguments) >= 2 and arguments[0] in COMMANDS
+    check(is_known, "give build, import, add, remove or check, and a FOLDER; see --help")
     check(not Path(arguments[1]).is_file(), f"{arguments[1]}: is a file; give the memory's folder")
-    own = dict(_OWN_KEYS[arguments[0]])
+    options = dict(_OPTIONS[arguments[0]])
     rest = []
     for argument in arguments[2:]:
         key, equals, value = argument.partition("=")
-        if equals and key in own:
-            own[key] = value
+        if equals and key in options:
+            options[key] = value
         else:
             rest.append(argument)
-    COMMANDS[arguments[0]](Path(arguments[1]), own, rest)
+    COMMANDS[arguments[0]](Path(arguments[1]), options, rest)

@@ -1,8 +1,8 @@
-"""The vectors of a FAISS file from elsewhere, read in a process of its own: older releases crash on a damaged one."""
+"""Reads the vectors of an untrusted FAISS file in a separate process: older FAISS releases crash on damaged files."""
 
 from __future__ import annotations
 
-import resource
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -13,34 +13,37 @@ import numpy as np
 
 from data_prep.core.errors import UserError
 
-_MEMORY = 8 << 30  # beside a few times the file, for the process that reads it
+_MEMORY = 8 << 30  # bytes for the process that reads the file, in addition to four times the file's size
 
 
 def _with_limits(path: Path) -> np.ndarray | str:
-    """``vectors_or_fault`` in memory that a damaged count, which can ask for terabytes, does not exceed."""
-    most = _MEMORY + 4 * path.stat().st_size
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    """Runs ``vectors_or_fault`` under a memory limit: a damaged count in the file can request terabytes."""
+    if sys.platform == "linux":  # other systems do not enforce it
+        import resource
+
+        limit = _MEMORY + 4 * path.stat().st_size
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     return vectors_or_fault(path)
 
 
 def vectors_or_fault(path: Path) -> np.ndarray | str:
-    """The vectors of a file, or what is wrong with it."""
+    """Returns the vectors of a file, or a description of what is wrong with it."""
     try:
         index = faiss.read_index(str(path))
     except (RuntimeError, MemoryError) as error:
-        reason = str(error).rpartition("failed: ")[2].rpartition(" at /")[2]  # without its source lines
-        return f"damaged, or no FAISS index ({reason or 'too large'})"
+        reason = str(error).rpartition("failed: ")[2].rpartition(" at /")[2]  # without FAISS's source location
+        return f"damaged, or not a FAISS index ({reason or 'too large'})"
     if not isinstance(index, faiss.IndexHNSWFlat | faiss.IndexFlat):
-        return f"a FAISS index of the kind {type(index).__name__}; a graph (IndexHNSWFlat) or a flat one is needed"
+        return f"a FAISS index of type {type(index).__name__}; an HNSW graph (IndexHNSWFlat) or a flat index is needed"
     flat = faiss.downcast_index(index.storage) if isinstance(index, faiss.IndexHNSWFlat) else index
     if not isinstance(flat, faiss.IndexFlat) or flat.codes.size() != 4 * index.ntotal * index.d:
-        return "a damaged FAISS index (its vectors are not as many as it says)"
+        return "a damaged FAISS index (its number of vectors does not match its header)"
     return faiss.vector_to_array(flat.codes).view(np.float32).reshape(index.ntotal, index.d)
 
 
 def stored_vectors(path: Path) -> np.ndarray:
-    """The vectors that a FAISS index holds, in its order, as they are.
+    """Reads the vectors stored in a FAISS index, unchanged and in its order.
 
     Args:
         path: An ``IndexHNSWFlat`` or flat index that ``faiss.write_index`` wrote.
@@ -49,15 +52,15 @@ def stored_vectors(path: Path) -> np.ndarray:
         np.ndarray: float32, shape ``[n, d]``.
 
     Raises:
-        UserError: There is no such file, or it is another or a damaged one.
+        UserError: The file is missing, damaged, or of another type.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            found = pool.submit(_with_limits, path).result()
+            result = pool.submit(_with_limits, path).result()
     except BrokenProcessPool:
-        raise UserError(f"{path}: damaged; FAISS crashed on reading it. Get it again") from None
-    if isinstance(found, str):
-        raise UserError(f"{path}: {found}")
-    return found
+        raise UserError(f"{path}: damaged; FAISS crashed when reading it. Download or copy it again") from None
+    if isinstance(result, str):
+        raise UserError(f"{path}: {result}")
+    return result

@@ -1,4 +1,4 @@
-"""A memory's files: index and entries under names made of their content, so that what a manifest names stays."""
+"""A memory's files: index and entries under content-addressed names, which a manifest refers to."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy as np
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, part_path, write_text
 
-_DIGITS = 16  # of a content's hash, in a file's name
+_DIGITS = 16  # hexadecimal digits of the content hash in a file name
 
-Named = dict[str, dict]
+FileRecords = dict[str, dict]
 """Files by name, each with its ``sha256`` and ``bytes``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one vector stands for.
+    """Identifies the image or name that one vector embeds.
 
     Attributes:
-        label: Its class.
+        label: Class of the entry.
         modality: ``image`` or ``name``.
         key: The sample's key, or the class name.
         digest: The image's SHA-256; empty for a name, and where only the vector is known.
@@ -36,14 +36,17 @@ class Entry:
     digest: str = ""
 
 
-def keep(folder: Path, stem: str, suffix: str, write: Callable[[Path], None]) -> Named:
-    """Writes a file under a name made of its content, whole or not at all; the files beside it stay.
+def write_content_addressed(folder: Path, stem: str, suffix: str, write: Callable[[Path], None]) -> FileRecords:
+    """Atomically writes a file whose name contains a hash of its content; other files are left alone.
 
     Args:
-        folder: Where it goes.
-        stem: How its name begins.
-        suffix: How its name ends.
-        write: Writes it to a path.
+        folder: Folder of the file; created where it is missing.
+        stem: Start of the file name.
+        suffix: End of the file name.
+        write: Writes the content to a path.
+
+    Returns:
+        FileRecords: The one file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     part = part_path(folder / f"{stem}{suffix}")
@@ -60,41 +63,46 @@ def keep(folder: Path, stem: str, suffix: str, write: Callable[[Path], None]) ->
     return {name: {"sha256": digest, "bytes": size}}
 
 
-def check_kept(folder: Path, files: Named, remedy: str) -> None:
-    """Compares files with what a manifest says of them.
+def verify_files(folder: Path, files: FileRecords, remedy: str) -> None:
+    """Verifies the size and checksum of files against a manifest.
+
+    Args:
+        folder: Folder of the files.
+        files: Their records in the manifest.
+        remedy: What to do about a damaged file, for the error.
 
     Raises:
-        UserError: One is missing, or its bytes are not those that were written.
+        UserError: A file is missing, or its bytes are not those that were written.
     """
     for name, expected in files.items():
         path = folder / name
-        whole = path.is_file() and path.stat().st_size == expected["bytes"] and file_hash(path) == expected["sha256"]
-        if not whole:
+        intact = path.is_file() and path.stat().st_size == expected["bytes"] and file_hash(path) == expected["sha256"]
+        if not intact:
             raise UserError(f"{path}: missing or damaged; {remedy}")
 
 
-def drop_others(folder: Path, kinds: Mapping[str, str], named: Named) -> None:
-    """Removes what ``keep`` wrote and a manifest no longer names, and what killed commands left half-written.
+def remove_unreferenced(folder: Path, suffixes: Mapping[str, str], referenced: FileRecords) -> None:
+    """Removes content-addressed files that a manifest no longer refers to, and partial files of killed commands.
 
     Args:
-        folder: Where.
-        kinds: Suffixes by stem.
-        named: What stays.
+        folder: Folder of the files.
+        suffixes: File name suffixes by stem, as given to ``write_content_addressed``.
+        referenced: The files to keep.
     """
-    for pattern in (*(f"{stem}-{'[0-9a-f]' * _DIGITS}{suffix}" for stem, suffix in kinds.items()), ".*.part"):
-        for old in folder.glob(pattern):
-            if old.name not in named:
-                old.unlink(missing_ok=True)
+    for pattern in (*(f"{stem}-{'[0-9a-f]' * _DIGITS}{suffix}" for stem, suffix in suffixes.items()), ".*.part"):
+        for path in folder.glob(pattern):
+            if path.name not in referenced:
+                path.unlink(missing_ok=True)
 
 
 def write_entries(path: Path, ids: np.ndarray, entries: Sequence[Entry]) -> None:
-    """Writes entries with their ids, one a line."""
+    """Writes entries with their ids as JSON Lines."""
     pairs = zip(ids, entries, strict=True)
     write_text(path, (json.dumps({"id": int(i)} | asdict(e), ensure_ascii=False) + "\n" for i, e in pairs))
 
 
 def read_entries(path: Path) -> tuple[np.ndarray, list[Entry]]:
-    """Ids and entries that ``write_entries`` wrote."""
+    """Reads the ids and entries that ``write_entries`` wrote."""
     ids, entries = [], []
     with open(path, encoding="utf-8") as lines:
         for line in lines:

@@ -1,8 +1,8 @@
-"""Takes a memory of RAR's released code: a FAISS index, a list of labels, and a list of class names.
+"""Imports a memory of RAR's released code: a FAISS index, a list of labels, and a list of class names.
 
 RAR's notebooks (``build_memory.ipynb`` in Few_shot and in Fine-Grained_Visual_Recognition) write an ``IndexHNSWFlat``
-of vectors that were float16 and, in its order, lines of ``PATH LABEL``; the list of its aircraft has ``PATH {'label':
-LABEL}``. ``classnames.txt`` names the classes by line. The pictures themselves are not needed.
+of vectors rounded to float16 and, in the same order, lines of ``PATH LABEL``; the list of its aircraft data set has
+``PATH {'label': LABEL}``. ``classnames.txt`` has one class name per line. The images themselves are not needed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from data_prep.core.names import disambiguate, tidy
 from data_prep.embedding.encoder import embed_names, load_encoder
 from data_prep.memory.faiss_vectors import stored_vectors
 from data_prep.memory.files import Entry
-from data_prep.memory.kept import KeptMemory
 from data_prep.memory.memory import Memory
+from data_prep.memory.stored import StoredMemory
 from data_prep.reading.dataset import sample_key
 from data_prep.reading.listing import underscores_to_spaces
 from data_prep.settings import Recipe, check
@@ -29,7 +29,7 @@ from data_prep.settings import Recipe, check
 log = logging.getLogger(__name__)
 
 FLOAT16 = 2**-10
-"""How far float16 moves the length of a unit vector: half of it by the rounded norm, half by the rounded quotients."""
+"""Tolerance of a unit vector's length in float16: half of it for the rounded norm, half for the rounded quotients."""
 
 _NUMBER = r"\d{1,9}"
 _LABELLED = re.compile(
@@ -38,114 +38,120 @@ _LABELLED = re.compile(
 
 
 def unit_vectors(path: Path) -> np.ndarray:
-    """The vectors of an index, normalised again in float32.
+    """Reads the vectors of an index and normalises them again in float32.
 
     Raises:
-        UserError: The index cannot be read, or a vector is further from unit length than float16 leaves one.
+        UserError: The index cannot be read, or a vector is further from unit length than float16 rounding explains.
     """
     vectors = stored_vectors(path)
-    check(len(vectors) > 0, f"{path}: holds no vectors")
+    check(len(vectors) > 0, f"{path}: contains no vectors")
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     off = ~(np.abs(norms[:, 0] - 1) <= FLOAT16)
     if off.any():
-        place = int(np.flatnonzero(off)[0])
+        first = int(np.flatnonzero(off)[0])
         raise UserError(
-            f"{path}: {off.sum()} of {len(vectors)} vectors are not of unit length (vector {place}: "
-            f"{norms[place, 0]:.4f}), so it is no memory of CLIP's unit vectors, or damaged"
+            f"{path}: {off.sum()} of {len(vectors)} vectors are not of unit length (vector {first}: "
+            f"{norms[first, 0]:.4f}), so it is not a memory of CLIP's unit vectors, or it is damaged"
         )
     return vectors / norms
 
 
-def _lines(path: Path, what: str) -> list[str]:
-    """The lines of a text file, without the empty ones at its end."""
+def _read_lines(path: Path, content: str) -> list[str]:
+    """Reads the lines of a text file, without trailing empty ones; ``content`` describes them for the error."""
     check(path.is_file(), f"{path}: no such file")
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
     except UnicodeDecodeError:
         raise UserError(
-            f"{path}: no text; give the .txt with {what}. Pickles (.pth, .pkl) are not loaded, since they can run "
-            "commands: write their lines to a text file where you trust them"
+            f"{path}: not a text file; give the .txt with {content}. Pickles (.pth, .pkl) are not loaded, since they "
+            "can execute code: write their lines to a text file if you trust them"
         ) from None
     return [line.strip() for line in lines]
 
 
 def read_labels(path: Path) -> tuple[list[str], list[int]]:
-    """The pictures' paths and labels, in the index's order.
+    """Reads the image paths and labels, in the index's order.
 
     Raises:
-        UserError: A line is none of the forms.
+        UserError: A line has none of the known forms.
     """
     paths, labels = [], []
-    for number, line in enumerate(_lines(path, "a line of PATH LABEL for each vector"), 1):
-        found = _LABELLED.fullmatch(line)
-        check(found is not None, f"{path}, line {number}: {line[:80]!r} is no PATH LABEL")
-        paths.append(found["path"])
-        labels.append(int(found["label"] or found["named"]))
+    for number, line in enumerate(_read_lines(path, "a line of PATH LABEL for each vector"), 1):
+        match = _LABELLED.fullmatch(line)
+        check(match is not None, f"{path}, line {number}: {line[:80]!r} is not PATH LABEL")
+        paths.append(match["path"])
+        labels.append(int(match["label"] or match["named"]))
     return paths, labels
 
 
 def read_names(path: Path) -> list[str]:
-    """The class names by label.
+    """Reads the class names by label.
 
     Raises:
         UserError: A line is empty.
     """
-    names = [tidy(underscores_to_spaces(line)) for line in _lines(path, "a class name for each label")]
+    names = [tidy(underscores_to_spaces(line)) for line in _read_lines(path, "a class name for each label")]
     for number, name in enumerate(names, 1):
         check(bool(name), f"{path}, line {number}: empty; the class name of label {number - 1} is missing")
     return names
 
 
 def names_by_folder(paths: list[str], labels: list[int]) -> list[str]:
-    """The class names by label where the pictures of each class have a folder, such as ``003.Basset_Hound``.
+    """Returns the class names by label, from one folder of images per class, such as ``003.Basset_Hound``.
+
+    Args:
+        paths: Paths of the images.
+        labels: Their labels.
 
     Raises:
-        UserError: They have not, or a label is left out.
+        UserError: Classes and folders do not correspond, or a label has no images.
     """
     folders: dict[int, set[str]] = defaultdict(set)
     for path, label in zip(paths, labels, strict=True):
         folders[label].add(PurePosixPath(path).parent.name)
-    every = max(labels) + 1 == len(folders)
-    distinct = len(set().union(*folders.values()) - {""}) == len(folders) == sum(map(len, folders.values()))
+    is_complete = max(labels) + 1 == len(folders)
+    is_one_to_one = len(set().union(*folders.values()) - {""}) == len(folders) == sum(map(len, folders.values()))
     check(
-        every and distinct, "the pictures' folders do not name the classes; give classnames=FILE, a class name a line"
+        is_complete and is_one_to_one,
+        "the images' folders do not name the classes; give classnames=FILE with one class name per line",
     )
     return [underscores_to_spaces(re.sub(r"^\d+\.", "", next(iter(folders[label])))) for label in range(len(folders))]
 
 
 def import_memory(
     folder: Path, recipe: Recipe, index: Path, labels: Path, classnames: Path | None = None
-) -> KeptMemory:
+) -> StoredMemory:
     """Imports a memory into a folder that the memory's commands read.
 
     Args:
-        folder: To write.
-        recipe: Its retriever is the encoder that made the vectors, which only their dimension can confirm.
-        index: FAISS's file.
+        folder: Folder to write.
+        recipe: Its retriever is the encoder that made the vectors; only their dimension is checked against it.
+        index: The FAISS file.
         labels: The list of paths and labels.
-        classnames: The list of class names; without one, the pictures' folders name the classes.
+        classnames: The list of class names; without one, the images' folders name the classes.
 
     Raises:
-        UserError: A file is unreadable, they do not belong together, or the encoder makes vectors of another dimension.
+        UserError: A file is unreadable, the files do not belong together, or the encoder's dimension differs.
     """
-    paths, given = read_labels(labels)
-    names = read_names(classnames) if classnames else names_by_folder(paths, given)
-    beyond = next((n for n, label in enumerate(given, 1) if label >= len(names)), None)
+    paths, class_labels = read_labels(labels)
+    names = read_names(classnames) if classnames else names_by_folder(paths, class_labels)
+    beyond = next((n for n, label in enumerate(class_labels, 1) if label >= len(names)), None)
     check(beyond is None, f"{labels}, line {beyond}: a label beyond the {len(names)} class names of {classnames}")
     vectors = unit_vectors(index)
     check(len(paths) == len(vectors), f"{labels}: {len(paths)} lines for the {len(vectors)} vectors of {index}")
     recipe.retriever.templates = recipe.retriever.templates or ["{}"]
     encoder = load_encoder(recipe.retriever, recipe.trainer)
-    of_names = embed_names(encoder, names, recipe.retriever, Path(recipe.cache))
-    if of_names.shape[1] != vectors.shape[1]:
+    name_vectors = embed_names(encoder, names, recipe.retriever, Path(recipe.cache))
+    if name_vectors.shape[1] != vectors.shape[1]:
         raise UserError(
-            f"{index}: holds vectors of {vectors.shape[1]} numbers, but {encoder.id} makes {of_names.shape[1]}; "
-            "give the one that made it (RAR's released ones: retriever.model=ViT-B-16 retriever.pretrained=openai)"
+            f"{index}: its vectors have {vectors.shape[1]} dimensions, but those of {encoder.id} have "
+            f"{name_vectors.shape[1]}; give the encoder that made it (for RAR's released ones: "
+            "retriever.model=ViT-B-16 retriever.pretrained=openai)"
         )
-    hits = np.mean(np.argmax(vectors @ of_names.T, axis=1) == np.array(given))
+    accuracy = np.mean(np.argmax(vectors @ name_vectors.T, axis=1) == np.array(class_labels))
     log.info(
-        "memory: %.1f %% of the images are nearest to their own class's name, %.1f %% would be by chance; about as few "
-        "mean that another encoder made %s", 100 * hits, 100 / len(names), index,
+        "memory: %.1f %% of the images are nearest to their own class's name (chance level %.1f %%); a value near "
+        "chance level means that another encoder made %s", 100 * accuracy, 100 / len(names), index,
     )  # fmt: skip
     source = {
         "index": index.name,
@@ -154,14 +160,14 @@ def import_memory(
         "labels_sha256": file_hash(labels),
     }
     metadata = {"encoder_facts": encoder.metadata, "imported": source}
-    entries = [Entry(label, "image", sample_key(path)) for path, label in zip(paths, given, strict=True)]
-    shown = [Entry(label, "name", name) for label, name in enumerate(disambiguate(names))]
+    entries = [Entry(label, "image", sample_key(path)) for path, label in zip(paths, class_labels, strict=True)]
+    name_entries = [Entry(label, "name", name) for label, name in enumerate(disambiguate(names))]
     images = Memory.build(vectors, entries, encoder.id, recipe.retriever, metadata)
-    named = Memory.build(
-        of_names,
-        shown,
+    name_memory = Memory.build(
+        name_vectors,
+        name_entries,
         encoder.id,
         recipe.retriever,
         {"encoder_facts": encoder.metadata, "templates": recipe.retriever.templates},
     )
-    return KeptMemory.create(folder, recipe, images, named)
+    return StoredMemory.create(folder, recipe, images, name_memory)

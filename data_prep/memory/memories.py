@@ -1,4 +1,4 @@
-"""The memories of images and of class names that queries are compared with, built or found in the cache."""
+"""Image and name memories that queries are searched in, built or loaded from the cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_prep.datasets.shots import load_shots
 from data_prep.embedding.encoder import Encoder, embed_images, embed_names
 from data_prep.memory.index import kind_for
 from data_prep.memory.memory import Entry, Memory
-from data_prep.memory.search import fused_classes, nearest_classes, nearest_entries, to_candidates
+from data_prep.memory.search import SearchOptions, fused_classes, nearest_classes, nearest_entries, to_candidates
 from data_prep.settings import Recipe, RetrieverArgs
 
 
@@ -28,27 +28,28 @@ def _cached_memory(
     vectors: Callable[[], np.ndarray],
     args: RetrieverArgs,
 ) -> Memory:
+    """Loads a memory from the cache, after building it where it is missing; ``vectors`` computes its embeddings."""
     kind = kind_for(args.index, len(entries))
-    how = {"flat": None, "hnsw": [args.hnsw.M, args.hnsw.ef_construction], "ivf": args.ivf.nlist}[kind]
-    depends = [
+    index_parameters = {"flat": None, "hnsw": [args.hnsw.M, args.hnsw.ef_construction], "ivf": args.ivf.nlist}[kind]
+    dependencies = [
         encoder.id,
         list(templates),
         list(texts),
         [[e.label, e.modality, e.key, e.digest] for e in entries],
         kind,
-        how,
+        index_parameters,
     ]
-    folder = cache / f"memory-{fingerprint(depends)}"
+    folder = cache / f"memory-{fingerprint(dependencies)}"
     if not (folder / "manifest.json").exists():
         metadata = {"encoder_facts": encoder.metadata, "templates": list(templates)}
-        made = Memory.build(vectors(), entries, encoder.id, args, metadata)
-        with write_folder(folder) as part:  # whole: another command may build the same, with another graph
-            made.save(part)
+        memory = Memory.build(vectors(), entries, encoder.id, args, metadata)
+        with write_folder(folder) as part:  # atomic: another command may build the same memory, with another graph
+            memory.save(part)
     return Memory.load(folder, encoder.id, args)
 
 
 def image_memory(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArgs, cache: Path) -> Memory:
-    """A memory of images, built or found in the cache."""
+    """Builds a memory of images, or loads it from the cache."""
     entries = [Entry(s.label, "image", s.key, s.digest) for s in samples]
     return _cached_memory(cache, encoder, entries, (), (), lambda: embed_images(encoder, samples, args, cache), args)
 
@@ -62,35 +63,41 @@ def name_memory(
     synonyms: Mapping[int, Sequence[str]] | None = None,
     texts: Sequence[str] | None = None,
 ) -> Memory:
-    """A memory of class names, and of their synonyms where some are given, built or found in the cache.
+    """Builds a memory of class names and optional synonyms, or loads it from the cache.
 
     Args:
-        encoder: Makes the vectors.
+        encoder: Computes the embeddings.
         labels: The classes.
-        names: Class names by label, each class's own.
-        args: Templates and index.
-        cache: Folder of caches.
-        synonyms: Other names by label.
-        texts: What is embedded in place of each name; by default the name. Where names are numbered because several
-            classes have one, the number says nothing of what is seen.
+        names: Unique class names by label.
+        args: Templates and index settings.
+        cache: Cache folder.
+        synonyms: Further names by label.
+        texts: Texts to embed in place of the names, by label; by default the names. Where classes that share a name are
+            numbered, the number is left out, since it says nothing about the class's appearance.
     """
     embedded: list[tuple[Entry, str]] = []
     for label in labels:
         embedded.append((Entry(label, "name", names[label]), (texts or names)[label]))
-        embedded += [(Entry(label, "name", other), other) for other in (synonyms or {}).get(label, ())]
-    entries, shown = [entry for entry, _ in embedded], [text for _, text in embedded]
+        embedded += [(Entry(label, "name", synonym), synonym) for synonym in (synonyms or {}).get(label, ())]
+    entries, prompt_texts = [entry for entry, _ in embedded], [text for _, text in embedded]
     return _cached_memory(
-        cache, encoder, entries, shown, args.templates, lambda: embed_names(encoder, shown, args, cache), args
+        cache,
+        encoder,
+        entries,
+        prompt_texts,
+        args.templates,
+        lambda: embed_names(encoder, prompt_texts, args, cache),
+        args,
     )
 
 
 @dataclass(frozen=True)
 class Memories:
-    """What a query is compared with; an absent modality is None.
+    """The image and name memories that queries are searched in.
 
     Attributes:
-        images: Memory of images.
-        names: Memory of names.
+        images: Memory of images, or None.
+        names: Memory of names, or None.
     """
 
     images: Memory | None
@@ -105,54 +112,51 @@ class Memories:
         names: Sequence[str],
         exclude: Sequence[str] | None = None,
     ) -> list[tuple[Candidate, ...]]:
-        """The k best distinct classes by one source; with ``retriever.candidate_unit=image`` the classes of the k best entries.
+        """Retrieves each query's k best distinct classes from one source.
+
+        With ``retriever.candidate_unit=image`` they are the classes of the k nearest entries, not necessarily distinct;
+        fused candidates are always distinct.
 
         Args:
             source: ``image``, ``name``, or ``fused``.
             xq: Unit queries of shape ``[nq, d]``.
-            k: Distinct classes.
-            args: Pool, fusion weight, unit and aggregation.
+            k: Number of candidates.
+            args: ``initial_fetch``, ``text_weight``, ``candidate_unit``, ``aggregate`` and ``top_m``.
             names: Class names by label.
-            exclude: Content digests whose images do not count, one per query.
+            exclude: A content digest per query; images with that digest are ignored.
+
+        Returns:
+            list[tuple[Candidate, ...]]: Per query, the candidates, best first.
         """
+        options = SearchOptions(args.initial_fetch, exclude, args.aggregate, args.top_m)
         if source == "fused":
-            found = fused_classes(
-                self.images,
-                self.names,
-                xq,
-                k,
-                args.initial_fetch,
-                args.text_weight,
-                exclude,
-                args.aggregate,
-                args.top_m,
-            )
-            return [to_candidates(scores, names) for scores in found]
+            results = fused_classes(self.images, self.names, xq, k, args.text_weight, options)
+            return [to_candidates(scores, names) for scores in results]
         memory = self.images if source == "image" else self.names
         if args.candidate_unit == "image":
-            nearest = nearest_entries(memory, xq, k, args.initial_fetch, exclude)
+            nearest = nearest_entries(memory, xq, k, options)
             return [tuple(Candidate(label, names[label], score) for label, score in row) for row in nearest]
-        found = nearest_classes(memory, xq, k, args.initial_fetch, exclude, args.aggregate, args.top_m)
-        return [to_candidates(scores, names) for scores in found]
+        results = nearest_classes(memory, xq, k, options)
+        return [to_candidates(scores, names) for scores in results]
 
 
 def with_templates(args: RetrieverArgs, dataset: Dataset) -> RetrieverArgs:
-    """The settings with the data set's own templates where they name none, or with the bare name."""
+    """Returns the settings with templates filled in, where they have none: the data set's, or the bare name."""
     return replace(args, templates=list(args.templates) or list(dataset.templates) or ["{}"])
 
 
 def load_memories(
     recipe: Recipe, encoder: Encoder, dataset: Dataset, part: str, shots: int | None, seed: int
 ) -> Memories:
-    """The image and name memories of a part.
+    """Builds the image and name memories of a data set part, or loads them from the cache.
 
     Args:
-        recipe: Retriever settings and cache.
-        encoder: Makes the vectors.
-        dataset: Holds the part.
+        recipe: Retriever settings and cache folder.
+        encoder: Computes the embeddings.
+        dataset: Data set with the part.
         part: ``train``, ``val_memory`` or ``test_memory``.
-        shots: Images per class; None for all, 0 for names alone.
-        seed: Of the draw.
+        shots: Images per class; None for all, 0 for names only.
+        seed: Random seed for sampling the shots.
     """
     cache = Path(recipe.cache)
     samples = dataset.parts[part]

@@ -1,4 +1,4 @@
-"""The class memory: entries and their vectors, searched by inner product, written and read as files."""
+"""The class memory: entries and their unit vectors, searched by inner product, saved to and loaded from files."""
 
 from __future__ import annotations
 
@@ -9,29 +9,46 @@ import numpy as np
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_manifest, write_manifest
-from data_prep.memory.files import Entry, check_kept, drop_others, keep, read_entries, write_entries
+from data_prep.memory.files import (
+    Entry,
+    read_entries,
+    remove_unreferenced,
+    verify_files,
+    write_content_addressed,
+    write_entries,
+)
 from data_prep.memory.index import VectorIndex, unit_block
 from data_prep.settings import RetrieverArgs
 
-KINDS_OF_FILES = {"index": ".faiss", "entries": ".jsonl"}
-"""What ``Memory.write`` writes: suffixes by stem."""
+FILE_SUFFIXES = {"index": ".faiss", "entries": ".jsonl"}
+"""The files that ``Memory.write`` writes: suffixes by stem."""
 
-_OWN = ("encoder", "dimension", "entries", "next_id", "index", "trained_on", "metric", "parts", "files")
-_EXACT_SHARE = 0.25  # of the entries: who asks for so many gets them all, also of an approximate index
+_MANIFEST_KEYS = ("encoder", "dimension", "entries", "next_id", "index", "trained_on", "metric", "parts", "files")
+_EXACT_SHARE = 0.25  # a search for more than this share of the entries is exact, even with an approximate index
 
 
 class Memory:
     """Entries and their vectors, searched by inner product.
 
-    An entry keeps its id as long as the memory lives, and no other entry ever gets it. A memory
-    that is freshly built numbers its entries from 0.
+    An entry keeps its id for the lifetime of the memory, and ids are never reused. A newly built memory numbers its
+    entries from 0.
 
     Attributes:
         ids: Ids of the entries, int64, ascending, shape ``[n]``.
         entries: The entries, in the order of their ids.
         labels: Their classes, int64, shape ``[n]``.
         encoder_id: The encoder that made the vectors.
-        metadata: What else the manifest says, such as templates and the hash of the weights.
+        metadata: Further values of the manifest, such as templates and the hash of the encoder's weights.
+
+    Example:
+        >>> import numpy as np
+        >>> from data_prep import Memory
+        >>> from data_prep.memory.files import Entry
+        >>> entries = [Entry(label, "name", f"class {label}") for label in range(3)]
+        >>> memory = Memory.build(np.eye(3, dtype=np.float32), entries, encoder_id="example")
+        >>> scores, ids = memory.search(np.eye(3, dtype=np.float32)[1:2], k=1)
+        >>> memory.entries[ids[0, 0]].key
+        'class 1'
     """
 
     def __init__(
@@ -44,12 +61,12 @@ class Memory:
         metadata: dict | None = None,
     ):
         self.index, self.encoder_id, self.next_id, self.metadata = index, encoder_id, next_id, metadata or {}
-        self._hold(ids, entries)
+        self._set_entries(ids, entries)
 
-    def _hold(self, ids: np.ndarray, entries: Sequence[Entry]) -> None:
+    def _set_entries(self, ids: np.ndarray, entries: Sequence[Entry]) -> None:
         self.ids, self.entries = ids, tuple(entries)
         self.labels = np.fromiter((entry.label for entry in entries), np.int64, len(entries))
-        # Entries by class: rows in the order of classes, and where each class begins.
+        # For lookup by class: rows sorted by label, and the sorted labels.
         self._by_label = np.argsort(self.labels, kind="stable")
         self._sorted_labels = self.labels[self._by_label]
 
@@ -68,8 +85,8 @@ class Memory:
             vectors: Unit vectors of shape ``[nb, d]``, float32.
             entries: One for each vector.
             encoder_id: The encoder that made the vectors.
-            args: Kind of index; by default exact, for as many as ``auto`` allows.
-            metadata: For the manifest.
+            args: Index settings; by default ``auto``, which is exact up to ``FLAT_MOST`` entries.
+            metadata: Further values for the manifest.
 
         Raises:
             ValueError: Counts differ or a vector is not of unit length.
@@ -84,16 +101,16 @@ class Memory:
         return len(self.entries)
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
-        """Places of ids in ``entries``; the ids must be there."""
+        """Returns the positions of ids in ``entries``; the ids must exist."""
         return np.searchsorted(self.ids, ids)
 
     def ids_of(self, label: int) -> np.ndarray:
-        """Ids of a class's entries, ascending."""
+        """Returns the ids of a class's entries, ascending."""
         first, last = np.searchsorted(self._sorted_labels, [label, label + 1])
         return self.ids[self._by_label[first:last]]
 
     def add(self, vectors: np.ndarray, entries: Sequence[Entry]) -> np.ndarray:
-        """Adds entries; those that are there keep their ids.
+        """Adds entries; existing entries keep their ids.
 
         Returns:
             np.ndarray: The new ids, int64.
@@ -105,33 +122,33 @@ class Memory:
             raise ValueError(f"vectors of shape {vectors.shape} for {len(entries)} entries of {self.index.index.d}")
         unit_block(vectors)
         ids = np.arange(self.next_id, self.next_id + len(entries), dtype=np.int64)
-        everything = np.concatenate([self.ids, ids])
-        self.index.add(ids, vectors, everything)
+        all_ids = np.concatenate([self.ids, ids])
+        self.index.add(ids, vectors, all_ids)
         self.next_id += len(entries)
-        self._hold(everything, (*self.entries, *entries))
+        self._set_entries(all_ids, (*self.entries, *entries))
         return ids
 
     def remove(self, ids: np.ndarray) -> int:
         """Removes entries.
 
         Returns:
-            int: How many there were of these.
+            int: The number of entries that were removed; ids that do not exist are ignored.
         """
-        gone = np.isin(self.ids, ids)
-        kept = self.ids[~gone]
-        if gone.any():
-            self.index.remove(self.ids[gone], kept)
-            self._hold(kept, [entry for entry, out in zip(self.entries, gone, strict=True) if not out])
-        return int(gone.sum())
+        removed = np.isin(self.ids, ids)
+        remaining = self.ids[~removed]
+        if removed.any():
+            self.index.remove(self.ids[removed], remaining)
+            self._set_entries(remaining, [e for e, out in zip(self.entries, removed, strict=True) if not out])
+        return int(removed.sum())
 
     def search(self, xq: np.ndarray, k: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Finds the nearest entries.
 
         Args:
             xq: Unit queries of shape ``[nq, d]``.
-            k: How many; no more come back than there are entries.
-            exact: Whether to compare with every entry where the index is an approximate one. Searches for a large
-                part of all entries always do.
+            k: Number of neighbours; at most the number of entries is returned.
+            exact: Whether to compare with every entry even if the index is approximate. Searches for a large share of
+                all entries always do.
 
         Returns:
             tuple: Similarities ``D`` and entry ids ``I``, each ``[nq, min(k, entries)]``, best first. Where an
@@ -143,17 +160,19 @@ class Memory:
         return self.index.search(xq, k, exact or k > _EXACT_SHARE * len(self.entries))
 
     def vectors(self, ids: Sequence[int]) -> np.ndarray:
-        """The stored vectors of some entries, shape ``[len(ids), d]``."""
+        """Returns the stored vectors of some entries, shape ``[len(ids), d]``."""
         return self.index.vectors(np.asarray(ids, np.int64))
 
     def write(self, folder: Path) -> dict:
-        """Writes index and entries beside those that are there, under names of their own.
+        """Writes index and entries under content-addressed names; existing files are left alone.
 
         Returns:
-            dict: What a manifest says of the memory; ``read`` takes it.
+            dict: The memory's manifest, for ``read``.
         """
-        index = keep(folder, "index", ".faiss", self.index.write)
-        entries = keep(folder, "entries", ".jsonl", lambda part: write_entries(part, self.ids, self.entries))
+        index = write_content_addressed(folder, "index", ".faiss", self.index.write)
+        entries = write_content_addressed(
+            folder, "entries", ".jsonl", lambda part: write_entries(part, self.ids, self.entries)
+        )
         return self.metadata | {
             "encoder": self.encoder_id,
             "dimension": self.index.index.d,
@@ -169,12 +188,12 @@ class Memory:
     def save(self, folder: Path) -> None:
         """Writes index, entries and manifest.
 
-        The manifest is renamed into place last and names the other files by their content, so a
-        kill at any moment leaves the memory that was there before, or this one.
+        The manifest is renamed into place last and refers to the other files by their content, so a kill at any moment
+        leaves either the previous memory or this one.
         """
         manifest = self.write(folder)
         write_manifest(folder / "manifest.json", manifest)
-        drop_others(folder, KINDS_OF_FILES, manifest["files"])
+        remove_unreferenced(folder, FILE_SUFFIXES, manifest["files"])
 
     @classmethod
     def read(
@@ -183,11 +202,11 @@ class Memory:
         """Reads a memory that was made with the given encoder.
 
         Args:
-            folder: Where ``write`` wrote.
-            manifest: What it returned.
-            encoder_id: The encoder that queries come from.
-            args: For searches. With ``mmap`` the index stays on disk.
-            remedy: What to do about a damaged file; by default to delete the folder, as of a cache.
+            folder: Folder that ``write`` wrote to.
+            manifest: The manifest that it returned.
+            encoder_id: The encoder of the queries.
+            args: Search settings. With ``mmap`` the index stays on disk.
+            remedy: What to do about a damaged file, for the error; by default to delete the folder, as for a cache.
 
         Raises:
             UserError: A file is missing or damaged, or another encoder made the memory.
@@ -195,25 +214,25 @@ class Memory:
         if manifest["encoder"] != encoder_id:
             raise UserError(
                 f"{folder}: this memory was made with encoder {manifest['encoder']}, but {encoder_id} is loaded; "
-                "its vectors do not compare. Load the first, or build the memory again."
+                "their vectors are not comparable. Load the first, or build the memory again."
             )
-        check_kept(folder, manifest["files"], remedy or _remake(folder))
+        verify_files(folder, manifest["files"], remedy or _cache_remedy(folder))
         ids, entries = read_entries(folder / manifest["parts"]["entries"])
         path = folder / manifest["parts"]["index"]
         index = VectorIndex.read(path, manifest["index"], manifest["trained_on"], ids, args or RetrieverArgs())
-        metadata = {key: value for key, value in manifest.items() if key not in _OWN}
+        metadata = {key: value for key, value in manifest.items() if key not in _MANIFEST_KEYS}
         return cls(index, ids, entries, encoder_id, manifest["next_id"], metadata)
 
     @classmethod
     def load(cls, folder: Path, encoder_id: str, args: RetrieverArgs | None = None) -> Memory:
-        """Reads what ``save`` wrote, as ``read`` does.
+        """Loads a memory that ``save`` wrote, as ``read`` does.
 
         Raises:
             UserError: The memory is missing or damaged, or another encoder made it.
         """
-        manifest = read_manifest(folder / "manifest.json", _remake(folder))
+        manifest = read_manifest(folder / "manifest.json", _cache_remedy(folder))
         return cls.read(folder, manifest, encoder_id, args)
 
 
-def _remake(folder: Path) -> str:
+def _cache_remedy(folder: Path) -> str:
     return f"delete {folder} to have it built again"

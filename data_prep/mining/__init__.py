@@ -1,1 +1,1 @@
-"""Ranking examples out of retrieved candidates, as shards, and their report; may import leakage and below."""
+"""Ranking examples mined from retrieved candidates, as shards, with a report; may import leakage and below."""

@@ -1,4 +1,4 @@
-"""Several mined data sets in one: each example stands as often as its data set's weight says."""
+"""Mixes several mined data sets: each example is repeated, or sampled, by the weight of its data set."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ class Share:
     """A mined data set in a mix.
 
     Attributes:
-        folder: Its shards.
-        weight: How often each example stands in the mix, on average.
+        folder: Folder of its shards.
+        weight: How often each example occurs in the mix, on average.
     """
 
     folder: Path
     weight: float
 
 
-def repetitions(weight: float, seed: int, key: str) -> int:
-    """How often an example stands: the weight's whole part, and once more by lot for the rest."""
-    whole = int(weight)
-    return whole + bool(rng_for(seed, "mix", key).random() < weight - whole)
+def count_repetitions(weight: float, seed: int, key: str) -> int:
+    """Returns how often an example occurs: the weight rounded down or, with its fraction as probability, up."""
+    floor = int(weight)
+    return floor + bool(rng_for(seed, "mix", key).random() < weight - floor)
 
 
 def mix(shares: Sequence[Share], mining: MiningArgs, cache: Path) -> Path:
-    """Mixes mined data sets, or finds the mix in the cache.
+    """Mixes mined data sets, or returns the mix from the cache.
 
-    Labels of each data set follow those of the one before, and keys carry its place and name.
+    Labels of each data set continue those of the one before, and keys start with its index and name.
 
     Args:
-        shares: The data sets; one alone with weight 1 is given back as it is.
-        mining: Seed and size of shards.
+        shares: The data sets; the folder of a single one with weight 1 is returned as it is.
+        mining: Gives the seed and the size of shards.
         cache: Folder of caches.
 
     Returns:
@@ -57,47 +57,48 @@ def mix(shares: Sequence[Share], mining: MiningArgs, cache: Path) -> Path:
     if folder.exists():
         log.info("mining: reusing %s", folder.name)
         return folder
-    opened = [ShardedExamples(share.folder) for share in shares]
+    datasets = [ShardedExamples(share.folder) for share in shares]
     counts: dict[str, int] = {}
     metadata = {
         "part": "train",
         "dataset": "mix",
-        "encoder": opened[0].manifest["encoder"],
-        "classes": sum(one.manifest["classes"] for one in opened),
+        "encoder": datasets[0].manifest["encoder"],
+        "classes": sum(examples.manifest["classes"] for examples in datasets),
         "mix": [
-            {"folder": share.folder.name, "dataset": one.manifest["dataset"], "weight": share.weight}
-            for share, one in zip(shares, opened, strict=True)
+            {"folder": share.folder.name, "dataset": examples.manifest["dataset"], "weight": share.weight}
+            for share, examples in zip(shares, datasets, strict=True)
         ],
-        "counts": counts,  # filled as the examples are taken
+        "counts": counts,  # filled while the examples are written
     }
-    with write_folder(folder) as place:
+    with write_folder(folder) as unfinished:
         mined = set().union(*(read_mined(share.folder) for share in shares))
-        metadata["mined"] = write_mined(place, mined)
-        write_parts(place, _mixed(shares, opened, mining.seed, counts), mining.shard_size, metadata)
+        metadata["mined"] = write_mined(unfinished, mined)
+        write_parts(unfinished, _mix_examples(shares, datasets, mining.seed, counts), mining.shard_size, metadata)
     log.info("mining: mixed %s", ", ".join(f"{count} {name}" for name, count in counts.items()))
     return folder
 
 
-def _mixed(
-    shares: Sequence[Share], opened: Sequence[ShardedExamples], seed: int, counts: dict[str, int]
+def _mix_examples(
+    shares: Sequence[Share], datasets: Sequence[ShardedExamples], seed: int, counts: dict[str, int]
 ) -> Iterator[tuple[RankingExample, str, bytes]]:
+    """Yields each example as often as it occurs, with its image as suffix and bytes, and counts by data set."""
     offset = 0
-    for number, (share, one) in enumerate(zip(shares, opened, strict=True)):
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", one.manifest["dataset"])
+    for index, (share, examples) in enumerate(zip(shares, datasets, strict=True)):
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", examples.manifest["dataset"])
         counts[f"from {name}"] = 0
-        for line in one.lines:
-            example = read_example(one.folder, line)
-            moved = tuple(replace(c, label=c.label + offset if c.label >= 0 else c.label) for c in example.candidates)
-            for again in range(repetitions(share.weight, seed, f"{number}/{example.key}")):
-                key = f"{number}-{name}-{example.key}" + (f"-again{again}" if again else "")
+        for line in examples.lines:
+            example = read_example(examples.folder, line)
+            shifted = tuple(replace(c, label=c.label + offset if c.label >= 0 else c.label) for c in example.candidates)
+            for repetition in range(count_repetitions(share.weight, seed, f"{index}/{example.key}")):
+                key = f"{index}-{name}-{example.key}" + (f"-again{repetition}" if repetition else "")
                 counts[f"from {name}"] += 1
-                suffix, data = _image(one.folder, line)
-                yield RankingExample(key, example.label + offset, moved), suffix, data
-        offset += one.manifest["classes"]
+                suffix, data = _read_stored_image(examples.folder, line)
+                yield RankingExample(key, example.label + offset, shifted), suffix, data
+        offset += examples.manifest["classes"]
 
 
-def _image(folder: Path, line: dict) -> tuple[str, bytes]:
-    """The image as its shard holds it: bytes, or path and hash."""
+def _read_stored_image(folder: Path, line: dict) -> tuple[str, bytes]:
+    """Reads the image as its shard stores it: the image's bytes, or its path and hash."""
     if line["suffix"] == "path":
         with open(folder / line["shard"], "rb") as file:
             offset, size = line["image"]

@@ -1,4 +1,4 @@
-"""Ranking examples in WebDataset shards, with an index that reads any example alone."""
+"""Ranking examples in WebDataset shards, with an index for random access."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from torch.utils.data import Dataset
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, read_manifest, write_manifest
-from data_prep.core.images import open_image, shown_size
+from data_prep.core.images import display_size, open_image
 from data_prep.core.records import Candidate, RankingExample, Sample
 from data_prep.reading.finding import IMAGE_SUFFIXES
 
 
 def to_json(example: RankingExample) -> dict:
-    """An example as a JSON object."""
+    """Returns an example as a JSON object."""
     return asdict(example)
 
 
 def from_json(value: dict) -> RankingExample:
-    """The example that ``to_json`` wrote."""
+    """Returns the example that ``to_json`` converted."""
     candidates = tuple(Candidate(**candidate) for candidate in value["candidates"])
     return RankingExample(value["key"], value["label"], candidates)
 
@@ -41,39 +41,40 @@ def write_shards(
 ) -> None:
     """Writes examples and their images into tar shards, an index and a manifest.
 
-    The bytes depend on the examples alone. Each shard is readable by ``webdataset.WebDataset``.
+    The bytes depend only on the examples. Each shard is readable by ``webdataset.WebDataset``.
 
     Args:
-        folder: Empty, or with files that belong to the examples; the manifest names them with their hashes.
+        folder: Empty, or with files that belong to the examples; the manifest lists them with their hashes.
         examples: Each with its sample.
         shard_size: Examples per shard.
-        metadata: Put into the manifest when the examples have been taken.
-        images: ``raw`` keeps the image files' bytes as they are, ``paths`` keeps where they lie and their hashes.
+        metadata: Written into the manifest after all examples have been consumed.
+        images: ``raw`` stores the bytes of the image files, ``paths`` stores the paths and hashes.
     """
     parts = ((example, *_stored_image(Path(sample.path), sample.digest, images)) for example, sample in examples)
     write_parts(folder, parts, shard_size, metadata)
 
 
 def _stored_image(path: Path, digest: str, images: str) -> tuple[str, bytes]:
+    """Returns what a shard stores of an image: a suffix and bytes."""
     if images == "paths":
         return "path", f"{digest} {path.resolve()}".encode()
-    return _kind_of(path), path.read_bytes()
+    return _image_suffix(path), path.read_bytes()
 
 
 def write_parts(
     folder: Path, parts: Iterable[tuple[RankingExample, str, bytes]], shard_size: int, metadata: dict
 ) -> None:
-    """Writes examples whose images are at hand as suffix and bytes; otherwise as ``write_shards``."""
-    opened: dict[str, BinaryIO] = {}
+    """Writes examples whose images are given as suffix and bytes; otherwise like ``write_shards``."""
+    open_files: dict[str, BinaryIO] = {}
 
     def opener(name: str) -> BinaryIO:
-        opened[name] = open(folder / name, "wb")  # noqa: SIM115 (the writer closes it)
-        return opened[name]
+        open_files[name] = open(folder / name, "wb")  # noqa: SIM115 (the writer closes it)
+        return open_files[name]
 
-    # webdataset's own opener takes a path for an address ("pipe:", "c:x"), and a per cent sign in it for a pattern.
+    # webdataset's default opener takes a path for a URL ("pipe:", "c:x"), and a per cent sign in it for a pattern.
     with wds.ShardWriter(
         "examples-%06d.tar", maxcount=shard_size, verbose=0, mtime=0, user="", group="",
-        opener=opener, post=lambda name: opened.pop(name).close(),
+        opener=opener, post=lambda name: open_files.pop(name).close(),
     ) as writer:  # fmt: skip
         for example, suffix, data in parts:
             writer.write({"__key__": example.key, "json": to_json(example), suffix: data})
@@ -81,51 +82,51 @@ def write_parts(
     counts = {}
     with open(folder / "index.jsonl", "w", encoding="utf-8") as file:
         for shard in shards:
-            lines = index_lines(shard)
+            lines = read_index_lines(shard)
             counts[shard.name] = len(lines)
             file.writelines(f"{json.dumps(line)}\n" for line in lines)
     files = {path.name: file_hash(path) for path in sorted(folder.iterdir())}
-    whole = metadata | {"examples": sum(counts.values()), "shards": counts, "files": files}
-    write_manifest(folder / "manifest.json", whole)
+    manifest = metadata | {"examples": sum(counts.values()), "shards": counts, "files": files}
+    write_manifest(folder / "manifest.json", manifest)
 
 
-def _kind_of(path: Path) -> str:
-    """The suffix under which an image is stored: its file's, or where that is none of an image's, its format."""
+def _image_suffix(path: Path) -> str:
+    """Returns the suffix under which an image is stored: its file's, or its format if that is not an image suffix."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return path.suffix.lower()[1:]
     with Image.open(path) as image:
         return str(image.format).lower()
 
 
-def index_lines(shard: Path) -> list[dict]:
-    """Where each example's parts lie in a shard: offset and size by kind."""
-    found: dict[str, dict] = {}
+def read_index_lines(shard: Path) -> list[dict]:
+    """Returns the index lines of a shard: for each example, offset and size in bytes of its JSON and its image."""
+    lines: dict[str, dict] = {}
     with tarfile.open(shard) as tar:
         for member in tar:
             key, suffix = member.name.split(".", 1)
-            line = found.setdefault(key, {"key": key, "shard": shard.name})
+            line = lines.setdefault(key, {"key": key, "shard": shard.name})
             line["json" if suffix == "json" else "image"] = [member.offset_data, member.size]
             if suffix != "json":
                 line["suffix"] = suffix
-    return list(found.values())
+    return list(lines.values())
 
 
-def _remake(folder: Path) -> str:
+def _default_remedy(folder: Path) -> str:
     return f"delete {folder} to have it made again"
 
 
 def check_files(folder: Path, files: dict[str, str], remedy: str = "") -> None:
-    """Compares files with the hashes that the manifest names.
+    """Checks files against the hashes in the manifest.
 
     Args:
-        folder: Where they lie.
+        folder: The folder of the files.
         files: SHA-256 by name.
-        remedy: What to do about a damaged file; by default to delete the folder, as of a cache.
+        remedy: What to do about a damaged file; by default to delete the folder, as for a cache.
 
     Raises:
-        UserError: One is missing or its bytes are not those that were written.
+        UserError: A file is missing or damaged.
     """
-    remedy = remedy or _remake(folder)
+    remedy = remedy or _default_remedy(folder)
     for name, expected in files.items():
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: missing; {remedy}")
@@ -134,21 +135,21 @@ def check_files(folder: Path, files: dict[str, str], remedy: str = "") -> None:
 
 
 def read_metadata(folder: Path, remedy: str = "") -> dict:
-    """The manifest of a folder of shards.
+    """Reads the manifest of a folder of shards.
 
     Raises:
         UserError: It is missing or damaged.
     """
-    return read_manifest(folder / "manifest.json", remedy or _remake(folder))
+    return read_manifest(folder / "manifest.json", remedy or _default_remedy(folder))
 
 
 def read_example(folder: Path, line: dict) -> RankingExample:
-    """The example that a line of the index points to."""
+    """Reads the example that an index line points to."""
     return from_json(json.loads(_read(folder, line, "json")))
 
 
 def read_image_bytes(folder: Path, line: dict) -> tuple[str, bytes]:
-    """The image that a line of the index points to, as suffix and bytes.
+    """Reads the image that an index line points to, as suffix and bytes.
 
     Raises:
         UserError: The shards hold paths, and the file is missing or has changed.
@@ -161,17 +162,18 @@ def read_image_bytes(folder: Path, line: dict) -> tuple[str, bytes]:
         raise UserError(f"{path}: missing; example {line['key']} of {folder} was mined from it")
     data = Path(path).read_bytes()
     if hashlib.sha256(data).hexdigest() != digest:
-        raise UserError(f"{path}: changed since example {line['key']} of {folder} was mined from it; mine anew")
-    return _kind_of(Path(path)), data
+        raise UserError(f"{path}: changed since example {line['key']} of {folder} was mined from it; mine again")
+    return _image_suffix(Path(path)), data
 
 
 def read_pair(folder: Path, line: dict) -> tuple[RankingExample, Image.Image]:
-    """The example and its picture that a line of the index points to."""
+    """Reads the example and the image that an index line points to."""
     _, data = read_image_bytes(folder, line)
     return read_example(folder, line), open_image(data, f"{folder / line['shard']}: {line['key']}")
 
 
 def _read(folder: Path, line: dict, kind: str) -> bytes:
+    """Reads the bytes of an example's ``json`` or ``image``."""
     offset, size = line[kind]
     with open(folder / line["shard"], "rb") as file:
         file.seek(offset)
@@ -179,14 +181,14 @@ def _read(folder: Path, line: dict, kind: str) -> bytes:
 
 
 class ShardedExamples(Dataset):
-    """Reads examples and their images by number.
+    """Gives random access to examples and their images.
 
     Args:
-        folder: What ``write_shards`` filled.
-        remedy: What to do about a damaged file; by default to delete the folder, as of a cache.
+        folder: Folder of shards, as ``write_shards`` writes it.
+        remedy: What to do about a damaged file; by default to delete the folder, as for a cache.
 
     Raises:
-        UserError: A shard is missing or its bytes are not those that were written.
+        UserError: A shard is missing or damaged.
     """
 
     def __init__(self, folder: Path, remedy: str = ""):
@@ -198,18 +200,18 @@ class ShardedExamples(Dataset):
     def __len__(self) -> int:
         return len(self.lines)
 
-    def __getitem__(self, number: int) -> tuple[RankingExample, Image.Image]:
-        return read_pair(self.folder, self.lines[number])
+    def __getitem__(self, index: int) -> tuple[RankingExample, Image.Image]:
+        return read_pair(self.folder, self.lines[index])
 
-    def example(self, number: int) -> RankingExample:
-        """An example without its picture."""
-        return read_example(self.folder, self.lines[number])
+    def example(self, index: int) -> RankingExample:
+        """Reads an example without its image."""
+        return read_example(self.folder, self.lines[index])
 
-    def image_size(self, number: int) -> tuple[int, int]:
-        """Width and height of an example's picture as it is shown; it is not decoded."""
-        _, data = read_image_bytes(self.folder, self.lines[number])
-        return shown_size(data, self.lines[number]["key"])
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Returns the width and height of an example's image as shown, without decoding it."""
+        _, data = read_image_bytes(self.folder, self.lines[index])
+        return display_size(data, self.lines[index]["key"])
 
     def examples(self) -> Iterator[RankingExample]:
-        """All examples without their pictures."""
+        """Reads all examples without their images."""
         return map(self.example, range(len(self)))

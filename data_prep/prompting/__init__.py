@@ -1,1 +1,1 @@
-"""Prompts, strict readers of replies, and targets, as text without torch; may import core and settings."""
+"""Prompts, reply parsers and training targets, as text without torch; may import core and settings."""

@@ -1,4 +1,4 @@
-"""Lengths of prompts in the ranker's tokens, without loading the ranker."""
+"""Prompt lengths in tokens of the ranker, without loading the ranker."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.core.errors import UserError
-from data_prep.core.hub import settle_hub
+from data_prep.core.hub import check_hub
 from data_prep.core.paths import NANO_MLLM
 
 log = logging.getLogger(__name__)
 
-# Files of a package above this one, found by their place: the packages' order forbids an import.
+# NANO_MLLM is a path in a higher package, which this package may not import.
 
 
 class TokenCounter:
@@ -22,28 +22,28 @@ class TokenCounter:
         model: ``ranker.model``.
 
     Raises:
-        UserError: Its tokenizer cannot be had.
+        UserError: The tokenizer of the model cannot be loaded.
     """
 
     def __init__(self, model: str):
         from transformers import AutoProcessor
-        from transformers.utils import logging as notices
+        from transformers.utils import logging as transformers_logging
 
         source = str(NANO_MLLM) if model == "nano-mllm" else model
         if not Path(source).is_dir():
-            settle_hub()
-        before = notices.get_verbosity()
-        notices.set_verbosity_error()  # it wonders about nano-mllm's tower, which is not loaded here
+            check_hub()
+        verbosity = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity_error()  # it warns about nano-mllm's tower, which is not loaded here
         try:
             self.tokenizer = AutoProcessor.from_pretrained(source).tokenizer
-        except Exception as error:  # the errors of hub, network and files have no common type
+        except Exception as error:  # errors of the hub, the network and files have no common type
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"ranker.model={model}: its tokenizer could not be loaded ({reason})") from None
         finally:
-            notices.set_verbosity(before)
+            transformers_logging.set_verbosity(verbosity)
 
     def __call__(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text; an image's own tokens and the chat template's are not among them."""
+        """Counts the tokens of each text, without image tokens and the chat template."""
         if not texts:
             return []
         return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]

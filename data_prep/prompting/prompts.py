@@ -1,7 +1,6 @@
-"""The prompts and the answers that training asks for: pure functions of names.
+"""Prompts and training answers, as pure functions of class names.
 
-Constants and their sources are in the RAR paper (arXiv 2403.13805) and its released code where a
-docstring says "released"; the others are this project's.
+Texts marked "released" are from the RAR paper (arXiv 2403.13805) and its released code; the others are this project's.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from collections.abc import Sequence
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 NAMING = "What does the picture show?"
-"""Asks for the name alone. Candidates stay outside, so a name's likelihood has no position bias."""
+"""Requests the name alone. Candidates are not in the prompt, so the likelihood of a name has no position bias."""
 
 NONE_NAME = "none of these"
-"""The candidate that is right where the true class is not among the others."""
+"""The candidate that is right if the true class is not among the others."""
 
 _LETTERS_HEAD = "Which of these does the picture show?"
 _LETTERS_TAIL = "Answer with the letter."
@@ -24,14 +23,14 @@ _LIST = (
     "Please play the role of a classification expert, and sort the provided {k} categories from high to low "
     "according to the top {k} similarity with the input image. Here are the optional categories:{names}."
 )
-# Released for five categories; for models that were not tuned to answer with a list.
+# Released, for five categories; for models not tuned to answer with a list.
 _STRUCTURED = (
     " Your answer should follow the following format, like:{format}. Only choose {count} categories, and no further "
     "information."
 )
 _COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
-# Neither the paper nor its code gives the prompt of the discovery; FineR's protocol asks for three names.
+# Neither the paper nor its code gives the prompt for name discovery; FineR's protocol requests three names.
 _GUESSES = (
     "What {subject} does the picture show? List {count} possible names, the most likely first, as a Python list such "
     "as {format}, and nothing else."
@@ -40,16 +39,16 @@ _GUESSES = (
 _EXAMPLES = "The first picture is the one in question. The other pictures each show a category, in the order listed."
 
 
-def with_examples(prompt: str) -> str:
-    """Says what the pictures are where every candidate is shown by an example too."""
+def with_exemplars(prompt: str) -> str:
+    """Prefixes a prompt with an explanation of the images, for when each candidate comes with an exemplar image."""
     return f"{_EXAMPLES}\n{prompt}"
 
 
 def letters_prompt(names: Sequence[str]) -> str:
-    """Lists the candidates by letter and asks for one letter.
+    """Formats the prompt that lists the candidates by letter and requests one letter.
 
     Args:
-        names: 1 to 26 candidate names, in the order in which to show them.
+        names: 1 to 26 candidate names, in display order.
 
     Raises:
         ValueError: There are more names than letters.
@@ -61,38 +60,38 @@ def letters_prompt(names: Sequence[str]) -> str:
 
 
 def list_prompt(names: Sequence[str], structured: bool = False) -> str:
-    """The paper's prompt: sort the k candidates, best first.
+    """Formats the paper's prompt, which requests the k candidates sorted, best first.
 
     Args:
-        names: Candidate names in the order in which to show them.
-        structured: Adds the reply format that the released code gives untuned models. Its text is for
-            five categories; here it names as many as there are.
+        names: Candidate names, in display order.
+        structured: Adds the reply format that the released code gives untuned models. The released text is for
+            five categories; here it names the actual number.
     """
     count = len(names)
     prompt = _LIST.format(k=count, names=list_answer(names))
     if not structured:
         return prompt
-    wanted = list_answer([f"category {letter}" for letter in LETTERS[:count]])
-    return prompt + _STRUCTURED.format(format=wanted, count=_COUNTS[count] if count < len(_COUNTS) else count)
+    reply_format = list_answer([f"category {letter}" for letter in LETTERS[:count]])
+    return prompt + _STRUCTURED.format(format=reply_format, count=_COUNTS[count] if count < len(_COUNTS) else count)
 
 
 def guesses_prompt(count: int, subject: str = "") -> str:
-    """Asks for names without proposing any.
+    """Formats the prompt that requests names without proposing any.
 
     Args:
-        count: How many; for one of anything it is ``NAMING``, which rankers are tuned on.
-        subject: What is to be named, such as ``bird species``.
+        count: Number of names; for one name and no subject it is ``NAMING``, which rankers are tuned on.
+        subject: What the image shows, such as ``bird species``.
     """
     if count == 1:
         return f"What {subject} does the picture show? Answer with its name alone." if subject else NAMING
-    wanted = list_answer([f"name {letter}" for letter in LETTERS[: min(count, 3)]])
-    number = _COUNTS[count] if count < len(_COUNTS) else count
-    return _GUESSES.format(subject=subject or "object", count=number, format=wanted)
+    reply_format = list_answer([f"name {letter}" for letter in LETTERS[: min(count, 3)]])
+    count_word = _COUNTS[count] if count < len(_COUNTS) else count
+    return _GUESSES.format(subject=subject or "object", count=count_word, format=reply_format)
 
 
 def list_answer(names: Sequence[str]) -> str:
-    """The paper's answer: a Python-style list of names, which ``replies.read_list`` reads back.
+    """Formats the paper's answer: a Python-style list of names, which ``replies.read_list`` parses.
 
-    Each name is quoted as Python quotes it, so that apostrophes and commas survive.
+    Names are quoted with ``repr``, so that apostrophes and commas survive.
     """
     return "[" + ", ".join(repr(name) for name in names) + "]"

@@ -1,13 +1,13 @@
-"""What a ranker is asked to answer: the candidates in the order wanted of it."""
+"""Training targets of the ranker: the order in which it should list the candidates."""
 
 from __future__ import annotations
 
 from data_prep.core.errors import UserError
-from data_prep.core.records import NONE_OF_THESE, Candidate, RankingExample
+from data_prep.core.records import Candidate, RankingExample, SpecialLabel
 
 
 def truth_first(example: RankingExample) -> list[Candidate]:
-    """The right answer, the others in retriever order (the paper's). A class that stands twice moves as a whole.
+    """Returns the right answer, then the others in retriever order (as in the paper); duplicates of a class move along.
 
     Raises:
         UserError: No candidate is right.
@@ -15,48 +15,48 @@ def truth_first(example: RankingExample) -> list[Candidate]:
     if example.truth is None:
         raise UserError(
             f"{example.key}: no right answer among the candidates to put first; mine with mining.none_of_these=true, "
-            "or ask for mining.target=graded"
+            "or set mining.target=graded"
         )
     right = example.candidates[example.truth].label
     return sorted(example.candidates, key=lambda candidate: candidate.label != right)
 
 
 def truth_only(example: RankingExample) -> list[Candidate]:
-    """The right answer alone."""
+    """Returns the right answer alone."""
     return truth_first(example)[:1]
 
 
 def graded_order(example: RankingExample) -> list[Candidate]:
-    """By likeness to the true class, which is most like itself; ``none of these`` last unless it is right.
+    """Sorts the candidates by the similarity of their names to the true class's, which comes first itself.
 
-    Candidates that are alike keep the retriever's order.
+    ``none of these`` is last unless it is right. Equally similar candidates keep the retriever's order.
 
     Raises:
-        UserError: An example without likenesses, as of shards that were imported.
+        UserError: The example has no similarities, as in imported shards.
     """
     right = None if example.truth is None else example.candidates[example.truth].label
 
-    def place(candidate: Candidate) -> tuple[bool, bool, float]:
-        if candidate.likeness is None:
-            raise UserError(f"{example.key}: no likenesses to grade by; use mining.target=truth_first")
-        return candidate.label != right, candidate.label == NONE_OF_THESE, -candidate.likeness
+    def sort_key(candidate: Candidate) -> tuple[bool, bool, float]:
+        if candidate.name_similarity is None:
+            raise UserError(f"{example.key}: no name similarities to grade by; set mining.target=truth_first")
+        return candidate.label != right, candidate.label == SpecialLabel.NONE_OF_THESE, -candidate.name_similarity
 
-    return sorted(example.candidates, key=place)
+    return sorted(example.candidates, key=sort_key)
 
 
 _ORDERS = {"truth_first": truth_first, "truth_only": truth_only, "graded": graded_order}
 
 
 def target_order(retrieved: RankingExample, target: str) -> list[Candidate]:
-    """The candidates in the order wanted of the ranker, best first.
+    """Returns the candidates in the order that the ranker should give, best first.
 
     Args:
-        retrieved: Candidates in retriever order.
+        retrieved: An example with its candidates in retriever order.
         target: ``mining.target``.
     """
     return _ORDERS[target](retrieved)
 
 
 def target_names(retrieved: RankingExample, target: str) -> list[str]:
-    """The names of ``target_order``."""
+    """Returns the candidate names in the order of ``target_order``."""
     return [candidate.name for candidate in target_order(retrieved, target)]

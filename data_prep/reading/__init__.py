@@ -1,1 +1,4 @@
-"""What the readers of data sets share: finding files, tables, splits, checks; may import armory's level and below."""
+"""Shared code of the data set readers: file discovery, tables, splits, image checks.
+
+May import armory's level and below.
+"""

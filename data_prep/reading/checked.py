@@ -1,4 +1,4 @@
-"""Checks one picture file: that it is a file, decodes, and which bytes it has."""
+"""Checks one image file: that it is a regular file and decodes; computes its SHA-256."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from data_prep.core.images import MOST_PIXELS, ImageError, open_image
 from data_prep.core.memory_budget import MemoryBudget
 
 MOST_BYTES = 8 * MOST_PIXELS
-"""A larger file is not read: even stored plainly, with 16 bits for each of four channels, a picture has fewer bytes."""
+"""Larger files are not read: even uncompressed, with four channels of 16 bits, an image has fewer bytes."""
 
-_READING = MemoryBudget(2**30)  # of files' bytes; what decoding takes is bounded where they are opened
+_READ_BUDGET = MemoryBudget(2**30)  # bytes of files held at once; decoding has its own budget in open_image
 _KINDS = {
     stat.S_IFDIR: "folder",
     stat.S_IFIFO: "pipe",
@@ -23,11 +23,11 @@ _KINDS = {
 }
 
 
-def unopenable(path: Path) -> str:
-    """Why a path is no file that can be opened as a picture, without opening it; empty where it is one."""
+def unreadable_reason(path: Path) -> str:
+    """Returns why a path cannot be opened as an image file, without opening it; empty if it can."""
     try:
         str(path).encode()
-        found = path.stat()
+        status = path.stat()
     except UnicodeEncodeError:
         return "file name that is not UTF-8"
     except OSError as error:
@@ -36,19 +36,22 @@ def unopenable(path: Path) -> str:
         return "link to itself" if error.errno == errno.ELOOP else str(error.strerror).lower()
     except ValueError:
         return "impossible file name"
-    if not stat.S_ISREG(found.st_mode):
-        return f"{_KINDS.get(stat.S_IFMT(found.st_mode), 'special file')}, not a file"
-    if found.st_size > MOST_BYTES:
+    if not stat.S_ISREG(status.st_mode):
+        return f"{_KINDS.get(stat.S_IFMT(status.st_mode), 'special file')}, not a file"
+    if status.st_size > MOST_BYTES:
         return f"file of more than {MOST_BYTES / 1e9:.1f} GB"
     return ""
 
 
-def check_picture(path: Path) -> dict[str, str]:
-    """The ``digest`` of a picture file (SHA-256), and the ``reason`` why it cannot be shown, where there is one."""
-    if reason := unopenable(path):
+def check_image(path: Path) -> dict[str, str]:
+    """Returns an image file's ``digest`` (SHA-256) and, if it cannot be decoded, the ``reason``.
+
+    A file that cannot be read has only a ``reason``.
+    """
+    if reason := unreadable_reason(path):
         return {"reason": reason}
     try:
-        with _READING.holding(path.stat().st_size):
+        with _READ_BUDGET.holding(path.stat().st_size):
             data = path.read_bytes()
             digest = hashlib.sha256(data).hexdigest()
             open_image(data, str(path))

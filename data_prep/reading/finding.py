@@ -1,4 +1,4 @@
-"""What lies below a folder: which entries are classes, which files are pictures, and what is passed over."""
+"""File discovery: which folders are classes, which files are images, and what is passed over."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ IMAGE_SUFFIXES = {
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".heic", ".heif", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm"),
     *(".mpo", ".tga", ".dds", ".pcx", ".qoi", ".sgi", ".psd", ".ico", ".icns"),
 }
-"""Of files that claim to be pictures. One that cannot be shown (HEIC, where no decoder is installed) is counted."""
+"""Suffixes of image files. One that cannot be decoded (HEIC, where no decoder is installed) is counted as such."""
 
-RESIDUE = "hidden or left by a system"
-NO_PICTURE = "no picture"
-_USUAL = (RESIDUE, NO_PICTURE)
+HIDDEN_OR_SYSTEM = "hidden or a system file"
+NOT_AN_IMAGE = "not an image"
+_EXPECTED_REASONS = (HIDDEN_OR_SYSTEM, NOT_AN_IMAGE)
 
-# Of macOS, Windows, Synology, QNAP, ext4 and tar. Hidden files and folders besides.
-_RESIDUE = re.compile(
+# Names used by macOS, Windows, Synology, QNAP, ext4 and tar, and hidden files and folders.
+_SYSTEM_NAME = re.compile(
     r"\..*|__macosx|icon\r|thumbs\.db|ehthumbs.*\.db|desktop\.ini|\$recycle\.bin|system volume information|lost\+found"
     r"|@eadir|@tmp|#recycle|#snapshot|@recycle|@recently-snapshot|network trash folder|temporary items|__pycache__"
     r"|recycler|paxheaders?(?:\.\d+)?",
     re.IGNORECASE | re.DOTALL,
 )
-# Of editors, exiftool and browsers; a folder may be called so and be a class.
-_RESIDUE_FILE = re.compile(r".*(?:~|_original|\.bak|\.orig|\.tmp|\.part|\.crdownload|\.swp)", re.IGNORECASE | re.DOTALL)
+# Files of editors, exiftool and browsers; a folder with such a name may be a class.
+_PROGRAM_FILE = re.compile(r".*(?:~|_original|\.bak|\.orig|\.tmp|\.part|\.crdownload|\.swp)", re.IGNORECASE | re.DOTALL)
 _HEAD = 32
-# Formats whose first bytes leave no doubt. A TIFF must have its suffix: raw files of cameras begin alike.
+# Formats with an unambiguous signature. A TIFF must have its suffix: cameras' raw files have the same signature.
 _SIGNATURES = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|....ftyp(?:avif|avis|heic|heix|mif1|msf1)"
     rb"|\0\0\0\x0cjP  \r\n|\0\0\0\x0cJXL \r\n",
@@ -47,11 +47,11 @@ _SIGNATURES = re.compile(
 
 @dataclass
 class Findings:
-    """What lies below a folder.
+    """The result of a search below a folder.
 
     Attributes:
-        files: The files that were asked for, in alphabetical order.
-        passed: The other entries, each with the reason why it was passed over.
+        files: The matching files or folders, in alphabetical order.
+        passed: The entries that were passed over, each with the reason.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -59,23 +59,23 @@ class Findings:
 
 
 def file_mode(path: Path) -> int:
-    """What a path is, through links; 0 where that cannot be known."""
+    """Returns a path's mode, following links; 0 if it cannot be read."""
     try:
         return path.stat().st_mode
     except (OSError, ValueError):
         return 0
 
 
-def is_residue(name: str, folder: bool = False) -> bool:
-    """Whether a file or folder is hidden, or left by a system or a program, by its name."""
-    return any(pattern.fullmatch(name) for pattern in (_RESIDUE, *[_RESIDUE_FILE] * (not folder)))
+def is_hidden_or_system_file(name: str, folder: bool = False) -> bool:
+    """Returns whether a file or folder is hidden or was left by an operating system or a program, by its name."""
+    return any(pattern.fullmatch(name) for pattern in (_SYSTEM_NAME, *[_PROGRAM_FILE] * (not folder)))
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a file claims to be a picture: by its suffix, or where that says nothing, by its first bytes."""
+def is_image_file(path: Path) -> bool:
+    """Returns whether a file claims to be an image: by its suffix, or else by its first bytes."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
-    if not stat.S_ISREG(file_mode(path)):  # opening a pipe would wait for ever
+    if not stat.S_ISREG(file_mode(path)):  # opening a pipe would block forever
         return False
     try:
         with open(path, "rb") as file:
@@ -92,87 +92,88 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _walk(folder: Path) -> Findings:
-    """All files below a folder, also through links; each folder is entered once, and none above it."""
+    """Finds all files below a folder, following links; enters each folder once, and none above the top."""
     top = Path(os.path.realpath(folder))
     seen = {str(top), *map(str, top.parents)}
-    found, waiting = Findings(), [folder]
-    while waiting:
-        place = waiting.pop()
+    findings, pending = Findings(), [folder]
+    while pending:
+        current = pending.pop()
         try:
-            with os.scandir(place) as opened:
-                entries = list(opened)
+            with os.scandir(current) as scan:
+                entries = list(scan)
         except OSError as error:
-            found.passed.append((place, f"folder not readable ({error.strerror})"))
+            findings.passed.append((current, f"folder not readable ({error.strerror})"))
             continue
         for entry in sorted(entries, key=lambda entry: entry.name):
-            path = place / entry.name
-            if is_residue(entry.name, folder := _is_folder(entry)):
-                found.passed.append((path, RESIDUE))
-            elif not folder:
-                found.files.append(path)
+            path = current / entry.name
+            is_folder = _is_folder(entry)
+            if is_hidden_or_system_file(entry.name, is_folder):
+                findings.passed.append((path, HIDDEN_OR_SYSTEM))
+            elif not is_folder:
+                findings.files.append(path)
             elif (real := os.path.realpath(path)) in seen:
-                found.passed.append((path, "folder that was read already, or lies above"))
+                findings.passed.append((path, "link to a folder already read or above"))
             else:
                 seen.add(real)
-                waiting.append(path)
-    return found
+                pending.append(path)
+    return findings
 
 
-def find_pictures(folder: Path) -> Findings:
-    """Finds the pictures below a folder; what claims to be one and is broken is among them."""
-    found = _walk(folder)
-    chosen = {path: is_picture(path) for path in sorted(found.files)}
-    others = [(path, NO_PICTURE) for path, picture in chosen.items() if not picture]
-    return Findings([path for path, picture in chosen.items() if picture], found.passed + others)
+def find_images(folder: Path) -> Findings:
+    """Finds the image files below a folder, those that are broken included."""
+    findings = _walk(folder)
+    image_flags = {path: is_image_file(path) for path in sorted(findings.files)}
+    others = [(path, NOT_AN_IMAGE) for path, is_image in image_flags.items() if not is_image]
+    return Findings([path for path, is_image in image_flags.items() if is_image], findings.passed + others)
 
 
 def find_files(folder: Path, suffix: str) -> Findings:
-    """Finds the regular files below a folder that have a suffix; other entries are not listed as passed over."""
-    found = _walk(folder)
-    named = sorted(path for path in found.files if path.suffix == suffix)
-    regular = [path for path in named if stat.S_ISREG(file_mode(path))]
-    return Findings(regular, [(path, f"{suffix} that is no file") for path in named if path not in set(regular)])
+    """Finds the regular files below a folder that have a suffix; entries without it are not listed as passed over."""
+    matches = sorted(path for path in _walk(folder).files if path.suffix == suffix)
+    regular = [path for path in matches if stat.S_ISREG(file_mode(path))]
+    irregular = [path for path in matches if path not in set(regular)]
+    return Findings(regular, [(path, f"{suffix} that is not a regular file") for path in irregular])
 
 
 def class_folders(root: Path) -> Findings:
-    """Finds the folders at the top of a data set that can be classes or splits; links to folders are among them.
+    """Finds the folders at the top of a data set that can be classes or splits, including links to folders.
 
     Raises:
         UserError: The folder cannot be read.
     """
     top = Path(os.path.realpath(root))
     above = {str(top), *map(str, top.parents)}
-    found = Findings()
+    findings = Findings()
     try:
         entries = sorted(root.iterdir())
     except OSError as error:
         raise UserError(f"{root}: not readable as a folder ({error.strerror})") from None
     for path in entries:
-        folder = stat.S_ISDIR(file_mode(path))
-        if is_residue(path.name, folder):
-            found.passed.append((path, RESIDUE))
-        elif not folder:
+        is_folder = stat.S_ISDIR(file_mode(path))
+        if is_hidden_or_system_file(path.name, is_folder):
+            findings.passed.append((path, HIDDEN_OR_SYSTEM))
+        elif not is_folder:
             broken = path.is_symlink() and not file_mode(path)
-            reason = "broken link" if broken else "picture outside of a class" if is_picture(path) else NO_PICTURE
-            found.passed.append((path, reason))
+            reason = "broken link" if broken else "image outside of a class" if is_image_file(path) else NOT_AN_IMAGE
+            findings.passed.append((path, reason))
         elif os.path.realpath(path) in above:
-            found.passed.append((path, "link to a folder above"))
+            findings.passed.append((path, "link to a folder above"))
         else:
-            found.files.append(path)
-    return found
+            findings.files.append(path)
+    return findings
 
 
-def report_passed(passed: Iterable[tuple[Path, str]], cache: Path) -> int:
-    """Counts in the log what was passed over, and lists it in the cache, in ``passed-over-*.jsonl``.
+def report_skipped(passed: Iterable[tuple[Path, str]], cache: Path) -> int:
+    """Logs counts of the entries passed over, and lists them in the cache, in ``passed-over-*.jsonl``.
 
     Returns:
-        int: How many entries.
+        int: Number of entries.
     """
     passed = list(passed)
     if passed:
-        kept = cache / f"passed-over-{fingerprint([[ascii(str(path)), reason] for path, reason in passed])}.jsonl"
-        counts = list_left_out(passed, kept)
-        odd = [f"{str(path)!a}: {reason}" for path, reason in passed if reason not in _USUAL]
-        said = f"data: passed over {len(passed)} files and folders ({counts}), listed in {kept}"
-        log.log(logging.WARNING if odd else logging.INFO, "%s", "; ".join([said, *odd[:3]]))
+        listing = cache / f"passed-over-{fingerprint([[ascii(str(path)), reason] for path, reason in passed])}.jsonl"
+        counts = list_left_out(passed, listing)
+        unexpected = [f"{str(path)!a}: {reason}" for path, reason in passed if reason not in _EXPECTED_REASONS]
+        message = f"data: passed over {len(passed)} files and folders ({counts}), listed in {listing}"
+        log.log(logging.WARNING if unexpected else logging.INFO, "%s", "; ".join([message, *unexpected[:3]]))
     return len(passed)

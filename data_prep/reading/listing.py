@@ -1,4 +1,4 @@
-"""From what a benchmark's own files list to a data set: the part that readers of fixed splits share."""
+"""Turns a benchmark's own file lists into a data set; shared by the readers of fixed splits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.core.records import Sample
-from data_prep.reading.dataset import PARTS, Dataset, digests, find_missing, sample_key
+from data_prep.reading.dataset import PARTS, Dataset, find_missing, hash_images, sample_key
 from data_prep.reading.tables import with_slashes
 from data_prep.settings import DataArgs
 
@@ -22,15 +22,15 @@ Items = list[tuple[str, int]]
 
 @dataclass(frozen=True)
 class Listing:
-    """What a layout's files list, before an image is opened.
+    """The file lists of a benchmark, before any image is opened.
 
     Attributes:
         base: The folder that paths are relative to.
         names: Class names by label.
         splits: Images by ``train``, ``test`` and, where the benchmark has it, ``val``, in the benchmark's order,
-            which CoOp's draw depends on.
-        source: Where the data set is had, for errors.
-        templates: The benchmark's prompts around a class name.
+            which CoOp's sampling of shots depends on.
+        source: Where to download the data set, for errors.
+        templates: The benchmark's prompt templates.
     """
 
     base: Path
@@ -40,32 +40,34 @@ class Listing:
     templates: tuple[str, ...] = ()
 
 
-def find_base(args: DataArgs, folders: tuple[str, ...], holds: str, source: str) -> Path:
+def find_base(args: DataArgs, folders: tuple[str, ...], marker: str, source: str) -> Path:
     """Finds a data set's folder: in ``data.root``, or ``data.root`` itself.
 
     Args:
         args: Name and root.
-        folders: What the folder may be called, most common first.
-        holds: A file or folder in it that tells it from others.
-        source: Where the data set is had.
+        folders: Possible names of the folder, most common first.
+        marker: A file or folder in it that identifies it.
+        source: Where to download the data set.
 
     Raises:
-        UserError: ``data.root`` is not set, or none of these holds it.
+        UserError: ``data.root`` is not set, or none of these folders contains the marker.
     """
     if not args.root:
-        raise UserError(f"data.name={args.name} needs data.root=FOLDER, which holds {folders[0]}; had from {source}")
+        raise UserError(
+            f"data.name={args.name} needs data.root=FOLDER, which holds {folders[0]}; download it from {source}"
+        )
     root = Path(args.root)
     for base in (*(root / folder for folder in folders), root):
-        if (base / holds).exists():
+        if (base / marker).exists():
             return base
     raise UserError(
-        f"data.root={root}: neither {root / folders[0] / holds} nor {root / holds} exists; {args.name} is had from "
-        f"{source}, and docs/datasets.md shows its layout"
+        f"data.root={root}: neither {root / folders[0] / marker} nor {root / marker} exists; download {args.name} from "
+        f"{source}; docs/datasets.md shows its layout"
     )
 
 
 def read_lines(path: Path, source: str) -> list[str]:
-    """The lines of a benchmark's text file, without empty ones.
+    """Reads the lines of a benchmark's text file, without empty ones.
 
     Raises:
         UserError: The file is missing or is not text.
@@ -73,48 +75,50 @@ def read_lines(path: Path, source: str) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; the data set is had from {source}") from None
+        raise UserError(f"{path}: no such file; download the data set from {source}") from None
     except OSError as error:
-        raise UserError(f"{path}: not readable ({error.strerror}); the data set is had from {source}") from None
+        raise UserError(f"{path}: not readable ({error.strerror}); download the data set from {source}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not readable as text in UTF-8; the data set is had from {source}") from None
+        raise UserError(f"{path}: not readable as text in UTF-8; download the data set from {source}") from None
     return [line for line in lines if line]
 
 
 def read_pairs(path: Path, source: str) -> list[tuple[str, str]]:
-    """The lines of a text file, each cut at its first space.
+    """Reads the lines of a text file, each split at its first space.
 
     Raises:
-        UserError: The file is missing, or a line is one word.
+        UserError: The file is missing, or a line is a single word.
     """
     pairs = []
     for number, line in enumerate(read_lines(path, source), 1):
         first, _, rest = line.partition(" ")
         if not rest:
-            raise UserError(f"{path}, entry {number}: {line!r} should be two fields; the data set is had from {source}")
+            raise UserError(
+                f"{path}, entry {number}: {line!r} should be two fields; download the data set from {source}"
+            )
         pairs.append((first, rest.strip()))
     return pairs
 
 
 def underscores_to_spaces(name: str) -> str:
-    """A class name as words: benchmarks write underscores for spaces."""
+    """Returns a class name as words: benchmarks write underscores for spaces."""
     return name.replace("_", " ")
 
 
-def _held_out(train: list[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Takes a share of each class from train, where a benchmark has no images to make choices on."""
+def _hold_out(train: list[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Splits a share of each class off train, for a benchmark without validation images."""
     rng = random.Random(seed)
     by_class: dict[int, list[Sample]] = defaultdict(list)
     for sample in train:
         by_class[sample.label].append(sample)
-    chosen = set()
+    held_out = set()
     for items in by_class.values():
-        chosen |= {s.key for s in rng.sample(items, min(max(1, round(share * len(items))), len(items) - 1))}
-    return [s for s in train if s.key not in chosen], [s for s in train if s.key in chosen]
+        held_out |= {s.key for s in rng.sample(items, min(max(1, round(share * len(items))), len(items) - 1))}
+    return [s for s in train if s.key not in held_out], [s for s in train if s.key in held_out]
 
 
-def _with_slashes(listing: Listing) -> Listing:
-    """A listing whose files may have been written on Windows."""
+def _normalise_slashes(listing: Listing) -> Listing:
+    """Replaces the backslashes in a listing that was written on Windows."""
     splits = {
         split: [(with_slashes(path, listing.base), label) for path, label in items]
         for split, items in listing.splits.items()
@@ -123,70 +127,76 @@ def _with_slashes(listing: Listing) -> Listing:
 
 
 def _check(listing: Listing, args: DataArgs) -> None:
-    """Refuses lists that no copy of the benchmark can have."""
+    """Raises an error for lists that no copy of the benchmark can have: empty ones, or with repeated paths."""
     for split, items in listing.splits.items():
         if not items:
-            raise UserError(f"{listing.base}: {args.name}'s {split} lists no images; it is had from {listing.source}")
-        twice = [path for path, count in Counter(path for path, _ in items).items() if count > 1]
-        if twice:
-            raise UserError(f"{listing.base}: {args.name}'s {split} lists {twice[0]} twice; it has {len(twice)} such")
+            raise UserError(
+                f"{listing.base}: {args.name}'s {split} lists no images; download the data set from {listing.source}"
+            )
+        repeated = [path for path, count in Counter(path for path, _ in items).items() if count > 1]
+        if repeated:
+            raise UserError(
+                f"{listing.base}: {args.name}'s {split} lists {repeated[0]} twice ({len(repeated)} such paths); "
+                f"download the data set from {listing.source}"
+            )
     train, test = ({path for path, _ in listing.splits[split]} for split in ("train", "test"))
     if both := train & test:
-        log.warning("%s: %d images stand in both train and test, such as %s", args.name, len(both), min(both))
+        log.warning("%s: %d images are in both train and test, such as %s", args.name, len(both), min(both))
 
 
-def _samples(listing: Listing, split: str, args: DataArgs, cache: Path) -> tuple[list[Sample], int]:
-    """Opens a split's images; gives the samples, and how many were left out as unreadable."""
+def _open_split(listing: Listing, split: str, args: DataArgs, cache: Path) -> tuple[list[Sample], int]:
+    """Opens a split's images; returns the samples, and how many images were left out as unreadable."""
     items = listing.splits[split]
     paths = [listing.base / path for path, _ in items]
     missing = find_missing(paths)
     if missing:
         raise UserError(
-            f"{missing[0]}: no such image ({len(missing)} of {len(paths)} in {split} are missing); {args.name} is had "
-            f"from {listing.source}; where all are missing, the split file may be another data set's"
+            f"{missing[0]}: no such image ({len(missing)} of {len(paths)} in {split} are missing); download "
+            f"{args.name} from {listing.source}; if all are missing, the split file may be another data set's"
         )
     try:
-        found = digests(paths, cache, args.on_error)
+        hashes = hash_images(paths, cache, args.on_error)
     except UserError as error:
-        raise UserError(f"{error}; {args.name} is had from {listing.source}") from None
+        raise UserError(f"{error}; download {args.name} from {listing.source}") from None
     samples = [
         Sample(sample_key(path), str(listing.base / path), label, digest)
-        for (path, label), digest in zip(items, found, strict=True)
+        for (path, label), digest in zip(items, hashes, strict=True)
         if digest is not None
     ]
     return samples, len(items) - len(samples)
 
 
 def _drop_empty(listing: Listing, args: DataArgs, opened: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
-    """Refuses classes without training images, or leaves them out of every split."""
-    training = [s.label for s in opened["train"]] if "train" in opened else [i for _, i in listing.splits["train"]]
-    empty = sorted(set(range(len(listing.names))) - set(training))
+    """Drops classes without training images from every split, or raises an error for them."""
+    train_labels = [s.label for s in opened["train"]] if "train" in opened else [i for _, i in listing.splits["train"]]
+    empty = sorted(set(range(len(listing.names))) - set(train_labels))
     if empty and args.on_small_class == "error":
         shown = ", ".join(listing.names[label] for label in empty[:5])
         raise UserError(
             f"{listing.base}: {len(empty)} of {len(listing.names)} classes of {args.name} have no training images: "
-            f"{shown}; complete it from {listing.source}, or set data.on_small_class=skip"
+            f"{shown}; download the missing images from {listing.source}, or set data.on_small_class=skip"
         )
     return {split: [s for s in samples if s.label not in empty] for split, samples in opened.items()}
 
 
 def to_dataset(listing: Listing, args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
-    """Makes a data set of a listing.
+    """Builds a data set from a listing.
 
-    ``train`` and the memories are ``train``, ``val`` is ``val``, ``test`` is ``test``. A benchmark without
-    ``val`` has a share of each training class held out for development, from ``train`` and ``val_memory``
-    alone: ``test_memory`` stays the whole of ``train``, as the protocol draws from it.
+    The parts ``train``, ``val_memory`` and ``test_memory`` are the benchmark's ``train``; ``val`` and ``test`` are
+    its ``val`` and ``test``. For a benchmark without ``val``, a share of each training class is held out as ``val``,
+    from ``train`` and ``val_memory`` only: ``test_memory`` remains all of ``train``, since the protocol samples
+    shots from it.
 
     Args:
-        listing: What the layout's files list.
-        args: Name, seed, shares and policies.
+        listing: The file lists of the benchmark.
+        args: Name, seed, split ratios and policies.
         cache: Folder of caches.
-        parts: The parts that are needed; images of no other are opened.
+        parts: The parts that are needed; images of other parts are not opened.
 
     Raises:
         UserError: An image is missing or unreadable, or a class has no training images.
     """
-    listing = _with_slashes(listing)
+    listing = _normalise_slashes(listing)
     _check(listing, args)
     has_val = "val" in listing.splits
     val = "val" if has_val else "train"
@@ -194,19 +204,18 @@ def to_dataset(listing: Listing, args: DataArgs, cache: Path, parts: tuple[str, 
     opened: dict[str, list[Sample]] = {}
     skipped: Counter[str] = Counter()
     for split in sorted({split_of[part] for part in parts}):
-        opened[split], unreadable = _samples(listing, split, args, cache)
+        opened[split], unreadable = _open_split(listing, split, args, cache)
         skipped["unreadable"] += unreadable
-    whole = _drop_empty(listing, args, opened)
+    complete = _drop_empty(listing, args, opened)
     for split, samples in opened.items():
-        if without := sorted(set(range(len(listing.names))) - {s.label for s in samples}):
-            shown = ", ".join(listing.names[label] for label in without[:5])
-            log.warning("%s: %d classes have no %s images: %s", args.name, len(without), split, shown)
-    skipped["small class"] = sum(len(opened[split]) - len(whole[split]) for split in opened)
-    lists = {part: whole[split_of[part]] for part in parts}
-    if not has_val and "train" in whole:
-        kept, held = _held_out(
-            whole["train"], args.split_ratios[1] / (args.split_ratios[0] + args.split_ratios[1]), args.seed
-        )
-        own = {"train": kept, "val_memory": kept, "val": held}
-        lists |= {part: own[part] for part in parts if part in own}
-    return Dataset(args.name, listing.names, lists, skipped, templates=listing.templates)
+        if absent := sorted(set(range(len(listing.names))) - {s.label for s in samples}):
+            shown = ", ".join(listing.names[label] for label in absent[:5])
+            log.warning("%s: %d classes have no %s images: %s", args.name, len(absent), split, shown)
+    skipped["small class"] = sum(len(opened[split]) - len(complete[split]) for split in opened)
+    samples_by_part = {part: complete[split_of[part]] for part in parts}
+    if not has_val and "train" in complete:
+        val_share = args.split_ratios[1] / (args.split_ratios[0] + args.split_ratios[1])
+        remaining, held_out = _hold_out(complete["train"], val_share, args.seed)
+        from_train = {"train": remaining, "val_memory": remaining, "val": held_out}
+        samples_by_part |= {part: from_train[part] for part in parts if part in from_train}
+    return Dataset(args.name, listing.names, samples_by_part, skipped, templates=listing.templates)

@@ -1,4 +1,4 @@
-"""Names of folders, archives and cells that say which split they hold."""
+"""Recognises splits by the names of folders, archives and table cells."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPLIT_WORDS = {
     "testing": "test",
 }
 UNCLEAR = "unclear"
-"""The kind of a name that stands for a split, but does not say for which: some evaluate on it, some choose on it."""
+"""The result for a name of a split of unclear use: ``eval`` may be for model selection or for final evaluation."""
 
 _UNCLEAR_WORDS = ["eval", "evaluation", "holdout", "heldout", "trainval", "minival", "devtest"]
 _FILLERS = "(?:data|set|sets|images?|imgs?|pictures?|photos?|splits?|folder)*"
@@ -30,7 +30,7 @@ _BEGINNING = re.compile("train|test|val|eval|dev|holdout")
 
 
 def split_by_name(name: str) -> str:
-    """The split that a folder's name stands for, however it is written.
+    """Returns the split that a folder's name denotes, in any spelling.
 
     ``Training``, ``train_set``, ``TestData`` and ``val2017`` are names of splits.
 
@@ -42,37 +42,44 @@ def split_by_name(name: str) -> str:
 
 
 def split_of_archive(archive: Path, root: Path) -> str:
-    """The split in an archive's name (``train-0001.tar``, ``birds-test-0.tar``) or its folder's (``train/0.tar``).
+    """Returns the split in an archive's name (``train-0001.tar``, ``birds-test-0.tar``) or folder (``train/0.tar``).
 
     Returns:
         str: ``train``, ``val``, ``test``, or empty.
 
     Raises:
-        UserError: The name stands for a split, but does not say for which.
+        UserError: The name denotes a split of unclear use.
     """
     for part in reversed(archive.relative_to(root).parts):
         kinds = [split_by_name(word) for word in re.split(r"[^a-z]+", part.casefold())]
-        if found := next((kind for kind in kinds if kind), ""):
-            if found == UNCLEAR:
+        if split := next((kind for kind in kinds if kind), ""):
+            if split == UNCLEAR:
                 raise UserError(f"{archive}: which split is {part}? Begin its name with train, val or test")
-            return found
+            return split
     return ""
 
 
 def may_hold_split(name: str) -> bool:
-    """Whether a word of a folder's name begins like a split's, as ``seg_train`` and ``Testdaten``."""
+    """Returns whether a word of a folder's name begins like a split's, as in ``seg_train`` and ``Testdaten``."""
     return any(_BEGINNING.match(word.casefold()) for word in _PART.findall(name))
 
 
 def _look_like_splits(folders: list[Path], inside: dict[Path, set[str]]) -> tuple[Path, Path] | None:
-    """Two folders that differ in nothing but a split's word in their names, or have such words and hold the same."""
-    for one, other in combinations([folder for folder in folders if may_hold_split(folder.name)], 2):
-        first, second = ([word.casefold() for word in _PART.findall(folder.name)] for folder in (one, other))
-        differ = [pair for pair in zip_longest(first, second, fillvalue="") if pair[0] != pair[1]]
-        apart = len(differ) == 1 and all(word in SPLIT_WORDS or word in _UNCLEAR_WORDS for word in differ[0])
-        begin = [{m[0] for word in words if (m := _BEGINNING.match(word))} for words in (first, second)]
-        if apart or (begin[0] != begin[1] and len(inside[one] & inside[other]) > 1):
-            return one, other
+    """Finds two folders that look like splits.
+
+    Their names differ only in a split's word, or contain words that begin like different splits' and the folders
+    share more than one class.
+    """
+    for pair in combinations([folder for folder in folders if may_hold_split(folder.name)], 2):
+        words = [[word.casefold() for word in _PART.findall(folder.name)] for folder in pair]
+        differences = [two for two in zip_longest(*words, fillvalue="") if two[0] != two[1]]
+        differ_in_split = len(differences) == 1 and all(
+            word in SPLIT_WORDS or word in _UNCLEAR_WORDS for word in differences[0]
+        )
+        beginnings = [{m[0] for word in name if (m := _BEGINNING.match(word))} for name in words]
+        shared = inside[pair[0]] & inside[pair[1]]
+        if differ_in_split or (beginnings[0] != beginnings[1] and len(shared) > 1):
+            return pair
     return None
 
 
@@ -85,10 +92,10 @@ def split_folders(root: Path, folders: list[Path], inside: dict[Path, set[str]])
         inside: The names of the folders in each of them.
 
     Returns:
-        dict[Path, str]: The split of each folder; empty where they are classes.
+        dict[Path, str]: The split of each folder; empty if they are classes.
 
     Raises:
-        UserError: Some are splits and some are not, or it is not clear which split one is.
+        UserError: Some are splits and some are not, or it is unclear which split one is.
     """
     kinds = {folder: split_by_name(folder.name) for folder in folders}
     named = [folder for folder in folders if kinds[folder] not in ("", UNCLEAR)]
@@ -96,19 +103,19 @@ def split_folders(root: Path, folders: list[Path], inside: dict[Path, set[str]])
     others = [folder for folder in folders if folder not in named]
     remedy = "or list the images in samples.csv with a column split"
     if unclear and len(named) + len(unclear) > 1:
-        beside = next(folder.name for folder in folders if kinds[folder] and folder != unclear[0])
+        sibling = next(folder.name for folder in folders if kinds[folder] and folder != unclear[0])
         raise UserError(
-            f"{root}: holds {beside} and {unclear[0].name}: which split is {unclear[0].name}? "
+            f"{root}: holds {sibling} and {unclear[0].name}: which split is {unclear[0].name}? "
             f"Rename it to val or test, {remedy}"
         )
     if named and not others:
         return kinds
-    alike = [other for other in others if any(len(inside[other] & inside[folder]) > 1 for folder in named)]
-    if len(named) > 1 or alike:
-        listed, other = ", ".join(folder.name for folder in named[:2]), (alike or others)[0].name
+    similar = [other for other in others if any(len(inside[other] & inside[folder]) > 1 for folder in named)]
+    if len(named) > 1 or similar:
+        listed, other = ", ".join(folder.name for folder in named[:2]), (similar or others)[0].name
         raise UserError(
-            f"{root}: holds {listed}, which name{'s' * (len(named) == 1)} a split, beside {other}; "
-            f"name the splits train, val and test and move what is no split elsewhere, {remedy}"
+            f"{root}: holds {listed}, which name{'s' * (len(named) == 1)} a split, next to {other}; "
+            f"name the splits train, val and test and move other folders elsewhere, {remedy}"
         )
     if pair := _look_like_splits(folders, inside):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Other names of classes: an optional file beside a data set's images."""
+"""Synonyms of class names, from an optional file next to a data set's images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_synonyms(root: Path, names: Sequence[str]) -> dict[int, tuple[str, ...]
         names: Class names by label, as the data set has them.
 
     Returns:
-        dict[int, tuple[str, ...]]: By label; empty where there is no file.
+        dict[int, tuple[str, ...]]: The other names by label; empty if there is no file.
 
     Raises:
         UserError: The file is malformed.
@@ -37,8 +37,8 @@ def read_synonyms(root: Path, names: Sequence[str]) -> dict[int, tuple[str, ...]
     label_of = {tidy(name): label for label, name in enumerate(names)}
     for name, forms in listed.items():
         if not isinstance(forms, list) or not all(isinstance(form, str) and form.strip() for form in forms):
-            raise UserError(f"{path}: {name!r}: must be a list of names that are not empty")
-    strangers = [name for name in listed if tidy(name) not in label_of]
-    if strangers:
-        log.warning("%s: %d names are no classes here; the first is %r", path, len(strangers), strangers[0])
+            raise UserError(f"{path}: {name!r}: must be a list of non-empty names")
+    unknown = [name for name in listed if tidy(name) not in label_of]
+    if unknown:
+        log.warning("%s: %d names are not classes of this data set; the first is %r", path, len(unknown), unknown[0])
     return {label_of[tidy(name)]: tuple(forms) for name, forms in listed.items() if tidy(name) in label_of}

@@ -1,4 +1,4 @@
-"""Tables that people make: CSV and JSON lines, with the cells that name a class and a path."""
+"""Reads hand-made tables (CSV and JSON lines), and validates their class and path cells."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_prep.core.errors import UserError
 def _csv_records(table: Path, file: Iterator[str]) -> Iterator[tuple[int, object]]:
     reader = csv.DictReader(file)
     header = reader.fieldnames or []
-    if len(header) == 1 and (delimiter := next((mark for mark in ";\t|" if mark in header[0]), "")):
+    if len(header) == 1 and (delimiter := next((character for character in ";\t|" if character in header[0]), "")):
         raise UserError(f"{table}: its columns are separated by {delimiter!r}; the delimiter must be a comma")
     for record in reader:
         if None in record:
@@ -25,7 +25,7 @@ def _csv_records(table: Path, file: Iterator[str]) -> Iterator[tuple[int, object
         yield reader.line_num, record
 
 
-def _parsed(table: Path) -> Iterator[tuple[int, object]]:
+def _parse(table: Path) -> Iterator[tuple[int, object]]:
     with open(table, newline="", encoding="utf-8-sig") as file:
         if table.suffix == ".csv":
             yield from _csv_records(table, file)
@@ -39,13 +39,13 @@ def _parsed(table: Path) -> Iterator[tuple[int, object]]:
 
 
 def read_records(table: Path) -> list[tuple[int, object]]:
-    """Reads a CSV or JSON-lines table's records, each with the number of its line.
+    """Reads the records of a CSV or JSON-lines table, each with its line number.
 
     Raises:
-        UserError: The table is not readable as what its suffix says.
+        UserError: The table is not readable in the format of its suffix.
     """
     try:
-        return list(_parsed(table))
+        return list(_parse(table))
     except UnicodeDecodeError as error:
         raise UserError(f"{table}: not readable as UTF-8 ({error}); save it in that encoding") from None
     except (csv.Error, OSError) as error:
@@ -53,20 +53,20 @@ def read_records(table: Path) -> list[tuple[int, object]]:
 
 
 def label_text(value: object, where: str) -> str:
-    """A class name as its table or archive gives it.
+    """Converts a cell of a table or archive to a class name.
 
     Args:
-        value: A text, a number, or a text's bytes.
+        value: A string, a number, or UTF-8 bytes.
         where: File and record, for the error.
 
     Raises:
-        UserError: It is something else, such as a list, or not UTF-8.
+        UserError: The value is something else, such as a list, or not UTF-8.
     """
     try:
         if isinstance(value, bytes):
             value = value.decode()
         if isinstance(value, str):
-            value.encode()  # a folder's name can be of bytes that are not UTF-8
+            value.encode()  # a folder's name can contain bytes that are not UTF-8
             return value
     except UnicodeError:
         raise UserError(f"{where}: the class name {value!r} is not UTF-8; rename it") from None
@@ -74,34 +74,34 @@ def label_text(value: object, where: str) -> str:
         return str(value)
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else str(value)
-    raise UserError(f"{where}: the class {value!r} is neither a text nor a number; an image has one class")
+    raise UserError(f"{where}: the class {value!r} is neither a string nor a number; an image has one class")
 
 
 def is_empty(cell: object) -> bool:
-    """Whether a cell says nothing."""
+    """Returns whether a cell is missing, blank or NaN."""
     return (
         cell is None or (isinstance(cell, str) and not cell.strip()) or (isinstance(cell, float) and math.isnan(cell))
     )
 
 
 def path_text(value: object, base: Path, where: str) -> str:
-    """A file's path as its table gives it, with ``/`` between folders.
+    """Converts a cell of a table to a file's path, with ``/`` between folders.
 
     Args:
         value: The cell.
-        base: The folder that it is relative to.
+        base: The folder that the path is relative to.
         where: File and record, for the error.
 
     Raises:
-        UserError: It is no text.
+        UserError: The value is not a string.
     """
     if not isinstance(value, str):
-        raise UserError(f"{where}: the path {value!r} is no text")
+        raise UserError(f"{where}: the path {value!r} is not a string")
     return PurePosixPath(with_slashes(value, base)).as_posix()
 
 
 def with_slashes(path: str, base: Path) -> str:
-    """A path that may have been written on Windows: backslashes separate folders where no file's name holds them."""
+    """Replaces the backslashes of a path that was written on Windows, unless a file with backslashes exists."""
     if "\\" not in path or os.path.lexists(base / path):
         return path
     return path.replace("\\", "/")

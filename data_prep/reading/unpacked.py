@@ -1,4 +1,4 @@
-"""Images out of archives: written once into the cache as files, since every later stage opens files."""
+"""Unpacks images of archives into the cache once, as files, since every later stage opens files."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _ROWS = "rows.json"
 
 
 @dataclass(frozen=True)
-class Picture:
+class ArchiveImage:
     """One image of an archive.
 
     Attributes:
         data: The encoded image.
-        suffix: Of its file, or empty where the archive does not say.
+        suffix: The suffix of its file; empty where the archive does not give one.
         label: The class name.
         split: ``train``, ``val``, ``test``, or empty.
-        twin: Which of several classes of that name.
+        twin: Index among the classes that share the name.
     """
 
     data: bytes
@@ -41,11 +41,11 @@ class Picture:
 
 
 class ClassNames:
-    """Names that an archive's labels number; classes of one name, or of names that look the same, stay distinct.
+    """Class names by index, for an archive's labels; classes with equal or similar-looking names remain distinct.
 
     Args:
-        names: By number.
-        source: What lists them, for errors.
+        names: Class names by index.
+        source: The file or column that lists them, for errors.
     """
 
     def __init__(self, names: list[str], source: str):
@@ -55,62 +55,65 @@ class ClassNames:
         for name in names:
             self._twins.append(seen[tidy(name)])
             seen[tidy(name)] += 1
-        self._several = {name for name, count in Counter(names).items() if count > 1}
+        self._repeated = {name for name, count in Counter(names).items() if count > 1}
 
-    def at(self, number: int, where: str) -> tuple[str, int]:
-        """Name and twin of a class.
+    def by_index(self, index: int, where: str) -> tuple[str, int]:
+        """Returns the name and twin of a class.
 
         Raises:
-            UserError: There is no class of that number.
+            UserError: There is no class with that index.
         """
-        if not 0 <= number < len(self.names):
-            raise UserError(f"{where}: class {number} is not in {self.source}, which names {len(self.names)}")
-        return self.names[number], self._twins[number]
+        if not 0 <= index < len(self.names):
+            raise UserError(f"{where}: class {index} is not in {self.source}, which names {len(self.names)}")
+        return self.names[index], self._twins[index]
 
-    def called(self, name: str, where: str) -> tuple[str, int]:
-        """Name and twin of a class that is given by name, or by its number as text.
+    def by_name(self, name: str, where: str) -> tuple[str, int]:
+        """Returns the name and twin of a class that is given by name, or by its index as text.
 
         Raises:
-            UserError: There is no such class, or which one it is cannot be decided.
+            UserError: There is no such class, or the name is ambiguous.
         """
         if name not in self.names:
             if not name.isdecimal() or int(name) >= len(self.names):
-                known = f"neither in {self.source} nor a number below {len(self.names)}"
-                raise UserError(f"{where}: class {name} is {known}")
-            return self.at(int(name), where)
-        numbered = name.isdecimal() and int(name) < len(self.names) and self.names[int(name)] != name
-        if numbered or name in self._several:
+                raise UserError(
+                    f"{where}: class {name} is neither in {self.source} nor a number below {len(self.names)}"
+                )
+            return self.by_index(int(name), where)
+        is_another_index = name.isdecimal() and int(name) < len(self.names) and self.names[int(name)] != name
+        if is_another_index or name in self._repeated:
             raise UserError(f"{where}: class {name} can be several classes of {self.source}; number the classes")
-        return self.at(self.names.index(name), where)
+        return self.by_index(self.names.index(name), where)
 
 
-def unpack(pictures: Iterable[Picture], archives: list[Path], depends: list, cache: Path) -> tuple[Path, list[Row]]:
-    """Writes an archive's images as files, or finds them in the cache.
+def unpack(
+    images: Iterable[ArchiveImage], archives: list[Path], label_key: list, cache: Path
+) -> tuple[Path, list[Row]]:
+    """Writes the images of archives as files, or finds them in the cache.
 
     Args:
-        pictures: The images, read only where the cache lacks them.
-        archives: Where they come from; a changed size or time unpacks anew.
-        depends: What else labels depend on.
+        images: The images; iterated only if the cache lacks them.
+        archives: The archive files; if a size or modification time changes, they are unpacked again.
+        label_key: What else the labels depend on, as part of the cache key.
         cache: Folder of caches.
 
     Returns:
         tuple[Path, list[Row]]: The folder of files, and its rows.
 
     Raises:
-        UserError: What the cache holds is not what was unpacked.
+        UserError: The cached files were altered after unpacking.
     """
     stats = [[ascii(str(path)), path.stat().st_size, path.stat().st_mtime_ns] for path in archives]
-    folder = cache / f"unpacked-{fingerprint([_ROWS, stats, depends])}"
+    folder = cache / f"unpacked-{fingerprint([_ROWS, stats, label_key])}"
     if not folder.exists():
         log.info("data: unpacking %d archives into %s", len(archives), folder)
         with write_folder(folder) as part:
             rows, contents = [], {}
-            for number, picture in enumerate(progress_bar("unpacking images", pictures)):
-                name = f"{number // 1000:06d}/{number:09d}{picture.suffix}"
+            for index, image in enumerate(progress_bar("unpacking images", images)):
+                name = f"{index // 1000:06d}/{index:09d}{image.suffix}"
                 (part / name).parent.mkdir(exist_ok=True)
-                (part / name).write_bytes(picture.data)
-                contents[name] = hashlib.sha256(picture.data).hexdigest()
-                rows.append(Row(name, picture.label, picture.split, picture.twin))
+                (part / name).write_bytes(image.data)
+                contents[name] = hashlib.sha256(image.data).hexdigest()
+                rows.append(Row(name, image.label, image.split, image.twin))
             write_json(part / _ROWS, [astuple(row) for row in rows])
             seal(part, contents | {_ROWS: file_hash(part / _ROWS)})
     confirm(folder, cache)

@@ -1,7 +1,7 @@
-"""Every setting of a recipe: its type, its default, its check and what it means; a file a section.
+"""All settings of a recipe, with type, default, validation and documentation; one file per group of sections.
 
-It stands in the lowest package because every command reads the whole recipe: the data stages too
-must refuse a misspelt key, whichever section it is in.
+They are in the lowest package because every command reads the complete recipe: even the data stages
+must reject a misspelt key, whichever section it is in.
 """
 
 from data_prep.settings.data import ArmoryArgs, DataArgs, EmojiArgs

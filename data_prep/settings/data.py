@@ -1,4 +1,4 @@
-"""Settings of data sets."""
+"""Settings of the data sets (section ``data``)."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from data_prep.settings.validate import bounded, check, one_of
 
 @dataclass
 class ArmoryArgs:
-    """Sizes of the procedural data set."""
+    """Sizes and conditions of ``armory``, the procedural data set of heraldic shields."""
 
     train_classes: int = 960
-    """Classes to mine ranking examples from."""
+    """Number of training classes; ranking examples are mined from them."""
     val_classes: int = 120
-    """Classes on which choices are made."""
+    """Number of validation classes; settings are chosen on them."""
     test_classes: int = 200
-    """Classes of the final figures."""
+    """Number of test classes; the final metrics are computed on them."""
     family_size: int = 4
-    """Near-duplicates per family: each differs from the family's core in one detail."""
+    """Near-duplicate classes per family, 1 to 6: each differs from the family's core in one detail."""
     train_images: int = 4
-    """Pictures per training class."""
+    """Images per training class, at least 2."""
     memory_images: int = 16
-    """Pictures per development and test class from which shots are drawn."""
+    """Images per validation and test class from which the memory's few-shot images are sampled."""
     query_images: int = 10
-    """Pictures per development and test class to be recognised."""
+    """Images per validation and test class to recognise."""
     size: int = 96
-    """Width and height of a picture, in pixels."""
+    """Width and height of an image, in pixels, at least 16."""
     corruption: float = 0.5
-    """How foul the conditions are, 0 to 1: leaves, haze and blur. The embedded models were trained in fair weather,
-    as models from elsewhere know other pictures than a user's."""
+    """Strength of the image corruption, 0 (none) to 1: leaves, haze and blur. The embedded models were trained on clean
+    images, just as a public model was trained on images other than yours."""
 
     def __post_init__(self) -> None:
         counts = ("train_classes", "val_classes", "test_classes", "family_size", "memory_images")
         bounded("data.armory", self, dict.fromkeys((*counts, "query_images"), 1) | {"train_images": 2, "size": 16})
         bounded("data.armory", self, {"corruption": 0}, {"corruption": 1})
-        check(self.family_size <= 6, "data.armory.family_size: at most 6 neighbours differ in a detail of their own")
+        check(self.family_size <= 6, "data.armory.family_size: must be at most 6, the number of details to differ in")
 
 
 EMOJI_FAMILIES = ("noto", "noto-v1", "twemoji", "openmoji", "fluent", "emojione", "emojione-v1", "fxemoji")
@@ -44,27 +44,28 @@ EMOJI_VOCABULARIES = ("animals", "food", "flags", "faces", "vehicles", "others")
 
 @dataclass
 class EmojiArgs:
-    """Which design families and sub-vocabularies of the emoji are for what."""
+    """Which design families and sub-vocabularies of the emoji data set are used for training, validation and test."""
 
     val: str = "noto"
-    """The family on which choices are made."""
+    """Design family of the validation images, on which settings are chosen; never trained on."""
     test: str = "twemoji"
-    """The family of the final figures. Neither of the two is tuned on."""
+    """Design family of the test images, for the final metrics; never trained on, and different from ``val``."""
     memory: list[str] = field(default_factory=list)
-    """Families in the memories of development and test; none: all but the one that is recognised, and for development
-    the test family neither."""
+    """Families in the validation and test memories. Empty: all except the family being recognised, and for validation
+    not the test family either."""
     train_vocabulary: list[str] = field(default_factory=list)
-    """Sub-vocabularies to tune on: ``animals``, ``food``, ``flags``, ``faces``, ``vehicles``, ``others``; none: all."""
+    """Sub-vocabularies to train on: ``animals``, ``food``, ``flags``, ``faces``, ``vehicles``, ``others``. Empty:
+    all."""
     vocabulary: list[str] = field(default_factory=list)
-    """Sub-vocabularies to recognise, each alone or several together; none: all."""
+    """Sub-vocabularies to recognise, one or several (same names as ``train_vocabulary``). Empty: all."""
 
     def __post_init__(self) -> None:
         for key, family in (("val", self.val), ("test", self.test)):
             one_of(f"data.emoji.{key}", family, EMOJI_FAMILIES)
-        check(self.val != self.test, f"data.emoji.val={self.test}: is the test family; take another")
+        check(self.val != self.test, f"data.emoji.val={self.test}: is also the test family; choose another")
         for family in self.memory:
             one_of("data.emoji.memory", family, EMOJI_FAMILIES)
-            check(family != self.test, f"data.emoji.memory: {family} is the test family; its drawings would leak")
+            check(family != self.test, f"data.emoji.memory: {family} is the test family, which would leak; remove it")
         for key, names in (("train_vocabulary", self.train_vocabulary), ("vocabulary", self.vocabulary)):
             for name in names:
                 one_of(f"data.emoji.{key}", name, EMOJI_VOCABULARIES)
@@ -72,31 +73,36 @@ class EmojiArgs:
 
 @dataclass
 class DataArgs:
-    """Where labelled images come from."""
+    """Where the labelled images come from and how they are split."""
 
     name: str = "armory"
-    """``armory`` (procedural); ``emoji`` (``python -m data_prep.emoji`` makes it); ``folder``, ``imagefolder``,
-    ``webdataset`` or ``parquet`` (yours); or a benchmark, such as ``caltech101``. docs/datasets.md lists them all, with
-    their layouts."""
+    """Data set: ``armory`` (procedural); ``emoji`` (made by ``python -m data_prep.emoji``); ``folder``,
+    ``imagefolder``, ``webdataset`` or ``parquet`` (your own images); or a benchmark such as ``caltech101``.
+    docs/datasets.md lists all names and layouts."""
     root: str | None = None
-    """With ``folder``: a folder per class, or a folder that holds samples.csv or samples.jsonl, or such a file. With a
-    benchmark: its folder, or the folder that holds the folders of several."""
+    """Path of the data. For ``folder``: a folder with one subfolder per class, a folder that contains samples.csv or
+    samples.jsonl, or such a file. For a benchmark: its folder, or the parent folder of several benchmarks."""
     label_column: str = "label"
-    """What names the class in tables of ``folder``, in metadata of ``imagefolder``, in records of ``webdataset``, in
-    columns of ``parquet``."""
+    """Name of the class field: the column of a ``folder`` table or of ``parquet``, the metadata key of ``imagefolder``,
+    the record key of ``webdataset``."""
     draw: str = "coop"
-    """How shots are drawn: ``coop`` (seeded), or ``first_n`` of each class, as the paper's code does."""
+    """How few-shot images are sampled: ``coop`` (random with a seed, as CoOp does) or ``first_n`` (the first n of each
+    class, as in the paper's code)."""
     seed: int = 0
-    """Draws armory's classes and pictures; splits a folder that names no splits."""
+    """Seed, at least 0, that samples armory's classes and images and splits a folder that defines no splits."""
     split_ratios: list[float] = field(default_factory=lambda: [0.6, 0.2, 0.2])
-    """Shares of train, val and test of each class where a folder names no splits."""
+    """Fractions of each class's images for train, val and test where a folder defines no splits: three positive numbers
+    that sum to 1."""
     on_small_class: str = "error"
-    """A class with too few images to split or to leave one out: ``error``, or ``skip`` (counted)."""
+    """What to do with a class that has too few images to split or to leave one out: ``error``, or ``skip`` (leaves the
+    class out and counts it)."""
     on_error: str = "skip"
-    """An image that cannot be shown (damaged, empty, a decompression bomb): ``skip``, which counts it and lists it with
-    its reason, or ``raise``."""
+    """What to do with an unusable image (damaged, empty, a decompression bomb): ``skip`` (counts it and lists it with
+    the reason) or ``raise``."""
     armory: ArmoryArgs = field(default_factory=ArmoryArgs)
+    """Settings of the procedural data set, used when ``name`` is ``armory``."""
     emoji: EmojiArgs = field(default_factory=EmojiArgs)
+    """Settings of the emoji data set, used when ``name`` is ``emoji``."""
 
     def __post_init__(self) -> None:
         bounded("data", self, {"seed": 0})
@@ -105,5 +111,5 @@ class DataArgs:
         one_of("data.on_error", self.on_error, ("skip", "raise"))
         check(
             len(self.split_ratios) == 3 and min(self.split_ratios) > 0 and abs(sum(self.split_ratios) - 1) < 1e-6,
-            f"data.split_ratios={list(self.split_ratios)}: give three positive shares (train, val, test) that sum to 1",
+            f"data.split_ratios={list(self.split_ratios)}: must be 3 positive numbers (train, val, test) of sum 1",
         )

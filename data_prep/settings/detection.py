@@ -1,4 +1,4 @@
-"""Settings of detection: whose boxes, which scores, and the embedded scenes."""
+"""Settings of detection (section ``detection``): source of the boxes, scoring, and armory's scenes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from data_prep.settings.validate import bounded, check, one_of
 
 FORMATS = ("coco", "lvis", "v3det")
-"""Layouts of annotation files; each has its rules of scoring."""
+"""Annotation file layouts; each has its own scoring rules."""
 
 POLICIES = (
     "clip_score_permuted",
@@ -18,27 +18,29 @@ POLICIES = (
     "detector_score",
     "retriever",
 )
-"""How a box's ranking becomes scores of its classes (``eval/detection/score_policies.py``)."""
+"""Ways to turn the ranking of a box into class scores (``eval/detection/score_policies.py``)."""
 
 
 @dataclass
 class SceneArgs:
-    """Armory's scenes: several shields on a background, with boxes. Classes are those of ``data.armory``."""
+    """Armory's detection scenes: several shields on a background, with boxes. The classes are those of
+    ``data.armory``."""
 
     size: int = 320
-    """Width and height of a scene in pixels."""
+    """Width and height of a scene, in pixels, at least 64."""
     shields: list[int] = field(default_factory=lambda: [1, 6])
-    """Fewest and most shields in a scene."""
+    """Minimum and maximum number of shields in a scene, within 1 to 50."""
     sides: list[int] = field(default_factory=lambda: [20, 160])
-    """Least and greatest longer side of a shield in pixels; drawn evenly on a logarithmic scale."""
+    """Minimum and maximum length of a shield's longer side, in pixels (8 to half of ``size``); sampled
+    log-uniformly."""
     overlap: float = 0.15
-    """Most that two shields' boxes share, over the smaller box's area."""
+    """Maximum overlap of two shields' boxes, as a fraction (0 to 1) of the smaller box's area."""
     rare: int = 1
-    """Shields of each rare class, in all scenes; a third of the classes are rare."""
+    """Number of shields of each rare class over all scenes, at least 1; a third of the classes are rare."""
     common: int = 3
-    """Shields of each common class; another third."""
+    """Number of shields of each common class, more than ``rare``; a third of the classes are common."""
     frequent: int = 9
-    """Shields of each frequent class."""
+    """Number of shields of each frequent class, more than ``common``; a third of the classes are frequent."""
 
     def __post_init__(self) -> None:
         bounded("detection.scenes", self, {"size": 64, "rare": 1, "overlap": 0}, {"overlap": 1})
@@ -46,42 +48,48 @@ class SceneArgs:
             self.rare < self.common < self.frequent,
             f"detection.scenes: rare={self.rare}, common={self.common}, frequent={self.frequent} must rise",
         )
-        for key, least, most in (("shields", 1, 50), ("sides", 8, self.size // 2)):
+        for key, minimum, maximum in (("shields", 1, 50), ("sides", 8, self.size // 2)):
             value = list(getattr(self, key))
             check(
-                len(value) == 2 and least <= value[0] <= value[1] <= most,
-                f"detection.scenes.{key}={value}: give the least and the greatest, within {least}..{most}",
+                len(value) == 2 and minimum <= value[0] <= value[1] <= maximum,
+                f"detection.scenes.{key}={value}: give the least and the greatest, within {minimum}..{maximum}",
             )
 
 
 @dataclass
 class DetectionArgs:
-    """The protocol of ``eval.detection``."""
+    """Protocol of ``eval.detection``."""
 
     annotations: str | None = None
-    """Annotation file; without one, armory's scenes of ``eval.split``."""
+    """Path of the annotation file. Null: armory's scenes of ``eval.split``."""
     images: str | None = None
-    """Folder that the annotation file's image names are relative to."""
+    """Folder that the image names in the annotation file are relative to; required with ``annotations``."""
     detections: str | None = None
-    """A detector's results, a COCO-style JSON list, whose boxes are named anew; without, the annotated boxes are."""
+    """Path of a detector's results, a COCO-style JSON list, whose boxes are classified again. Null: the annotated boxes
+    are classified."""
     format: str = "coco"
-    """The annotation file's layout, and with it the rules of scoring: ``coco``, ``lvis`` (v1) or ``v3det``."""
+    """Layout of the annotation file, which also sets the scoring rules: ``coco``, ``lvis`` (v1) or ``v3det``."""
     synonyms: bool = False
-    """The memory of names holds an LVIS class's synonyms too; a class is as near as its nearest name."""
+    """Adds the synonyms of LVIS classes to the text memory; a class scores as its most similar name."""
     policy: str = "ranker_probability"
-    """How a box's ranking becomes scores; one of ``POLICIES``. The default had the best AP on armory's development
-    scenes, as docs/detection.md shows."""
+    """How the ranking of a box becomes class scores: ``clip_score_permuted``, ``ranker_probability``, ``product``,
+    ``geometric_mean``, ``reciprocal_rank``, ``detector_score`` or ``retriever`` (docs/detection.md explains them). The
+    default had the best AP on armory's validation scenes."""
     temperature: float = 0.01
-    """Similarities are divided by it before the softmax over all classes that gives the retriever's probabilities."""
+    """Softmax temperature, above 0: similarities are divided by it before the softmax over all classes that gives the
+    retriever's probabilities."""
     score_threshold: float = 0.0001
-    """Detections that score less are dropped."""
+    """Detections with a lower score are dropped; at least 0."""
     nms_iou: float = 0.5
-    """Of two detections of one class whose boxes overlap by more (IoU), the lower is dropped; 1 keeps all."""
+    """IoU threshold of non-maximum suppression, 0 to 1: of two detections of one class that overlap more, the one with
+    the lower score is dropped; 1 keeps all."""
     max_dets: int = 300
-    """Detections kept in an image, the best."""
+    """Maximum number of detections kept per image, highest scores first."""
     max_proposals: int = 300
-    """A detector's boxes used in an image, the best; a box that it names twice counts once."""
+    """Maximum number of a detector's boxes used per image, highest scores first; a box listed with two classes counts
+    once."""
     scenes: SceneArgs = field(default_factory=SceneArgs)
+    """Settings of armory's scenes, used without ``annotations``."""
 
     def __post_init__(self) -> None:
         one_of("detection.format", self.format, FORMATS)
@@ -92,7 +100,7 @@ class DetectionArgs:
         check(self.temperature > 0, f"detection.temperature={self.temperature}: must be above 0")
         check(
             self.annotations is None or self.images is not None,
-            "detection.annotations needs detection.images, the folder that its images lie in",
+            "detection.annotations needs detection.images, the folder of its images",
         )
         check(
             self.annotations is not None or (self.images is None and self.detections is None),

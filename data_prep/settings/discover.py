@@ -1,4 +1,4 @@
-"""Settings of vocabulary-free recognition."""
+"""Settings of vocabulary-free recognition (section ``discover``)."""
 
 from __future__ import annotations
 
@@ -10,40 +10,42 @@ from data_prep.settings.validate import bounded, check, one_of
 
 @dataclass
 class DiscoverArgs:
-    """How ``eval.discover`` finds names; ``eval`` has its split, seeds of the draw, k and bootstrap."""
+    """Protocol of ``eval.discover``; section ``eval`` has its split, sampling seeds, k and bootstrap."""
 
     images: int = 3
-    """Unlabelled images per class (FineR's protocol: 3)."""
+    """Unlabelled images per class, at least 1 (3 in FineR's protocol); the average number with ``draw: uniform``."""
     draw: str = "balanced"
-    """How they are drawn: ``balanced``, as many of each class; ``zipf``, 1 to ``max_images_per_class`` of a class by Zipf's law, the
-    protocol's long tail; or ``uniform``, ``images`` per class on average, whatever class each is of."""
+    """How the unlabelled images are sampled: ``balanced`` (the same number per class), ``zipf`` (1 to
+    ``max_images_per_class`` per class by Zipf's law, the protocol's long tail) or ``uniform`` (``images`` per class on
+    average, sampled regardless of class)."""
     max_images_per_class: int = 10
-    """Images of a class at most in ``zipf``."""
+    """Maximum number of images per class with ``draw: zipf``, at least 1."""
     exponent: float = 2.0
-    """Of Zipf's law; at 2 about 61 % of the classes have one image, as in FineR's lists."""
+    """Exponent of Zipf's law, above 1; with 2 about 61 % of the classes have one image, as in FineR's lists."""
     names_per_image: int = 3
-    """Names that the MLLM is asked for per image."""
+    """Number of names that the MLLM is prompted for per image, at least 1."""
     subject: str | None = None
-    """What is to be named, such as ``bird species``; null: what the data set is of, if it is known."""
+    """What the images show, for the prompt, such as ``bird species``. Null: the data set's own subject, if known."""
     prompt: str = ""
-    """Asks for the names, as it stands; empty: the project's own, by ``names_per_image`` and ``subject``."""
+    """Prompt that requests the names, used verbatim. Empty: the built-in prompt, filled with ``names_per_image`` and
+    ``subject``."""
     reply_tokens: int = 64
-    """Tokens that a reply may take."""
+    """Maximum number of tokens in a reply, at least 1."""
     tuned: bool = False
-    """Asks the tuned model for names rather than its base, which was not trained to rank alone."""
+    """Generates names with the tuned model rather than its base; the tuned model was trained only to rank."""
     vote_by: str = "ranker"
-    """Who chooses a name among the guesses that each image retrieves: the ``ranker`` (RAR's way), the ``retriever``
-    (FineR's), or ``none``: every guess is kept."""
+    """What chooses a name among the guesses that an image retrieves: ``ranker`` (as in RAR), ``retriever`` (as in
+    FineR), or ``none``, which keeps every guess."""
     min_votes: int = 1
-    """Images that must choose a name for it to be kept."""
+    """Minimum number of images that must choose a name for it to be kept, at least 1."""
     memory: str = "name"
-    """What test images are compared with: the ``name`` of each class, the ``image``s that chose it, or both,
-    ``fused``."""
+    """What test images are compared with: the ``name`` of each class, the ``image``s that chose it, or both
+    (``fused``). ``vote_by: none`` allows ``name`` only."""
     alone: bool = True
-    """Adds the row ``mllm_alone``: the test images' own first guesses, without memory and ranking."""
+    """Adds the row ``mllm_alone``: the MLLM's first guess for each test image, without memory or ranking."""
     sentences: str = "minilm"
-    """Sentence model of sACC: ``minilm``, a folder, a Hugging Face name (the protocol's:
-    ``sentence-transformers/all-mpnet-base-v2``), or ``none``, which leaves sACC out."""
+    """Sentence encoder for sACC (semantic clustering accuracy): ``minilm``, a folder, a Hugging Face name (the
+    protocol's is ``sentence-transformers/all-mpnet-base-v2``), or ``none``, which leaves sACC out."""
 
     def __post_init__(self) -> None:
         one_of("discover.draw", self.draw, ("balanced", "zipf", "uniform"))
@@ -57,6 +59,6 @@ class DiscoverArgs:
         check(self.exponent > 1, f"discover.exponent={self.exponent}: must be above 1")
         check(
             self.vote_by != "none" or self.memory == "name",
-            f"discover.memory={self.memory}: images stand for the name that they chose; set discover.vote_by=ranker or "
-            "retriever",
+            f"discover.memory={self.memory}: an image memory needs the names that images voted for; set "
+            "discover.vote_by=ranker or retriever",
         )

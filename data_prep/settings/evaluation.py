@@ -1,4 +1,4 @@
-"""Settings of the evaluation."""
+"""Settings of the evaluation (section ``eval``)."""
 
 from __future__ import annotations
 
@@ -10,83 +10,82 @@ from data_prep.settings.validate import bounded, check, one_of
 
 @dataclass
 class EvalArgs:
-    """The protocol of ``eval.run``."""
+    """Protocol of ``eval.run``."""
 
     split: str = "test"
-    """``test``, or ``val`` to choose settings."""
+    """Split to evaluate: ``test``, or ``val`` to choose settings."""
     shots: list[int] = field(default_factory=lambda: [4])
-    """Images per class in the memory, CoOp's seeded draw."""
+    """Images per class in the memory, sampled with CoOp's seeded draw; one evaluation for each number in the list. Each
+    is at least 1, without repeats; may be empty."""
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    """Seeds of the few-shot sampling, at least one and without repeats; results are averaged over them."""
     zero_shot: bool = True
-    """Also with a memory of names alone."""
+    """Also evaluates with a memory of class names alone."""
     full_train_memory: bool = False
-    """Also with every image of the training set in the memory, without a draw."""
+    """Also evaluates with every training image in the memory, without sampling."""
     k: int = 5
-    """Candidates that the ranker sees; at most 26 in mode ``letters``."""
+    """Number of candidates shown to the ranker, at least 1; at most 26 in mode ``letters``, and 12 with ``aggregate:
+    kemeny``."""
     candidates: str = "image"
-    """What few-shot candidates come from: ``image`` (the paper's), ``name`` or ``fused``."""
+    """Memory that few-shot candidates come from: ``image`` (as in the paper), ``name``, or both (``fused``)."""
     batch_size: int = 32
-    """Images per ranking pass."""
+    """Images per ranking batch, at least 1."""
     permutations: int = 1
-    """Seeded orders in which each image's candidates are shown; the rankings are aggregated."""
+    """Number of seeded candidate orders in which each image is ranked, at least 1; their rankings are aggregated."""
     aggregate: str = "mean"
-    """How several orders become one: ``mean`` (of probabilities), ``borda``, or ``kemeny`` (exact, k up to 12)."""
+    """How the rankings of several candidate orders are combined: ``mean`` (of probabilities; modes ``likelihood`` and
+    ``letters`` only), ``borda``, or ``kemeny`` (exact, ``k`` up to 12)."""
     format_hint: bool = False
-    """Untuned models are told the list's format, as in the released code; for ``constrained`` and ``generate``."""
+    """Adds the expected list format to the prompt of untuned models, as in the released code; for modes ``constrained``
+    and ``generate``."""
     show_exemplars: bool = False
-    """Shows a picture of each candidate, the most similar one in the memory, beside the picture in question."""
+    """Shows an exemplar image of each candidate (the most similar one in the memory) next to the query image; not in
+    mode ``likelihood``."""
     reply_tokens: int = 0
-    """Tokens that a reply may take in ``generate``; 0: as many as a list of the candidates, and 8 more."""
+    """Maximum number of tokens in a ``generate`` reply; 0: the length of a list of the candidates plus 8."""
     fusion: bool = False
-    """Adds the rows ``rar_fused`` and ``rar_gated``, fitted on the validation split, and the gate's curve."""
+    """Adds the rows ``rar_fused`` and ``rar_gated``, fitted on the validation split, and the gate's curve. Modes
+    ``likelihood`` and ``letters`` only."""
     fit_images: int = 0
-    """Development images, spread evenly, on which fusion, gate and threshold are fitted when the test split is
+    """Number of validation images, evenly spaced, on which fusion, gate and threshold are fitted when the test split is
     evaluated; 0: all."""
     gate: str = "margin"
-    """What the gate goes by: the ``margin`` between the retriever's first two candidates, or its ``entropy``."""
+    """Uncertainty measure of the gate: the ``margin`` between the retriever's two best candidates, or the ``entropy``
+    of its probabilities."""
     gate_loss: float = 0.005
-    """Top-1 that the gate may cost on the validation split, for asking the ranker about fewer images."""
+    """Top-1 accuracy, as a fraction from 0 to 1, that the gate may lose on the validation split in return for running
+    the ranker on fewer images."""
     open_set_fraction: float = 0.0
-    """Share of the classes held out of a memory to play the unknown ones; 0 leaves it out."""
+    """Fraction of the classes (0 to 0.9) held out of the memory as unknown classes for open-set evaluation; 0: none.
+    Modes ``likelihood`` and ``letters`` only."""
     ranker_only_images: int = 200
-    """Images for the row of the ranker without retriever, which scores every class; 0 leaves it out."""
+    """Number of images for the row of the ranker without retriever, which scores every class; 0: no such row."""
     ranker_only_classes: int = 256
-    """The row is left out where there are more classes than this."""
+    """Maximum number of classes for that row; with more classes it is left out."""
     bootstrap: int = 2000
-    """Resamples of classes and seeds for the interval."""
+    """Number of bootstrap resamples, of classes and seeds, for the confidence intervals; at least 1."""
     leaks: str = "error"
-    """An evaluated image that stands in the memory's pool or was mined for training, byte for byte: ``error``, or
-    ``allow``, which counts and reports it."""
+    """What to do when an evaluated image is, byte for byte, also in the memory's pool or was mined for training:
+    ``error``, or ``allow`` (counts and reports it)."""
     near_duplicate_threshold: float = 0.99
-    """Cosine similarity from which an image of a memory or of training is reported as a near-duplicate of an evaluated
-    one; above 1: none is sought."""
+    """Cosine similarity, at least 0.5, from which a memory or training image is reported as a near-duplicate of an
+    evaluated one; above 1: the search is skipped."""
 
     def __post_init__(self) -> None:
         one_of("eval.split", self.split, ("test", "val"))
         one_of("eval.candidates", self.candidates, SOURCES)
         one_of("eval.aggregate", self.aggregate, ("mean", "borda", "kemeny"))
         one_of("eval.gate", self.gate, ("margin", "entropy"))
-        check(self.aggregate != "kemeny" or self.k <= 12, f"eval.aggregate=kemeny: eval.k={self.k}, but at most 12")
+        check(self.aggregate != "kemeny" or self.k <= 12, f"eval.aggregate=kemeny: eval.k={self.k} must be at most 12")
         check(min(self.shots, default=1) >= 1, "eval.shots: each must be at least 1")
-        something = bool(self.shots) or self.zero_shot or self.full_train_memory
-        check(something, "eval.shots=[]: nothing to evaluate with eval.zero_shot=false")
+        has_memory = bool(self.shots) or self.zero_shot or self.full_train_memory
+        check(has_memory, "eval.shots=[]: nothing to evaluate with eval.zero_shot=false")
         one_of("eval.leaks", self.leaks, ("error", "allow"))
-        check(bool(self.seeds), "eval.seeds=[]: name at least one seed of the draw")
-        for key, numbers in (("shots", self.shots), ("seeds", self.seeds)):
-            twice = len(set(numbers)) < len(numbers)
-            check(not twice, f"eval.{key}={list(numbers)}: names one twice, which would count as two")
-        counts = {"k": 1, "batch_size": 1, "permutations": 1, "bootstrap": 1}
-        least = dict.fromkeys(
-            (
-                "ranker_only_images",
-                "ranker_only_classes",
-                "reply_tokens",
-                "fit_images",
-                "gate_loss",
-                "open_set_fraction",
-            ),
-            0,
-        )
-        bounded(
-            "eval", self, counts | least | {"near_duplicate_threshold": 0.5}, {"gate_loss": 1, "open_set_fraction": 0.9}
-        )
+        check(bool(self.seeds), "eval.seeds=[]: give at least one sampling seed")
+        for key, values in (("shots", self.shots), ("seeds", self.seeds)):
+            has_duplicates = len(set(values)) < len(values)
+            check(not has_duplicates, f"eval.{key}={list(values)}: a value is repeated and would count twice")
+        minimum: dict[str, float] = dict.fromkeys(("k", "batch_size", "permutations", "bootstrap"), 1)
+        minimum |= dict.fromkeys(("ranker_only_images", "ranker_only_classes", "reply_tokens", "fit_images"), 0)
+        minimum |= {"gate_loss": 0, "open_set_fraction": 0, "near_duplicate_threshold": 0.5}
+        bounded("eval", self, minimum, {"gate_loss": 1, "open_set_fraction": 0.9})

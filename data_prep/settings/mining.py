@@ -1,4 +1,4 @@
-"""Settings of mining."""
+"""Settings of mining (section ``mining``)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ class MixArgs:
     """A further data set whose training images are mined too."""
 
     data: DataArgs = field(default_factory=DataArgs)
+    """The data set, with the keys of section ``data``."""
     weight: float = 1.0
-    """How often each of its examples stands in the result: 2 repeats all, 0.5 keeps half by lot."""
+    """How often each of its examples is included, above 0: 2 includes each twice, 0.5 a random half of them."""
 
     def __post_init__(self) -> None:
         check(self.weight > 0, f"mining.mix: weight={self.weight} must be above 0")
@@ -28,61 +29,72 @@ class MiningArgs:
     """How ranking examples are made from the training classes."""
 
     k: int = 5
-    """Candidates per example."""
+    """Candidates per example, 2 to 26 (25 with ``none_of_these``)."""
     k_max: int | None = None
-    """With a value, each example has between ``k`` and ``k_max`` candidates, by lot."""
+    """When set, the number of candidates per example is random between ``k`` and ``k_max`` (at most 26; 25 with
+    ``none_of_these``). Not with ``construction: windows``."""
     candidate_unit: str = "class"
-    """Candidates are distinct classes, or with ``image`` the classes of the nearest images, as in the paper's released
-    code, where a class can stand twice."""
+    """``class``: candidates are distinct classes; ``image``: they are the classes of the nearest images, as in the
+    paper's released code, so a class can occur twice."""
     construction: str = "top_k"
-    """``top_k``: the k nearest; ``windows``: every run of k among the ``retrieved`` nearest, as in the paper."""
+    """``top_k``: the k nearest; ``windows``: every run of k consecutive neighbours among the ``retrieved`` nearest, as
+    in the paper."""
     retrieved: int = 20
-    """Neighbours that ``windows`` slides over: 20 give 16 windows of 5."""
+    """Number of neighbours that ``windows`` slides over, at least ``k``; 20 give 16 windows of 5."""
     num_easy_negatives: int = 0
-    """Of the k candidates, how many are drawn by lot from further down in place of the nearest."""
+    """How many of the k candidates are easy negatives, sampled from lower ranks in place of the nearest; 0 to k - 1.
+    Not with ``construction: windows``."""
     easy_negative_max_rank: int = 50
-    """How far down the easier ones are drawn from, in ranks."""
+    """Easy negatives are sampled from ranks up to this one (1 is the nearest); at least the number of candidates plus
+    ``num_easy_negatives``."""
     sources: list[str] = field(default_factory=lambda: ["image", "name"])
-    """What candidates come from, one example per image and source: ``image``, ``name``, ``fused``."""
+    """Where candidates come from, one example per image and source: any of ``image`` (image memory), ``name`` (text
+    memory) and ``fused`` (both)."""
     neighbours: str = "leave_one_out"
-    """What an image may retrieve: ``leave_one_out``, all images but itself and its copies; ``disjoint``, half of each
-    class's images are the memory and the other half asks (the paper's); ``self``, itself too (the released code's: a
-    leak)."""
+    """What an image may retrieve: ``leave_one_out`` (all images except itself and its near-duplicates); ``disjoint``
+    (half of each class's images are the memory, the other half the queries, as in the paper); ``self`` (itself too, as
+    in the released code: a leak)."""
     near_duplicate_threshold: float = 0.99
-    """Cosine similarity from which two images count as one picture, encoded anew; above 1: equal bytes alone do."""
+    """Cosine similarity, at least 0.5, from which two images count as re-encoded copies of one another; above 1: only
+    byte-identical files do."""
     evaluated_copies: str = "error"
-    """A training image that is also an evaluated one, byte for byte: ``error``, or ``skip`` (counted)."""
+    """What to do with a training image that is, byte for byte, also an evaluated image: ``error``, or ``skip`` (leaves
+    it out and counts it)."""
     ground_truth: str = "only_if_retrieved"
-    """``only_if_retrieved`` drops an example whose truth is not among the candidates; ``insert`` puts it last;
-    ``keep_without`` keeps the example as it is."""
+    """What to do when the true class is not among the candidates: ``only_if_retrieved`` drops the example, ``insert``
+    puts the true class last, ``keep_without`` keeps the example as it is."""
     none_of_these: bool = False
-    """Every example offers ``none of these`` beside its candidates; it is right where the truth is missing."""
+    """Adds the option ``none of these`` to the candidates of every example; it is the right answer where the true class
+    is missing."""
     names: str = "canonical"
-    """``canonical``: a class's name; ``synonyms``: by lot that or one of its synonyms, where the data set has them."""
+    """``canonical``: the class name; ``synonyms``: at random the name or one of its synonyms, where the data set has
+    them."""
     target: str = "truth_first"
-    """What the list objective and exported answers ask for: ``truth_first``, the others in retriever order (the
-    paper's); ``truth_only``; ``graded``, by similarity of each name to the true one."""
+    """Target order of the list objective and of exported answers: ``truth_first`` (the others in retriever order, as in
+    the paper), ``truth_only``, or ``graded`` (by the similarity of each name to the true one)."""
     weight: float = 1.0
-    """How often each example of ``data`` stands in the result, beside those of ``mix``."""
+    """How often each example of ``data`` is included, above 0, relative to those of ``mix``."""
     mix: list[MixArgs] = field(default_factory=list)
     """Further data sets to mine, such as ``[{data: {name: folder, root: PATH}, weight: 0.5}]``."""
     shards: str | None = None
-    """A folder of shards to tune on in place of mining, such as ``data_prep.import_rar`` writes."""
+    """Folder of ready-made shards to train on instead of mining, such as the output of ``data_prep.import_rar``. Null:
+    mine."""
     seed: int = 0
-    """Draws halves, numbers of candidates, easier ones, synonyms and the mix."""
+    """Seed, at least 0, of every random choice in mining: disjoint halves, numbers of candidates, easy negatives,
+    synonyms and the mix."""
     images: str = "raw"
-    """What shards hold: ``raw``, the images' bytes; ``paths``, where they lie, with their hashes."""
+    """What shards store for each image: ``raw`` (its bytes) or ``paths`` (its path and hash)."""
     shard_size: int = 1000
-    """Examples per shard."""
+    """Examples per shard, at least 1."""
     streaming: bool = False
-    """Trains on whole shards drawn with replacement instead of exact epochs: for data too large for an index in
+    """Trains on complete shards sampled with replacement instead of exact epochs, for data whose index does not fit in
     memory."""
 
     def __post_init__(self) -> None:
         self._check_candidates()
-        for memory in self.sources:
-            one_of("mining.sources", memory, SOURCES)
-        check(len(self.sources) > 0, "mining.sources: name at least one of image, name, fused")
+        for source in self.sources:
+            one_of("mining.sources", source, SOURCES)
+        check(len(self.sources) > 0, "mining.sources: give at least one of image, name, fused")
         bounded("mining", self, {"shard_size": 1, "seed": 0, "near_duplicate_threshold": 0.5})
         check(self.weight > 0, f"mining.weight={self.weight}: must be above 0")
         one_of("mining.neighbours", self.neighbours, ("leave_one_out", "disjoint", "self"))
@@ -100,34 +112,36 @@ class MiningArgs:
     def _check_candidates(self) -> None:
         one_of("mining.candidate_unit", self.candidate_unit, ("class", "image"))
         one_of("mining.construction", self.construction, ("top_k", "windows"))
-        most = 25 if self.none_of_these else 26
+        limit = 25 if self.none_of_these else 26
         for key, value in (("k", self.k), ("k_max", self.k_max)):
-            check(value is None or 2 <= value <= most, f"mining.{key}={value}: must lie in 2..{most}, a letter each")
+            check(value is None or 2 <= value <= limit, f"mining.{key}={value}: must be in 2..{limit}, a letter each")
         check(self.k_max is None or self.k_max >= self.k, f"mining.k_max={self.k_max}: must be at least k, {self.k}")
         check(
             0 <= self.num_easy_negatives < self.k,
-            f"mining.num_easy_negatives={self.num_easy_negatives}: must lie in 0..{self.k - 1}, below k",
+            f"mining.num_easy_negatives={self.num_easy_negatives}: must be in 0..{self.k - 1}, below k",
         )
         if self.num_easy_negatives:
+            minimum = self.most + self.num_easy_negatives
             check(
-                self.easy_negative_max_rank >= self.most + self.num_easy_negatives,
-                f"mining.easy_negative_max_rank={self.easy_negative_max_rank}: must be at least {self.most + self.num_easy_negatives}, beyond the candidates",
+                self.easy_negative_max_rank >= minimum,
+                f"mining.easy_negative_max_rank={self.easy_negative_max_rank}: must be at least {minimum}, beyond the "
+                "candidates",
             )
         if self.construction == "windows":
             check(self.retrieved >= self.k, f"mining.retrieved={self.retrieved}: must be at least k, {self.k}")
             check(
                 self.k_max is None and not self.num_easy_negatives,
-                "mining.construction=windows: has windows of k, without k_max and easy",
+                "mining.construction=windows: has windows of k candidates; leave out k_max and num_easy_negatives",
             )
 
     @property
     def most(self) -> int:
-        """The most candidates that an example can have, ``none of these`` left out."""
+        """The maximum number of candidates of an example, without ``none of these``."""
         return self.k_max or self.k
 
     @property
     def depth(self) -> int:
-        """How many neighbours an example is made from."""
+        """The number of neighbours retrieved for an example."""
         if self.construction == "windows":
             return self.retrieved
         return max(self.most, self.easy_negative_max_rank if self.num_easy_negatives else 0)

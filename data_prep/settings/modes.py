@@ -1,10 +1,10 @@
-"""Names that several sections share."""
+"""Valid values that several sections share."""
 
 MODES = ("likelihood", "letters", "constrained", "generate")
-"""How the ranker ranks."""
+"""Ranking modes."""
 
 SCORED = ("likelihood", "letters")
-"""The modes that give every candidate a probability; the others write a list."""
+"""Ranking modes that give every candidate a probability; the others write a list."""
 
 SOURCES = ("image", "name", "fused")
-"""What candidates come from."""
+"""Where candidates come from: the image memory, the text memory, or both."""

@@ -1,4 +1,4 @@
-"""Settings of the ranker."""
+"""Settings of the ranker (section ``ranker``)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,27 @@ LISTWISE = ("ranknet", "listmle", "softmax")
 
 @dataclass
 class LoraArgs:
-    """The adapter."""
+    """The LoRA adapter."""
 
     rank: int = 16
+    """Rank of the adapter matrices, at least 1."""
     alpha: int = 32
+    """Scaling numerator, at least 1: the update is scaled by alpha / rank."""
     dropout: float = 0.0
+    """Dropout probability on the adapter's input, 0 to 0.99."""
     scope: str = "language"
-    """``language``, ``language+projector`` or ``language+projector+vision``. A vision tower out of scope is frozen."""
+    """Parts of the model to adapt: ``language``, ``language+projector`` or ``language+projector+vision``. A vision
+    tower out of scope stays frozen."""
     target_modules: str | None = None
-    """A regular expression of layers to adapt in place of the scope's, such as ``.*language_model.*\\.[qv]_proj``."""
+    """Regular expression of the modules to adapt instead of the scope's, such as ``.*language_model.*\\.[qv]_proj``.
+    Null: the scope's modules."""
     projector: str = "lora"
-    """How a projector in scope is trained: ``lora``, or ``full``, all its weights, which the adapter then holds."""
+    """How a projector in scope is trained: ``lora``, or ``full`` (all its weights, which are then stored in the
+    adapter)."""
     dora: bool = False
-    """Weight-decomposed adaptation (DoRA, arXiv 2402.09353): a magnitude beside each direction."""
+    """Uses weight-decomposed adaptation (DoRA, arXiv 2402.09353), which also learns a magnitude for each direction."""
     rslora: bool = False
-    """Scales by alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732) in place of alpha / rank."""
+    """Scales by alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732) instead of alpha / rank."""
 
     def __post_init__(self) -> None:
         bounded("ranker.lora", self, {"rank": 1, "alpha": 1, "dropout": 0}, {"dropout": 0.99})
@@ -44,18 +50,21 @@ class LoraArgs:
 
 @dataclass
 class ObjectiveArgs:
-    """Weights of the losses, whose weighted sum is trained; one with weight 0 is not computed."""
+    """Loss weights; their weighted sum is trained. None may be negative, one must be above 0; a loss of weight 0 is
+    skipped."""
 
     letters: float = 1.0
-    """Cross-entropy over the candidates' letters."""
+    """Weight of the cross-entropy over the candidates' letters."""
     likelihood: float = 1.0
-    """Cross-entropy over the candidates' log-likelihoods as names."""
+    """Weight of the cross-entropy over the log-likelihoods of the candidates' names."""
     list: float = 0.0
-    """The paper's: language-model loss on the sorted list, truth first."""
+    """Weight of the paper's loss: language-model loss on the sorted list, true class first."""
     listwise: float = 0.0
-    """A ranking loss on the letters' logits against the whole target order: truth first, the others as retrieved."""
+    """Weight of a ranking loss on the letters' logits against the complete target order: true class first, then the
+    others as retrieved."""
     listwise_loss: str = "ranknet"
-    """``ranknet`` (with FIRST's weights, arXiv 2406.15657), ``listmle`` or ``softmax``."""
+    """Ranking loss of ``listwise``: ``ranknet`` (with FIRST's weights, arXiv 2406.15657), ``listmle`` or
+    ``softmax``."""
 
     @property
     def weights(self) -> dict[str, float]:
@@ -64,7 +73,7 @@ class ObjectiveArgs:
 
     def __post_init__(self) -> None:
         weights = [getattr(self, name) for name in OBJECTIVES]
-        check(min(weights) >= 0 and max(weights) > 0, "ranker.objectives: no weight below 0, one above 0")
+        check(min(weights) >= 0 and max(weights) > 0, "ranker.objectives: none may be below 0, one must be above 0")
         one_of("ranker.objectives.listwise_loss", self.listwise_loss, LISTWISE)
 
 
@@ -73,20 +82,26 @@ class RankerArgs:
     """The MLLM, its adapter and how it ranks."""
 
     model: str = "nano-mllm"
-    """``nano-mllm``, a Hugging Face name, or a folder."""
+    """MLLM to use: ``nano-mllm`` (embedded), a Hugging Face name, or a model folder."""
     dtype: str = "float32"
-    """``float32``, ``bfloat16`` or ``float16``: the base's weights; the adapter's are in float32."""
+    """Data type of the base model's weights: ``float32``, ``bfloat16`` or ``float16``. The adapter is always
+    float32."""
     quantize: str = "none"
-    """``none``, or ``4bit``: the base in NF4 below it (QLoRA, arXiv 2305.14314); with CUDA and bitsandbytes."""
+    """Quantisation of the base model: ``none``, or ``4bit`` (NF4, as in QLoRA, arXiv 2305.14314), which needs CUDA and
+    bitsandbytes and excludes ``deepspeed_stage_3``."""
     max_pixels: int | None = None
-    """Pixels per image in families that take images of any size; null: the processor's own."""
+    """Maximum number of pixels per image, for model families that take images of any size. Null: the processor's
+    default."""
     max_tokens: int | None = None
-    """Tokens of a conversation, image and answer included. A longer example is left out and counted, never cut; null:
-    as many as the model was made for."""
+    """Maximum number of tokens of a conversation, image and answer included; a longer example is left out and counted,
+    never truncated. Null: the model's context length."""
     lora: LoraArgs = field(default_factory=LoraArgs)
+    """The LoRA adapter."""
     objectives: ObjectiveArgs = field(default_factory=ObjectiveArgs)
+    """Weights of the training losses."""
     mode: str = "likelihood"
-    """How ``eval.run`` ranks: ``likelihood``, ``letters``, ``constrained`` or ``generate``."""
+    """How ``eval.run`` ranks: ``likelihood`` (of each name), ``letters`` (probability of each candidate's letter),
+    ``constrained`` (list restricted to the candidates) or ``generate`` (free text)."""
 
     def __post_init__(self) -> None:
         one_of("ranker.mode", self.mode, MODES)

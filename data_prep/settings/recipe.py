@@ -1,4 +1,4 @@
-"""The recipe as a whole."""
+"""The complete recipe: its sections, and checks that span several of them."""
 
 from __future__ import annotations
 
@@ -21,70 +21,84 @@ from data_prep.settings.validate import check, one_of
 
 @dataclass
 class Recipe:
-    """Everything that decides a run."""
+    """All settings of a run."""
 
     task: str = MISSING
-    """``ranker``, ``retriever``, ``projector`` (an MLLM's, on names), ``nano_clip`` or ``nano_mllm``."""
+    """What is trained: ``ranker``, ``retriever``, ``projector`` (an MLLM's projector, on class names), ``nano_clip`` or
+    ``nano_mllm``. Required."""
     out: str = MISSING
-    """The run's folder."""
+    """Folder of the run. Required."""
     cache: str = "cache"
-    """Folder for what stages make and share."""
+    """Folder for intermediate results that stages and runs share."""
     seed: int = 0
+    """Seed of the training, 0 to 2^32 - 1."""
     data: DataArgs = field(default_factory=DataArgs)
+    """The data set."""
     retriever: RetrieverArgs = field(default_factory=RetrieverArgs)
+    """The CLIP encoder, its memory and its search."""
     mining: MiningArgs = field(default_factory=MiningArgs)
+    """Mining of ranking examples."""
     ranker: RankerArgs = field(default_factory=RankerArgs)
+    """The MLLM and its adapter."""
     optim: OptimArgs = field(default_factory=OptimArgs)
+    """The optimiser."""
     trainer: TrainerArgs = field(default_factory=TrainerArgs)
+    """Devices, precision, validation and checkpoints."""
     tracking: TrackingArgs = field(default_factory=TrackingArgs)
+    """Experiment trackers."""
     eval: EvalArgs = field(default_factory=EvalArgs)
+    """Evaluation."""
     discover: DiscoverArgs = field(default_factory=DiscoverArgs)
+    """Vocabulary-free recognition."""
     detection: DetectionArgs = field(default_factory=DetectionArgs)
+    """Detection."""
     nano: NanoArgs = field(default_factory=NanoArgs)
+    """Training of the embedded models."""
 
     def __post_init__(self) -> None:
         for key, folder in (("out", self.out), ("cache", self.cache)):
-            check(bool(folder), f"{key}=: give a folder; . for this one")
-        check(0 <= self.seed < 2**32, f"seed={self.seed}: must lie in 0..{2**32 - 1}")
+            check(bool(folder), f"{key}=: give a folder (. is the working folder)")
+        check(0 <= self.seed < 2**32, f"seed={self.seed}: must be in 0..{2**32 - 1}")
         one_of("task", self.task, ("ranker", "retriever", "projector", "nano_clip", "nano_mllm"))
-        answerless = self.mining.ground_truth == "keep_without" and not self.mining.none_of_these
+        may_lack_answer = self.mining.ground_truth == "keep_without" and not self.mining.none_of_these
         objectives = self.ranker.objectives
         check(
-            not answerless or (objectives.letters == 0 and objectives.likelihood == 0),
+            not may_lack_answer or (objectives.letters == 0 and objectives.likelihood == 0),
             "mining.ground_truth=keep_without: letters and likelihood need a right answer in every example; add "
             "mining.none_of_these=true, or train on the list alone (ranker.objectives.letters=0 and .likelihood=0)",
         )
         check(
             self.mining.target != "truth_only" or objectives.listwise == 0,
-            "mining.target=truth_only: ranker.objectives.listwise needs an order; take truth_first or graded",
+            "mining.target=truth_only: ranker.objectives.listwise needs an order; set truth_first or graded",
         )
         check(
             not (self.optim.fused and self.trainer.precision == "16-mixed" and self.trainer.grad_clip_norm),
-            "optim.fused=true: a fused step takes float16's gradients before they are clipped; set optim.fused=false, "
+            "optim.fused=true: a fused step applies float16 gradients before they are clipped; set optim.fused=false, "
             "trainer.grad_clip_norm=0, or trainer.precision=bf16-mixed",
         )
-        split, instead = self.trainer.strategy == "deepspeed_stage_3", "set trainer.strategy=deepspeed_stage_2 or ddp"
+        shards_weights = self.trainer.zero_stage == 3
+        alternative = "set trainer.strategy=deepspeed_stage_2 or ddp"
         check(
-            not (split and self.ranker.quantize == "4bit"),
-            f"ranker.quantize=4bit: stage 3 splits weights, and packed ones are read wrongly then; {instead}",
+            not (shards_weights and self.ranker.quantize == "4bit"),
+            f"ranker.quantize=4bit: stage 3 shards weights, and would read packed 4-bit ones wrongly; {alternative}",
         )
         check(
-            not (split and self.trainer.feature_cache),
-            "trainer.feature_cache=true: processes gather weights that stage 3 splits together, and one that has its "
-            f"features would not come; set it to false, or {instead}",
+            not (shards_weights and self.trainer.feature_cache),
+            "trainer.feature_cache=true: under stage 3 all processes must gather the sharded weights together, and one "
+            f"whose features are cached would not take part; set it to false, or {alternative}",
         )
         check(
             not (self.mining.streaming and self.optim.group_by_length),
-            "optim.group_by_length: a stream's lengths are not known; set mining.streaming=false",
+            "optim.group_by_length: the lengths in a stream are unknown; set mining.streaming=false",
         )
         mode, args = self.ranker.mode, self.eval
-        fits = mode != "letters" or args.k <= 26
-        check(fits, f"eval.k={args.k}: mode letters has 26 letters; lower eval.k, or rank by likelihood")
-        shown = not args.show_exemplars or mode != "likelihood"
-        check(shown, "eval.show_exemplars=true: mode likelihood shows no candidates; rank by another mode")
+        has_letters = mode != "letters" or args.k <= 26
+        check(has_letters, f"eval.k={args.k}: mode letters has 26 letters; lower eval.k, or rank by likelihood")
+        shows_candidates = not args.show_exemplars or mode != "likelihood"
+        check(shows_candidates, "eval.show_exemplars=true: mode likelihood shows no candidates; rank by another mode")
         if mode not in SCORED:
-            said = f"ranker.mode={mode} gives no probabilities; rank by {' or '.join(SCORED)}"
-            averaged = args.permutations > 1 and args.aggregate == "mean"
-            check(not averaged, f"eval.aggregate=mean: {said}, or aggregate by borda or kemeny")
-            check(not args.fusion, f"eval.fusion=true: {said}")
-            check(not args.open_set_fraction, f"eval.open_set_fraction={args.open_set_fraction}: {said}")
+            reason = f"ranker.mode={mode} gives no probabilities; rank by {' or '.join(SCORED)}"
+            averages = args.permutations > 1 and args.aggregate == "mean"
+            check(not averages, f"eval.aggregate=mean: {reason}, or aggregate by borda or kemeny")
+            check(not args.fusion, f"eval.fusion=true: {reason}")
+            check(not args.open_set_fraction, f"eval.open_set_fraction={args.open_set_fraction}: {reason}")

@@ -1,4 +1,4 @@
-"""Settings of the retriever."""
+"""Settings of the retriever (section ``retriever``)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from data_prep.settings.validate import bounded, check, one_of
 
 @dataclass
 class HnswArgs:
-    """The graph index."""
+    """The HNSW index, a graph of neighbours (approximate search)."""
 
     M: int = 32
-    """Neighbours that a vector is linked to."""
+    """Links per vector in the graph, at least 4; more need more memory and find more."""
     ef_construction: int = 80
-    """Candidates that are looked at when a vector is added; more take longer and link better."""
+    """Candidates examined when a vector is added, at least 4; more build slower and link better."""
     ef_search: int = 128
-    """Candidates that are looked at in a search; more take longer and find more."""
+    """Candidates examined per search, at least 1; more search slower and find more."""
 
     def __post_init__(self) -> None:
         bounded("retriever.hnsw", self, {"M": 4, "ef_construction": 4, "ef_search": 1})
@@ -24,12 +24,12 @@ class HnswArgs:
 
 @dataclass
 class IvfArgs:
-    """The index of lists, one for each region of the space."""
+    """The IVF index, an inverted list for each cluster of the space (approximate search)."""
 
     nlist: int = 0
-    """Regions; 0: four times the square root of the number of entries."""
+    """Number of clusters; 0: four times the square root of the number of entries."""
     nprobe: int = 32
-    """Lists that a search reads."""
+    """Number of clusters read per search, at least 1; more search slower and find more."""
 
     def __post_init__(self) -> None:
         bounded("retriever.ivf", self, {"nlist": 0, "nprobe": 1})
@@ -37,20 +37,23 @@ class IvfArgs:
 
 @dataclass
 class RegionArgs:
-    """How an object is cut out of its image (paper, section on detection: crop, resize, blur around the target)."""
+    """How an object is cropped from its image (the paper's detection section: crop, resize, blur around the target)."""
 
     size: int = 224
-    """Width and height of a region in pixels."""
+    """Width and height of a region, in pixels, at least 8."""
     small: float = 32
-    """An object of this size (square root of its area, in pixels) or less is shown with the most around it."""
+    """Object size (square root of the area, in pixels) up to which ``scale_small`` applies; above 0."""
     large: float = 96
-    """An object of this size or more is shown with the least around it."""
+    """Object size (same unit) from which ``scale_large`` applies; above ``small``."""
     scale_small: float = 3.0
-    """Side of the crop over the object's longer side, for a small object."""
+    """Side of the crop relative to the object's longer side for a small object, at least 1: 3 crops three times the
+    object."""
     scale_large: float = 1.0
-    """The same for a large object; between the two it falls with the logarithm of the size."""
+    """The same for a large object, at least 1; between the two sizes it is interpolated over the logarithm of the
+    size."""
     blur: float = 0.02
-    """Standard deviation of the Gaussian blur outside the object, as a share of the region's side; 0: none."""
+    """Standard deviation of the Gaussian blur outside the object, as a fraction (0 to 1) of the region's side; 0: no
+    blur."""
 
     def __post_init__(self) -> None:
         bounded("retriever.regions", self, {"size": 8, "scale_small": 1, "scale_large": 1, "blur": 0}, {"blur": 1})
@@ -60,74 +63,81 @@ class RegionArgs:
 
 @dataclass
 class TuningArgs:
-    """How ``recipe=retriever_clip`` tunes the encoder; ``optim`` has the rest."""
+    """How ``recipe=retriever_clip`` tunes the encoder; section ``optim`` has the rest."""
 
     lora_rank: int = 16
-    """Rank of the adapters, which are merged into the weights at the end; 0 tunes all weights."""
+    """Rank of the LoRA adapters, which are merged into the weights at the end; 0 tunes all weights."""
     lora_alpha: int = 32
+    """Scaling numerator of the adapters, at least 1."""
     towers: str = "both"
-    """What is tuned: ``image``, ``text`` or ``both``; or ``projections`` alone, on what the frozen towers make of every
-    picture and name once, for models of a timm image tower and a Hugging Face text tower."""
+    """What is tuned: ``image``, ``text`` or ``both`` towers; or ``projections`` alone, on features of the frozen towers
+    computed once per image and name, for models of a timm image tower and a Hugging Face text tower."""
     augment: bool = True
-    """Shows the model's own random crops of the images rather than the whole."""
+    """Trains on random crops (the model's own augmentation) rather than on the complete images."""
 
     def __post_init__(self) -> None:
         bounded("retriever.tuning", self, {"lora_rank": 0, "lora_alpha": 1})
         one_of("retriever.tuning.towers", self.towers, ("image", "text", "both", "projections"))
         check(
             self.towers != "projections" or (self.lora_rank == 0 and not self.augment),
-            "retriever.tuning.towers=projections: tunes whole projections on kept features; set lora_rank=0 and "
+            "retriever.tuning.towers=projections: tunes full projections on cached features; set lora_rank=0 and "
             "augment=false",
         )
 
 
 @dataclass
 class RetrieverArgs:
-    """The CLIP encoder, the memory made with it, and how classes are scored."""
+    """The CLIP encoder, the memory built with it, and how classes are scored."""
 
     model: str = "nano-clip"
-    """``nano-clip``, an open_clip model name, ``local-dir:PATH`` or ``hf-hub:OWNER/NAME``."""
+    """Encoder: ``nano-clip`` (embedded), an open_clip model name, ``local-dir:PATH`` or ``hf-hub:OWNER/NAME``."""
     pretrained: str | None = None
-    """open_clip tag or path of weights; not needed with nano-clip, ``local-dir:`` and ``hf-hub:``."""
+    """open_clip tag of the weights, or their path; not needed with ``nano-clip``, ``local-dir:`` and ``hf-hub:``."""
     tag: str | None = None
-    """With a path of weights: the open_clip tag that they are or were tuned from, whose activation and preprocessing
-    they need; or ``default`` for weights that open_clip trained from scratch. None: those of all the model's tags where
-    they agree, else an error."""
+    """When ``pretrained`` is a path: the open_clip tag that the weights are or were tuned from, which sets activation
+    and preprocessing; ``default`` for weights that open_clip trained from scratch. Null: what all tags of the model
+    agree on, else an error."""
     dtype: str = "float32"
-    """What the encoder computes in: ``float32`` or ``bfloat16``. Embeddings are float32 either way."""
+    """Data type that the encoder computes in: ``float32`` or ``bfloat16``. Embeddings are float32 either way."""
     templates: list[str] = field(default_factory=list)
-    """Prompts around a class name, averaged, such as ``{} texture.``; none: the data set's own, or the bare name."""
+    """Prompt templates, averaged, each with one ``{}`` for the class name, such as ``{} texture.``. Empty: the data
+    set's own, or else the bare name."""
     batch_size: int = 128
-    """Images or texts per forward pass."""
+    """Images or texts per forward pass, at least 1."""
     num_workers: int = -1
-    """Processes that decode images while the encoder runs, for each process that embeds; -1: by the cores there are."""
+    """Image decoding processes for each process that embeds; -1: chosen from the number of CPU cores."""
     index: str = "auto"
-    """FAISS index: ``flat`` (exact), ``hnsw``, ``ivf``, or ``auto``: by the number of entries (``memory_index.py``)."""
+    """FAISS index: ``flat`` (exact), ``hnsw``, ``ivf``, or ``auto``, which chooses by the number of entries
+    (``memory_index.py``)."""
     hnsw: HnswArgs = field(default_factory=HnswArgs)
+    """Settings of the HNSW index."""
     ivf: IvfArgs = field(default_factory=IvfArgs)
+    """Settings of the IVF index."""
     mmap: bool = False
-    """Reads memories from disk as they are searched, for those that do not fit; they cannot be changed then."""
+    """Reads memories from disk during the search, for those larger than RAM; such memories are read-only."""
     aggregate: str = "max"
-    """A class's similarity: its best entry (``max``)'s, the ``mean`` of its ``top_m`` best, or that of its ``prototype``, the
-    normalised mean of its entries."""
+    """How a class's similarity is computed from its entries: ``max`` (the best entry), ``mean`` (of the ``top_m`` best)
+    or ``prototype`` (the normalised mean of its entries)."""
     top_m: int = 3
-    """Entries of a class in ``aggregate: mean``; a class with fewer gives all."""
+    """Number of best entries per class that ``aggregate: mean`` averages, at least 1; a class with fewer uses all."""
     candidate_unit: str = "class"
-    """Candidates are distinct classes, or with ``image`` the classes of the nearest entries as in the paper's code,
-    where a class can stand twice. Fused candidates are always distinct."""
+    """``class``: candidates are distinct classes; ``image``: they are the classes of the nearest entries, as in the
+    paper's code, so a class can occur twice. Fused candidates are always distinct."""
     initial_fetch: int = 64
-    """Entries fetched at first for k distinct classes; widened until k are found."""
+    """Number of entries fetched first to find k distinct classes, at least 1; widened until k are found."""
     text_weight: float = 0.5
-    """Weight of the name's similarity in the fused score; the image's is one minus it."""
+    """Weight of the text similarity in the fused score, 0 to 1; the image similarity has one minus it."""
     regions: RegionArgs = field(default_factory=RegionArgs)
+    """How objects are cropped for detection."""
     tuning: TuningArgs = field(default_factory=TuningArgs)
+    """How the encoder is tuned."""
 
     def __post_init__(self) -> None:
         one_of("retriever.index", self.index, ("auto", "flat", "hnsw", "ivf"))
         one_of("retriever.dtype", self.dtype, ("float32", "bfloat16"))
         one_of("retriever.aggregate", self.aggregate, ("max", "mean", "prototype"))
         one_of("retriever.candidate_unit", self.candidate_unit, ("class", "image"))
-        check(0 <= self.text_weight <= 1, f"retriever.text_weight={self.text_weight}: must lie in 0..1")
+        check(0 <= self.text_weight <= 1, f"retriever.text_weight={self.text_weight}: must be in 0..1")
         bounded("retriever", self, {"batch_size": 1, "num_workers": -1, "initial_fetch": 1, "top_m": 1})
         for template in self.templates:
             check(

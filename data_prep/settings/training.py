@@ -1,4 +1,4 @@
-"""Settings of optimiser, Trainer and tracking."""
+"""Settings of the optimiser, the trainer and tracking (sections ``optim``, ``trainer`` and ``tracking``)."""
 
 from __future__ import annotations
 
@@ -11,84 +11,97 @@ STRATEGIES = ("auto", "ddp", "deepspeed_stage_1", "deepspeed_stage_2", "deepspee
 
 @dataclass
 class OptimArgs:
-    """The optimiser."""
+    """The optimiser, AdamW with warm-up and a learning rate schedule."""
 
     lr: float = 1e-3
+    """Peak learning rate, at least 0."""
     weight_decay: float = 0.01
+    """Weight decay of AdamW, at least 0."""
     warmup_ratio: float = 0.05
-    """Share of the steps that warm up."""
+    """Fraction of the steps, 0 to 1, over which the learning rate warms up; it then decays along a cosine."""
     epochs: int = 1
+    """Number of epochs, at least 1."""
     batch_size: int = 16
-    """Examples per process and forward pass."""
+    """Examples per process and forward pass, at least 1."""
     grad_accum_steps: int = 1
-    """Forward passes per step."""
+    """Forward passes per optimiser step, at least 1; their gradients are accumulated."""
     group_by_length: bool = False
-    """Batches of examples of like length, so that less is padded; the order of batches stays random."""
+    """Batches examples of similar length together, to reduce padding; the order of batches stays random. Not with
+    ``mining.streaming``."""
     fused: bool | None = None
-    """AdamW in one kernel per step; null: where it is offloaded, and on a GPU, except in ``16-mixed``, where its
-    gradients can't be clipped."""
+    """Runs AdamW as one fused kernel per step. Null: when the optimiser is offloaded, and on a GPU except in
+    ``16-mixed``, where fused gradients cannot be clipped."""
     max_steps: int = -1
-    """Stops early after so many optimiser steps; -1: after the epochs."""
+    """Maximum number of optimiser steps, at least 1; -1: no limit, train for all epochs."""
 
     def __post_init__(self) -> None:
-        least = {"lr": 0, "weight_decay": 0, "warmup_ratio": 0, "epochs": 1, "batch_size": 1, "grad_accum_steps": 1}
-        bounded("optim", self, least, {"warmup_ratio": 1})
-        check(self.max_steps == -1 or self.max_steps >= 1, f"optim.max_steps={self.max_steps}: at least 1, or -1")
+        minimum = {"lr": 0, "weight_decay": 0, "warmup_ratio": 0, "epochs": 1, "batch_size": 1, "grad_accum_steps": 1}
+        bounded("optim", self, minimum, {"warmup_ratio": 1})
+        check(
+            self.max_steps == -1 or self.max_steps >= 1,
+            f"optim.max_steps={self.max_steps}: must be at least 1, or -1 for no limit",
+        )
 
 
 @dataclass
 class TrainerArgs:
-    """Lightning's Trainer."""
+    """Lightning's Trainer: devices, precision, validation and checkpoints."""
 
     strategy: str = "auto"
-    """``auto``, ``ddp``, or ``deepspeed_stage_1``, ``_2``, ``_3``; also on CPU processes."""
+    """Distributed strategy: ``auto``, ``ddp``, ``deepspeed_stage_1``, ``deepspeed_stage_2`` or ``deepspeed_stage_3``;
+    also across CPU processes."""
     offload: str = "none"
-    """What DeepSpeed keeps in the host's memory: ``none``, ``optimizer``, or ``all`` (stage 3: the parameters too)."""
+    """What DeepSpeed keeps in host memory: ``none``, ``optimizer``, or ``all`` (the parameters too; stage 3 only)."""
     accelerator: str = "auto"
+    """Device type: ``auto`` (a GPU if there is one), ``cpu``, ``gpu`` or ``mps`` (an Apple GPU, for one process)."""
     devices: int = 1
+    """Number of devices (processes) per machine, at least 1."""
     num_workers: int = 0
-    """Processes beside each device's that read examples and prepare batches."""
+    """Data loading processes per device; 0: the training process reads examples and prepares batches itself."""
     num_nodes: int = 1
+    """Number of machines, at least 1."""
     precision: str = "32-true"
-    """``32-true``, ``bf16-mixed`` or ``16-mixed``."""
+    """Numeric precision of the training: ``32-true``, ``bf16-mixed`` or ``16-mixed``."""
     grad_clip_norm: float = 1.0
+    """Maximum gradient norm; larger gradients are scaled down to it; 0: no clipping."""
     log_every: int = 10
-    """Steps."""
+    """Optimiser steps between log entries, at least 1."""
     checkpoint_every: int = 50
-    """Steps between checkpoints, and between validations."""
+    """Optimiser steps between checkpoints, and between validations; at least 1."""
     val_examples: int = 200
-    """Development examples that a validation ranks by letters and by likelihood."""
+    """Number of validation examples ranked by letters and by likelihood in each validation, at least 1."""
     val_generate_examples: int = 16
-    """As many of them are also ranked by the written list, which takes longest; 0: none."""
+    """How many of them are also ranked by generating the list, which is slowest; 0: none."""
     patience: int = 0
-    """Stops after so many validations without a better accuracy of ``ranker.mode``; 0: never."""
+    """Stops after this many validations without a better accuracy of ``ranker.mode``; 0: never."""
     adapter: str = "last"
-    """Which checkpoint's adapter is the run's: the ``last``, or the ``best`` by validation accuracy of ``ranker.mode``.
-    The best checkpoint is kept in either case."""
+    """Which checkpoint becomes the run's adapter: ``last``, or ``best`` by validation accuracy of ``ranker.mode``. The
+    best checkpoint is kept in either case."""
     gradient_checkpointing: bool = False
     """Recomputes activations in the backward pass: less memory, more time."""
     feature_cache: bool = False
-    """Keeps a frozen vision tower's features of every image on disk, for later epochs, objectives and runs."""
+    """Caches a frozen vision tower's features of every image on disk, for later epochs, objectives and runs. Not with
+    ``deepspeed_stage_3``."""
     feature_views: int = 1
-    """Views of each training picture that ``task: projector`` trains on, by turns: itself, and mirrored, turned, shifted
-    and recoloured ones."""
+    """Number of views of each training image that ``task: projector`` alternates between, at least 1: the image itself,
+    then mirrored, rotated, shifted and recoloured versions."""
     compile: bool = False
-    """Compiles the decoder's layers with ``torch.compile``: for long runs on a GPU, where its gain was not measured;
-    on two CPU cores there was none (``benchmarks/train_step.py``)."""
+    """Compiles the decoder's layers with ``torch.compile``, for long runs on a GPU. No speed-up on two CPU cores
+    (``benchmarks/train_step.py``); not measured on a GPU."""
     progress: str = "auto"
-    """Progress bar: ``on``, ``off``, or ``auto``, where standard error is a terminal."""
+    """Progress bar: ``on``, ``off``, or ``auto`` (on when standard error is a terminal)."""
     resume: bool = True
-    """Goes on from the run folder's last checkpoint; false starts the run anew."""
+    """Continues from the last checkpoint in the run folder; false starts the run from the beginning."""
 
     def __post_init__(self) -> None:
-        counts = ("devices", "num_nodes", "log_every", "checkpoint_every", "val_examples", "feature_views")
-        from_zero = ("grad_clip_norm", "num_workers", "val_generate_examples", "patience")
-        bounded("trainer", self, dict.fromkeys(counts, 1) | dict.fromkeys(from_zero, 0))
-        half = {"bf16-true": "bfloat16", "16-true": "float16"}.get(self.precision)
+        positive = ("devices", "num_nodes", "log_every", "checkpoint_every", "val_examples", "feature_views")
+        non_negative = ("grad_clip_norm", "num_workers", "val_generate_examples", "patience")
+        bounded("trainer", self, dict.fromkeys(positive, 1) | dict.fromkeys(non_negative, 0))
+        half_dtype = {"bf16-true": "bfloat16", "16-true": "float16"}.get(self.precision)
         check(
-            half is None,
-            f"trainer.precision={self.precision}: rounds small steps away, and the frequencies of positions; take "
-            f"{self.precision.replace('true', 'mixed')}, with ranker.dtype={half} for a base of half the size",
+            half_dtype is None,
+            f"trainer.precision={self.precision}: loses small updates and position frequencies to rounding; set "
+            f"{self.precision.replace('true', 'mixed')}, with ranker.dtype={half_dtype} for a base of half the size",
         )
         one_of("trainer.precision", self.precision, ("32-true", "16-mixed", "bf16-mixed"))
         one_of("trainer.strategy", self.strategy, STRATEGIES)
@@ -96,27 +109,35 @@ class TrainerArgs:
         one_of("trainer.adapter", self.adapter, ("last", "best"))
         one_of("trainer.progress", self.progress, ("auto", "on", "off"))
         check(
-            self.offload == "none" or self.strategy.startswith("deepspeed"),
+            self.offload == "none" or bool(self.zero_stage),
             f"trainer.offload={self.offload}: only DeepSpeed offloads; set trainer.strategy=deepspeed_stage_2 or _3",
         )
         check(
-            self.offload != "all" or self.strategy == "deepspeed_stage_3",
-            "trainer.offload=all: parameters are offloaded by trainer.strategy=deepspeed_stage_3 alone; use optimizer",
+            self.offload != "all" or self.zero_stage == 3,
+            "trainer.offload=all: parameters are offloaded by trainer.strategy=deepspeed_stage_3 alone; set it, or "
+            "trainer.offload=optimizer",
         )
+
+    @property
+    def zero_stage(self) -> int:
+        """The ZeRO stage of a DeepSpeed strategy (1 to 3), or 0 for any other strategy."""
+        return int(self.strategy[-1]) if self.strategy.startswith("deepspeed") else 0
 
 
 @dataclass
 class TrackingArgs:
-    """Weights & Biases and TensorBoard; CSV is always written beside them."""
+    """Weights & Biases and TensorBoard; CSV logs are always written as well."""
 
     wandb: str = "offline"
-    """``offline``, ``online`` or ``disabled``."""
+    """Mode of Weights & Biases: ``offline``, ``online`` or ``disabled``."""
     project: str = "rar"
+    """Project name in Weights & Biases."""
     entity: str | None = None
+    """User or team in Weights & Biases. Null: the account's default."""
     tensorboard: bool = False
-    """Also writes TensorBoard's event files, into ``RUN/tensorboard``."""
+    """Also writes TensorBoard event files, into ``RUN/tensorboard``."""
     pictures: int = 8
-    """Development examples whose pictures and rankings a validation shows in the trackers; 0: none."""
+    """Number of validation examples whose images and rankings each validation logs to the trackers; 0: none."""
 
     def __post_init__(self) -> None:
         one_of("tracking.wandb", self.wandb, ("offline", "online", "disabled"))

@@ -1,9 +1,9 @@
-"""Paths that a saved recipe names outside its folder: those that this user gave before are used, others asked for.
+"""Trust in the paths of saved recipes: outside the recipe's folder, only paths that this user gave before are used.
 
-A run or a memory may come from elsewhere, and its recipe then could have any folder read and written. What a user gave
-for a key is remembered in ``$XDG_DATA_HOME/rar-train/paths`` (``~/.local/share``), a small file a pair, or without a
-home in the temporary folder: a run can be moved, copied and evaluated on every machine that shares the home, and
-nothing in a run says that it is trusted.
+A run or a memory may come from another machine, and its recipe could then make commands read and write any folder. The
+paths that a user gave for a key are remembered in ``$XDG_DATA_HOME/rar-train/paths`` (``~/.local/share``), one small
+file for each pair of key and path, or without a home in the temporary folder: a run can be moved, copied and evaluated
+on every machine that shares the home, and nothing inside a run can declare it trusted.
 """
 
 from __future__ import annotations
@@ -21,77 +21,83 @@ from typing import Any
 from data_prep.core.errors import UserError
 from data_prep.core.files import write_text
 from data_prep.settings import check
-from data_prep.settings.values import leaves, texts
+from data_prep.settings.values import flatten, iter_texts
 
 log = logging.getLogger(__name__)
 
 
-def outside(values: dict[str, Any], folder: Path) -> dict[str, list[Path]]:
-    """The paths of a recipe that lie neither in a folder nor, being relative, in the working folder.
+def paths_outside(values: dict[str, Any], folder: Path) -> dict[str, list[Path]]:
+    """Finds the paths of a recipe that are neither in its folder nor, if relative, in the working folder.
 
     Args:
-        values: The recipe. Its ``out`` is left out: a saved recipe is used where it lies.
-        folder: The recipe's own.
+        values: The recipe. Its ``out`` is ignored: a saved recipe is used from the folder that it is in.
+        folder: The folder of the recipe.
 
     Returns:
         dict[str, list[Path]]: Absolute paths by key.
     """
-    found: dict[str, list[Path]] = {}
-    for key, value in leaves(values).items():
-        for text in texts(value) if key != "out" else ():
-            named = Path(text.removeprefix("local-dir:"))
-            path, homes = named.resolve(), (folder,) if named.is_absolute() else (folder, Path())
-            if not any(path.is_relative_to(home.resolve()) for home in homes):
-                found.setdefault(key, []).append(path)
-    return found
+    outside_paths: dict[str, list[Path]] = {}
+    for key, value in flatten(values).items():
+        for text in iter_texts(value) if key != "out" else ():
+            raw_path = Path(text.removeprefix("local-dir:"))
+            path, allowed_roots = raw_path.resolve(), (folder,) if raw_path.is_absolute() else (folder, Path())
+            if not any(path.is_relative_to(root.resolve()) for root in allowed_roots):
+                outside_paths.setdefault(key, []).append(path)
+    return outside_paths
 
 
 def _line(key: str, path: Path) -> str:
     return f"{key}={path}".encode("utf-8", "backslashreplace").decode()
 
 
+def _user_id() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0  # Windows has none
+
+
 def _stores() -> list[Path]:
-    """Where paths are remembered, the first that can be written: the user's data, or a folder of the user's own in the
-    temporary folder, for a user without a home, as containers have."""
-    stores = [Path(tempfile.gettempdir()) / f"rar-train-{os.getuid()}"]
+    """Lists the folders where paths are remembered, in the first that is writable: the user's data folder, or a private
+    one in the temporary folder, for a user without a home, as in containers."""
+    stores = [Path(tempfile.gettempdir()) / f"rar-train-{_user_id()}"]
     with suppress(RuntimeError):  # there is no home
         stores.insert(0, Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "rar-train")
     return stores
 
 
-def _kept(store: Path, key: str, path: Path) -> Path:
-    """The file that says that a path was given for a key."""
+def _record_file(store: Path, key: str, path: Path) -> Path:
+    """Returns the file whose existence records that a path was given for a key."""
     return store / "paths" / hashlib.sha256(_line(key, path).encode()).hexdigest()[:32]
 
 
-def _is_own(store: Path) -> bool:
-    """Whether a folder is this user's alone to write, unlike one that somebody else put into the temporary folder."""
+def _is_private(store: Path) -> bool:
+    """Tells whether only this user can write to a folder, unlike one that somebody else put in the temporary folder."""
     try:
-        found = store.lstat()
+        status = store.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    if os.name == "nt":  # the folder's permissions are inherited from the user's
+        return stat.S_ISDIR(status.st_mode)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == _user_id() and not status.st_mode & 0o022
 
 
 def _is_known(key: str, path: Path) -> bool:
-    return any(_is_own(store) and _kept(store, key, path).is_file() for store in _stores())
+    return any(_is_private(store) and _record_file(store, key, path).is_file() for store in _stores())
 
 
 def remember(values: dict[str, Any], folder: Path) -> None:
     """Remembers the paths of a recipe that the user gave."""
-    asked = [(key, path) for key, paths in outside(values, folder).items() for path in paths]
-    for key, path in asked:
-        if not _is_known(key, path):
-            _remember(key, path)
+    for key, paths in paths_outside(values, folder).items():
+        for path in paths:
+            if not _is_known(key, path):
+                _write_record(key, path)
 
 
-def _remember(key: str, path: Path) -> None:
+def _write_record(key: str, path: Path) -> None:
     reasons = []
     for store in _stores():
         try:
             store.mkdir(mode=0o700, parents=True, exist_ok=True)
-            check(_is_own(store), f"{store}: not this user's alone")
-            write_text(_kept(store, key, path), f"{_line(key, path)}\n")
+            check(_is_private(store), f"{store}: other users can write to it")
+            write_text(_record_file(store, key, path), f"{_line(key, path)}\n")
             return
         except (OSError, UserError) as error:
             reasons.append(str(error))
@@ -104,21 +110,21 @@ def check_outside(path: Path, values: dict[str, Any], given: set[str]) -> None:
     Args:
         path: The recipe's file.
         values: Its content.
-        given: Keys whose values are given now, in place of the recipe's.
+        given: Keys that the command line overrides.
 
     Raises:
-        UserError: It does.
+        UserError: It names such a path.
     """
-    asked = {
+    unknown = {
         key: paths
-        for key, paths in outside(values, path.parent).items()
-        if key not in given and not all(_is_known(key, one) for one in paths)
+        for key, paths in paths_outside(values, path.parent).items()
+        if key not in given and not all(_is_known(key, outside_path) for outside_path in paths)
     }
-    if asked:
-        shown = "; ".join(f"{key}: {', '.join(map(str, paths))}" for key, paths in asked.items())
+    if unknown:
+        shown = "; ".join(f"{key}: {', '.join(map(str, paths))}" for key, paths in unknown.items())
         raise UserError(
-            f"{path}: comes from elsewhere, as far as is known here, and names paths outside its folder: {shown}. "
-            f"Give them, or others, as settings: {' '.join(f'{key}={_shown(leaves(values)[key])}' for key in asked)}"
+            f"{path}: appears to come from another machine or user, and names paths outside its folder: {shown}. "
+            f"Give them, or others, as settings: {' '.join(f'{key}={_shown(flatten(values)[key])}' for key in unknown)}"
         )
 
 

@@ -1,1 +1,1 @@
-"""Probabilities, fusion and open-set thresholds, fitted on validation images, without torch; may import metrics."""
+"""Calibration, fusion and open-set thresholds, fitted on validation images, without torch; may import metrics."""

@@ -1,8 +1,8 @@
-"""The ranker's probabilities fused with the retriever's similarities, and the gate before the ranker.
+"""Fusion of the ranker's probabilities with the retriever's similarities, and the gate before the ranker.
 
-Both are fitted on the validation split. Fusion is a product of experts: each is calibrated by its
-own temperature, then weighed, and the product has a temperature too. The gate follows
-CascadeVLM (arXiv 2405.11301): the ranker is asked only where the retriever is unsure.
+Both are fitted on the validation split. Fusion is a product of experts: each expert is calibrated by its own
+temperature, then weighted, and the product has a temperature too. The gate follows CascadeVLM (arXiv 2405.11301): the
+ranker is run only where the retriever is uncertain.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from scipy.special import log_softmax
 
 from data_prep.core.errors import UserError
 from data_prep.core.records import Ranking
+from eval.metrics.diagnostics import top1_at_shares, top1_by_count_ranked
 
-_NEVER = 2.0
-"""A threshold that no uncertainty reaches: those lie in 0..1."""
+_UNREACHABLE = 2.0
+"""A threshold that no uncertainty reaches: those are in 0..1."""
 
-_ABSENT = -1e9
-"""Stands for a candidate that is not there, where rows of unequal length share a table."""
+_PADDING = -1e9
+"""Logit of padding, where rows of unequal length share a table."""
 
 
 def _log_probabilities(probabilities: Sequence[float]) -> np.ndarray:
@@ -29,11 +30,11 @@ def _log_probabilities(probabilities: Sequence[float]) -> np.ndarray:
 
 
 def uncertainty(probabilities: np.ndarray, kind: str) -> float:
-    """How unsure probabilities are, 0 to 1.
+    """Computes the uncertainty of a distribution, 0 to 1.
 
     Args:
         probabilities: Of one image's candidates, shape ``[k]``.
-        kind: ``margin``: one minus the difference of the first two. ``entropy``: over its maximum.
+        kind: ``margin``: one minus the difference of the two highest. ``entropy``: the entropy over its maximum.
     """
     if len(probabilities) == 1:
         return 0.0
@@ -49,12 +50,12 @@ class Fusion:
     """A fitted fusion with its gate.
 
     Attributes:
-        weight: Of the ranker, 0 to 1; the retriever's is one minus it.
+        weight: Of the ranker, 0 to 1; the retriever has the rest.
         temperature: Of the product.
         ranker_temperature: Of the ranker's probabilities.
         retriever_temperature: Of the retriever's scores.
-        gate: ``margin`` or ``entropy``.
-        threshold: The retriever's uncertainty from which on the ranker is asked.
+        gate: Measure of uncertainty, ``margin`` or ``entropy``.
+        threshold: The ranker is run where the retriever's uncertainty is at least this.
     """
 
     weight: float
@@ -64,53 +65,53 @@ class Fusion:
     gate: str
     threshold: float = 0.0
 
-    def retrieved(self, scores: Sequence[float]) -> np.ndarray:
-        """The retriever's probabilities by its scores, shape ``[k]``."""
+    def retriever_probabilities(self, scores: Sequence[float]) -> np.ndarray:
+        """Turns the retriever's scores into probabilities, shape ``[k]``."""
         return np.exp(log_softmax(np.array(scores) / self.retriever_temperature))
 
     def uncertainty(self, scores: Sequence[float]) -> float:
-        """How unsure the retriever is, 0 to 1."""
-        return uncertainty(self.retrieved(scores), self.gate)
+        """Computes the retriever's uncertainty, 0 to 1."""
+        return uncertainty(self.retriever_probabilities(scores), self.gate)
 
-    def asks(self, scores: Sequence[float]) -> bool:
-        """Whether the gate lets an image through to the ranker."""
+    def needs_ranker(self, scores: Sequence[float]) -> bool:
+        """Whether the gate passes an image on to the ranker."""
         return self.uncertainty(scores) >= self.threshold
 
-    def fused(self, ranking: Ranking, scores: Sequence[float]) -> Ranking:
+    def fuse(self, ranking: Ranking, scores: Sequence[float]) -> Ranking:
         """Fuses a ranking that has probabilities with the retriever's scores of the same candidates."""
         ranker = log_softmax(_log_probabilities(ranking.probabilities) / self.ranker_temperature)
         retriever = log_softmax(np.array(scores) / self.retriever_temperature)
-        mixed = (self.weight * ranker + (1 - self.weight) * retriever) / self.temperature
-        return _ranking(np.exp(log_softmax(mixed)))
+        mixture = (self.weight * ranker + (1 - self.weight) * retriever) / self.temperature
+        return _make_ranking(np.exp(log_softmax(mixture)))
 
-    def unasked(self, scores: Sequence[float]) -> Ranking:
-        """The retriever's own ranking, for an image that the gate keeps back."""
-        return _ranking(self.retrieved(scores))
+    def retriever_ranking(self, scores: Sequence[float]) -> Ranking:
+        """Returns the retriever's ranking, for an image that the gate does not pass on."""
+        return _make_ranking(self.retriever_probabilities(scores))
 
 
-def _ranking(probabilities: np.ndarray) -> Ranking:
+def _make_ranking(probabilities: np.ndarray) -> Ranking:
     rounded = probabilities.round(9)
-    order = sorted(range(len(rounded)), key=lambda place: -rounded[place])
+    order = sorted(range(len(rounded)), key=lambda position: -rounded[position])
     return Ranking(tuple(order), tuple(probabilities.tolist()))
 
 
-def _table(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of unequal length as ``[n, k]``."""
-    table = np.full((len(rows), max(map(len, rows))), _ABSENT)
-    for number, row in enumerate(rows):
-        table[number, : len(row)] = row
+def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Pads rows of unequal length to ``[n, k]``."""
+    table = np.full((len(rows), max(map(len, rows))), _PADDING)
+    for index, row in enumerate(rows):
+        table[index, : len(row)] = row
     return table
 
 
-def _loss(logits: np.ndarray, truths: np.ndarray) -> float:
-    """Mean negative log-likelihood of the truths, given logits ``[n, k]``."""
+def _nll(logits: np.ndarray, truths: np.ndarray) -> float:
+    """Computes the mean negative log-likelihood of the true candidates, given logits ``[n, k]``."""
     return float(-log_softmax(logits, axis=1)[np.arange(len(truths)), truths].mean())
 
 
-def _temperature(logits: np.ndarray, truths: np.ndarray) -> float:
-    """The temperature under which the truths are most likely, 1e-3 to 1e3."""
+def _fit_temperature(logits: np.ndarray, truths: np.ndarray) -> float:
+    """Fits the temperature with the highest likelihood of the true candidates, 1e-3 to 1e3."""
     fit = minimize_scalar(
-        lambda t: _loss(logits / np.exp(t), truths), bounds=(np.log(1e-3), np.log(1e3)), method="bounded"
+        lambda t: _nll(logits / np.exp(t), truths), bounds=(np.log(1e-3), np.log(1e3)), method="bounded"
     )
     return float(np.exp(fit.x))
 
@@ -123,69 +124,66 @@ def fit_fusion(
     Args:
         rankings: With probabilities.
         scores: The retriever's, of the same candidates.
-        truths: The true candidate's position, or None where it is not among them.
+        truths: The true candidate's position, or None where the true class is not among the candidates.
         gate: ``margin`` or ``entropy``.
         loss: Top-1 that the gate may cost.
 
     Raises:
-        UserError: The truth is never among the candidates.
+        UserError: The true class is never among the candidates.
     """
-    kept = [number for number, truth in enumerate(truths) if truth is not None]
-    if not kept:
+    with_truth = [index for index, truth in enumerate(truths) if truth is not None]
+    if not with_truth:
         raise UserError("eval.fusion=true: no validation image has its class among the candidates; raise eval.k")
-    positions = np.array([truths[number] for number in kept])
-    ranker = _table([_log_probabilities(rankings[number].probabilities) for number in kept])
-    retriever = _table([np.array(scores[number]) for number in kept])
-    own = _temperature(ranker, positions), _temperature(retriever, positions)
-    experts = log_softmax(ranker / own[0], axis=1), log_softmax(retriever / own[1], axis=1)
-    # In the two slopes the loss is convex: the weight is their ratio, the temperature one over their sum.
-    found = minimize(
-        lambda slopes: _loss(slopes[0] * experts[0] + slopes[1] * experts[1], positions),
+    positions = np.array([truths[index] for index in with_truth])
+    ranker = _padded([_log_probabilities(rankings[index].probabilities) for index in with_truth])
+    retriever = _padded([np.array(scores[index]) for index in with_truth])
+    temperatures = _fit_temperature(ranker, positions), _fit_temperature(retriever, positions)
+    experts = log_softmax(ranker / temperatures[0], axis=1), log_softmax(retriever / temperatures[1], axis=1)
+    # The loss is convex in the two slopes. The weight is the ranker's share of their sum, the temperature its inverse.
+    fit = minimize(
+        lambda slopes: _nll(slopes[0] * experts[0] + slopes[1] * experts[1], positions),
         x0=(0.5, 0.5),
         bounds=((1e-6, 100), (1e-6, 100)),
         method="L-BFGS-B",
     )
-    ranker_slope, retriever_slope = found.x
+    ranker_slope, retriever_slope = fit.x
     total = ranker_slope + retriever_slope
-    open_gate = Fusion(float(ranker_slope / total), float(1 / total), *own, gate)
-    threshold = _threshold(open_gate, rankings, scores, truths, loss)
-    return Fusion(open_gate.weight, open_gate.temperature, *own, gate, threshold)
+    open_gate = Fusion(float(ranker_slope / total), float(1 / total), *temperatures, gate)
+    threshold = _fit_threshold(open_gate, rankings, scores, truths, loss)
+    return Fusion(open_gate.weight, open_gate.temperature, *temperatures, gate, threshold)
 
 
-def _hits_by_doubt(fusion: Fusion, rankings, scores, truths) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hits of the retriever and of the fused ranker, the most doubtful image first, and the doubts."""
-    doubts = np.array([fusion.uncertainty(own) for own in scores])
-    order = np.argsort(-doubts, kind="stable")
-    alone = np.array([fusion.unasked(own).order[0] == truth for own, truth in zip(scores, truths, strict=True)])
-    fused = np.array(
-        [fusion.fused(r, own).order[0] == truth for r, own, truth in zip(rankings, scores, truths, strict=True)]
+def _gated_accuracy(fusion: Fusion, rankings, scores, truths) -> tuple[np.ndarray, np.ndarray]:
+    """Computes top-1 by how many of the most uncertain images are ranked, shape ``[n + 1]``, and their uncertainties.
+
+    The uncertainties are sorted, highest first, shape ``[n]``.
+    """
+    uncertainties = np.array([fusion.uncertainty(row) for row in scores])
+    order = np.argsort(-uncertainties, kind="stable")
+    retriever_hits = np.array(
+        [fusion.retriever_ranking(row).order[0] == t for row, t in zip(scores, truths, strict=True)]
     )
-    return alone[order], fused[order], doubts[order]
+    fused_hits = np.array(
+        [fusion.fuse(r, row).order[0] == t for r, row, t in zip(rankings, scores, truths, strict=True)]
+    )
+    return top1_by_count_ranked(retriever_hits[order], fused_hits[order]), uncertainties[order]
 
 
-def _accuracies(alone: np.ndarray, fused: np.ndarray) -> np.ndarray:
-    """Top-1 by how many of the most doubtful images are ranked, 0 to all: shape ``[n + 1]``."""
-    ranked = np.concatenate([[0], np.cumsum(fused)])
-    kept = np.concatenate([np.cumsum(alone[::-1])[::-1], [0]])
-    return (ranked + kept) / len(alone)
-
-
-def _threshold(fusion: Fusion, rankings, scores, truths, loss: float) -> float:
-    alone, fused, doubts = _hits_by_doubt(fusion, rankings, scores, truths)
-    accuracies = _accuracies(alone, fused)
+def _fit_threshold(fusion: Fusion, rankings, scores, truths, loss: float) -> float:
+    """Finds the highest threshold under which top-1 is at most ``loss`` below that of ranking all images."""
+    accuracies, uncertainties = _gated_accuracy(fusion, rankings, scores, truths)
     fewest = int(np.argmax(accuracies >= accuracies[-1] - loss - 1e-12))
-    return float(doubts[fewest - 1]) if fewest else _NEVER
+    return float(uncertainties[fewest - 1]) if fewest else _UNREACHABLE
 
 
 def gate_curve(
     fusion: Fusion, rankings: Sequence[Ranking], scores: Sequence[Sequence[float]], truths: Sequence[int | None]
 ) -> list[dict]:
-    """Top-1 against the share of images that are ranked, the retriever's most doubtful first.
+    """Computes top-1 against the share of images that are ranked, the most uncertain ones first.
 
     Returns:
         list[dict]: ``share`` from 0 to 1 in tenths, and ``top1``.
     """
-    alone, fused, _ = _hits_by_doubt(fusion, rankings, scores, truths)
-    accuracies = _accuracies(alone, fused)
+    accuracies, _ = _gated_accuracy(fusion, rankings, scores, truths)
     shares = [tenth / 10 for tenth in range(11)]
-    return [{"share": share, "top1": float(accuracies[round(share * len(alone))])} for share in shares]
+    return [{"share": s, "top1": top1} for s, top1 in zip(shares, top1_at_shares(accuracies, shares), strict=True)]

@@ -1,4 +1,4 @@
-"""What was fitted on the validation split, kept in the run for the evaluation of others and for inference."""
+"""Storage of fitted fusions and thresholds in the run, for the evaluation of other splits and for inference."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ _REMEDY = f"delete it and fit again with the settings that it was fitted with, s
 
 
 def fits_path(run: Path, mode: str, adapter: Path) -> Path:
-    """Where a run keeps what was fitted for a mode: of its own adapter, or of a checkpoint's."""
-    own = "" if adapter == run / "adapter" else f"-{adapter.stem}"
-    return run / "eval" / f"fits-{mode}{own}.json"
+    """Returns where a run stores the fits for a mode: of its final adapter, or of a checkpoint's."""
+    suffix = "" if adapter == run / "adapter" else f"-{adapter.stem}"
+    return run / "eval" / f"fits-{mode}{suffix}.json"
 
 
 def save_fits(path: Path, adapter: str, encoder: str, fusions: dict[str, Fusion], refusal: Refusal | None) -> None:
-    """Writes fits; those of the same models that are not renewed stay.
+    """Writes fits; earlier fits of the same models that are not replaced stay.
 
     Args:
         path: From ``fits_path``.
-        adapter: SHA-256 of the adapter that they belong to.
-        encoder: Id of the retriever's encoder that they belong to.
+        adapter: SHA-256 of the adapter that they were fitted for.
+        encoder: Id of the retriever's encoder that they were fitted for.
         fusions: By kind of setting, such as ``few_shot-4``.
-        refusal: Or None.
+        refusal: None leaves the stored one.
     """
     models = {"adapter": adapter, "encoder": encoder}
     with file_lock(path):
         old = read_sealed(path, _REMEDY) if path.exists() else {}
-        kept = old if models.items() <= old.items() else {}
-        new = models | {"fusion": kept.get("fusion", {}), "refusal": kept.get("refusal")}
+        current = old if models.items() <= old.items() else {}
+        new = models | {"fusion": current.get("fusion", {}), "refusal": current.get("refusal")}
         new["fusion"] |= {kind: asdict(fusion) for kind, fusion in fusions.items()}
         new["refusal"] = asdict(refusal) if refusal else new["refusal"]
         write_sealed(path, new)
 
 
 def load_fits(path: Path, adapter: str, encoder: str) -> tuple[dict[str, Fusion], Refusal | None]:
-    """Reads fits; with another retriever than theirs there are none.
+    """Reads fits; none, with a warning, where they were fitted with another retriever.
 
     Raises:
-        UserError: They belong to another adapter, or are damaged.
+        UserError: They were fitted for another adapter, or the file is damaged.
     """
     if not path.exists():
         return {}, None

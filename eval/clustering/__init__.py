@@ -1,1 +1,1 @@
-"""Names matched with classes by clustering scores, and its command; may import metrics."""
+"""Clustering and semantic accuracy of guessed class names, and its command; may import metrics."""

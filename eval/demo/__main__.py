@@ -3,11 +3,11 @@
     python -m eval.demo --ckpt runs/ranker_lora
     python -m eval.demo --ckpt runs/mine --classes photographs ranker.mode=letters
 
-Opens a page on this machine, http://127.0.0.1:7860 unless said otherwise: drop a picture, and see the candidates that
-the retriever finds, with pictures, and how the ranker sorts them; add a class by a name and a few pictures, and remove
-it again. The memory grows, nothing is trained. RUN is a run's folder or one of its checkpoints. FOLDER has a folder of
-pictures per class; without it the classes are those of the run's own test split. Settings change the recipe saved
-in the run, such as eval.k=10. Added classes and dropped pictures are gone when the command ends (Ctrl-C).
+Serves a page on this machine, by default at http://127.0.0.1:7860: drop an image to see the candidates that the
+retriever finds, with similar images, and how the ranker sorts them; add a class with a name and a few images, and
+remove it again. The memory grows, nothing is trained. RUN is a run's folder or one of its checkpoints. FOLDER has a
+folder of images per class; without it the classes are those of the run's own test split. Settings change the recipe
+saved in the run, such as eval.k=10. Added classes and uploaded images are deleted when the command ends (Ctrl-C).
 Needs gradio: pip install 'rar-train[page]'
 """
 
@@ -35,5 +35,10 @@ def main(arguments: list[str]) -> None:
     serve(args.ckpt, args.classes, args.settings, args.host, args.port, args.most_mb)
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """Runs the command as a console script."""
     sys.exit(run_command(main, __doc__))
+
+
+if __name__ == "__main__":
+    console()

@@ -1,4 +1,4 @@
-"""The demo page: a Gradio page over ``eval.demo.actions``."""
+"""The demo page: a Gradio user interface for ``eval.demo.actions``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from data_prep.core.errors import UserError
 from data_prep.prompting.prompts import LETTERS
 from data_prep.reading.finding import IMAGE_SUFFIXES
 from data_prep.settings import check
-from eval.demo.actions import MOST_PICTURES, Demo, Line, upload_error
+from eval.demo.actions import MAX_IMAGES, Demo, RankedCandidate, upload_error
 from eval.recognition.recognizer import Recognizer
 from eval.report.thumbnails import thumbnail
 
@@ -32,28 +32,28 @@ log = logging.getLogger(__name__)
 _TITLE = "Retrieve and rank"
 
 
-def _told(action: Callable) -> Callable:
-    """An action whose ``UserError`` the page shows in place of a traceback."""
+def _show_errors(action: Callable) -> Callable:
+    """Wraps an action so that the page shows its ``UserError`` instead of a traceback."""
     import gradio as gr
 
     @functools.wraps(action)
-    def run(*given):
+    def run(*args):
         try:
-            return action(*given)
+            return action(*args)
         except UserError as error:  # shown as HTML
             raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from None
 
     return run
 
 
-def _uploaded(path: str, page: gr.Blocks) -> str:
-    """A path that a visitor sent with a request, if it is that of an upload to this page.
+def _check_uploaded(path: str, page: gr.Blocks) -> str:
+    """Checks that a path in a visitor's request is that of an upload to this page, and returns it.
 
-    A program may send any path of this machine. The path of an upload holds a hash of the content with a secret of the
-    server's, so that it is known to those alone who sent the content.
+    A program may send any path of this machine. The path of an upload contains a hash of the content and a secret of
+    the server, so that only those who sent the content know it.
 
     Raises:
-        gr.Error: It is none; the words are the same whether or not there is such a file.
+        gr.Error: It is not an upload; the message is the same whether or not there is such a file.
     """
     import gradio as gr
 
@@ -62,17 +62,17 @@ def _uploaded(path: str, page: gr.Blocks) -> str:
     return path
 
 
-def _take_uploads_alone(field: gr.components.Component, page: gr.Blocks) -> None:
-    """Keeps Gradio from fetching addresses, and copying files, that a request names to the server's folder."""
+def _accept_only_uploads(field: gr.components.Component, page: gr.Blocks) -> None:
+    """Keeps Gradio from fetching URLs, and copying files, that a request names, into the server's folder."""
 
-    async def taken(path: str) -> str:
-        return _uploaded(path, page)
+    async def check_uploaded(path: str) -> str:
+        return _check_uploaded(path, page)
 
-    field.async_move_resource_to_block_cache = taken
+    field.async_move_resource_to_block_cache = check_uploaded
 
 
 def build_page(demo: Demo) -> gr.Blocks:
-    """Lays the page out; ``launch`` serves it."""
+    """Builds the page; ``launch`` serves it."""
     import gradio as gr
 
     with gr.Blocks(analytics_enabled=False, title=_TITLE) as page:
@@ -87,86 +87,90 @@ def build_page(demo: Demo) -> gr.Blocks:
 def _recognise_tab(demo: Demo, page: gr.Blocks) -> None:
     import gradio as gr
 
-    def recognise(picture: str | None, k: float):
-        verdict, lines = demo.recognise(picture, int(k))
-        ranking = [{key: value for key, value in asdict(line).items() if key != "example"} for line in lines]
-        return _rendered(verdict, lines), {"verdict": verdict, "ranking": ranking}
+    def recognise(image: str | None, k: float):
+        verdict, ranked = demo.recognise(image, int(k))
+        ranking = [{key: value for key, value in asdict(row).items() if key != "example"} for row in ranked]
+        return _render_result(verdict, ranked), {"verdict": verdict, "ranking": ranking}
 
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            picture = gr.Image(
-                label=f"Picture (at most {demo.most_bytes / 1e6:g} MB)", type="filepath", image_mode=None,
+            image = gr.Image(
+                label=f"Image (at most {demo.max_bytes / 1e6:g} MB)", type="filepath", image_mode=None,
                 sources=["upload", "clipboard"], height=320, buttons=[],
             )  # fmt: skip
-            _take_uploads_alone(picture, page)
-            # Gradio would open it first and show a traceback of what is no picture; Demo.recognise says it in words.
-            picture.preprocess = lambda dropped: dropped and dropped.path and _uploaded(dropped.path, page)
-            asked = min(demo.recognizer.recipe.eval.k, len(LETTERS))
-            k = gr.Slider(1, len(LETTERS), asked, step=1, label="Candidates")
+            _accept_only_uploads(image, page)
+            # Gradio would open the file first and show a traceback for a non-image; Demo.recognise reports an error.
+            image.preprocess = lambda dropped: dropped and dropped.path and _check_uploaded(dropped.path, page)
+            default_k = min(demo.recognizer.recipe.eval.k, len(LETTERS))
+            k = gr.Slider(1, len(LETTERS), default_k, step=1, label="Candidates")
             button = gr.Button("Recognise", variant="primary")
         with gr.Column(scale=3, min_width=280):
-            shown = gr.HTML(_rendered("Drop a picture.", []))
+            result = gr.HTML(_render_result("Drop an image.", []))
     metrics = gr.JSON(visible=False)  # for programs that call the page
-    button.click(_told(recognise), [picture, k], [shown, metrics], api_name="recognise", show_progress_on=shown)
-    picture.upload(_told(recognise), [picture, k], [shown, metrics], api_visibility="private", show_progress_on=shown)
+    button.click(_show_errors(recognise), [image, k], [result, metrics], api_name="recognise", show_progress_on=result)
+    image.upload(
+        _show_errors(recognise), [image, k], [result, metrics], api_visibility="private", show_progress_on=result
+    )
 
 
-def _rendered(verdict: str, lines: Sequence[Line]) -> str:
+def _render_result(verdict: str, ranked: Sequence[RankedCandidate]) -> str:
     environment = Environment(loader=PackageLoader("eval.demo"), autoescape=True)
-    pictures = [thumbnail(Path(line.example), 160) if line.example else None for line in lines]
-    return environment.get_template("demo.html.j2").render(verdict=verdict, lines=list(zip(lines, pictures)))
+    thumbnails = [thumbnail(Path(row.example), 160) if row.example else None for row in ranked]
+    return environment.get_template("demo.html.j2").render(verdict=verdict, ranked=list(zip(ranked, thumbnails)))
 
 
 def _classes_tab(demo: Demo, page: gr.Blocks) -> None:
     import gradio as gr
 
-    def listed():
+    def list_classes():
         rows = demo.classes()
         return rows, gr.Dropdown(choices=[name for name, _ in rows], value=None)
 
     def add(name: str, files: Sequence[str] | None):
-        said = demo.add(name, files)
-        return said, "", None, *listed()
+        message = demo.add(name, files)
+        return message, "", None, *list_classes()
 
     def remove(name: str | None):
-        said = demo.remove(name)
-        return said, *listed()
+        message = demo.remove(name)
+        return message, *list_classes()
 
     with gr.Row():
         with gr.Column(min_width=280):
-            gr.Markdown("### Add a class, or pictures to one")
+            gr.Markdown("### Add a class, or images to one")
             name = gr.Textbox(label="Name", max_lines=1)
             files = gr.File(
-                label=f"Pictures (up to {MOST_PICTURES}, at most {demo.most_bytes / 1e6:g} MB each)",
+                label=f"Images (up to {MAX_IMAGES}, at most {demo.max_bytes / 1e6:g} MB each)",
                 file_count="multiple", file_types=sorted(IMAGE_SUFFIXES), height=160,
             )  # fmt: skip
-            _take_uploads_alone(files, page)
-            files.preprocess = lambda dropped: dropped and [_uploaded(file.path, page) for file in dropped.root]
-            adding = gr.Button("Add", variant="primary")
-            said = gr.Textbox(label="Done", interactive=False)  # between both buttons, in sight of each on a phone
+            _accept_only_uploads(files, page)
+            files.preprocess = lambda dropped: dropped and [_check_uploaded(file.path, page) for file in dropped.root]
+            add_button = gr.Button("Add", variant="primary")
+            message = gr.Textbox(label="Done", interactive=False)  # between both buttons: visible from each on a phone
             gr.Markdown("### Remove a class")
-            # Any value: another visitor may have removed the class, and demo.remove says so.
-            chosen = gr.Dropdown(label="Class", choices=[], interactive=True, allow_custom_value=True)
-            removing = gr.Button("Remove", variant="stop")
+            # Any value: another visitor may have removed the class, which demo.remove reports.
+            selected = gr.Dropdown(label="Class", choices=[], interactive=True, allow_custom_value=True)
+            remove_button = gr.Button("Remove", variant="stop")
         with gr.Column(min_width=280):
-            gr.Markdown("### Remembered")
+            gr.Markdown("### Memory")
             table = gr.Dataframe(
-                headers=["class", "pictures"], show_label=False, interactive=False, wrap=True, buttons=[],
+                headers=["class", "images"], show_label=False, interactive=False, wrap=True, buttons=[],
                 show_search="search", column_widths=["65%", "35%"],
             )  # fmt: skip
-    adding.click(_told(add), [name, files], [said, name, files, table, chosen], api_name="add", show_progress_on=said)
-    removing.click(_told(remove), chosen, [said, table, chosen], api_name="remove", show_progress_on=said)
-    page.load(listed, None, [table, chosen], api_name="classes")
+    outputs = [message, name, files, table, selected]
+    add_button.click(_show_errors(add), [name, files], outputs, api_name="add", show_progress_on=message)
+    outputs = [message, table, selected]
+    remove_button.click(_show_errors(remove), selected, outputs, api_name="remove", show_progress_on=message)
+    page.load(list_classes, None, [table, selected], api_name="classes")
 
 
-def launch(page: gr.Blocks, host: str, port: int, most_bytes: float) -> str:
+def launch(page: gr.Blocks, host: str, port: int, max_bytes: float) -> str:
     """Serves a page from threads of this process.
 
     Args:
-        page: What ``build_page`` made; ``page.close()`` ends it.
+        page: From ``build_page``; ``page.close()`` ends it.
         host: Address to listen on.
         port: Its port.
-        most_bytes: Limit of an upload.
+        max_bytes: Size limit of an upload.
 
     Returns:
         str: The page's address.
@@ -176,7 +180,7 @@ def launch(page: gr.Blocks, host: str, port: int, most_bytes: float) -> str:
     """
     try:
         _, address, _ = page.launch(
-            server_name=host, server_port=port, max_file_size=int(most_bytes), share=False, ssr_mode=False, pwa=False,
+            server_name=host, server_port=port, max_file_size=int(max_bytes), share=False, ssr_mode=False, pwa=False,
             mcp_server=False, run_history=False, enable_monitoring=False, show_error=True, quiet=True,
             prevent_thread_lock=True, inbrowser=False, footer_links=["api", "settings"],
         )  # fmt: skip
@@ -192,32 +196,32 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def serve(run: Path, classes: Path | None, settings: Sequence[str], host: str, port: int, most_mb: float) -> None:
+def serve(run: Path, classes: Path | None, settings: Sequence[str], host: str, port: int, max_mb: float) -> None:
     """Loads a run and serves its page until Ctrl-C.
 
     Args:
         run: A run's folder, or one of its checkpoints.
-        classes: A folder with a folder of pictures per class; None for the run's own data set.
+        classes: A folder with a folder of images per class; None for the run's own data set.
         settings: Changes to the run's recipe.
         host: Address to listen on.
         port: Its port.
-        most_mb: Limit of a file, in megabytes.
+        max_mb: Size limit of a file, in megabytes.
 
     Raises:
-        UserError: Gradio is missing, or a part of the run can't be had.
+        UserError: Gradio is missing, or a part of the run can't be loaded.
     """
-    check(0 < port < 65536, f"--port {port}: must lie in 1..65535")
-    check(most_mb > 0, f"--most-mb {most_mb}: must be above 0")
+    check(0 < port < 65536, f"--port {port}: must be in 1..65535")
+    check(max_mb > 0, f"--most-mb {max_mb}: must be above 0")
     if importlib.util.find_spec("gradio") is None:
         raise UserError("eval.demo needs gradio; pip install 'rar-train[page]'")
-    demo = Demo(Recognizer.from_pretrained(run, classes, *settings), most_mb * 1e6)
+    demo = Demo(Recognizer.from_pretrained(run, classes, *settings), max_mb * 1e6)
     if not _is_loopback(host):
-        log.warning("demo: everyone who reaches %s can use this page and change its memory; it asks no password", host)
+        log.warning("demo: everyone who reaches %s can use this page and change its memory; there is no password", host)
     with tempfile.TemporaryDirectory(prefix="rar-demo-") as uploads:
-        # Before Gradio is imported: what is dropped goes with the command, and nothing is reported to anyone.
+        # Before Gradio is imported: uploads are deleted when the command ends, and no usage is reported.
         os.environ |= {"GRADIO_TEMP_DIR": uploads, "GRADIO_ANALYTICS_ENABLED": "False"}
         page = build_page(demo)
         log.info(
-            "demo: %s with %d classes; Ctrl-C ends it", launch(page, host, port, most_mb * 1e6), len(demo.classes())
+            "demo: %s with %d classes; Ctrl-C ends it", launch(page, host, port, max_mb * 1e6), len(demo.classes())
         )
         page.block_thread()

@@ -3,20 +3,21 @@
     python -m eval.detection --ckpt runs/ranker_lora
     python -m eval.detection --ckpt RUN --format lvis --annotations lvis_v1_val.json --images COCO --policy product
 
-Names boxes by retrieving and ranking, and scores the result by the data set's own rules. RUN is a run's folder or one
-of its checkpoints. Without --annotations the boxes are those of armory's scenes, with unseen classes of the split.
+Classifies boxes by retrieving and ranking class names, and scores the detections by the data set's own rules. RUN is a
+run's folder or one of its checkpoints. Without --annotations the boxes are those of armory's scenes, with unseen
+classes of the split.
 
   --annotations FILE   annotation file of COCO, LVIS v1 or V3Det, as --format says (coco, lvis, v3det)
-  --images FOLDER      what its image names are relative to: COCO's val2017, the folder of LVIS's train2017 and val2017,
-                       or V3Det's own
-  --detections FILE    a detector's results (COCO-style JSON list), whose boxes are named; without, the annotated ones
+  --images FOLDER      folder that its image names are relative to: COCO's val2017, the folder of LVIS's train2017 and
+                       val2017, or V3Det's
+  --detections FILE    a detector's results (COCO-style JSON list), whose boxes are classified in place of the annotated
   --policy NAME        how a ranking becomes scores: clip_score_permuted, ranker_probability, product, geometric_mean,
                        reciprocal_rank, detector_score or retriever
-  --split val  armory's validation classes rather than those of test
+  --split val          armory's validation classes instead of the test classes
   --mode letters       how the ranker ranks
   key.sub=value        any other setting, such as detection.nms_iou=1 eval.k=10 trainer.devices=2
 
-Killed and called again, it goes on from the answers that are there; with another policy it asks nothing anew. Writes
+If killed and started again, it continues from the stored replies; with another policy no model is run again. Writes
 results.json and detections-METHOD.json, in the data sets' result format, into RUN/detection/DATA-MODE-POLICY.
 """
 
@@ -60,5 +61,10 @@ def main(arguments: list[str]) -> None:
     print_detection(evaluate_detection(recipe, adapter, run))
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """Runs the command as a console script."""
     sys.exit(run_command(main, __doc__, alone=True))
+
+
+if __name__ == "__main__":
+    console()

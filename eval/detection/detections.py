@@ -1,4 +1,4 @@
-"""From ranked boxes to detections: records of image, class, box and score, as result files hold them."""
+"""Turns ranked boxes into detections: records of image, class, box and score, as in result files."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ def make_detections(
     categories: Sequence[int],
     args: DetectionArgs,
 ) -> list[dict]:
-    """Names boxes: each by all of its candidates, as far as their scores and the limits allow.
+    """Makes a detection of each candidate of each box, within the thresholds and limits of the settings.
 
     Args:
         proposals: The boxes.
-        candidates: Classes of each, in the retriever's order.
-        ranked: What is known about them.
+        candidates: Classes of each box, in the retriever's order.
+        ranked: Scores and ranking of each box.
         policy: One of ``POLICIES``.
         categories: Category ids by label.
-        args: Least score, overlap and number per image.
+        args: Score threshold, IoU of the suppression and maximum number per image.
 
     Returns:
-        list[dict]: ``image_id``, ``category_id``, ``bbox`` as the file gave it, and ``score``; image by image, best
-        first.
+        list[dict]: ``image_id``, ``category_id``, ``bbox`` as in the file, and ``score``; grouped by image, best first.
     """
     by_image: dict[int, list[dict]] = defaultdict(list)
-    for proposal, own, box in zip(proposals, candidates, ranked, strict=True):
-        for candidate, score in zip(own, POLICIES[policy](box), strict=True):
+    for proposal, classes, box in zip(proposals, candidates, ranked, strict=True):
+        for candidate, score in zip(classes, POLICIES[policy](box), strict=True):
             if score > 0 and score >= args.score_threshold:
                 record = {"image_id": proposal.image, "category_id": categories[candidate.label]}
                 by_image[proposal.image].append(record | {"bbox": list(proposal.bbox), "score": score})
@@ -47,17 +46,17 @@ def make_detections(
 
 
 def suppress(records: list[dict], overlap: float) -> list[dict]:
-    """An image's detections, best first, without those that a better one of their class covers.
+    """Applies non-maximum suppression within each class; returns the remaining detections, best first.
 
     Args:
         records: Of one image.
-        overlap: IoU above which the lower of two is dropped; 1 keeps all.
+        overlap: IoU above which the lower-scored of two is dropped; 1 keeps all.
     """
     if overlap >= 1:
         return sorted(records, key=lambda record: -record["score"])
     boxes = torch.tensor([record["bbox"] for record in records], dtype=torch.float64)
     boxes[:, 2:] += boxes[:, :2]
     scores = torch.tensor([record["score"] for record in records], dtype=torch.float64)
-    # Small numbers for the classes of this image: torchvision sets classes apart by shifting boxes.
+    # Small class indices: torchvision separates classes by shifting their boxes by the index.
     _, classes = np.unique([record["category_id"] for record in records], return_inverse=True)
     return [records[i] for i in batched_nms(boxes, scores, torch.from_numpy(classes), overlap).tolist()]

@@ -1,4 +1,4 @@
-"""One evaluation of detection: whose boxes are named, what is written, and the table."""
+"""One evaluation of detection: finds the boxes, classifies and scores them, writes the files, prints the table."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from rich.table import Table
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_lock, read_json, write_text
 from data_prep.core.results_file import check_result, write_results
-from data_prep.datasets.armory_scenes import draw_scenes
+from data_prep.datasets.armory_scenes import render_scenes
 from data_prep.detection.annotations import Annotations, read_annotations, read_detections
-from data_prep.detection.proposals import annotated_boxes, detected_boxes
+from data_prep.detection.proposals import read_annotated_boxes, select_detected_boxes
 from data_prep.embedding.encoder import load_encoder
 from data_prep.leakage.contamination import check_not_mined
 from data_prep.settings import Recipe
 from eval.detection.average_precision import average_precision, scorer
-from eval.detection.named_boxes import NamedBoxes
+from eval.detection.named_boxes import ClassifiedBoxes
 from eval.detection.score_policies import check_policy
 
 log = logging.getLogger(__name__)
 
 TEMPLATE = "a photo of a {}."
-"""Around the class names of COCO, LVIS and V3Det where the recipe names no templates."""
+"""Prompt around the class names of COCO, LVIS and V3Det where the recipe has no templates."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the boxes come from.
+    """Source of the boxes.
 
     Attributes:
-        name: For folders and tables.
+        name: Of the data, for folders and tables.
         annotations: The annotation file.
         images: Folder of the images.
         templates: Prompts around a class name.
-        detections: A detector's results; None where the annotated boxes are named.
+        detections: A detector's results; None where the annotated boxes are classified.
     """
 
     name: str
@@ -49,10 +49,10 @@ class Source:
 
 
 def find_source(recipe: Recipe) -> Source:
-    """The files that the recipe names, or armory's scenes of its split, drawn where they are not there yet.
+    """Reads the files of the recipe, or armory's scenes of its split, which are generated if missing.
 
     Raises:
-        UserError: There is no such file, it is of another layout, or the recipe's own data set has no scenes.
+        UserError: A file is missing or of another layout, or the recipe's data set has no scenes.
     """
     args, split, templates = recipe.detection, recipe.eval.split, list(recipe.retriever.templates)
     if args.annotations is None:
@@ -61,7 +61,7 @@ def find_source(recipe: Recipe) -> Source:
                 f"data.name={recipe.data.name} has no scenes; give --annotations FILE --images FOLDER, or "
                 "data.name=armory"
             )
-        folder = draw_scenes(recipe.data, args.scenes, split, Path(recipe.cache))
+        folder = render_scenes(recipe.data, args.scenes, split, Path(recipe.cache))
         annotations = read_annotations(folder / "annotations.json", "lvis")
         return Source(f"armory-scenes-{split}", annotations, folder, templates or ["{}"])
     annotations = read_annotations(Path(args.annotations), args.format)
@@ -74,17 +74,17 @@ def find_source(recipe: Recipe) -> Source:
 
 
 def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
-    """Names boxes by the retriever alone, the untuned and the tuned ranker; scores, and writes the files.
+    """Classifies boxes by the retriever, the untuned and the tuned ranker; scores them and writes the files.
 
-    Killed and called again, it goes on from the answers that are there; with another policy it asks nothing anew.
+    If killed and started again, it continues from the stored replies; with another policy no model is run again.
 
     Returns:
-        dict: What ``results.json`` holds; it and ``detections-METHOD.json`` are in
+        dict: The content of ``results.json``; it and ``detections-METHOD.json`` are in
         ``RUN/detection/DATA-MODE-POLICY``.
 
     Raises:
-        UserError: A file or an image cannot be had, images were mined for the run's training, the policy does not go
-            with the ranking mode, or the scorer is not installed.
+        UserError: A file or an image cannot be read, images were mined for the run's training, the policy is
+            incompatible with the ranking mode, or the scorer is not installed.
     """
     args, cache, on_error = recipe.detection, Path(recipe.cache), recipe.data.on_error
     check_policy(args.policy, recipe.ranker.mode)
@@ -92,22 +92,24 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
     source = find_source(recipe)
     annotations = source.annotations
     if source.detections is None:
-        proposals = annotated_boxes(annotations, source.images, cache, on_error)
+        proposals = read_annotated_boxes(annotations, source.images, cache, on_error)
     else:
-        proposals = detected_boxes(annotations, source.detections, args.max_proposals, source.images, cache, on_error)
+        proposals = select_detected_boxes(
+            annotations, source.detections, args.max_proposals, source.images, cache, on_error
+        )
     check_not_mined(run, [proposal.region for proposal in proposals.found], source.name)
     encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
-    named = NamedBoxes(recipe, annotations, proposals)
-    named.retrieve(encoder, source.templates)
-    named.rank(adapter, run / "detection")
+    boxes = ClassifiedBoxes(recipe, annotations, proposals)
+    boxes.retrieve(encoder, source.templates)
+    boxes.rank(adapter, run / "detection")
     out = run / "detection" / f"{source.name}-{recipe.ranker.mode}-{args.policy}"
-    rows, found = [], named.detections()
-    for method, detections in found.items():
+    rows, by_method = [], boxes.detections()
+    for method, detections in by_method.items():
         log.info("%s: scoring %d detections", method, len(detections))
         row = {"method": method, "detections": len(detections)}
         row |= average_precision(annotations.truth, detections, annotations.format)
-        rows.append(row | (named.named_right(method) if source.detections is None else {}))
-    if source.detections is not None and _all_named(source):
+        rows.append(row | (boxes.accuracy(method) if source.detections is None else {}))
+    if source.detections is not None and _all_classes_known(source):
         metrics = average_precision(annotations.truth, source.detections, annotations.format)
         rows.insert(0, {"method": "detector", "detections": len(source.detections)} | metrics)
     results = {
@@ -128,10 +130,10 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         "adapter": read_json(adapter / "manifest.json")["adapter"],
         "encoder": encoder.id,
         "rows": rows,
-        "gains": named.gains() if source.detections is None else [],
+        "gains": boxes.gains() if source.detections is None else [],
     }
-    files = {f"detections-{method}.json": detections for method, detections in found.items()}
-    with file_lock(out):  # or files of two evaluations that end at once would be taken for one's
+    files = {f"detections-{method}.json": detections for method, detections in by_method.items()}
+    with file_lock(out):  # so that two evaluations that end at the same time do not mix their files
         for name, detections in files.items():
             write_text(out / name, json.dumps(detections) + "\n")
         write_results(out, results, list(files))
@@ -139,8 +141,8 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
     return results
 
 
-def _all_named(source: Source) -> bool:
-    """Whether the detector names every box by a class of the annotations; a class-agnostic one does not."""
+def _all_classes_known(source: Source) -> bool:
+    """Whether every box of the detector has a class of the annotations; not so for a class-agnostic detector."""
     known = set(source.annotations.categories)
     return bool(source.detections) and all(record.get("category_id") in known for record in source.detections)
 
@@ -150,10 +152,10 @@ _TITLES = {"top1": "top-1", "recall_at_k": "recall@k", "top1_given_hit": "given 
 
 
 def print_detection(results: dict) -> None:
-    """Prints a line per method, in per cent, and what the tuned ranker gains."""
+    """Prints a line per method, in per cent, and the gains of the tuned ranker."""
     counts = f"{results['boxes_named']} boxes in {results['images']} images, {results['classes']} classes"
-    how = f"ranking by {results['mode']}, k = {results['k']}, scores by {results['settings']['policy']}"
-    table = Table(title=f"{results['dataset']}, %: {counts}; {how}")
+    ranking = f"ranking by {results['mode']}, k = {results['k']}, scores by {results['settings']['policy']}"
+    table = Table(title=f"{results['dataset']}, %: {counts}; {ranking}")
     shown = [key for key in _COLUMNS if any(key in row for row in results["rows"])]
     table.add_column("method")
     for key in shown:

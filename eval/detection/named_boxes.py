@@ -1,4 +1,4 @@
-"""Boxes named by retriever and rankers: candidates by name, rankings, detections, and how often a name is right."""
+"""Boxes classified by retriever and rankers: candidates, rankings, detections, and accuracy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data_prep.core.records import Candidate, Ranking
 from data_prep.detection.annotations import Annotations
 from data_prep.detection.proposals import Proposals
 from data_prep.embedding.encoder import Encoder, embed_regions
-from data_prep.embedding.regions import Cut, region_key
+from data_prep.embedding.regions import LazyRegion, region_key
 from data_prep.memory.memories import Memories, name_memory
 from data_prep.memory.memory import Memory
 from data_prep.settings import Recipe
@@ -21,48 +21,47 @@ from eval.detection.detections import make_detections
 from eval.detection.score_policies import Ranked
 from eval.metrics.accuracy import hits_at, staged_accuracy
 from eval.metrics.intervals import bootstrap_interval
-from eval.ranking.inference import InferenceJob, answer_all
-from eval.ranking.parsing import to_one_ranking
-from eval.ranking.request import RankingMode, RankingRequest, shuffled_requests
+from eval.ranking.rank import read_ranking, run_rankers, shuffle_request
+from eval.ranking.request import RankingRequest
 
 log = logging.getLogger(__name__)
 
-ALONE = "clip_zero_shot"
-"""The retriever without a ranker."""
+RETRIEVER = "clip_zero_shot"
+"""Method of the retriever without a ranker."""
 
-_BLOCK = 1024  # regions that are compared with all names at once
+_BLOCK = 1024  # regions per matrix product with all names
 
 
 def class_probabilities(
     memory: Memory, xq: np.ndarray, candidates: list[tuple[Candidate, ...]], temperature: float
 ) -> list[tuple[float, ...]]:
-    """Each candidate's probability among all classes: a softmax over similarities.
+    """Computes each candidate's probability among all classes: a softmax over similarities.
 
     Args:
         memory: Of names; a class's similarity is its nearest name's.
         xq: Unit queries of shape ``[n, d]``.
         candidates: Of each query, with similarities.
-        temperature: Divides similarities.
+        temperature: Divides the similarities.
     """
     order = np.argsort(memory.labels, kind="stable")
     _, starts = np.unique(memory.labels[order], return_index=True)
     names = memory.vectors(memory.ids[order])
-    found = []
+    probabilities = []
     for start in range(0, len(xq), _BLOCK):
         similarities = np.maximum.reduceat(xq[start : start + _BLOCK] @ names.T, starts, axis=1) / temperature
         highest = similarities.max(1)
         totals = highest + np.log(np.exp(similarities - highest[:, None]).sum(1))
         for row, total in zip(candidates[start : start + _BLOCK], totals.tolist(), strict=True):
-            found.append(tuple(float(np.exp(min(c.score / temperature - total, 0.0))) for c in row))
-    return found
+            probabilities.append(tuple(float(np.exp(min(c.score / temperature - total, 0.0))) for c in row))
+    return probabilities
 
 
-class NamedBoxes:
-    """Boxes and what retriever and rankers name them.
+class ClassifiedBoxes:
+    """Boxes with their classes by the retriever and the rankers.
 
     Args:
         recipe: Settings.
-        annotations: The boxes' file.
+        annotations: The annotation file.
         proposals: The boxes.
     """
 
@@ -72,97 +71,87 @@ class NamedBoxes:
         self.rankings: dict[str, list[Ranking]] = {}
 
     def retrieve(self, encoder: Encoder, templates: list[str]) -> None:
-        """Finds each region's candidates in a memory of all class names, and their probabilities.
+        """Retrieves each region's candidates from a memory of all class names, with their probabilities.
 
         Args:
             encoder: Of regions and names.
             templates: Prompts around a class name.
         """
-        recipe, named = self.recipe, self.annotations
-        args, cache = (
-            replace(recipe.retriever, templates=templates, candidate_unit="class", aggregate="max"),
-            Path(recipe.cache),
-        )
-        synonyms = named.synonyms if recipe.detection.synonyms else None
-        labels = range(len(named.names))
-        memory = name_memory(encoder, labels, named.names, args, cache, synonyms, named.texts)
+        recipe, annotations, cache = self.recipe, self.annotations, Path(self.recipe.cache)
+        args = replace(recipe.retriever, templates=templates, candidate_unit="class", aggregate="max")
+        synonyms = annotations.synonyms if recipe.detection.synonyms else None
+        names = annotations.names
+        memory = name_memory(encoder, range(len(names)), names, args, cache, synonyms, annotations.texts)
         regions = [proposal.region for proposal in self.proposals.found]
         xq = embed_regions(encoder, regions, args, cache)
-        self.candidates = Memories(None, memory).candidates("name", xq, recipe.eval.k, args, named.names)
+        self.candidates = Memories(None, memory).candidates("name", xq, recipe.eval.k, args, names)
         self.probabilities = class_probabilities(memory, xq, self.candidates, recipe.detection.temperature)
-        self.rankings[ALONE] = [Ranking(tuple(range(len(own)))) for own in self.candidates]
+        self.rankings[RETRIEVER] = [Ranking(tuple(range(len(row)))) for row in self.candidates]
 
     def rank(self, adapter: Path, out: Path) -> None:
-        """Asks the untuned and the tuned ranker what is not answered yet.
+        """Runs the untuned and the tuned ranker where replies are missing.
 
         Args:
             adapter: The tuned model's.
-            out: Where answers go.
+            out: Folder of the replies.
         """
-        recipe, args, mode = self.recipe, self.recipe.eval, self.recipe.ranker.mode
-        asked = []
-        for proposal, own in zip(self.proposals.found, self.candidates, strict=True):
-            cut = Cut(proposal.region, recipe.retriever.regions)
-            names = tuple(sorted(candidate.name for candidate in own))
-            question = RankingRequest(region_key(cut.region, cut.args), cut, names)
-            asked.append(shuffled_requests(question, 1 if mode == "likelihood" else args.permutations))
-        distinct = list({q.id: q for several in asked for q in several}.values())
-        manners = {
-            "rar_untuned": RankingMode(mode, args.format_hint, args.reply_tokens),
-            "rar": RankingMode(mode, False, args.reply_tokens),
-        }
-        jobs = [
-            InferenceJob(name, name == "rar", manner, distinct, args.batch_size) for name, manner in manners.items()
-        ]
-        log.info("ranking %d boxes by %s, untuned and tuned", len(asked), mode)
-        found = answer_all(jobs, recipe.ranker, adapter, recipe.trainer, out)
-        for method, answers in found.items():
+        recipe = self.recipe
+        groups = []
+        for proposal, row in zip(self.proposals.found, self.candidates, strict=True):
+            cut = LazyRegion(proposal.region, recipe.retriever.regions)
+            names = tuple(sorted(candidate.name for candidate in row))
+            groups.append(shuffle_request(recipe, RankingRequest(region_key(cut.region, cut.args), cut, names)))
+        log.info("ranking %d boxes by %s, untuned and tuned", len(groups), recipe.ranker.mode)
+        for method, responses in run_rankers(recipe, groups, adapter, out).items():
             self.rankings[method] = [
-                to_one_ranking(mode, [c.name for c in own], several, [answers[q.id] for q in several], args.aggregate)
-                for own, several in zip(self.candidates, asked, strict=True)
+                read_ranking(recipe, row, group, responses) for row, group in zip(self.candidates, groups, strict=True)
             ]
 
     def detections(self) -> dict[str, list[dict]]:
-        """Detections by method; the retriever's are scored by its probabilities, whatever the policy."""
+        """Makes detections by method; the retriever's are scored by its probabilities, whatever the policy."""
         args, categories = self.recipe.detection, self.annotations.categories
-        found = {}
-        for method, own in self.rankings.items():
+        detections = {}
+        for method, rankings in self.rankings.items():
             ranked = [
                 Ranked(proposal.score, probabilities, ranking)
-                for proposal, probabilities, ranking in zip(self.proposals.found, self.probabilities, own, strict=True)
+                for proposal, probabilities, ranking in zip(
+                    self.proposals.found, self.probabilities, rankings, strict=True
+                )
             ]
-            policy = "retriever" if method == ALONE else args.policy
-            found[method] = make_detections(self.proposals.found, self.candidates, ranked, policy, categories, args)
-        return found
+            policy = "retriever" if method == RETRIEVER else args.policy
+            detections[method] = make_detections(
+                self.proposals.found, self.candidates, ranked, policy, categories, args
+            )
+        return detections
 
-    def named_right(self, method: str) -> dict:
-        """Figures of annotated boxes: how often the first name is right, and what the ranker makes of the candidates.
+    def accuracy(self, method: str) -> dict:
+        """Computes top-1 and recall@k on annotated boxes, and compares the ranker with the retriever.
 
         Returns:
-            dict: Shares, 0 to 1, and counts; see ``eval.metrics.accuracy.staged``.
+            dict: Shares, 0 to 1, and counts; see ``eval.metrics.accuracy.staged_accuracy``.
         """
-        labels = [[candidate.label for candidate in own] for own in self.candidates]
-        found = hits_at(labels, self.truths, self.recipe.eval.k)
-        metrics = {"top1": float(self.hits(method).mean()), "recall_at_k": float(found.mean())}
-        if method == ALONE:
+        labels = [[candidate.label for candidate in row] for row in self.candidates]
+        retrieved = hits_at(labels, self.truths, self.recipe.eval.k)
+        metrics = {"top1": float(self.hits(method).mean()), "recall_at_k": float(retrieved.mean())}
+        if method == RETRIEVER:
             return metrics
         outcomes = Counter(ranking.outcome for ranking in self.rankings[method])
-        return metrics | staged_accuracy(hits_at(labels, self.truths, 1), self.hits(method), found, outcomes)
+        return metrics | staged_accuracy(hits_at(labels, self.truths, 1), self.hits(method), retrieved, outcomes)
 
     def hits(self, method: str) -> np.ndarray:
-        """Whether the first name of each box is right, 0 or 1, shape ``[n]``."""
+        """Returns whether the top class of each box is right, 0 or 1, shape ``[n]``."""
         ranked = [
-            [own[place].label for place in ranking.order]
-            for own, ranking in zip(self.candidates, self.rankings[method], strict=True)
+            [row[position].label for position in ranking.order]
+            for row, ranking in zip(self.candidates, self.rankings[method], strict=True)
         ]
         return hits_at(ranked, self.truths, 1).astype(float)
 
     def gains(self) -> list[dict]:
-        """What the tuned ranker gains in top-1 on annotated boxes, with 95 % intervals over classes."""
+        """Computes the tuned ranker's gains in top-1 on annotated boxes, with 95 % intervals over classes."""
         classes, tuned = np.array(self.truths), self.hits("rar")
-        found = []
-        for reference in (ALONE, "rar_untuned"):
+        gains = []
+        for reference in (RETRIEVER, "rar_untuned"):
             difference = tuned - self.hits(reference)
             mean, low, high = bootstrap_interval(difference, classes, self.recipe.eval.bootstrap)
-            found.append({"reference": reference, "mean": mean, "low": low, "high": high})
-        return found
+            gains.append({"reference": reference, "mean": mean, "low": low, "high": high})
+        return gains

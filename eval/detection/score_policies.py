@@ -1,4 +1,4 @@
-"""How a box's ranking becomes the scores of its classes. The paper does not say; here each way has a name."""
+"""Policies that turn a box's ranking into scores of its classes; the paper does not specify one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data_prep.settings import SCORED
 
 @dataclass(frozen=True)
 class Ranked:
-    """A box and what is known about its candidates.
+    """A box with its scores and the ranking of its candidates.
 
     Attributes:
         detector: The detector's score, 0 to 1; 1 for an annotated box.
@@ -27,46 +27,46 @@ class Ranked:
 
     @property
     def ranks(self) -> list[int]:
-        """Each candidate's place in the ranker's order, from 0."""
-        places = [0] * len(self.ranking.order)
+        """Each candidate's rank in the ranker's order, from 0."""
+        ranks = [0] * len(self.ranking.order)
         for rank, candidate in enumerate(self.ranking.order):
-            places[candidate] = rank
-        return places
+            ranks[candidate] = rank
+        return ranks
 
 
 def clip_score_permuted(box: Ranked) -> list[float]:
-    """The detector's score times the retriever's probabilities, dealt out anew in the ranker's order."""
-    falling = sorted(box.retriever, reverse=True)
-    return [box.detector * falling[rank] for rank in box.ranks]
+    """Multiplies the detector's score with the retriever's probabilities, permuted into the ranker's order."""
+    descending = sorted(box.retriever, reverse=True)
+    return [box.detector * descending[rank] for rank in box.ranks]
 
 
 def ranker_probability(box: Ranked) -> list[float]:
-    """The detector's score times the ranker's probability."""
+    """Multiplies the detector's score with the ranker's probability."""
     return [box.detector * p for p in box.ranking.probabilities]
 
 
 def product(box: Ranked) -> list[float]:
-    """The detector's score times the probabilities of retriever and ranker."""
+    """Multiplies the detector's score with the probabilities of retriever and ranker."""
     return [box.detector * r * p for r, p in zip(box.retriever, box.ranking.probabilities, strict=True)]
 
 
 def geometric_mean(box: Ranked) -> list[float]:
-    """The geometric mean of the detector's score and the ranker's probability."""
+    """Computes the geometric mean of the detector's score and the ranker's probability."""
     return [math.sqrt(box.detector * p) for p in box.ranking.probabilities]
 
 
 def reciprocal_rank(box: Ranked) -> list[float]:
-    """The detector's score over the candidate's rank, from 1."""
+    """Divides the detector's score by the candidate's rank, from 1."""
     return [box.detector / (rank + 1) for rank in box.ranks]
 
 
 def detector_score(box: Ranked) -> list[float]:
-    """The detector's score for the ranker's first candidate, and nothing for the others."""
+    """Gives the detector's score to the ranker's first candidate, and 0 to the others."""
     return [box.detector if rank == 0 else 0.0 for rank in box.ranks]
 
 
 def retriever(box: Ranked) -> list[float]:
-    """The detector's score times the retriever's probability: the ranking has no say."""
+    """Multiplies the detector's score with the retriever's probability: the ranking is not used."""
     return [box.detector * r for r in box.retriever]
 
 
@@ -79,16 +79,16 @@ POLICIES: dict[str, Callable[[Ranked], list[float]]] = {
     "detector_score": detector_score,
     "retriever": retriever,
 }
-"""Each gives the candidates' scores in the retriever's order, 0 to 1."""
+"""Each returns the candidates' scores in the retriever's order, 0 to 1."""
 
 _NEED_PROBABILITIES = ("ranker_probability", "product", "geometric_mean")
 
 
 def check_policy(policy: str, mode: str) -> None:
-    """Refuses a policy that asks for probabilities which a ranking mode does not give.
+    """Refuses a policy that needs probabilities with a ranking mode that gives none.
 
     Raises:
-        UserError: It does.
+        UserError: The policy and the mode are incompatible.
     """
     if policy in _NEED_PROBABILITIES and mode not in SCORED:
         others = ", ".join(name for name in POLICIES if name not in _NEED_PROBABILITIES)

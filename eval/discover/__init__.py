@@ -1,1 +1,1 @@
-"""Names for classes without a list of names, and its command; may import ranking, report and below."""
+"""Vocabulary-free recognition: discovers class names, and its command; may import ranking, report and below."""

@@ -4,19 +4,19 @@
     python -m eval.discover --ckpt RUN --names names.txt --choose data.name=cub200 data.root=DATA
 
 Vocabulary-free recognition: the class names are not given. The MLLM guesses names from a few unlabelled images, each
-image chooses among the guesses that it retrieves, what was chosen makes the memory, and the test images are named from
-it, by the retriever alone and ranked. Scores cACC, sACC, NMI and ARI (FineR's protocol), the paper's figures beside.
+image votes for one of the guesses that it retrieves, the names voted for form the memory, and the test images are
+named from it, by the retriever only and ranked. Reports cACC, sACC, NMI and ARI (FineR's protocol), with the paper's.
 
-RUN is a run's folder or one of its checkpoints; its recipe has the data set and the models, and ``discover.…`` how
+RUN is a run's folder or one of its checkpoints; its recipe sets the data set and the models, and ``discover.…`` how
 names are found (data_prep/settings/discover.py), such as data.name=cub200 data.root=DATA eval.seeds=[1,2,3,4,5].
---mode letters, likelihood, constrained or generate ranks otherwise than the recipe.
+--mode letters, likelihood, constrained or generate overrides the recipe's ranking mode.
 
---names FILE takes others' names in place of the MLLM's guesses, as they are: a .txt file with a name a line, a .json
-list, or .csv or .jsonl with the column name. With --choose unlabelled images choose among them first.
---rescore computes every figure anew from predictions.jsonl, without the models but the sentence model.
+--names FILE uses names from elsewhere in place of the MLLM's guesses, unchanged: a .txt file with a name per line, a
+.json list, or .csv or .jsonl with the column name. With --choose, unlabelled images vote among them first.
+--rescore recomputes all metrics from predictions.jsonl; of the models, it needs the sentence model only.
 
-Writes names.jsonl, guesses.jsonl, predictions.jsonl and results.json into RUN/discover/DATASET-SPLIT-MODE. Killed and
-called again, it goes on from the answers that are there.
+Writes names.jsonl, guesses.jsonl, predictions.jsonl and results.json into RUN/discover/DATASET-SPLIT-MODE. If killed
+and started again, it continues from the stored replies.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from data_prep.settings.modes import MODES
 
 
 def main(arguments: list[str]) -> None:
-    """Reads the command line, discovers and prints the table."""
+    """Reads the command line, runs the evaluation and prints the table."""
     parser = argparse.ArgumentParser(prog="python -m eval.discover")
     parser.add_argument("--ckpt", required=True)
     parser.add_argument("--names", type=Path)
@@ -44,12 +44,17 @@ def main(arguments: list[str]) -> None:
     settings += [f"eval.split={args.split}"] if args.split else []
     settings += [f"ranker.mode={args.mode}"] if args.mode else []
 
-    from eval.discover.evaluate import Naming
-    from eval.discover.table import print_names
+    from eval.discover.evaluate import Discovery
+    from eval.discover.table import print_results
 
-    naming = Naming.of_run(Path(args.ckpt), settings, args.names, args.choose)
-    print_names(naming.rescore() if args.rescore else naming.evaluate())
+    discovery = Discovery.from_run(Path(args.ckpt), settings, args.names, args.choose)
+    print_results(discovery.rescore() if args.rescore else discovery.evaluate())
+
+
+def console() -> None:
+    """Runs the command as a console script."""
+    sys.exit(run_command(main, __doc__, alone=True))
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, __doc__, alone=True))
+    console()

@@ -1,4 +1,4 @@
-"""Asks rankers to rank candidates of many images under several memories, and keeps the answers."""
+"""Ranks candidates of many images under several memories, and keeps the replies."""
 
 from __future__ import annotations
 
@@ -9,79 +9,69 @@ from pathlib import Path
 
 from data_prep.core.records import Candidate, Ranking, Sample
 from data_prep.settings import Recipe
-from eval.ranking.inference import InferenceJob, answer_all
-from eval.ranking.parsing import to_one_ranking
-from eval.ranking.request import RankingMode, RankingRequest, shuffled_requests
+from eval.ranking.rank import read_ranking, run_rankers, shuffle_request
+from eval.ranking.request import RankingRequest
 
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """Images and what a memory proposes for each.
+    """Images with the candidates that one memory proposes for each.
 
     Attributes:
         samples: The images.
-        candidates: Of each, in retriever order.
+        candidates: Of each image, in retriever order.
     """
 
     samples: Sequence[Sample]
     candidates: Sequence[tuple[Candidate, ...]]
 
 
-def _asked(recipe: Recipe, tasks: Sequence[CandidateSet]) -> list[list[list[RankingRequest]]]:
-    """The question of each task and image, in each order shown. Images go by content, wherever they lie."""
-    # A likelihood depends on neither order nor company: one question serves all tasks.
-    free = recipe.ranker.mode == "likelihood"
-    together: dict[str, set[str]] = defaultdict(set)
-    for task in tasks:
-        for sample, row in zip(task.samples, task.candidates, strict=True):
-            together[sample.digest] |= {candidate.name for candidate in row}
-    asked = []
-    for task in tasks:
-        asked.append([])
-        for sample, row in zip(task.samples, task.candidates, strict=True):
-            names = together[sample.digest] if free else {candidate.name for candidate in row}
-            question = RankingRequest(sample.digest, sample.path, tuple(sorted(names)), contents=(sample.digest,))
-            asked[-1].append(shuffled_requests(question, 1 if free else recipe.eval.permutations))
-    return asked
+def _build_requests(recipe: Recipe, candidate_sets: Sequence[CandidateSet]) -> list[list[list[RankingRequest]]]:
+    """Builds the requests by candidate set, image and order shown. Images are identified by content, not by path."""
+    # A likelihood depends neither on the order nor on the other names: one request serves all candidate sets.
+    shared = recipe.ranker.mode == "likelihood"
+    names_of: dict[str, set[str]] = defaultdict(set)
+    for candidate_set in candidate_sets:
+        for sample, row in zip(candidate_set.samples, candidate_set.candidates, strict=True):
+            names_of[sample.digest] |= {candidate.name for candidate in row}
+    requests = []
+    for candidate_set in candidate_sets:
+        requests.append([])
+        for sample, row in zip(candidate_set.samples, candidate_set.candidates, strict=True):
+            names = names_of[sample.digest] if shared else {candidate.name for candidate in row}
+            request = RankingRequest(sample.digest, sample.path, tuple(sorted(names)), contents=(sample.digest,))
+            requests[-1].append(shuffle_request(recipe, request))
+    return requests
 
 
-def rank_tasks(
-    recipe: Recipe, tasks: Sequence[CandidateSet], methods: dict[str, bool], adapter: Path, out: Path
+def rank_candidate_sets(
+    recipe: Recipe, candidate_sets: Sequence[CandidateSet], methods: dict[str, bool], adapter: Path, out: Path
 ) -> dict[str, list[list[Ranking]]]:
-    """Ranks the candidates of every image of every task.
+    """Ranks the candidates of every image of every candidate set.
 
     Args:
-        recipe: Model, mode and what ``eval`` says of asking.
-        tasks: What to rank.
+        recipe: Model, mode and ``eval``'s settings of the ranking.
+        candidate_sets: What to rank.
         methods: By name, whether it is the tuned model; the base model's first.
         adapter: The tuned model's.
-        out: Where answers go.
+        out: Folder of the replies.
 
     Returns:
-        dict: Rankings by method, task and image.
+        dict: Rankings by method, candidate set and image.
 
     Raises:
-        UserError: A model, an adapter or an image can't be had; answers so far are kept.
+        UserError: A model, an adapter or an image can't be read; replies so far are kept.
     """
-    args, mode = recipe.eval, recipe.ranker.mode
-    asked = _asked(recipe, tasks)
-    distinct = list({q.id: q for own in asked for several in own for q in several}.values())
-    jobs = [
-        InferenceJob(
-            name, tuned, RankingMode(mode, args.format_hint and not tuned, args.reply_tokens), distinct, args.batch_size
-        )
-        for name, tuned in methods.items()
-    ]
-    answers = answer_all(jobs, recipe.ranker, adapter, recipe.trainer, out)
-
-    def ranking(method: str, row: tuple[Candidate, ...], several: list[RankingRequest]) -> Ranking:
-        own = [answers[method][question.id] for question in several]
-        return to_one_ranking(mode, [candidate.name for candidate in row], several, own, args.aggregate)
-
+    requests = _build_requests(recipe, candidate_sets)
+    groups = [group for of_set in requests for group in of_set]
+    responses = run_rankers(recipe, groups, adapter, out, methods)
     return {
         method: [
-            [ranking(method, row, several) for row, several in zip(task.candidates, own, strict=True)]
-            for task, own in zip(tasks, asked, strict=True)
+            [
+                read_ranking(recipe, row, group, responses[method])
+                for row, group in zip(candidate_set.candidates, of_set, strict=True)
+            ]
+            for candidate_set, of_set in zip(candidate_sets, requests, strict=True)
         ]
         for method in methods
     }

@@ -1,4 +1,4 @@
-"""Class names from a file, as others discovered them."""
+"""Reads class names from files, such as names discovered by another system."""
 
 from __future__ import annotations
 
@@ -12,59 +12,59 @@ from data_prep.core.results_file import check_result
 from data_prep.prompting.guesses import count_names
 from data_prep.reading.tables import read_records
 
-_KINDS = "a .txt file with a name a line, a .json list, or .csv or .jsonl with the column name"
+_FORMATS = "a .txt file with a name per line, a .json list, or .csv or .jsonl with the column name"
 
 
-def _listed(path: Path) -> list[tuple[int, Any]]:
-    """The names or records of a file, each with the number of its line or place."""
+def _read_entries(path: Path) -> list[tuple[int, Any]]:
+    """Reads the names or records of a file, each with its line number or position."""
     if path.suffix == ".txt":
         return list(enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1))
     if path.suffix == ".json":
-        found = read_json(path)
-        if not isinstance(found, list):
+        names = read_json(path)
+        if not isinstance(names, list):
             raise UserError(f"{path}: should be a list of names")
-        return list(enumerate(found, 1))
+        return list(enumerate(names, 1))
     if path.suffix in (".csv", ".jsonl"):
         return read_records(path)
-    raise UserError(f"{path}: give {_KINDS}")
+    raise UserError(f"{path}: give {_FORMATS}")
 
 
-def _name(path: Path, number: int, value: Any) -> str:
+def _parse_name(path: Path, number: int, value: Any) -> str:
     if isinstance(value, dict):
         if "predicted" in value:
-            raise UserError(f"{path}: holds a guess per image; score it by python -m eval.clustering --names {path}")
+            raise UserError(f"{path}: holds a guess per image; score it with python -m eval.clustering --names {path}")
         value = value.get("name")
     if not isinstance(value, str):
-        raise UserError(f"{path}, {number}: no name; give {_KINDS}")
+        raise UserError(f"{path}, {number}: no name; give {_FORMATS}")
     return value.strip()
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
-    """Names by how often they stand in a file: FineR's lists, ``names.jsonl`` of ``eval.discover``, anyone's.
+    """Reads names with their counts from a file: FineR's lists, ``names.jsonl`` of ``eval.discover``, or any other.
 
     Args:
         path: Text lines, a JSON list of names or of objects with ``name``, CSV or JSON lines with ``name``.
 
     Returns:
-        dict[str, int]: In alphabetical order; spellings that differ in case or white space alone are one name.
+        dict[str, int]: In alphabetical order; spellings that differ in case or white space only are one name.
 
     Raises:
-        UserError: The file is missing, of another kind, or holds no names; or it is a discovery's and damaged.
+        UserError: The file is missing, damaged, of another kind, or contains no names.
     """
     if not path.is_file():
         raise UserError(f"--names {path}: no such file")
     check_result(path)
     try:
-        names = [_name(path, number, value) for number, value in _listed(path)]
+        names = [_parse_name(path, number, value) for number, value in _read_entries(path)]
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not readable as UTF-8 ({error})") from None
-    found = count_names([name] for name in names if name)
-    if not found:
-        raise UserError(f"{path}: holds no names")
-    return found
+    counts = count_names([name] for name in names if name)
+    if not counts:
+        raise UserError(f"{path}: contains no names")
+    return counts
 
 
 def names_lines(votes: dict[str, int], guessed: dict[str, int], seed: int) -> list[dict]:
-    """Records of ``names.jsonl``, most votes first."""
+    """Returns the records of ``names.jsonl``, most votes first."""
     order = Counter(votes).most_common()
     return [{"name": name, "votes": count, "guessed": guessed.get(name, 0), "seed": seed} for name, count in order]

@@ -1,4 +1,4 @@
-"""What a vocabulary-free evaluation writes line by line: predictions and guesses."""
+"""Records that a vocabulary-free evaluation writes as JSON lines: predictions and guesses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from data_prep.prompting.guesses import Guess
 from eval.discover.choices import CandidateSet
 
 RETRIEVERS = {"name": "clip_zero_shot", "image": "clip_knn", "fused": "clip_fused"}
-"""The retriever's row by ``discover.memory``, as ``eval.run`` names it."""
+"""The retriever's method by ``discover.memory``, as ``eval.run`` names it."""
 
 NAMELESS = "unknown"
 """What ``mllm_alone`` predicts where the MLLM gave no name."""
@@ -20,15 +20,15 @@ def _line(sample: Sample, seed: int, method: str, names: Sequence[str]) -> dict:
 
 
 def true_name_lines(
-    samples: Sequence[Sample], names: Sequence[str], found: Sequence[tuple[Candidate, ...]]
+    samples: Sequence[Sample], names: Sequence[str], candidates: Sequence[tuple[Candidate, ...]]
 ) -> Iterator[dict]:
-    """Predictions of the retriever that is told the true names."""
-    for sample, row in zip(samples, found, strict=True):
+    """Yields the predictions of the retriever that has the true names."""
+    for sample, row in zip(samples, candidates, strict=True):
         yield _line(sample, 0, "clip_true_names", names) | {"predicted": row[0].name}
 
 
-def alone_lines(samples: Sequence[Sample], names: Sequence[str], guesses: Mapping[str, Guess]) -> Iterator[dict]:
-    """Predictions of the MLLM alone, from its guesses by digest."""
+def mllm_alone_lines(samples: Sequence[Sample], names: Sequence[str], guesses: Mapping[str, Guess]) -> Iterator[dict]:
+    """Yields the predictions of the MLLM without retrieval, from its guesses by digest."""
     for sample in samples:
         guess = guesses[sample.digest]
         line = {"predicted": (*guess.names, NAMELESS)[0], "outcome": guess.outcome, "reply": guess.reply}
@@ -36,23 +36,27 @@ def alone_lines(samples: Sequence[Sample], names: Sequence[str], guesses: Mappin
 
 
 def ranked_lines(
-    task: CandidateSet, seed: int, names: Sequence[str], retriever: str, rankings: Mapping[str, Sequence[Ranking]]
+    candidate_set: CandidateSet,
+    seed: int,
+    names: Sequence[str],
+    retriever: str,
+    rankings: Mapping[str, Sequence[Ranking]],
 ) -> Iterator[dict]:
-    """Predictions with one vocabulary: the retriever's, and those of each ranker.
+    """Yields the predictions with one vocabulary: the retriever's, and those of each ranker.
 
     Args:
-        task: The images and their candidates.
+        candidate_set: The images and their candidates.
         seed: The vocabulary's.
         names: True names by label.
         retriever: Its method's name.
         rankings: Of each image, by method.
     """
-    shown = [[{"name": c.name, "score": round(c.score, 6)} for c in row] for row in task.candidates]
-    for sample, row in zip(task.samples, shown, strict=True):
+    shown = [[{"name": c.name, "score": round(c.score, 6)} for c in row] for row in candidate_set.candidates]
+    for sample, row in zip(candidate_set.samples, shown, strict=True):
         yield _line(sample, seed, retriever, names) | {"predicted": row[0]["name"], "candidates": row}
-    for method, own in rankings.items():
-        for sample, row, ranking in zip(task.samples, shown, own, strict=True):
-            order = [row[place]["name"] for place in ranking.order]
+    for method, of_method in rankings.items():
+        for sample, row, ranking in zip(candidate_set.samples, shown, of_method, strict=True):
+            order = [row[position]["name"] for position in ranking.order]
             yield _line(sample, seed, method, names) | {
                 "predicted": order[0],
                 "candidates": row,
@@ -64,9 +68,9 @@ def ranked_lines(
 
 
 def guess_lines(pool: Sequence[Sample], names: Sequence[str], guesses: Mapping[str, Guess]) -> Iterator[dict]:
-    """The replies about the drawn images, with the true names beside them: for a reader alone."""
+    """Yields the replies about the sampled images, with the true names for a reader only."""
     for sample in pool:
         if sample.digest in guesses:
             guess = guesses[sample.digest]
-            said = {"guesses": list(guess.names), "outcome": guess.outcome, "reply": guess.reply}
-            yield {"key": sample.key, "true": names[sample.label]} | said
+            line = {"guesses": list(guess.names), "outcome": guess.outcome, "reply": guess.reply}
+            yield {"key": sample.key, "true": names[sample.label]} | line

@@ -1,4 +1,4 @@
-"""Names for classes that nobody named: guessed by the MLLM, chosen by retrieval over its own guesses and ranking."""
+"""Vocabulary discovery: names guessed by the MLLM, then chosen by retrieving among the guesses and ranking."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from data_prep.memory.memories import Memories, image_memory, name_memory
 from data_prep.prompting.guesses import Guess, elect_names, read_guesses
 from data_prep.prompting.prompts import guesses_prompt
 from data_prep.settings import Recipe, RetrieverArgs
-from eval.discover.choices import CandidateSet, rank_tasks
+from eval.discover.choices import CandidateSet, rank_candidate_sets
 from eval.ranking.inference import InferenceJob, answer_all
 from eval.ranking.request import RankingMode, RankingRequest
 
@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The names of one draw of images.
+    """The names discovered from one sample of unlabelled images.
 
     Attributes:
-        seed: Of the draw; 0 for names from a file.
-        votes: Images that chose it, by name; 0 where nobody was asked. A class's label is its name's place.
-        guessed: Images that it was guessed for, by name; all guesses, also those that were not kept.
-        images: The images drawn, each labelled by the kept name that it chose; none where nobody was asked.
+        seed: Of the sample; 0 for names from a file.
+        votes: By name, the number of images that chose it; 0 without a vote. A class's label is its name's position.
+        guessed: By name, the number of images that it was guessed for; all guesses, including those not kept.
+        images: The unlabelled images, each labelled by the kept name that it chose; none without a vote.
         metadata: Counts for ``results.json``.
     """
 
@@ -49,13 +49,13 @@ class Vocabulary:
         return tuple(self.votes)
 
 
-def given_vocabulary(names: dict[str, int]) -> Vocabulary:
-    """Names from a file as they are."""
+def vocabulary_from_file(names: dict[str, int]) -> Vocabulary:
+    """Makes a vocabulary of names from a file, unchanged."""
     return Vocabulary(0, dict.fromkeys(names, 0), names, [], {"names": len(names)})
 
 
 def naming_prompt(recipe: Recipe) -> str:
-    """What the MLLM is asked about an unlabelled image."""
+    """Returns the prompt about an unlabelled image."""
     args = recipe.discover
     subject = SUBJECTS.get(recipe.data.name, "") if args.subject is None else args.subject
     return args.prompt or guesses_prompt(args.names_per_image, subject)
@@ -64,34 +64,34 @@ def naming_prompt(recipe: Recipe) -> str:
 def guess_names(
     recipe: Recipe, samples: Sequence[Sample], adapter: Path, out: Path, job: str = "names"
 ) -> dict[str, Guess]:
-    """Asks the MLLM for names of images, greedily.
+    """Prompts the MLLM for names of images, with greedy decoding.
 
     Args:
         recipe: Model and ``discover``.
-        samples: Their labels are not looked at.
+        samples: Their labels are not used.
         adapter: The tuned model's.
-        out: Where answers go.
-        job: Name of the answers' file.
+        out: Folder of the replies.
+        job: Name of the replies' file.
 
     Returns:
         dict[str, Guess]: By the image's digest.
     """
     args = recipe.discover
-    questions = {s.digest: RankingRequest(s.digest, s.path, (), contents=(s.digest,)) for s in samples}
-    manner = RankingMode("name", reply_tokens=args.reply_tokens, prompt=naming_prompt(recipe))
-    log.info("%s: asking for %d names of %d images: %s", job, args.names_per_image, len(questions), manner.prompt)
-    asked = InferenceJob(job, args.tuned, manner, list(questions.values()), recipe.eval.batch_size)
-    answers = answer_all([asked], recipe.ranker, adapter, recipe.trainer, out)[job]
-    found = {key: read_guesses(answers[question.id].reply, args.names_per_image) for key, question in questions.items()}
-    outcomes = Counter(guess.outcome for guess in found.values())
+    requests = {s.digest: RankingRequest(s.digest, s.path, (), contents=(s.digest,)) for s in samples}
+    mode = RankingMode("name", reply_tokens=args.reply_tokens, prompt=naming_prompt(recipe))
+    log.info("%s: prompting for %d names of %d images: %s", job, args.names_per_image, len(requests), mode.prompt)
+    inference = InferenceJob(job, args.tuned, mode, list(requests.values()), recipe.eval.batch_size)
+    replies = answer_all([inference], recipe.ranker, adapter, recipe.trainer, out)[job]
+    guesses = {key: read_guesses(replies[request.id].reply, args.names_per_image) for key, request in requests.items()}
+    outcomes = Counter(guess.outcome for guess in guesses.values())
     log.info("%s: replies %s", job, ", ".join(f"{name} {count}" for name, count in sorted(outcomes.items())))
-    return found
+    return guesses
 
 
-def _retrieved(
+def _retrieve_guesses(
     recipe: Recipe, encoder: Encoder, args: RetrieverArgs, samples: Sequence[Sample], names: Sequence[str]
 ) -> list[tuple[Candidate, ...]]:
-    """The k guesses that are nearest to each image."""
+    """Retrieves the k guesses that are nearest to each image."""
     cache = Path(recipe.cache)
     xq = embed_images(encoder, samples, args, cache)
     memory = name_memory(encoder, range(len(names)), names, args, cache)
@@ -102,53 +102,60 @@ def choose_names(
     recipe: Recipe,
     encoder: Encoder,
     args: RetrieverArgs,
-    drawn: dict[int, list[Sample]],
+    unlabelled: dict[int, list[Sample]],
     guessed: dict[int, dict[str, int]],
     adapter: Path,
     out: Path,
 ) -> list[Vocabulary]:
-    """Has each unlabelled image choose among the guesses that it retrieves, and keeps what is chosen often enough.
+    """Lets each unlabelled image vote for one of the guesses that it retrieves, and keeps names with enough votes.
 
     Args:
         recipe: ``eval.k`` and ``discover``.
         encoder: Embeds images and guesses.
         args: The retriever's, with templates.
-        drawn: Unlabelled images by seed.
-        guessed: Images that a name was guessed for, by name, by seed.
-        adapter: The tuned ranker's, which chooses under ``discover.vote_by=ranker``.
-        out: Where answers go.
+        unlabelled: Unlabelled images by seed.
+        guessed: By seed and name, the number of images that the name was guessed for.
+        adapter: The tuned ranker's, which votes under ``discover.vote_by=ranker``.
+        out: Folder of the replies.
 
     Raises:
         UserError: No name has ``discover.min_votes``.
     """
-    how, names = recipe.discover.vote_by, {seed: tuple(own) for seed, own in guessed.items()}
-    if how == "none":
+    vote_by = recipe.discover.vote_by
+    if vote_by == "none":
         return [
-            Vocabulary(seed, dict.fromkeys(own, 0), guessed[seed], [], {"guesses": len(own), "names": len(own)})
-            for seed, own in names.items()
+            Vocabulary(seed, dict.fromkeys(counts, 0), counts, [], {"guesses": len(counts), "names": len(counts)})
+            for seed, counts in guessed.items()
         ]
-    tasks = [CandidateSet(drawn[seed], _retrieved(recipe, encoder, args, drawn[seed], names[seed])) for seed in drawn]
-    orders = [[[candidate.name for candidate in row] for row in task.candidates] for task in tasks]
-    if how == "ranker":
+    candidate_sets = [
+        CandidateSet(images, _retrieve_guesses(recipe, encoder, args, images, tuple(guessed[seed])))
+        for seed, images in unlabelled.items()
+    ]
+    orders = [[[candidate.name for candidate in row] for row in of_seed.candidates] for of_seed in candidate_sets]
+    if vote_by == "ranker":
         log.info("names: choosing among retrieved guesses by %s", recipe.ranker.mode)
-        rankings = rank_tasks(recipe, tasks, {"choose": True}, adapter, out)["choose"]
+        rankings = rank_candidate_sets(recipe, candidate_sets, {"choose": True}, adapter, out)["choose"]
         orders = [
-            [[row[place] for place in ranking.order] for row, ranking in zip(own, ranked, strict=True)]
-            for own, ranked in zip(orders, rankings, strict=True)
+            [[row[position] for position in ranking.order] for row, ranking in zip(rows, ranked, strict=True)]
+            for rows, ranked in zip(orders, rankings, strict=True)
         ]
-    return [_kept(recipe, seed, drawn[seed], guessed[seed], own) for seed, own in zip(drawn, orders, strict=True)]
+    return [
+        _elect(recipe, seed, unlabelled[seed], guessed[seed], of_seed)
+        for seed, of_seed in zip(unlabelled, orders, strict=True)
+    ]
 
 
-def _kept(
+def _elect(
     recipe: Recipe, seed: int, samples: Sequence[Sample], guessed: dict[str, int], orders: list[list[str]]
 ) -> Vocabulary:
-    least = recipe.discover.min_votes
-    votes, own = elect_names(orders, least)
+    """Keeps the names with enough votes, and labels the images by them."""
+    min_votes = recipe.discover.min_votes
+    votes, elected = elect_names(orders, min_votes)
     if not votes:
-        most = max(Counter(order[0] for order in orders).values())
-        raise UserError(f"discover.min_votes={least}: no name has as many with seed {seed}; the most is {most}")
+        highest = max(Counter(order[0] for order in orders).values())
+        raise UserError(f"discover.min_votes={min_votes}: with seed {seed} no name has more than {highest}; lower it")
     label_of = {name: label for label, name in enumerate(votes)}
-    images = [replace(s, label=label_of[name]) for s, name in zip(samples, own, strict=True) if name is not None]
+    images = [replace(s, label=label_of[name]) for s, name in zip(samples, elected, strict=True) if name is not None]
     metadata = {
         "images": len(samples),
         "guesses": len(guessed),
@@ -167,14 +174,14 @@ def retrieve_by_vocabulary(
     queries: Sequence[Sample],
     xq: np.ndarray,
 ) -> list[tuple[Candidate, ...]]:
-    """The candidates of the test images from the memory that a vocabulary makes.
+    """Retrieves the candidates of the test images from a vocabulary's memory.
 
     Args:
         recipe: ``eval.k``, ``discover.memory`` and the cache.
         encoder: Embeds names and images.
         args: The retriever's, with templates.
         vocabulary: Names, and images where ``discover.memory`` needs them.
-        queries: A query's own picture does not count in the memory.
+        queries: A query is excluded from its own search, by content.
         xq: Unit vectors of the queries, shape ``[nq, d]``.
     """
     source, cache, names = recipe.discover.memory, Path(recipe.cache), vocabulary.names

@@ -1,1 +1,1 @@
-"""Accuracy, intervals, diagnostics and published figures, without torch; imports no other room."""
+"""Accuracy, confidence intervals, diagnostics and published results, without torch; imports no other room of eval."""

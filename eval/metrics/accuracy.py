@@ -1,4 +1,4 @@
-"""Ranking metrics of one evaluation."""
+"""Ranking metrics of one evaluation: top-k hits, accuracy by stage and by position, AUROC."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from scipy.stats import rankdata
 
 
 def hits_at(ranked: Sequence[Sequence[int]], truths: Sequence[int], k: int) -> np.ndarray:
-    """Whether the truth is among the first k.
+    """Returns per image whether the true label is among the first k.
 
     Args:
         ranked: Labels per image, best first.
         truths: The true label per image.
-        k: How many count.
+        k: How many labels count.
 
     Returns:
         np.ndarray: Booleans of shape ``[n]``.
@@ -23,59 +23,63 @@ def hits_at(ranked: Sequence[Sequence[int]], truths: Sequence[int], k: int) -> n
 
 
 def staged_accuracy(
-    first: Sequence[bool], right: Sequence[bool], found: Sequence[bool], outcomes: Mapping[str, int]
+    retriever_hits: Sequence[bool],
+    ranker_hits: Sequence[bool],
+    in_candidates: Sequence[bool],
+    outcomes: Mapping[str, int],
 ) -> dict:
-    """What the ranker makes of what the retriever proposes.
+    """Compares the ranker with the retriever on the same candidates.
 
     Args:
-        first: Per image, whether the retriever's first candidate is the truth.
-        right: Whether the ranker's is.
-        found: Whether the truth is among the candidates.
-        outcomes: Images by outcome of reading the reply.
+        retriever_hits: Per image, whether the retriever's top candidate is the true class.
+        ranker_hits: Per image, whether the ranker's top candidate is.
+        in_candidates: Per image, whether the true class is among the candidates.
+        outcomes: Number of images by parse outcome of the reply.
 
     Returns:
-        dict: ``top1_given_hit``, top-1 where the truth is among the candidates (None where it never
-        is); ``corrected``, images whose first candidate is wrong by the retriever and right by the
-        ranker, and ``broken``, the other way round; and ``outcomes``.
+        dict: ``top1_given_hit``, top-1 where the true class is among the candidates (None where it never is);
+        ``corrected``, the number of images that the retriever gets wrong and the ranker right, and ``broken``, the
+        other way round; and ``outcomes``.
     """
-    first, right, found = (np.array(column, bool) for column in (first, right, found))
+    columns = (retriever_hits, ranker_hits, in_candidates)
+    retriever_hits, ranker_hits, in_candidates = (np.array(column, bool) for column in columns)
     return {
-        "top1_given_hit": float(right[found].mean()) if found.any() else None,
-        "corrected": int((right & ~first).sum()),
-        "broken": int((first & ~right).sum()),
+        "top1_given_hit": float(ranker_hits[in_candidates].mean()) if in_candidates.any() else None,
+        "corrected": int((ranker_hits & ~retriever_hits).sum()),
+        "broken": int((retriever_hits & ~ranker_hits).sum()),
         "outcomes": dict(sorted(outcomes.items())),
     }
 
 
 def top1_by_position(truths: Sequence[int], chosen: Sequence[int], count: int) -> list[dict]:
-    """Top-1 by the place at which the truth stood; flat where places do not matter.
+    """Computes top-1 by the position of the true class among the candidates: flat without position bias.
 
     Args:
-        truths: The truth's place per image, from 0.
-        chosen: The place of the ranker's first candidate per image.
-        count: Places.
+        truths: The true class's position per image, from 0.
+        chosen: The position of the ranker's top candidate per image.
+        count: Number of positions.
 
     Returns:
-        list[dict]: Per ``place`` from 1: ``n``, the images whose truth stood there, ``top1`` on them (None
-        without any), and ``chosen``, the share of all images whose first candidate stood there.
+        list[dict]: Per position (``place``, from 1): ``n``, the images whose true class was there, ``top1`` on them
+        (None without any), and ``chosen``, the share of all images whose top candidate was there.
     """
-    truths, chosen = np.array(truths, int), np.array(chosen, int)
+    true_positions, chosen_positions = np.array(truths, int), np.array(chosen, int)
     rows = []
-    for place in range(count):
-        here = truths == place
+    for position in range(count):
+        here = true_positions == position
         rows.append(
             {
-                "place": place + 1,
+                "place": position + 1,
                 "n": int(here.sum()),
-                "top1": float((chosen[here] == place).mean()) if here.any() else None,
-                "chosen": float((chosen == place).mean()) if len(chosen) else None,
+                "top1": float((chosen_positions[here] == position).mean()) if here.any() else None,
+                "chosen": float((chosen_positions == position).mean()) if len(chosen_positions) else None,
             }
         )
     return rows
 
 
 def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """The chance that a positive scores above a negative; ties count half.
+    """Computes the probability that a positive scores above a negative; ties count half.
 
     Args:
         positive: At least one score.
@@ -87,6 +91,6 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
 
 
 def percent(shares: Sequence[float]) -> str:
-    """The mean of shares in per cent, with the standard deviation where there are several."""
-    spread = f" ± {100 * np.std(shares, ddof=1):.1f}" if len(shares) > 1 else ""
-    return f"{100 * np.mean(shares):.1f}{spread}"
+    """Formats the mean of shares in per cent, with the standard deviation where there are several."""
+    deviation = f" ± {100 * np.std(shares, ddof=1):.1f}" if len(shares) > 1 else ""
+    return f"{100 * np.mean(shares):.1f}{deviation}"

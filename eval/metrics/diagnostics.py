@@ -1,4 +1,4 @@
-"""What predictions tell beyond an accuracy: curves, calibration, confusions. Pure functions of plain values."""
+"""Diagnostics of predictions beyond accuracy: curves, calibration, confusions. Pure functions of plain values."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from dataclasses import dataclass
 import numpy as np
 
 STATUSES = ("corrected", "broken", "right", "wrong", "missed")
-"""Against the retriever's first: put right, made wrong, right in both, wrong in both; or the truth not retrieved."""
+"""The ranker against the retriever's top candidate: corrected by the ranker, broken by it, right in both, wrong in
+both; or missed, where the true class was not retrieved."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image in one setting, as the retriever, the untuned and the tuned ranker see it.
+    """One image in one setting, as seen by the retriever, the untuned and the tuned ranker.
 
     Attributes:
         key: The image's key.
         truth: Its class name.
         candidates: Class names in retriever order.
-        similarities: The retriever's scores of them, in that order.
+        similarities: Their retriever scores, in that order.
         untuned: Class names in the untuned ranker's order.
         tuned: Class names in the tuned ranker's order.
         probabilities: The tuned ranker's, in retriever order; empty where it gives none.
-        outcome: How the tuned ranker's reply was read.
+        outcome: Parse outcome of the tuned ranker's reply.
         reply: The reply itself; empty in one-pass modes.
     """
 
@@ -50,70 +51,94 @@ class Case:
 
     @property
     def confidence(self) -> float | None:
-        """The probability of the tuned ranker's first, or None."""
+        """The tuned ranker's probability of its top candidate, or None."""
         if not self.probabilities:
             return None
         return self.probabilities[self.candidates.index(self.tuned[0])]
 
 
 def recall_within(orders: Sequence[Sequence[str]], truths: Sequence[str], k: int) -> list[float]:
-    """Share of images whose truth is among the first 1, 2, .. k names.
+    """Computes recall@1, recall@2, .. recall@k: the share of images whose true class is among the first names.
 
     Args:
         orders: Class names per image, best first.
         truths: The true name per image.
-        k: How far.
+        k: The largest depth.
     """
-    places = [list(order).index(truth) if truth in order else k for order, truth in zip(orders, truths, strict=True)]
-    return [float(np.mean([place < depth for place in places])) for depth in range(1, k + 1)]
+    ranks = [list(order).index(truth) if truth in order else k for order, truth in zip(orders, truths, strict=True)]
+    return [float(np.mean([rank < depth for rank in ranks])) for depth in range(1, k + 1)]
+
+
+def top1_by_count_ranked(retriever_hits: np.ndarray, ranker_hits: np.ndarray) -> np.ndarray:
+    """Computes top-1 by how many of the most uncertain images go to the ranker, the rest to the retriever.
+
+    Args:
+        retriever_hits: Booleans of shape ``[n]``, the image that the retriever is least certain of first.
+        ranker_hits: The same for the ranker, in the same order.
+
+    Returns:
+        np.ndarray: Shape ``[n + 1]``, from no image ranked to all.
+    """
+    by_ranker = np.concatenate([[0], np.cumsum(ranker_hits)])
+    by_retriever = np.concatenate([np.cumsum(retriever_hits[::-1])[::-1], [0]])
+    return (by_ranker + by_retriever) / len(retriever_hits)
+
+
+def top1_at_shares(by_count: np.ndarray, shares: Sequence[float]) -> list[float]:
+    """Reads top-1 at shares of images ranked, 0 to 1, from ``top1_by_count_ranked``."""
+    images = len(by_count) - 1
+    return [float(by_count[round(share * images)]) for share in shares]
 
 
 def accuracy_by_share_ranked(cases: Sequence[Case], points: int = 21) -> tuple[list[float], list[float]]:
-    """Top-1 where only the images that the retriever is least sure of go to the ranker.
+    """Computes top-1 where only the images that the retriever is least certain of go to the ranker.
 
     Args:
-        cases: Each with at least one candidate. A sure retriever has a wide margin between its first two.
-        points: Shares to compute, evenly from 0 to 1.
+        cases: Each with at least one candidate. Certainty is the margin between the retriever's two best scores.
+        points: Number of shares, evenly spaced from 0 to 1.
 
     Returns:
         tuple[list[float], list[float]]: Shares ranked and accuracies.
     """
     margins = [c.similarities[0] - c.similarities[1] if len(c.similarities) > 1 else np.inf for c in cases]
     order = np.argsort(margins, kind="stable")
-    ranked = np.array([c.tuned[0] == c.truth for c in cases])[order]
-    retrieved = np.array([c.candidates[0] == c.truth for c in cases])[order]
-    shares = np.linspace(0, 1, points)
-    cuts = np.round(shares * len(cases)).astype(int)
-    return shares.tolist(), [float((ranked[:cut].sum() + retrieved[cut:].sum()) / len(cases)) for cut in cuts]
+    ranker_hits = np.array([c.tuned[0] == c.truth for c in cases])[order]
+    retriever_hits = np.array([c.candidates[0] == c.truth for c in cases])[order]
+    shares = np.linspace(0, 1, points).tolist()
+    return shares, top1_at_shares(top1_by_count_ranked(retriever_hits, ranker_hits), shares)
 
 
 def calibration(
     confidences: Sequence[float], right: Sequence[bool], bins: int = 10
 ) -> tuple[list[tuple[float, float, int]], float]:
-    """A reliability diagram's points, and the expected calibration error (Guo et al. 2017, arXiv 1706.04599).
+    """Computes a reliability diagram and the expected calibration error (Guo et al. 2017, arXiv 1706.04599).
 
     Args:
-        confidences: Probability of the first candidate, in 0..1.
-        right: Whether it was the truth.
-        bins: Bins of equal width; empty ones are left out.
+        confidences: Probability of the top candidate, in 0..1.
+        right: Whether it was the true class.
+        bins: Number of bins of equal width; empty ones are left out.
 
     Returns:
         tuple: Mean confidence, accuracy and count per bin; and the error, 0 to 1.
     """
     confidences, right = np.array(confidences, float), np.array(right, bool)
-    places = np.minimum((confidences * bins).astype(int), bins - 1)
+    bin_of = np.minimum((confidences * bins).astype(int), bins - 1)
     points = [
-        (float(confidences[places == b].mean()), float(right[places == b].mean()), int((places == b).sum()))
-        for b in np.unique(places)
+        (float(confidences[bin_of == b].mean()), float(right[bin_of == b].mean()), int((bin_of == b).sum()))
+        for b in np.unique(bin_of)
     ]
     return points, float(sum(n * abs(c - a) for c, a, n in points) / max(len(right), 1))
 
 
 def most_confused(cases: Sequence[Case], most: int) -> list[tuple[str, str, int]]:
-    """Pairs of true and chosen class that the tuned ranker takes for each other, where it had both.
+    """Counts the pairs of true and predicted class that the tuned ranker confuses, where both were candidates.
+
+    Args:
+        cases: Of any settings.
+        most: Number of pairs to return.
 
     Returns:
-        list: Truth, what was chosen instead, and how often; most frequent first, then by name.
+        list: True class, predicted class and count; most frequent first, then by name.
     """
     pairs = Counter((c.truth, c.tuned[0]) for c in cases if c.truth in c.candidates and c.tuned[0] != c.truth)
     return [(*pair, count) for pair, count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:most]]

@@ -9,24 +9,24 @@ import numpy as np
 from scipy.stats import norm, t
 
 LEVEL = 0.95
-"""The share of intervals that are to hold the truth."""
+"""Nominal coverage of the intervals."""
 
 SHARE = (0.0, 1.0)
-"""The range of a share of images."""
+"""Range of a share of images."""
 
 DIFFERENCE = (-1.0, 1.0)
-"""The range of a difference of two shares."""
+"""Range of a difference of two shares."""
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """A mean and how it varies between bootstrap samples.
+    """A mean and its bootstrap distribution.
 
     Attributes:
         mean: Of the data.
-        deviations: From it, of the samples' means, shape ``[resamples]``; the bootstrap's bias for few groups is
-            corrected.
-        spreads: What they are made of: each a variance, and the degrees of freedom that it was estimated with.
+        deviations: Bootstrap means minus the mean, shape ``[resamples]``, corrected for the bootstrap's bias with few
+            groups.
+        spreads: Variance components of the deviations, each with the degrees of freedom of its estimate.
     """
 
     mean: float
@@ -37,40 +37,40 @@ class Resampled:
 def resample(
     values: np.ndarray, groups: np.ndarray, resamples: int, seed: int = 0, bounds: tuple[float, float] = DIFFERENCE
 ) -> Resampled:
-    """Draws bootstrap samples of whole groups, and of seeds where there are several.
+    """Runs a cluster bootstrap: samples whole classes, and seeds where there are several.
 
-    Images of one class succeed and fail together, so classes are drawn, with all their images; drawing single images
-    would make the spread too narrow. Another memory would have been drawn by another seed, so seeds are drawn too, for
-    all classes of a sample alike. A sample of C classes varies less than C new ones would, by sqrt((C - 1) / C), which
-    is corrected; seeds likewise.
+    Images of one class succeed and fail together, so classes are sampled, with all their images; sampling single
+    images would make the spread too narrow. Another seed would have sampled another memory, so seeds are sampled too,
+    the same ones for all classes of a bootstrap sample. A bootstrap sample of C classes varies less than C new classes
+    would, by sqrt((C - 1) / C), which is corrected; likewise for seeds.
 
-    Where classes show no spread (there is one, or all have the same mean), images are drawn, and the interval is about
-    images of these classes. Where images show none either, all being right for example, no sample would differ, and
-    the exact binomial limits are drawn from instead, on as many images as are worth their number under so few classes
-    (Korn and Graubard 1998).
+    Where classes show no spread (there is only one, or all have the same mean), images are sampled, and the interval is
+    about images of these classes. Where images show none either, all being right for example, no two samples would
+    differ, and deviations are sampled from the exact binomial limits instead, for the effective sample size that this
+    many images have under so few classes (Korn and Graubard 1998).
 
     Args:
         values: Per seed and image, shape ``[s, n]``.
         groups: The class of each image, shape ``[n]``.
-        resamples: How many.
+        resamples: Number of bootstrap samples.
         seed: Of the resampling.
-        bounds: The values' range.
+        bounds: The range of the values.
     """
     rng = np.random.default_rng(seed)
     by_seed = np.atleast_2d(values).astype(float)
     by_image = by_seed.mean(0)
     mean = float(by_image.mean())
-    _, members = np.unique(groups, return_inverse=True)
-    classes, count = members.max() + 1, by_seed.shape[1]
-    if _is_flat(by_image, members):
-        members = np.arange(count)
-    units, sizes = members.max() + 1, np.bincount(members)
-    sums = np.stack([np.bincount(members, weights=row) for row in by_seed])
-    drawn = rng.integers(0, units, (resamples, units))
-    totals = sizes[drawn].sum(1)
-    over_seeds = sums.mean(0)[drawn].sum(1) / totals
-    if _is_flat(by_image, members):
-        deviations = _exact(mean, _worth(count, classes), bounds, rng, resamples)
+    _, unit_of = np.unique(groups, return_inverse=True)
+    classes, images = unit_of.max() + 1, by_seed.shape[1]
+    if _is_flat(by_image, unit_of):
+        unit_of = np.arange(images)
+    units, sizes = unit_of.max() + 1, np.bincount(unit_of)
+    sums = np.stack([np.bincount(unit_of, weights=row) for row in by_seed])
+    sampled = rng.integers(0, units, (resamples, units))
+    totals = sizes[sampled].sum(1)
+    over_seeds = sums.mean(0)[sampled].sum(1) / totals
+    if _is_flat(by_image, unit_of):
+        deviations = _exact_deviations(mean, _effective_size(images, classes), bounds, rng, resamples)
         spreads = [(float(deviations.var()), np.inf)]
     else:
         deviations = (over_seeds - mean) * np.sqrt(units / (units - 1))
@@ -78,51 +78,51 @@ def resample(
     seeds = len(sums)
     if seeds > 1:
         times = rng.multinomial(seeds, [1 / seeds] * seeds, resamples)
-        shifted = (np.stack([row[drawn].sum(1) for row in sums], 1) * times).sum(1) / (seeds * totals) - over_seeds
-        shifted *= np.sqrt(seeds / (seeds - 1))
-        deviations = deviations + shifted
-        spreads.append((float(shifted.var()), seeds - 1))
+        shifts = (np.stack([row[sampled].sum(1) for row in sums], 1) * times).sum(1) / (seeds * totals) - over_seeds
+        shifts *= np.sqrt(seeds / (seeds - 1))
+        deviations = deviations + shifts
+        spreads.append((float(shifts.var()), seeds - 1))
     return Resampled(mean, deviations, tuple(spreads))
 
 
 def from_samples(mean: float, samples: np.ndarray, images: int, bounds: tuple[float, float]) -> Resampled:
-    """A metric that was computed on bootstrap samples of the images.
+    """Wraps a metric that was computed on bootstrap samples of the images.
 
-    The samples' own mean is taken out: repeated images make clusters look tighter, so that clustering scores of samples
-    lie above the score of all images, NMI's so far that percentiles would not hold it.
+    The samples' own mean is subtracted: repeated images make clusters look tighter, so clustering scores of samples
+    are above the score of all images, NMI's by so much that percentiles would not contain it.
 
     Args:
-        mean: The metric of all images.
-        samples: Of the samples, shape ``[resamples]``.
-        images: How many were drawn for each.
-        bounds: The metric's range.
+        mean: The metric on all images.
+        samples: The metric on the bootstrap samples, shape ``[resamples]``.
+        images: Size of each sample.
+        bounds: The range of the metric.
     """
     if images < 2 or np.ptp(samples) < 1e-12:
-        deviations = _exact(mean, images, bounds, np.random.default_rng(0), len(samples))
+        deviations = _exact_deviations(mean, images, bounds, np.random.default_rng(0), len(samples))
         return Resampled(mean, deviations, ((float(deviations.var()), np.inf),))
     deviations = (samples - samples.mean()) * np.sqrt(images / (images - 1))
     return Resampled(mean, deviations, ((float(deviations.var()), images - 1),))
 
 
-def _is_flat(values: np.ndarray, members: np.ndarray) -> bool:
-    """Whether groups show no spread: there is one, or their means are equal."""
-    means = np.bincount(members, weights=values) / np.bincount(members)
+def _is_flat(values: np.ndarray, unit_of: np.ndarray) -> bool:
+    """Whether sampling units show no spread: there is only one, or their means are equal."""
+    means = np.bincount(unit_of, weights=values) / np.bincount(unit_of)
     return len(means) == 1 or bool(np.ptp(means) < 1e-12)
 
 
-def _worth(count: int, classes: int) -> float:
-    """The effective number of images of so many classes where nothing shows how much classes differ."""
-    if min(count, classes) < 2:
-        return float(count)
+def _effective_size(images: int, classes: int) -> float:
+    """The effective number of images under this many classes, where the data do not show how classes differ."""
+    if min(images, classes) < 2:
+        return float(images)
     quantile = (1 + LEVEL) / 2
-    return count * float(t.ppf(quantile, count - 1) / t.ppf(quantile, classes - 1)) ** 2
+    return images * float(t.ppf(quantile, images - 1) / t.ppf(quantile, classes - 1)) ** 2
 
 
-def _exact(
-    mean: float, worth: float, bounds: tuple[float, float], rng: np.random.Generator, resamples: int
+def _exact_deviations(
+    mean: float, effective_size: float, bounds: tuple[float, float], rng: np.random.Generator, resamples: int
 ) -> np.ndarray:
-    """Deviations whose percentiles are the exact binomial limits of a share that was the same in every image."""
-    share = 1 - rng.random(resamples) ** (1 / worth)  # of images that could still be otherwise
+    """Samples deviations whose percentiles are the exact binomial limits of a share that is equal in all images."""
+    share = 1 - rng.random(resamples) ** (1 / effective_size)  # of images that could still turn out otherwise
     up = rng.random(resamples) < 0.5
     low, high = bounds
     if mean >= high:
@@ -133,23 +133,23 @@ def _exact(
 
 
 def _widening(parts: Sequence[Resampled]) -> float:
-    """Student's quantile over the normal one, with Satterthwaite's degrees of freedom over all spreads."""
+    """Student's t quantile over the normal quantile, with Satterthwaite's degrees of freedom over all components."""
     spreads = [spread for part in parts for spread in part.spreads]
     total = sum(variance for variance, _ in spreads)
-    doubt = sum(variance**2 / freedom for variance, freedom in spreads)
+    squared = sum(variance**2 / freedom for variance, freedom in spreads)
     quantile = (1 + LEVEL) / 2
-    return float(t.ppf(quantile, total**2 / doubt) / norm.ppf(quantile)) if doubt > 0 else 1.0
+    return float(t.ppf(quantile, total**2 / squared) / norm.ppf(quantile)) if squared > 0 else 1.0
 
 
 def interval(parts: Sequence[Resampled], bounds: tuple[float, float] = DIFFERENCE) -> tuple[float, float, float]:
-    """The mean of means with its 95 % interval.
+    """Computes the mean of means with its 95 % interval.
 
-    The percentiles of bootstrap samples, made wider where few classes, or few seeds that disagree, say little about how
-    wide they should be.
+    These are percentiles of the bootstrap samples, widened where few classes, or few seeds that disagree, leave the
+    spread itself uncertain.
 
     Args:
-        parts: One, or one a data set, which count alike.
-        bounds: The range of the values, which the interval keeps to.
+        parts: One, or one per data set, equally weighted.
+        bounds: The range of the values; the interval is clipped to it.
 
     Returns:
         tuple: Mean, lower and upper end.
@@ -168,14 +168,14 @@ def bootstrap_interval(
     seed: int = 0,
     bounds: tuple[float, float] = DIFFERENCE,
 ) -> tuple[float, float, float]:
-    """A mean with its 95 % interval, as ``resample`` draws.
+    """Computes a mean with its 95 % interval from the bootstrap of ``resample``.
 
     Args:
         differences: Paired differences per image, shape ``[n]``; or per seed and image, ``[s, n]``.
         groups: The class of each image, shape ``[n]``.
-        resamples: How many.
+        resamples: Number of bootstrap samples.
         seed: Of the resampling.
-        bounds: The values' range.
+        bounds: The range of the values.
 
     Returns:
         tuple: Mean, lower and upper end.

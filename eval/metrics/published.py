@@ -1,8 +1,8 @@
-"""The paper's figures (arXiv 2403.13805), and a table that puts measured ones beside them.
+"""The paper's published results (arXiv 2403.13805), and their comparison with measured ones.
 
 Few-shot: top-1 in per cent with LLaVA-1.5 as ranker. Fine-grained: cACC and sACC in per cent. Detection: AP on
-ground-truth boxes. Figures are compared only where data set, shots and method are the same; the encoder and the ranker
-may not be, so a difference says where one stands and is no replication by itself.
+ground-truth boxes. Results are compared only where data set, shots and method are the same; the encoder and the ranker
+may differ, so a difference is for orientation and no replication by itself.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ FEW_SHOT: dict[tuple[int, str], dict[str, float]] = {
 FEW_SHOT_GAIN = {1: 7.4, 2: 6.8, 4: 6.2, 8: 6.8, 16: 6.3}
 """Mean gain of RAR over CLIP+KNN in points, by shots."""
 
-WHOLE_TRAINING_SET = {"LLaVA-1.5": 81.0, "InternLM-XComposer2": 79.0, "Qwen-VL": 82.6, "GPT-4V": 68.4}
-"""Average top-1 with the whole training set as memory, by ranker."""
+FULL_TRAIN_MEMORY = {"LLaVA-1.5": 81.0, "InternLM-XComposer2": 79.0, "Qwen-VL": 82.6, "GPT-4V": 68.4}
+"""Average top-1 with the full training set as memory, by ranker."""
 
 BY_K = {3: 84.76, 4: 84.96, 5: 85.19, 6: 84.96, 7: 84.90}
 """Average top-1 over four data sets, by the number of candidates."""
@@ -97,7 +97,7 @@ LVIS = {
     "RAR Qwen-VL": {"APr": 59.6, "APc": 57.5, "APf": 53.7, "AP": 56.4},
     "RAR InternLM-XC2": {"APr": 60.2, "APc": 58.0, "APf": 54.3, "AP": 57.1},
 }
-"""LVIS v1 val on ground-truth boxes. CLIP's AP does not follow from its parts, so it is no hard target."""
+"""LVIS v1 val on ground-truth boxes. CLIP's AP does not follow from its parts, so it is not a strict target."""
 
 V3DET = {
     "CLIP": {"APs": 7.2, "APm": 12.9, "APl": 12.8, "AP": 9.8},
@@ -109,16 +109,16 @@ V3DET = {
 
 
 def published(task: str, dataset: str, method: str, shots: int = 0) -> dict[str, float]:
-    """The paper's figures in per cent for a measured row; empty where it has none.
+    """Looks up the paper's results in per cent for a measured row; empty where it has none.
 
     Args:
         task: ``few_shot``, ``fine_grained`` or ``detection``.
         dataset: A name of ``READERS``, ``average``, ``lvis`` or ``v3det``.
-        method: ``clip_knn`` or ``rar`` in few-shot; else a row's name in the paper.
+        method: ``clip_knn`` or ``rar`` in few-shot; otherwise the row's name in the paper.
         shots: Images per class.
 
     Returns:
-        dict[str, float]: By figure: ``top1``; ``cacc`` and ``sacc``; or the names of APs.
+        dict[str, float]: By metric: ``top1``; ``cacc`` and ``sacc``; or the names of APs.
     """
     if task == "few_shot":
         row = FEW_SHOT.get((shots, method), {})
@@ -132,23 +132,23 @@ def published(task: str, dataset: str, method: str, shots: int = 0) -> dict[str,
 
 
 def add_published(measured: Iterable[dict]) -> list[dict]:
-    """Puts the paper's figures beside measured ones.
+    """Compares measured metrics with the paper's.
 
     Args:
-        measured: Rows with ``task``, ``dataset``, ``method``, ``shots`` where there are any, and ``metrics``: values
-            in per cent by the names that ``published`` gives.
+        measured: Rows with ``task``, ``dataset``, ``method``, ``shots`` where it applies, and ``figures``: values in
+            per cent by the metric names that ``published`` returns.
 
     Returns:
-        list[dict]: A row per measured figure that the paper has: ``measured``, ``published`` and ``difference`` in
-        points, measured minus published.
+        list[dict]: A row per measured metric that the paper reports (``figure``): ``measured``, ``published`` and
+        ``difference`` in points, measured minus published.
     """
     rows = []
     for row in measured:
-        known = published(row["task"], row["dataset"], row["method"], row.get("shots", 0))
-        for figure, value in known.items():
-            if figure in row["figures"]:
-                own = row["figures"][figure]
-                head = {key: row[key] for key in ("task", "dataset", "method", "shots") if key in row}
-                difference = {"measured": own, "published": value, "difference": own - value}
-                rows.append(head | {"figure": figure} | difference)
+        reported = published(row["task"], row["dataset"], row["method"], row.get("shots", 0))
+        head = {key: row[key] for key in ("task", "dataset", "method", "shots") if key in row}
+        for metric, value in reported.items():
+            if metric in row["figures"]:
+                ours = row["figures"][metric]
+                comparison = {"measured": ours, "published": value, "difference": ours - value}
+                rows.append(head | {"figure": metric} | comparison)
     return rows

@@ -1,1 +1,1 @@
-"""Rankings by an MLLM: requests, modes, inference, parsing; may import calibration and metrics."""
+"""Ranking candidates with an MLLM: requests, modes, inference, parsing; may import calibration and metrics."""

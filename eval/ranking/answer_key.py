@@ -1,4 +1,4 @@
-"""What answers depend on beside their questions: one key for recognition, detection and discovery."""
+"""Cache key of stored answers: the models and prompts; shared by recognition, detection and discovery."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from pathlib import Path
 
 from data_prep.core.files import file_hash, fingerprint, read_json
 from data_prep.core.images import VERSION
-from data_prep.prompting.prompts import NAMING, letters_prompt, list_prompt, with_examples
+from data_prep.prompting.prompts import NAMING, letters_prompt, list_prompt, with_exemplars
 from data_prep.settings import RankerArgs
 from rar_train.models.mllm import NANO_MLLM
 
-_PROMPTS = (NAMING, letters_prompt(["NAME"]), list_prompt(["NAME"], structured=True), with_examples(""))
-_TEXTS = (".json", ".jinja", ".model", ".txt")
+_PROMPTS = (NAMING, letters_prompt(["NAME"]), list_prompt(["NAME"], structured=True), with_exemplars(""))
+_TEXT_SUFFIXES = (".json", ".jinja", ".model", ".txt")
 
 
-def _texts_hash(model: str) -> str:
-    """Identifies what lies beside the weights of a base in a folder: configuration, chat template and tokenizer."""
+def _text_files_hash(model: str) -> str:
+    """Hashes the files next to the weights of a local base model: configuration, chat template and tokenizer."""
     folder = NANO_MLLM if model == "nano-mllm" else Path(model)
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    return fingerprint({path.name: file_hash(path) for path in files if path.suffix in _TEXTS})
+    return fingerprint({path.name: file_hash(path) for path in files if path.suffix in _TEXT_SUFFIXES})
 
 
 def models_key(ranker: RankerArgs, adapter: Path) -> str:
-    """Identifies the models, every setting that changes an answer of theirs, the prompts, and how pictures are opened.
+    """Hashes the models, every setting that changes their answers, the prompts, and the version of image decoding.
 
-    The manner of asking and the questions, which hold the pictures' content, are noted with every answer.
+    The ranking mode and the requests, which hold the hashes of the images, are stored with every answer instead.
 
     Args:
         ranker: The base model and how it is loaded.
-        adapter: The tuned model's; its manifest names the base's weights.
+        adapter: The tuned model's adapter; its manifest names the base model's weights.
     """
     manifest = read_json(adapter / "manifest.json")
     weights = [manifest["base_model"], manifest["adapter"], file_hash(adapter / "adapter_config.json")]
-    loaded = [ranker.model, _texts_hash(ranker.model), ranker.dtype, ranker.quantize, ranker.max_pixels]
-    return fingerprint([weights, loaded, VERSION, _PROMPTS])
+    loading = [ranker.model, _text_files_hash(ranker.model), ranker.dtype, ranker.quantize, ranker.max_pixels]
+    return fingerprint([weights, loading, VERSION, _PROMPTS])

@@ -1,64 +1,69 @@
-"""Keeps a reply to permutations of the candidates while it is written, token by token."""
+"""Constrained decoding: restricts a reply, token by token, to permutations of the candidates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 
-class Permutations:
-    """The tokens that may come next so that a reply stays a list of every candidate once.
+class PermutationConstraint:
+    """Gives the tokens that may come next so that a reply stays a list of every candidate exactly once.
 
-    The lists are tokenised whole, as in training, and not name by name: a quote and a comma may be
-    one token. There are k! of them, so they are laid out lazily: every choice of the name that is
-    being written, with one that may follow it for each kind of quote, since a quote may share a token with
-    the end of the name before it.
+    Lists are tokenised as a whole, as in training, and not name by name: a quote and a comma may be one token. There
+    are k! of them, so they are expanded lazily: every choice of the name that is being written, followed by one
+    possible next name for each kind of quote, since a quote may share a token with the end of the name before it.
 
     Args:
-        tokenise: From names in some order to the tokens of their list and the turn's end.
+        tokenise: Maps names in some order to the tokens of their list, including the end of the turn.
         names: Distinct candidates.
+
+    Attributes:
+        prefix: The names that are already decided, in order.
+        remaining: The names that are still to come.
+        lists: Tokens of the lists that are still possible, by the order of their names.
     """
 
     def __init__(self, tokenise: Callable[[Sequence[str]], Sequence[int]], names: Sequence[str]):
         self.tokenise = tokenise
-        self.decided: tuple[str, ...] = ()
-        self.rest = tuple(names)
-        self.open = self._lists()
+        self.prefix: tuple[str, ...] = ()
+        self.remaining = tuple(names)
+        self.lists = self._expand()
 
-    def _lists(self) -> dict[tuple[str, ...], tuple[int, ...]]:
-        """Tokens of lists by order, at least one for every choice of the next name."""
+    def _expand(self) -> dict[tuple[str, ...], tuple[int, ...]]:
+        """Tokenises lists by order of names, at least one for every choice of the next name."""
         lists = {}
-        for name in self.rest:
-            others = [other for other in self.rest if other != name]
-            for after in {repr(other)[0]: other for other in others}.values():
-                order = (*self.decided, name, after, *(other for other in others if other != after))
+        for name in self.remaining:
+            others = [other for other in self.remaining if other != name]
+            for follower in {repr(other)[0]: other for other in others}.values():
+                order = (*self.prefix, name, follower, *(other for other in others if other != follower))
                 lists[order] = tuple(self.tokenise(order))
             if not others:
-                lists[*self.decided, name] = tuple(self.tokenise((*self.decided, name)))
+                lists[*self.prefix, name] = tuple(self.tokenise((*self.prefix, name)))
         return lists
 
     def allowed(self, written: Sequence[int]) -> list[int]:
-        """Tokens that may follow what is written; none after the turn's end.
+        """Returns the tokens that may follow what is written; none after the end of the turn.
 
         Args:
             written: Token ids so far, each of which was allowed.
         """
         written = tuple(written)
-        self._keep(written)
-        while len(self.rest) > 1:
-            place = len(self.decided)
-            next_names = {order[place] for order in self.open}
+        self._filter(written)
+        while len(self.remaining) > 1:
+            position = len(self.prefix)
+            next_names = {order[position] for order in self.lists}
             if len(next_names) > 1:
                 break
-            # The next name is decided; what may come after it opens.
-            before = self.open
+            # The next name is decided: expand what may come after it.
+            previous = self.lists
             (name,) = next_names
-            self.decided = (*self.decided, name)
-            self.rest = tuple(other for other in self.rest if other != name)
-            self.open = self._lists()
-            self._keep(written)
-            self.open = self.open or before
-        return sorted({tokens[len(written)] for tokens in self.open.values() if len(tokens) > len(written)})
+            self.prefix = (*self.prefix, name)
+            self.remaining = tuple(other for other in self.remaining if other != name)
+            self.lists = self._expand()
+            self._filter(written)
+            self.lists = self.lists or previous
+        return sorted({tokens[len(written)] for tokens in self.lists.values() if len(tokens) > len(written)})
 
-    def _keep(self, written: tuple[int, ...]) -> None:
+    def _filter(self, written: tuple[int, ...]) -> None:
+        """Drops the lists that do not begin with what is written."""
         count = len(written)
-        self.open = {order: tokens for order, tokens in self.open.items() if tokens[:count] == written}
+        self.lists = {order: tokens for order, tokens in self.lists.items() if tokens[:count] == written}

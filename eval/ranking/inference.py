@@ -1,10 +1,10 @@
-"""Answers on disk: written batch by batch under ``Trainer.predict``, so that a killed evaluation goes on.
+"""Resumable batch inference under ``Trainer.predict``; answers are written to disk batch by batch.
 
-Batches are cut from the whole list of questions before the known ones are left out and before they
-are dealt to processes. So a batch holds the same questions whatever was killed and however many
-processes there are, and its answers are the same to the last bit. An answer is reused for the same
-question in the same batch alone: in half precision it depends on its company. So what an evaluation
-gives depends on its models, pictures and settings, never on what was asked before.
+Batches are cut from the full list of requests before the answered ones are left out and before they are distributed to
+processes. So a batch holds the same requests however often the command was killed and however many processes there are,
+and its answers are bit-identical. An answer is only reused for the same request in the same batch, as in half precision
+it depends on the rest of the batch. So the result of an evaluation depends on its models, images and settings, never on
+earlier runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from data_prep.core.errors import Interrupted, UserError
 from data_prep.core.files import REMAKE, file_lock, fingerprint, read_sealed_line, sealed_line, write_text
 from data_prep.core.progress import is_interactive
 from data_prep.distributed.devices import resolve_accelerator
-from data_prep.distributed.spawning import predicting_strategy, spawning
+from data_prep.distributed.spawning import make_predict_strategy, spawn_errors
 from data_prep.settings import RankerArgs, TrainerArgs
 from eval.ranking.answer_key import models_key
 from eval.ranking.modes import run_batch
@@ -37,36 +37,53 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class InferenceJob:
-    """Questions for one model in one manner.
+    """Requests for one model in one mode.
 
     Attributes:
-        name: Of its file, ``answers-NAME.jsonl``.
-        tuned: With the adapter, or the base model alone.
-        manner: How to ask.
-        questions: Distinct.
+        name: Name of its file, ``answers-NAME.jsonl``.
+        tuned: Whether to load the adapter; False for the base model alone.
+        mode: How to prompt the model.
+        requests: Distinct requests.
         batch_size: Images per pass.
     """
 
     name: str
     tuned: bool
-    manner: RankingMode
-    questions: Sequence[RankingRequest]
+    mode: RankingMode
+    requests: Sequence[RankingRequest]
     batch_size: int
 
     def batches(self) -> dict[str, list[RankingRequest]]:
-        """All of its questions, cut into batches, by what answers to each depend on beside the models."""
-        starts = range(0, len(self.questions), self.batch_size)
-        cut = [list(self.questions[start : start + self.batch_size]) for start in starts]
-        return {fingerprint([self.tuned, asdict(self.manner), [q.id for q in own]]): own for own in cut}
+        """Cuts all requests into batches, keyed by everything but the models that a batch's answers depend on."""
+        starts = range(0, len(self.requests), self.batch_size)
+        batches = [list(self.requests[start : start + self.batch_size]) for start in starts]
+        return {fingerprint([self.tuned, asdict(self.mode), [r.id for r in batch]]): batch for batch in batches}
 
 
-Known = dict[tuple[str, str], Response]
-"""Answers by their batch and their question's id."""
+@dataclass(frozen=True)
+class _Batch:
+    """A batch to run.
+
+    Attributes:
+        job: The job that it belongs to.
+        key: Its key; see ``InferenceJob.batches``.
+        requests: Its requests.
+        missing: Ids of the requests whose answers are not on disk yet.
+    """
+
+    job: InferenceJob
+    key: str
+    requests: list[RankingRequest]
+    missing: set[str]
+
+
+Answers = dict[tuple[str, str], Response]
+"""Responses by the key of their batch and the id of their request."""
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Has an error of the disk name what was written.
+def _name_path_in_errors(path: Path) -> Iterator[None]:
+    """Turns a disk error into one that names the path.
 
     Raises:
         UserError: There is no space or no permission, or the folder is gone.
@@ -75,105 +92,106 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{path}: not writable ({error.strerror}); when it is, the same command goes on from the answers so far"
+            f"{path}: not writable ({error.strerror}); when it is, the same command resumes from the answers so far"
         ) from None
 
 
-def _read(path: Path) -> Known:
-    """Reads whole lines; a line that a kill cut short is not one.
+def _read_answers(path: Path) -> Answers:
+    """Reads the complete lines of a file; a last line that was cut short by a kill is ignored.
 
     Raises:
-        UserError: A line is not what was written.
+        UserError: A line was changed after it was written.
     """
-    known: Known = {}
+    answers: Answers = {}
     if path.exists():
         text = path.read_bytes().decode(errors="replace")
         for number, line in enumerate(text.split("\n")[:-1], 1):
             record = read_sealed_line(line, f"{path}, line {number}", REMAKE)
-            known[record["batch"], record["id"]] = Response(tuple(record["scores"]), record["reply"])
-    return known
+            answers[record["batch"], record["id"]] = Response(tuple(record["scores"]), record["reply"])
+    return answers
 
 
-def _line(batch: str, question: str, answer: Response) -> str:
-    return sealed_line({"batch": batch, "id": question} | asdict(answer))
+def _to_line(batch: str, request_id: str, response: Response) -> str:
+    return sealed_line({"batch": batch, "id": request_id} | asdict(response))
 
 
 def append_answers(path: Path, lines: Sequence[str]) -> None:
-    """Adds a batch's lines to a file, and sees that they reach the disk.
+    """Appends a batch's lines to a file and syncs it to disk.
 
     Raises:
         UserError: They can't be written.
     """
-    with _naming(path), open(path, "a", encoding="utf-8") as file:
+    with _name_path_in_errors(path), open(path, "a", encoding="utf-8") as file:
         file.writelines(lines)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _gathered(job: InferenceJob, folder: Path) -> dict[str, Response]:
-    """A job's answers from all files, put into one: in the order of the questions, then all others."""
-    whole = folder / f"answers-{job.name}.jsonl"
+def _merge_answers(job: InferenceJob, folder: Path) -> dict[str, Response]:
+    """Merges a job's files into one, in the order of the requests and then all other answers.
+
+    Returns:
+        dict[str, Response]: The answers to the job's requests that are on disk, by request id.
+    """
+    merged = folder / f"answers-{job.name}.jsonl"
     parts = sorted(folder.glob(f"answers-{job.name}.part-*.jsonl"))
-    found = {key: answer for path in (whole, *parts) for key, answer in _read(path).items()}
-    asked = [(batch, question.id) for batch, own in job.batches().items() for question in own]
-    known = {key: found[key] for key in asked if key in found}
-    with _naming(whole):
-        if found:
-            write_text(whole, "".join(_line(*key, answer) for key, answer in (known | found).items()))
+    on_disk = {key: response for path in (merged, *parts) for key, response in _read_answers(path).items()}
+    job_keys = [(batch, request.id) for batch, requests in job.batches().items() for request in requests]
+    answered = {key: on_disk[key] for key in job_keys if key in on_disk}
+    with _name_path_in_errors(merged):
+        if on_disk:
+            write_text(merged, "".join(_to_line(*key, response) for key, response in (answered | on_disk).items()))
         for part in parts:
             part.unlink()
-    return {question: answer for (_, question), answer in known.items()}
+    return {request_id: response for (_, request_id), response in answered.items()}
 
 
 class InferenceModule(L.LightningModule):
-    """Asks batches of questions on one process, and writes each batch's answers as it has them.
+    """Runs batches of requests on one process, and writes each batch's answers as soon as they are computed.
 
     Args:
         ranker: The base model.
         adapter: The tuned model's adapter.
-        folder: Of the answers.
-        batches: Each a job, the batch's key, its questions and those whose answers are wanted; the base model's first.
+        folder: Folder of the answers.
+        batches: Batches of all jobs; those of the base model come first.
     """
 
-    def __init__(
-        self,
-        ranker: RankerArgs,
-        adapter: Path,
-        folder: Path,
-        batches: list[tuple[InferenceJob, str, list[RankingRequest], set[str]]],
-    ):
+    def __init__(self, ranker: RankerArgs, adapter: Path, folder: Path, batches: list[_Batch]):
         super().__init__()
         self.ranker, self.adapter, self.folder, self.batches = ranker, adapter, folder, batches
         self.mllm, self.model, self.tuned = None, None, False
 
     def setup(self, stage: str) -> None:
         """Loads the base model, on each process."""
-        quiet_libraries()  # a spawned process starts anew
+        quiet_libraries()  # a spawned process starts with default settings
         self.mllm = load_mllm(self.ranker)
         self.model = self.mllm.model
 
     def predict_dataloader(self) -> DataLoader:
-        """Numbers of this process's batches."""
-        mine = range(self.trainer.global_rank, len(self.batches), self.trainer.world_size)
-        return DataLoader(mine, batch_size=None)
+        """Returns the indices of this process's batches."""
+        indices = range(self.trainer.global_rank, len(self.batches), self.trainer.world_size)
+        return DataLoader(indices, batch_size=None)
 
-    def predict_step(self, number: int, _) -> None:
-        """Asks one batch."""
-        job, batch, questions, wanted = self.batches[number]
+    def predict_step(self, index: int, _) -> None:
+        """Runs one batch."""
+        batch = self.batches[index]
+        job = batch.job
         if job.tuned and not self.tuned:
             self.mllm = load_adapter(self.mllm, self.adapter)
             self.model = self.mllm.model.to(self.device)
             self.tuned = True
-        answers = zip(questions, run_batch(self.mllm, job.manner, questions), strict=True)
-        lines = [_line(batch, question.id, answer) for question, answer in answers if question.id in wanted]
+        pairs = zip(batch.requests, run_batch(self.mllm, job.mode, batch.requests), strict=True)
+        lines = [
+            _to_line(batch.key, request.id, response) for request, response in pairs if request.id in batch.missing
+        ]
         append_answers(self.folder / f"answers-{job.name}.part-{self.global_rank}.jsonl", lines)
 
 
-def _predict(asker: InferenceModule, trainer: TrainerArgs) -> None:
+def _predict(module: InferenceModule, trainer: TrainerArgs) -> None:
     kind = resolve_accelerator(trainer)
-    processes = min(trainer.devices, len(asker.batches))
+    processes = min(trainer.devices, len(module.batches))
     runner = L.Trainer(
-        strategy=predicting_strategy(kind, processes > 1),
+        strategy=make_predict_strategy(kind, processes > 1),
         accelerator=kind,
         devices=processes,
         logger=False,
@@ -183,48 +201,48 @@ def _predict(asker: InferenceModule, trainer: TrainerArgs) -> None:
         use_distributed_sampler=False,
     )
     try:
-        with spawning():
-            runner.predict(asker, return_predictions=False)
+        with spawn_errors():
+            runner.predict(module, return_predictions=False)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        raise Interrupted("interrupted; the same command goes on from the answers that are there") from None
+        raise Interrupted("interrupted; the same command resumes from the answers that are there") from None
 
 
 def answer_all(
     jobs: Sequence[InferenceJob], ranker: RankerArgs, adapter: Path, trainer: TrainerArgs, out: Path
 ) -> dict[str, dict[str, Response]]:
-    """Answers questions, asking only what the files do not hold.
+    """Runs jobs, computing only the answers that are not on disk.
 
     Args:
-        jobs: The base model's first.
+        jobs: Those of the base model come first.
         ranker: The base model.
-        adapter: The tuned model's.
-        trainer: ``accelerator``, and ``devices``: how many processes ask.
-        out: The evaluation's folder; the answers lie in ``answers-KEY`` there, a folder for each ``models_key``.
+        adapter: The tuned model's adapter.
+        trainer: ``accelerator``, and ``devices``: the number of processes.
+        out: The evaluation's folder; the answers are in ``answers-KEY`` there, a folder for each ``models_key``.
 
     Returns:
-        dict: Answers by the question's id, by the job's name.
+        dict: Responses by job name and request id.
 
     Raises:
-        UserError: A model, an adapter or an image can't be had, or answers are damaged or can't be written; answers so
-            far are kept.
+        UserError: A model, an adapter or an image can't be loaded, or answers are damaged or can't be written; answers
+            so far are kept.
     """
     folder = out / f"answers-{models_key(ranker, adapter)}"
-    with _naming(folder):
+    with _name_path_in_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder):
         batches = []
         for job in jobs:
-            known = _gathered(job, folder)
-            if known:
-                log.info("%s: %d of %d answers are there", job.name, len(known), len(job.questions))
-            for batch, questions in job.batches().items():
-                wanted = {question.id for question in questions} - known.keys()
-                if wanted:
-                    batches.append((job, batch, questions, wanted))
+            answered = _merge_answers(job, folder)
+            if answered:
+                log.info("%s: %d of %d answers are there", job.name, len(answered), len(job.requests))
+            for key, requests in job.batches().items():
+                missing = {request.id for request in requests} - answered.keys()
+                if missing:
+                    batches.append(_Batch(job, key, requests, missing))
         if batches:
             _predict(InferenceModule(ranker, adapter, folder, batches), trainer)
-        found = {job.name: _gathered(job, folder) for job in jobs}
-    missing = sum(len(job.questions) - len(found[job.name]) for job in jobs)
-    if missing:
-        raise UserError(f"{folder}: {missing} answers were taken away meanwhile; run the command again")
-    return found
+        answers = {job.name: _merge_answers(job, folder) for job in jobs}
+    lost = sum(len(job.requests) - len(answers[job.name]) for job in jobs)
+    if lost:
+        raise UserError(f"{folder}: {lost} answers were removed in the meantime; run the command again")
+    return answers

@@ -1,10 +1,11 @@
-"""The ways to ask the MLLM, many images at a time.
+"""The ranking modes: how the MLLM is prompted and scored, many images per pass.
 
-``likelihood``: log-likelihood of each candidate's name; the prompt holds no candidates, so neither
-their order nor their company matters and a score serves every memory that proposes the class.
-``letters``: one forward pass over lettered candidates. ``constrained``: the paper's list, of which
-only permutations of the candidates can be written. ``generate``: the paper's, in free text.
-``name`` is no way to rank: it asks for names, in free text, where nothing is known yet.
+``likelihood``: log-likelihood of each candidate's name; the prompt holds no candidates, so neither their order nor the
+other candidates matter, and a score is valid for every memory that proposes the class.
+``letters``: one forward pass over lettered candidates.
+``constrained``: the paper's list, decoded under a constraint that only lets permutations of the candidates through.
+``generate``: the paper's list as free text.
+``name`` is not a ranking mode: it generates names as free text, where there are no candidates yet.
 """
 
 from __future__ import annotations
@@ -16,104 +17,109 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from data_prep.core.errors import UserError
-from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt, with_examples
-from eval.ranking.constrained import Permutations
+from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt, with_exemplars
+from eval.ranking.constrained import PermutationConstraint
 from eval.ranking.request import RankingMode, RankingRequest, Response
 from rar_train.models.decoding import DIGITS, decode_texts, generate
 from rar_train.models.inputs import to_device
 from rar_train.models.mllm import Mllm
-from rar_train.models.scoring import by_owner, letter_scores, name_scores
+from rar_train.models.scoring import letter_scores, name_scores, split_by_row
 
 
 @torch.inference_mode()
-def run_batch(mllm: Mllm, manner: RankingMode, questions: Sequence[RankingRequest]) -> list[Response]:
-    """Asks the model a batch of questions.
+def run_batch(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> list[Response]:
+    """Runs the model on a batch of requests.
 
     Args:
         mllm: The ranker.
-        manner: How to ask.
-        questions: One batch.
+        mode: How to prompt it.
+        requests: One batch.
 
     Raises:
-        UserError: An image is missing or does not decode, there are more candidates than letters in
-            mode ``letters``, or examples are asked of a family that takes one image.
+        UserError: An image is missing or does not decode, there are more candidates than letters in mode ``letters``,
+            or a request has examples but the model family takes a single image.
     """
-    return _ASKED[manner.mode](mllm, manner, questions)
+    return _RUN_BY_MODE[mode.mode](mllm, mode, requests)
 
 
-def _inputs(mllm: Mllm, questions: Sequence[RankingRequest], prompts: Sequence[str]) -> BatchFeature:
-    """Inputs, each question with its own pictures, on the model's device."""
-    told = [with_examples(p) if q.examples else p for p, q in zip(prompts, questions, strict=True)]
-    inputs = mllm.inputs([question.images() for question in questions], told)
+def _inputs(mllm: Mllm, requests: Sequence[RankingRequest], prompts: Sequence[str]) -> BatchFeature:
+    """Builds the model's inputs, each request with its own images, on the model's device."""
+    prompts = [
+        with_exemplars(prompt) if request.examples else prompt
+        for prompt, request in zip(prompts, requests, strict=True)
+    ]
+    inputs = mllm.inputs([request.images() for request in requests], prompts)
     return to_device(inputs, next(mllm.model.parameters()))
 
 
-def _rounded(scores: Tensor) -> tuple[float, ...]:
+def _round(scores: Tensor) -> tuple[float, ...]:
     return tuple(round(score, DIGITS) for score in scores.tolist())
 
 
-def _by_likelihood(mllm: Mllm, manner: RankingMode, questions: Sequence[RankingRequest]) -> list[Response]:
-    inputs = _inputs(mllm, questions, [NAMING] * len(questions))
-    answers = [mllm.answer_ids(NAMING, name) for question in questions for name in question.names]
-    counts = [len(question.names) for question in questions]
-    owners = [number for number, count in enumerate(counts) for _ in range(count)]
-    table = by_owner(name_scores(mllm, inputs, answers, owners), counts)
-    return [Response(_rounded(row[:count])) for row, count in zip(table, counts, strict=True)]
+def _run_likelihood(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> list[Response]:
+    inputs = _inputs(mllm, requests, [NAMING] * len(requests))
+    answers = [mllm.answer_ids(NAMING, name) for request in requests for name in request.names]
+    counts = [len(request.names) for request in requests]
+    owners = [index for index, count in enumerate(counts) for _ in range(count)]
+    table = split_by_row(name_scores(mllm, inputs, answers, owners), counts)
+    return [Response(_round(row[:count])) for row, count in zip(table, counts, strict=True)]
 
 
-def _by_letters(mllm: Mllm, manner: RankingMode, questions: Sequence[RankingRequest]) -> list[Response]:
-    counts = [len(question.names) for question in questions]
+def _run_letters(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> list[Response]:
+    counts = [len(request.names) for request in requests]
     if max(counts) > len(LETTERS):
         raise UserError(
             f"{max(counts)} candidates, but mode letters has {len(LETTERS)} letters; rank fewer, or by likelihood"
         )
-    prompts = [letters_prompt(question.shown_names) for question in questions]
+    prompts = [letters_prompt(request.shown_names) for request in requests]
     letters = mllm.letter_ids(max(counts))
-    table = letter_scores(mllm, _inputs(mllm, questions, prompts), letters, counts)
-    answers = []
-    for row, question in zip(table, questions, strict=True):
-        by_place = dict(zip(question.shown, _rounded(row), strict=False))
-        answers.append(Response(tuple(by_place[place] for place in range(len(question.names)))))
-    return answers
+    table = letter_scores(mllm, _inputs(mllm, requests, prompts), letters, counts)
+    responses = []
+    for row, request in zip(table, requests, strict=True):
+        by_index = dict(zip(request.shown, _round(row), strict=False))
+        responses.append(Response(tuple(by_index[index] for index in range(len(request.names)))))
+    return responses
 
 
-def _by_constrained(mllm: Mllm, manner: RankingMode, questions: Sequence[RankingRequest]) -> list[Response]:
-    prompts = [list_prompt(question.shown_names, manner.structured) for question in questions]
-    trees = [
-        Permutations(lambda names, prompt=prompt: mllm.answer_ids(prompt, list_answer(names)), question.shown_names)
-        for prompt, question in zip(prompts, questions, strict=True)
+def _run_constrained(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> list[Response]:
+    prompts = [list_prompt(request.shown_names, mode.structured) for request in requests]
+    constraints = [
+        PermutationConstraint(
+            lambda names, prompt=prompt: mllm.answer_ids(prompt, list_answer(names)), request.shown_names
+        )
+        for prompt, request in zip(prompts, requests, strict=True)
     ]
-    inputs = _inputs(mllm, questions, prompts)
+    inputs = _inputs(mllm, requests, prompts)
     start, end = inputs["input_ids"].shape[1], mllm.turn_end_id
 
     def allowed(row: int, ids: Tensor) -> list[int]:
-        return trees[row].allowed(ids[start:].tolist()) or [end]
+        return constraints[row].allowed(ids[start:].tolist()) or [end]
 
-    longest = max(len(tokens) for tree in trees for tokens in tree.open.values())
+    longest = max(len(tokens) for constraint in constraints for tokens in constraint.lists.values())
     return [Response(reply=text) for text in decode_texts(mllm, generate(mllm, inputs, 2 * longest, allowed))]
 
 
-def _by_list(mllm: Mllm, manner: RankingMode, questions: Sequence[RankingRequest]) -> list[Response]:
-    prompts = [list_prompt(question.shown_names, manner.structured) for question in questions]
-    # A reply may be as long as its own list and a little more, whatever else is in the batch.
-    budgets = [
-        manner.reply_tokens or len(mllm.answer_ids(prompt, list_answer(question.shown_names))) + 8
-        for prompt, question in zip(prompts, questions, strict=True)
+def _run_generate(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> list[Response]:
+    prompts = [list_prompt(request.shown_names, mode.structured) for request in requests]
+    # A reply may be as long as the request's own list and a little more, whatever else is in the batch.
+    limits = [
+        mode.reply_tokens or len(mllm.answer_ids(prompt, list_answer(request.shown_names))) + 8
+        for prompt, request in zip(prompts, requests, strict=True)
     ]
-    replies = generate(mllm, _inputs(mllm, questions, prompts), max(budgets))
-    own = [reply[:budget] for reply, budget in zip(replies, budgets, strict=True)]
-    return [Response(reply=text) for text in decode_texts(mllm, own)]
+    replies = generate(mllm, _inputs(mllm, requests, prompts), max(limits))
+    replies = [reply[:limit] for reply, limit in zip(replies, limits, strict=True)]
+    return [Response(reply=text) for text in decode_texts(mllm, replies)]
 
 
-def _by_name(mllm: Mllm, manner: RankingMode, questions: Sequence[RankingRequest]) -> list[Response]:
-    inputs = _inputs(mllm, questions, [manner.prompt] * len(questions))
-    return [Response(reply=text) for text in decode_texts(mllm, generate(mllm, inputs, manner.reply_tokens))]
+def _run_name(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> list[Response]:
+    inputs = _inputs(mllm, requests, [mode.prompt] * len(requests))
+    return [Response(reply=text) for text in decode_texts(mllm, generate(mllm, inputs, mode.reply_tokens))]
 
 
-_ASKED = {
-    "likelihood": _by_likelihood,
-    "letters": _by_letters,
-    "constrained": _by_constrained,
-    "generate": _by_list,
-    "name": _by_name,
+_RUN_BY_MODE = {
+    "likelihood": _run_likelihood,
+    "letters": _run_letters,
+    "constrained": _run_constrained,
+    "generate": _run_generate,
+    "name": _run_name,
 }

@@ -1,4 +1,4 @@
-"""From answers to rankings: always a permutation of the candidates, ties in a defined order."""
+"""Turns responses into rankings: always a permutation of the candidates, with ties in a defined order."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from eval.ranking.aggregation import aggregate_rankings
 from eval.ranking.request import RankingRequest, Response
 
 
-def to_ranking(mode: str, names: Sequence[str], question: RankingRequest, answer: Response) -> Ranking:
-    """Turns an answer into a ranking.
+def to_ranking(mode: str, names: Sequence[str], request: RankingRequest, response: Response) -> Ranking:
+    """Turns a response into a ranking.
 
     Args:
-        mode: The mode that the answer came from.
-        names: The candidates in retriever order; each is among the question's names. A name may stand
-            twice, for two classes: they have the same score.
-        question: What was asked.
-        answer: With scores in the question's order, or a reply.
+        mode: The mode that the response came from.
+        names: The candidates in retriever order; each is among the request's names. A name may occur twice, for two
+            classes: they have the same score.
+        request: The request.
+        response: Scores in the order of the request's names, or a reply.
 
     Returns:
         Ranking: Ties keep the retriever's order.
     """
     if mode not in SCORED:
-        return read_list(answer.reply, names, question.shown_names)
-    by_name = dict(zip(question.names, answer.scores, strict=True))
+        return read_list(response.reply, names, request.shown_names)
+    by_name = dict(zip(request.names, response.scores, strict=True))
     scores = [by_name[name] for name in names]
-    order = sorted(range(len(names)), key=lambda place: -scores[place])
+    order = sorted(range(len(names)), key=lambda index: -scores[index])
     probabilities = torch.tensor(scores, dtype=torch.float64).softmax(0)
     return Ranking(tuple(order), tuple(probabilities.tolist()))
 
 
-def to_one_ranking(
-    mode: str, names: Sequence[str], questions: Sequence[RankingRequest], answers: Sequence[Response], how: str
+def aggregate_responses(
+    mode: str, names: Sequence[str], requests: Sequence[RankingRequest], responses: Sequence[Response], method: str
 ) -> Ranking:
-    """Turns the answers to one question in several orders into a ranking.
+    """Aggregates the responses to one request, shown in several orders, into a ranking.
 
     Args:
-        mode: The mode that the answers came from.
+        mode: The mode that the responses came from.
         names: The candidates in retriever order.
-        questions: The same question, shuffled.
-        answers: Of each.
-        how: ``mean``, ``borda`` or ``kemeny``.
+        requests: The same request in several orders.
+        responses: One per request.
+        method: ``mean``, ``borda`` or ``kemeny``.
     """
-    return aggregate_rankings([to_ranking(mode, names, q, a) for q, a in zip(questions, answers, strict=True)], how)
+    rankings = [to_ranking(mode, names, *pair) for pair in zip(requests, responses, strict=True)]
+    return aggregate_rankings(rankings, method)

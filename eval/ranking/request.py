@@ -1,4 +1,4 @@
-"""What the ranker is asked about an image, and what it answers."""
+"""Ranking requests (an image and the names to rank), the ranking mode, and the model's responses."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from PIL import Image
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, fingerprint
 from data_prep.core.images import open_image
-from data_prep.embedding.regions import Cut
+from data_prep.embedding.regions import LazyRegion
+from data_prep.settings import Recipe
 
 
 @dataclass(frozen=True)
 class RankingMode:
-    """How to ask.
+    """How to prompt the model.
 
     Attributes:
-        mode: One of ``MODES``, or ``name``, which asks for names in place of a ranking.
-        structured: Tell the format of a list, for models that were not tuned to write one.
-        reply_tokens: Tokens that a reply may take in ``generate``; 0: as many as its list, and 8 more; also in
-            ``name``.
-        prompt: What ``name`` asks.
+        mode: One of ``MODES``, or ``name``, which generates names instead of a ranking.
+        structured: Describe the format of a list in the prompt, for models that were not tuned to write one.
+        reply_tokens: Token limit of a reply in ``generate`` and ``name``; 0 in ``generate``: the tokens of the
+            request's own list plus 8.
+        prompt: The prompt of ``name``.
     """
 
     mode: str
@@ -31,23 +32,28 @@ class RankingMode:
     reply_tokens: int = 0
     prompt: str = ""
 
+    @classmethod
+    def from_recipe(cls, recipe: Recipe, tuned: bool) -> RankingMode:
+        """Reads the mode from a recipe; ``eval.format_hint`` applies to the untuned model alone."""
+        return cls(recipe.ranker.mode, recipe.eval.format_hint and not tuned, recipe.eval.reply_tokens)
+
 
 @dataclass(frozen=True)
 class RankingRequest:
     """An image and the classes to rank for it.
 
     Attributes:
-        key: The sample's key, or its content; it seeds the order shown.
-        image: The image's file, the image itself, or an object to be cut out of one.
+        key: The sample's key, or a hash of the image's content; seeds the order in which names are shown.
+        image: The image's file, the image itself, or a region to be cropped from one.
         names: Distinct class names.
-        shuffle: Number of the order in which they are shown.
-        examples: An image file for each name, or none.
-        contents: SHA-256 of the image's and of each example's file, as the data set was read; none where ``key`` is
-            the image's content.
+        shuffle: Index of the order in which they are shown.
+        examples: An image file for each name, or empty.
+        contents: SHA-256 of the image's and of each example's file, as the data set was read; empty where ``key`` is
+            the hash of the image's content.
     """
 
     key: str
-    image: str | Image.Image | Cut
+    image: str | Image.Image | LazyRegion
     names: tuple[str, ...]
     shuffle: int = 0
     examples: tuple[str, ...] = ()
@@ -55,58 +61,58 @@ class RankingRequest:
 
     @property
     def id(self) -> str:
-        """Identifies it by names, order shown, and what image and examples hold, wherever they lie."""
+        """Hash of the names, the order shown, and the content of image and examples, wherever the files are."""
         return fingerprint([self.key, self.names, self.shuffle, self.contents or self.examples])
 
     @property
     def shown(self) -> list[int]:
-        """Places of the names in the order to show: by hash, so it carries nothing of the retriever's."""
-        start = f"{self.key}/{self.shuffle}" if self.shuffle else self.key
+        """Indices of the names in the order to show: sorted by hash, so it leaks nothing of the retriever's order."""
+        seed = f"{self.key}/{self.shuffle}" if self.shuffle else self.key
 
-        def rank(place: int) -> bytes:
-            return hashlib.sha256(f"{start}/{self.names[place]}".encode()).digest()
+        def name_hash(index: int) -> bytes:
+            return hashlib.sha256(f"{seed}/{self.names[index]}".encode()).digest()
 
-        return sorted(range(len(self.names)), key=rank)
+        return sorted(range(len(self.names)), key=name_hash)
 
     @property
     def shown_names(self) -> list[str]:
         """The names in the order to show."""
-        return [self.names[place] for place in self.shown]
+        return [self.names[index] for index in self.shown]
 
     def images(self) -> list[Image.Image]:
-        """The image, and then the examples in the order shown.
+        """Opens the image, and then the examples in the order shown.
 
         Raises:
-            UserError: One is missing, does not decode, or is not what it was when the data set was read.
+            UserError: One is missing, does not decode, or has changed since the data set was read.
         """
         for path, content in zip((self.image, *self.examples), self.contents, strict=bool(self.contents)):
             if Path(path).is_file() and file_hash(Path(path)) != content:
                 raise UserError(f"{path}: has changed since the data set was read; run the command again")
-        files = [self.examples[place] for place in self.shown] if self.examples else []
-        return [open_request_image(image) for image in (self.image, *files)]
+        examples = [self.examples[index] for index in self.shown] if self.examples else []
+        return [open_request_image(image) for image in (self.image, *examples)]
 
 
-def shuffled_requests(question: RankingRequest, count: int) -> list[RankingRequest]:
-    """The same question in several orders."""
-    return [replace(question, shuffle=number) for number in range(count)]
+def shuffled_requests(request: RankingRequest, count: int) -> list[RankingRequest]:
+    """Returns the same request with the names in ``count`` different orders."""
+    return [replace(request, shuffle=index) for index in range(count)]
 
 
-def open_request_image(image: str | Image.Image | Cut) -> Image.Image:
-    """Decodes an image, from a file or in memory; an object is cut out.
+def open_request_image(image: str | Image.Image | LazyRegion) -> Image.Image:
+    """Decodes an image, from a file or in memory; a region is cropped.
 
     Raises:
         UserError: The file is missing or does not decode.
     """
-    return image.open() if isinstance(image, Cut) else open_image(image)
+    return image.open() if isinstance(image, LazyRegion) else open_image(image)
 
 
 @dataclass(frozen=True)
 class Response:
-    """What the model said about the names, in the question's order.
+    """The model's response to a request, in the order of the request's names.
 
     Attributes:
-        scores: Log-likelihoods or letter logits, rounded so that batches agree; empty where a list is written.
-        reply: The list, where one is written.
+        scores: Log-likelihoods or letter logits, rounded so that batches agree; empty in the modes that write text.
+        reply: The written list or names; empty in the modes that score.
     """
 
     scores: tuple[float, ...] = ()

@@ -1,4 +1,4 @@
-"""One evaluation after another over several data sets, and one table of them all."""
+"""Evaluates several data sets one after the other, and combines them in one table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.results_file import RESULTS, read_results
 from data_prep.datasets import FEW_SHOT, FINE_GRAINED, OWN
 from data_prep.settings import Recipe
-from eval.recognition.evaluate import Run, evaluate, evaluation_stamp, load_recipe_encoder, read_checked
+from eval.recognition.evaluate import Run, evaluate, evaluation_fingerprint, load_recipe_encoder, read_checked
 from eval.report.combined import combine
 from eval.report.reading import FILES
 
@@ -19,13 +19,14 @@ log = logging.getLogger(__name__)
 NAMES = ("armory", *FEW_SHOT, *FINE_GRAINED, *OWN)
 
 
-def recipe_by_dataset(recipe: Recipe, names: list[str], own_templates: bool) -> dict[str, Recipe]:
-    """A recipe for each data set, which differ in nothing else.
+def recipe_by_dataset(recipe: Recipe, names: list[str], default_templates: bool) -> dict[str, Recipe]:
+    """Makes a recipe for each data set; they differ in nothing else.
 
     Args:
         recipe: With ``data.root``, the folder of all of them; armory has none.
         names: Data sets.
-        own_templates: Each data set's prompts are used, whatever the recipe names: those are of its own data set.
+        default_templates: Use each data set's default prompt templates and not the recipe's, which are those of the
+            run's data set.
 
     Raises:
         UserError: An unknown data set, one named twice, or several of your own that one root cannot hold.
@@ -37,7 +38,7 @@ def recipe_by_dataset(recipe: Recipe, names: list[str], own_templates: bool) -> 
         raise UserError(f"--datasets {' '.join(names)}: each may be named once")
     if set(names) & OWN.keys() and len(names) > 1:
         raise UserError(f"--datasets {' '.join(names)}: evaluate {', '.join(OWN)} alone, as data.root is theirs")
-    retriever = replace(recipe.retriever, templates=[]) if own_templates else recipe.retriever
+    retriever = replace(recipe.retriever, templates=[]) if default_templates else recipe.retriever
     return {
         name: replace(
             recipe,
@@ -49,27 +50,27 @@ def recipe_by_dataset(recipe: Recipe, names: list[str], own_templates: bool) -> 
 
 
 def evaluate_several(recipes: dict[str, Recipe], run: Run, task: str) -> dict:
-    """Evaluates data sets one by one, each in a folder of its own; those that are complete are reused.
+    """Evaluates data sets one by one, each in its own folder; complete evaluations are reused.
 
     Args:
-        recipes: By data set.
+        recipes: Recipes by data set.
         run: The run.
-        task: For the folder's name.
+        task: Task name, for the folder's name.
 
     Returns:
-        dict: What the combined ``results.json`` holds.
+        dict: The content of the combined ``results.json``.
 
     Raises:
         UserError: A data set is missing or wrong; all are read before a model is loaded.
     """
-    one = next(iter(recipes.values()))
-    folder = run.folder / "eval" / f"{task}-{one.eval.split}-{one.ranker.mode}"
+    first = next(iter(recipes.values()))
+    folder = run.folder / "eval" / f"{task}-{first.eval.split}-{first.ranker.mode}"
     for recipe in recipes.values():
         read_checked(recipe, run.folder)
-    encoder = load_recipe_encoder(one)
+    encoder = load_recipe_encoder(first)
     for name, recipe in recipes.items():
         dataset = read_checked(recipe, run.folder)
-        if _complete(folder / name, evaluation_stamp(recipe, run, dataset, encoder)):
+        if _is_complete(folder / name, evaluation_fingerprint(recipe, run, dataset, encoder)):
             log.info("%s: reusing %s", name, folder / name)
             continue
         log.info("%s: evaluating", name)
@@ -77,12 +78,12 @@ def evaluate_several(recipes: dict[str, Recipe], run: Run, task: str) -> dict:
     return combine(folder, list(recipes))
 
 
-def _complete(folder: Path, expected: str) -> bool:
-    """Whether an evaluation is there, of the same models, settings and images, and undamaged."""
+def _is_complete(folder: Path, stamp: str) -> bool:
+    """Returns whether a folder has an undamaged evaluation of the same models, settings and images."""
     if not (folder / RESULTS).is_file():
         return False
     try:
-        return read_results(folder, FILES).get("settings") == expected
+        return read_results(folder, FILES).get("settings") == stamp
     except UserError as error:
         log.warning("%s; evaluating", error)
         return False

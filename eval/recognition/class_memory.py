@@ -1,4 +1,4 @@
-"""The classes that a recognizer knows: a memory that grows and shrinks while it is in use."""
+"""The classes that a recognizer knows: a memory to which classes can be added, and removed, while it is in use."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from data_prep.distributed.devices import resolve_accelerator
 from data_prep.embedding.encoder import Encoder, embed_names
 from data_prep.memory.memories import Memories, image_memory, name_memory, with_templates
 from data_prep.memory.memory import Entry, Memory
-from data_prep.reading.dataset import digests, sample_key
-from data_prep.reading.finding import class_folders, find_pictures, report_passed
+from data_prep.reading.dataset import hash_images, sample_key
+from data_prep.reading.finding import class_folders, find_images, report_skipped
 from data_prep.reading.tables import label_text
 from data_prep.settings import Recipe, RetrieverArgs, check
-from eval.ranking.ranker import Picture
+from eval.ranking.ranker import ImageInput
 from eval.ranking.request import open_request_image
 from eval.recognition.tasks import nearest_exemplar
 
@@ -34,22 +34,22 @@ log = logging.getLogger(__name__)
 Classes = str | Path | Sequence[str] | Mapping[str, Sequence[str | Path]]
 
 
-def example_images(classes: Classes, cache: Path) -> dict[str, list[Path]]:
-    """Image files by class name; spellings of a name that look the same are one class.
+def list_class_images(classes: Classes, cache: Path) -> dict[str, list[Path]]:
+    """Lists image files by class name; spellings of a name that look the same are one class.
 
     Args:
         classes: A folder with a folder of images per class; names alone; or files by name.
-        cache: Folder of caches, where what a folder holds besides is listed.
+        cache: Folder of caches, where the files and folders that were passed over are listed.
 
     Raises:
-        UserError: There is no folder, or it holds no classes; a name is none, or its files are no list.
+        UserError: There is no folder, or it holds no classes; a name is not text, or its files are not a list.
     """
-    found: dict[str, list[Path]] = defaultdict(list)
+    files_by_name: dict[str, list[Path]] = defaultdict(list)
     if isinstance(classes, Mapping):
         for name, files in classes.items():
-            listed = files is not None and not isinstance(files, str | Path)
-            check(listed, f"class {name}: give its image files as a list, [] for none")
-            found[_named(name)] += [Path(file) for file in files]
+            is_list = files is not None and not isinstance(files, str | Path)
+            check(is_list, f"class {name}: give its image files as a list, [] for none")
+            files_by_name[_check_name(name)] += [Path(file) for file in files]
     elif isinstance(classes, str | Path):
         root = Path(classes)
         if not root.is_dir():
@@ -57,48 +57,50 @@ def example_images(classes: Classes, cache: Path) -> dict[str, list[Path]]:
         top = class_folders(root)
         splits, _ = find_splits(root, top.files)
         if splits:
-            listed = ", ".join(folder.name for folder in splits)
-            raise UserError(f"{root}: holds splits ({listed}), not classes; give one of them, such as {min(splits)}")
+            names = ", ".join(folder.name for folder in splits)
+            raise UserError(f"{root}: holds splits ({names}), not classes; give one of them, such as {min(splits)}")
         passed = list(top.passed)
         for folder in top.files:
-            inside = find_pictures(folder)
-            if not inside.files:
+            images = find_images(folder)
+            if not images.files:
                 log.warning("%s: a class without images, which is found by its name alone", folder)
-            found[tidy(label_text(folder.name, str(folder)))] += inside.files
-            passed += inside.passed
-        report_passed(passed, cache)
+            files_by_name[tidy(label_text(folder.name, str(folder)))] += images.files
+            passed += images.passed
+        report_skipped(passed, cache)
     else:
         for name in classes:
-            found[_named(name)] += []
-    if not found:
+            files_by_name[_check_name(name)] += []
+    if not files_by_name:
         raise UserError(f"{classes}: no classes; give names, or a folder with a folder of images per class")
-    return _one_of_each_name(found)
+    return _merge_equal_names(files_by_name)
 
 
-def _named(name: str) -> str:
-    """A class's name as it is held.
+def _check_name(name: str) -> str:
+    """Checks a class's name, and returns it without surplus white space and invisible characters.
 
     Raises:
-        UserError: It is no text, or shows nothing.
+        UserError: It is not a text, or has no visible character.
     """
-    check(isinstance(name, str) and bool(normalize_name(name)), f"class {name!r}: a name is text, and shows something")
+    check(
+        isinstance(name, str) and bool(normalize_name(name)), f"class {name!r}: a name is text with a visible character"
+    )
     return tidy(name)
 
 
-def _one_of_each_name(found: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """Joins classes whose names look alike (case, white space, Unicode form): no reply says which of them is meant."""
-    shown: dict[str, str] = {}
-    joined: dict[str, list[Path]] = {}
-    for name, files in found.items():
-        first = shown.setdefault(normalize_name(name), name)
+def _merge_equal_names(files_by_name: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """Merges classes whose names differ in case, white space or Unicode form alone: a reply cannot tell them apart."""
+    first_spellings: dict[str, str] = {}
+    merged: dict[str, list[Path]] = {}
+    for name, files in files_by_name.items():
+        first = first_spellings.setdefault(normalize_name(name), name)
         if first != name:
             log.warning("classes: %r looks like %r: one class", name, first)
-        joined.setdefault(first, []).extend(files)
-    return joined
+        merged.setdefault(first, []).extend(files)
+    return merged
 
 
-def own_classes(recipe: Recipe) -> tuple[RetrieverArgs, dict[str, list[str]], dict[str, str]]:
-    """The classes of a recipe's own test split, with the images that its evaluation draws first.
+def read_test_classes(recipe: Recipe) -> tuple[RetrieverArgs, dict[str, list[str]], dict[str, str]]:
+    """Reads the classes of a recipe's own test split, with the images of its evaluation's first shots and seed.
 
     Returns:
         tuple[RetrieverArgs, dict[str, list[str]], dict[str, str]]: The retriever's settings with the data set's
@@ -106,18 +108,18 @@ def own_classes(recipe: Recipe) -> tuple[RetrieverArgs, dict[str, list[str]], di
         each name.
     """
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("test_memory",))
-    found: dict[str, list[str]] = {dataset.names[label]: [] for label in dataset.labels("test_memory")}
+    files: dict[str, list[str]] = {dataset.names[label]: [] for label in dataset.labels("test_memory")}
     args = recipe.eval
     if args.shots:
         pool, draw = dataset.parts["test_memory"], recipe.data.draw
         for sample in load_shots(pool, args.shots[0], args.seeds[0], draw, Path(recipe.cache)):
-            found[dataset.names[sample.label]].append(sample.path)
-    return with_templates(recipe.retriever, dataset), found, dict(zip(dataset.names, dataset.texts, strict=True))
+            files[dataset.names[sample.label]].append(sample.path)
+    return with_templates(recipe.retriever, dataset), files, dict(zip(dataset.names, dataset.texts, strict=True))
 
 
 @torch.inference_mode()
-def embed_pictures(encoder: Encoder, images: Sequence[Picture], recipe: Recipe) -> np.ndarray:
-    """Embeds images at once, without processes or a cache.
+def embed_uncached(encoder: Encoder, images: Sequence[ImageInput], recipe: Recipe) -> np.ndarray:
+    """Embeds images in this process, without a cache.
 
     Returns:
         np.ndarray: Unit vectors in float32, shape ``[n, d]``.
@@ -127,23 +129,23 @@ def embed_pictures(encoder: Encoder, images: Sequence[Picture], recipe: Recipe) 
     """
     device = torch.device(resolve_accelerator(recipe.trainer))
     model = encoder.model.to(device)
-    parts = []
+    embeddings = []
     for start in range(0, len(images), recipe.retriever.batch_size):
-        some = images[start : start + recipe.retriever.batch_size]
-        pixels = [encoder.preprocess(open_request_image(image)) for image in some]
+        batch = images[start : start + recipe.retriever.batch_size]
+        pixels = [encoder.preprocess(open_request_image(image)) for image in batch]
         vectors = model.encode_image(torch.stack(pixels).to(device, encoder.dtype))
-        parts.append(F.normalize(vectors.float(), dim=-1).cpu())
-    return torch.cat(parts).numpy()
+        embeddings.append(F.normalize(vectors.float(), dim=-1).cpu())
+    return torch.cat(embeddings).numpy()
 
 
 class ClassMemory:
-    """Images and names of classes, and what the retriever finds among them.
+    """A memory of classes' images and names, in which the retriever searches.
 
     Args:
         encoder: Embeds images and names.
         recipe: The retriever's settings, ``eval.candidates``, and the cache.
         classes: A folder with a folder of images per class, image files by class name, or names alone.
-        texts: What the encoder reads for a name that is not listed as it is; see ``Dataset.texts``.
+        texts: What the encoder encodes in place of a name, by name; see ``Dataset.texts``.
 
     Raises:
         UserError: There are no classes, or an image is missing or does not decode; with ``data.on_error=skip`` it is
@@ -152,12 +154,12 @@ class ClassMemory:
 
     def __init__(self, encoder: Encoder, recipe: Recipe, classes: Classes, texts: Mapping[str, str] | None = None):
         self.encoder, self.recipe = encoder, recipe
-        by_name = example_images(classes, Path(recipe.cache))
+        files_by_name = list_class_images(classes, Path(recipe.cache))
         cache, retriever = Path(recipe.cache), recipe.retriever
-        self._names = tuple(by_name)  # by label, also of classes that were removed
-        samples = self._samples([(label, file) for label, own in enumerate(by_name.values()) for file in own])
-        shown = [(texts or {}).get(name, name) for name in self._names]
-        names = name_memory(encoder, range(len(self._names)), self._names, retriever, cache, texts=shown)
+        self._names = tuple(files_by_name)  # by label, including classes that were removed
+        samples = self._make_samples([(i, file) for i, files in enumerate(files_by_name.values()) for file in files])
+        name_texts = [(texts or {}).get(name, name) for name in self._names]
+        names = name_memory(encoder, range(len(self._names)), self._names, retriever, cache, texts=name_texts)
         self.memories = Memories(image_memory(encoder, samples, retriever, cache) if samples else None, names)
         self._paths = {sample.digest: sample.path for sample in samples}
 
@@ -167,61 +169,61 @@ class ClassMemory:
 
     @property
     def classes(self) -> dict[str, int]:
-        """How many images each class has, by its name."""
+        """Number of images of each class, by its name."""
         images = self.memories.images
         return {name: len(images.ids_of(label)) if images else 0 for name, label in self._labels.items()}
 
     @property
     def source(self) -> str:
-        """What candidates come from: ``image``, ``name`` or ``fused``."""
-        images, wanted = self.memories.images, self.recipe.eval.candidates
+        """Source of the candidates: ``image``, ``name`` or ``fused``."""
+        images, source = self.memories.images, self.recipe.eval.candidates
         if images is None:
             return "name"
         # A class without images can be found by its name alone.
-        covered = np.isin(self.memories.names.labels, images.labels).all()
-        return "fused" if wanted == "image" and not covered else wanted
+        all_have_images = np.isin(self.memories.names.labels, images.labels).all()
+        return "fused" if source == "image" and not all_have_images else source
 
     @property
     def shots(self) -> float:
-        """Images per class."""
+        """Mean number of images per class."""
         images = self.memories.images
         return len(images) / len(self.memories.names) if images else 0.0
 
     def candidates(self, xq: np.ndarray, k: int) -> list[tuple[Candidate, ...]]:
-        """The k best classes for unit queries of shape ``[nq, d]``; never more than there are."""
+        """Retrieves the k best classes for unit queries of shape ``[nq, d]``; never more than there are."""
         count = min(k, len(self.memories.names))
         return self.memories.candidates(self.source, xq, count, self.recipe.retriever, self._names)
 
     def examples(self, query: np.ndarray, candidates: Sequence[Candidate]) -> tuple[str | None, ...]:
-        """The image of each candidate that is most similar to a unit query of shape ``[d]``; None where it has none."""
+        """Finds each candidate's image that is most similar to a unit query of shape ``[d]``; None if it has none."""
         memory = self.memories.images
         return tuple(nearest_exemplar(memory, self._paths, query, c.label) if memory else None for c in candidates)
 
     def add(self, name: str, images: Sequence[str | Path] = ()) -> int:
-        """Adds a class, or images to one that is there; nothing is trained, and the other classes stay as they are.
+        """Adds a class, or images to an existing one; nothing is trained, and the other classes do not change.
 
         Args:
-            name: The class's.
-            images: Files, which must stay where they are; without any a new class is found by its name alone.
+            name: The class's name.
+            images: Files, which must not be moved or deleted later; without any a new class is found by its name alone.
 
         Returns:
-            int: How many images are new. Those that the class has already, byte for byte, are left out.
+            int: Number of new images. Those that the class has already, byte for byte, are left out.
 
         Raises:
             UserError: There is no name, or an image is missing or does not decode; nothing is added then.
         """
-        name = _named(name)
-        known = self._label_of(name)
-        label = len(self._names) if known is None else known
-        held, memory = set(), self.memories.images
+        name = _check_name(name)
+        known_label = self._find_label(name)
+        label = len(self._names) if known_label is None else known_label
+        known_digests, memory = set(), self.memories.images
         if memory:
-            held = {memory.entries[row].digest for row in memory.rows(memory.ids_of(label))}
-        read = {sample.digest: sample for sample in self._samples([(label, Path(file)) for file in images])}
-        samples = [sample for digest, sample in read.items() if digest not in held]
-        vectors = embed_pictures(self.encoder, [s.path for s in samples], self.recipe) if samples else None
-        if known is None:
-            unit = embed_names(self.encoder, [name], self.recipe.retriever, Path(self.recipe.cache))
-            self.memories.names.add(unit, [Entry(label, "name", name)])
+            known_digests = {memory.entries[row].digest for row in memory.rows(memory.ids_of(label))}
+        by_digest = {sample.digest: sample for sample in self._make_samples([(label, Path(file)) for file in images])}
+        samples = [sample for digest, sample in by_digest.items() if digest not in known_digests]
+        vectors = embed_uncached(self.encoder, [s.path for s in samples], self.recipe) if samples else None
+        if known_label is None:
+            name_vector = embed_names(self.encoder, [name], self.recipe.retriever, Path(self.recipe.cache))
+            self.memories.names.add(name_vector, [Entry(label, "name", name)])
             self._names += (name,)
         if samples:
             entries = [Entry(label, "image", sample.key, sample.digest) for sample in samples]
@@ -237,12 +239,12 @@ class ClassMemory:
         """Removes a class.
 
         Returns:
-            int: How many images it had.
+            int: Number of its images.
 
         Raises:
             UserError: There is no such class, or it is the last.
         """
-        label = self._label_of(name)
+        label = self._find_label(name)
         check(label is not None, f"{name}: no such class")
         check(len(self.classes) > 1, f"{name} is the only class, and without any there is nothing to recognise")
         images, names = self.memories.images, self.memories.names
@@ -251,20 +253,20 @@ class ClassMemory:
         self.memories = Memories(images or None, names)
         return removed
 
-    def known_as(self, name: str) -> str | None:
-        """The name that a class has here, however it is spelled in case, white space and Unicode form."""
-        return next((held for held in self._labels if normalize_name(held) == normalize_name(name)), None)
+    def find_name(self, name: str) -> str | None:
+        """Finds a class's name as it is stored here, ignoring case, white space and Unicode form; None if unknown."""
+        return next((known for known in self._labels if normalize_name(known) == normalize_name(name)), None)
 
-    def _label_of(self, name: str) -> int | None:
-        return self._labels.get(self.known_as(name))
+    def _find_label(self, name: str) -> int | None:
+        return self._labels.get(self.find_name(name))
 
-    def _samples(self, files: Sequence[tuple[int, Path]]) -> list[Sample]:
-        """Image files with their labels, as samples."""
+    def _make_samples(self, files: Sequence[tuple[int, Path]]) -> list[Sample]:
+        """Makes samples of image files and their labels; files that are skipped are left out."""
         if not files:
             return []
-        found = digests([file for _, file in files], Path(self.recipe.cache), self.recipe.data.on_error)
+        file_digests = hash_images([file for _, file in files], Path(self.recipe.cache), self.recipe.data.on_error)
         return [
             Sample(sample_key(str(file)), str(file), label, digest)
-            for (label, file), digest in zip(files, found, strict=True)
+            for (label, file), digest in zip(files, file_digests, strict=True)
             if digest
         ]

@@ -1,4 +1,4 @@
-"""The evaluation of one data set: retrieve, ask, fit on development, score; and its files."""
+"""Evaluates one data set: retrieves, ranks, calibrates on the validation split, scores, and writes the files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from eval.recognition.tasks import make_tasks
 from eval.recognition.tracking import track_evaluation
 from eval.report.page import write_page
 from eval.report.reading import FILES, Evaluated, group_cases
-from eval.report.results import Metrics
+from eval.report.results import MetricsAccumulator
 from rar_train.engine.wandb_mode import wandb_mode
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """What is evaluated.
+    """The run to evaluate.
 
     Attributes:
-        folder: The run's.
-        adapter: The tuned model's.
+        folder: The run's folder.
+        adapter: The tuned model's adapter.
     """
 
     folder: Path
@@ -47,33 +47,34 @@ class Run:
         """SHA-256 of the adapter."""
         return read_json(self.adapter / "manifest.json")["adapter"]
 
-    def is_own(self, recipe: Recipe) -> bool:
-        """Whether a recipe evaluates the data set that the run was made with, by the same retriever."""
-        own = load_saved_recipe(self.folder / "recipe.yaml", [])
-        return _source(recipe.data) == _source(own.data) and _bare(recipe.retriever) == _bare(own.retriever)
+    def matches(self, recipe: Recipe) -> bool:
+        """Returns whether a recipe evaluates the data set that the run was made with, by the same retriever."""
+        run_recipe = load_saved_recipe(self.folder / "recipe.yaml", [])
+        same_data = _normalize_data(recipe.data) == _normalize_data(run_recipe.data)
+        return same_data and _normalize_retriever(recipe.retriever) == _normalize_retriever(run_recipe.retriever)
 
 
-def _source(data: DataArgs) -> DataArgs:
-    """Settings of a data set by which two are the same: its root as an absolute path, and not how it is read."""
+def _normalize_data(data: DataArgs) -> DataArgs:
+    """Normalizes the settings that identify a data set: an absolute root, and not how errors are handled."""
     root = data.root and str(Path(data.root).resolve())
     return replace(data, root=root, on_error="skip")
 
 
-def _bare(retriever: RetrieverArgs) -> RetrieverArgs:
-    """Settings of a retriever without those that only say how fast it works."""
+def _normalize_retriever(retriever: RetrieverArgs) -> RetrieverArgs:
+    """Normalizes a retriever's settings, leaving out those that only affect its speed."""
     return replace(retriever, batch_size=1, num_workers=0, mmap=False)
 
 
 def results_folder(recipe: Recipe, run: Path) -> Path:
-    """The folder of an evaluation's results."""
+    """Returns the folder of an evaluation's results."""
     return run / "eval" / f"{recipe.eval.split}-{recipe.ranker.mode}"
 
 
 def read_checked(recipe: Recipe, run: Path) -> Dataset:
-    """Reads what a recipe's split needs.
+    """Reads the evaluated split and its memory pool, and checks them for leaks.
 
     Raises:
-        UserError: It is missing or wrong, or its images are not what may be evaluated.
+        UserError: They are missing or wrong, or the split's images may not be evaluated; see ``refuse_copies``.
     """
     split = recipe.eval.split
     dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
@@ -82,70 +83,70 @@ def read_checked(recipe: Recipe, run: Path) -> Dataset:
 
 
 def load_recipe_encoder(recipe: Recipe) -> Encoder:
-    """The recipe's encoder, on this machine's processes."""
+    """Loads the recipe's encoder, on this machine's processes."""
     return load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
 
 
-def _to_fit_on(recipe: Recipe, run: Run) -> tuple[Recipe, Dataset]:
-    """The recipe on the validation split, and the images on which fusion, gate and threshold are fitted."""
+def _calibration_data(recipe: Recipe, run: Run) -> tuple[Recipe, Dataset]:
+    """Returns the recipe on the validation split, and the images on which fusion, gate and threshold are fitted."""
     recipe = replace(recipe, eval=replace(recipe.eval, split="val", ranker_only_images=0))
-    dataset, most = read_checked(recipe, run.folder), recipe.eval.fit_images
-    if most:
-        images = dataset.parts["val"]
-        dataset.parts["val"] = [images[number] for number in evenly_spaced(len(images), most)]
+    dataset, max_images = read_checked(recipe, run.folder), recipe.eval.fit_images
+    if max_images:
+        samples = dataset.parts["val"]
+        dataset.parts["val"] = [samples[index] for index in evenly_spaced(len(samples), max_images)]
     return recipe, dataset
 
 
-def _fits(recipe: Recipe) -> bool:
-    """Whether an evaluation fits something on the validation split."""
+def _needs_calibration(recipe: Recipe) -> bool:
+    """Returns whether an evaluation fits something on the validation split."""
     return recipe.eval.fusion or recipe.eval.open_set_fraction > 0
 
 
 def fit_calibration(
     recipe: Recipe, run: Run, evaluation: Evaluation, encoder: Encoder, out: Path
 ) -> tuple[dict[str, Fusion], Refusal | None]:
-    """Fits fusion and refusal on the validation split, whatever split is evaluated; and notes them.
+    """Fits fusion and refusal on the validation split, whatever split is evaluated; and saves them.
 
     Args:
-        recipe: Of the evaluation.
-        run: The run. Fits on its own data set with its own retriever are kept there, for other evaluations and for
+        recipe: The evaluation's recipe.
+        run: The run. Fits on its own data set with its own retriever are saved there, for other evaluations and for
             inference.
-        evaluation: Answered; it is the one to fit on where it is of the validation split.
-        encoder: The retriever's.
-        out: The evaluation's folder. Other fits stay in it.
+        evaluation: With its rankings; it is fitted on directly if it is of the validation split.
+        encoder: The retriever's encoder.
+        out: The evaluation's folder. Other fits are saved in it.
     """
-    if not _fits(recipe):
+    if not _needs_calibration(recipe):
         return {}, None
-    args, own = recipe.eval, run.is_own(recipe)
+    args, belongs_to_run = recipe.eval, run.matches(recipe)
     if args.split != "val":
         log.info("fusion, gate and threshold: fitting on the validation split")
-        recipe, dataset = _to_fit_on(recipe, run)
-        place = results_folder(recipe, run.folder) if own else out / "val"
-        evaluation = Evaluation(recipe, dataset, make_tasks(recipe, encoder, dataset), place)
-        evaluation.ask(run.adapter, untuned=False)
+        recipe, dataset = _calibration_data(recipe, run)
+        folder = results_folder(recipe, run.folder) if belongs_to_run else out / "val"
+        evaluation = Evaluation(recipe, dataset, make_tasks(recipe, encoder, dataset), folder)
+        evaluation.rank(run.adapter, untuned=False)
     fusions = evaluation.fit_fusions() if args.fusion else {}
     refusal = evaluation.fit_refusal() if args.open_set_fraction else None
-    path = fits_path(run.folder, recipe.ranker.mode, run.adapter) if own else out / "fits.json"
+    path = fits_path(run.folder, recipe.ranker.mode, run.adapter) if belongs_to_run else out / "fits.json"
     save_fits(path, run.weights, encoder.id, fusions, refusal)
-    log.info("fits: %s%s", path, "" if own else ", as data set or retriever are not the run's own")
+    log.info("fits: %s%s", path, "" if belongs_to_run else ", as data set or retriever are not the run's own")
     return fusions, refusal
 
 
 def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: Path) -> dict:
-    """Runs the whole evaluation and writes its files.
+    """Runs an evaluation from retrieval to results, and writes its files.
 
     Args:
         recipe: All settings.
         run: The run.
         dataset: From ``read_checked``.
         encoder: From ``load_recipe_encoder``.
-        out: Where to.
+        out: Folder to write to.
 
     Returns:
-        dict: What ``results.json`` holds.
+        dict: The content of ``results.json``.
     """
     evaluation = Evaluation(recipe, dataset, make_tasks(recipe, encoder, dataset), out)
-    evaluation.ask(run.adapter)
+    evaluation.rank(run.adapter)
     fusions, refusal = fit_calibration(recipe, run, evaluation, encoder, out)
     if fusions:
         evaluation.fuse(fusions)
@@ -154,32 +155,32 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
     metadata |= {"bootstrap": args.bootstrap, "skipped": dict(dataset.skipped)}
     metadata |= {"adapter": run.weights, "encoder": encoder.id}
     metadata |= {
-        "settings": evaluation_stamp(recipe, run, dataset, encoder),
+        "settings": evaluation_fingerprint(recipe, run, dataset, encoder),
         "leaks": find_leaks(recipe, encoder, dataset, run.folder),
     }
     metadata |= {"fusion": {kind: asdict(fusion) for kind, fusion in fusions.items()}} if fusions else {}
     metadata |= {"refusal": asdict(refusal)} if refusal else {}
-    metrics = Metrics(metadata)
-    pictures = evaluation.pictures()
-    with file_lock(out):  # or files of two evaluations that end at once would be taken for one's
+    metrics = MetricsAccumulator(metadata)
+    image_files = evaluation.image_files()
+    with file_lock(out):  # or the files of two evaluations that end at once could be mixed
         write_text(out / "predictions.jsonl", (metrics.line(record) for record in evaluation.predictions()))
         results = metrics.results()
-        write_json(out / "pictures.json", pictures)
+        write_json(out / "pictures.json", image_files)
         write_results(out, results, FILES)
         log.info("wrote %s, predictions.jsonl and %s", out / "results.json", write_page(out).name)
     if wandb_mode(recipe.tracking) != "disabled":
         with open(out / "predictions.jsonl", encoding="utf-8") as lines:
-            evaluated = Evaluated(out.name, results, group_cases(lines), pictures)
+            evaluated = Evaluated(out.name, results, group_cases(lines), image_files)
         track_evaluation(recipe, run.folder, evaluated)
     return results
 
 
-def evaluation_stamp(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder) -> str:
-    """Identifies an evaluation by its models, settings and images: those evaluated, remembered, fitted on and mined."""
+def evaluation_fingerprint(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder) -> str:
+    """Hashes an evaluation's models, settings and images: the evaluated, remembered, calibration and mined ones."""
     parts = dict(dataset.parts)
-    if _fits(recipe) and recipe.eval.split != "val":
-        parts |= _to_fit_on(recipe, run)[1].parts
-    images = [[part, [[s.key, s.digest, s.label] for s in own]] for part, own in sorted(parts.items())]
+    if _needs_calibration(recipe) and recipe.eval.split != "val":
+        parts |= _calibration_data(recipe, run)[1].parts
+    images = [[part, [[s.key, s.digest, s.label] for s in samples]] for part, samples in sorted(parts.items())]
     models = [models_key(recipe.ranker, run.adapter), encoder.id, recipe.ranker.mode]
     settings = [asdict(recipe.data), asdict(recipe.retriever), asdict(recipe.eval), recipe.seed]
     return fingerprint([models, settings, dataset.names, images, sorted(read_mined(run.folder))])

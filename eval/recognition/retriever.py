@@ -1,4 +1,4 @@
-"""Evaluates a tuned retriever: recall@k of the encoder before and after, on the same memories and images."""
+"""Evaluates a tuned retriever: recall@k of the encoder before and after tuning, on the same memories and images."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ Key = tuple[str, str, int, int]
 """Method, task (``zero_shot``, ``few_shot`` or ``whole_set``), shots and seed; the last two are 0 where none apply."""
 
 
-def _retrieved(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> dict[Key, list[list[int]]]:
-    """Labels per image, best first, by method and memory."""
+def _retrieve(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> dict[Key, list[list[int]]]:
+    """Retrieves labels per image, best first, by method and memory."""
     split, args = recipe.eval.split, recipe.eval
     xq = embed_images(encoder, dataset.parts[split], recipe.retriever, Path(recipe.cache))
 
     def labels(memories, source: str) -> list[list[int]]:
-        found = memories.candidates(source, xq, args.k, recipe.retriever, dataset.names)
-        return [[candidate.label for candidate in row] for row in found]
+        candidates = memories.candidates(source, xq, args.k, recipe.retriever, dataset.names)
+        return [[candidate.label for candidate in row] for row in candidates]
 
     names = load_memories(recipe, encoder, dataset, f"{split}_memory", 0, 0)
-    found = {("clip_zero_shot", "zero_shot", 0, 0): labels(names, "name")}
-    draws = [("few_shot", shots, seed) for shots in args.shots for seed in args.seeds]
-    for task, shots, seed in [*draws, *([("whole_set", 0, 0)] if args.full_train_memory else [])]:
-        drawn = None if task == "whole_set" else shots
-        memories = load_memories(recipe, encoder, dataset, f"{split}_memory", drawn, seed)
-        found["clip_knn", task, shots, seed] = labels(memories, "image")
-        found["clip_fused", task, shots, seed] = labels(memories, "fused")
-    return found
+    retrieved = {("clip_zero_shot", "zero_shot", 0, 0): labels(names, "name")}
+    tasks = [("few_shot", shots, seed) for shots in args.shots for seed in args.seeds]
+    tasks += [("whole_set", 0, 0)] if args.full_train_memory else []
+    for task, shots, seed in tasks:
+        sampled = None if task == "whole_set" else shots
+        memories = load_memories(recipe, encoder, dataset, f"{split}_memory", sampled, seed)
+        retrieved["clip_knn", task, shots, seed] = labels(memories, "image")
+        retrieved["clip_fused", task, shots, seed] = labels(memories, "fused")
+    return retrieved
 
 
 def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
@@ -51,37 +52,37 @@ def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
 
     Returns:
         dict: ``rows``, one per method, task, shots, seed and encoder (``before``, ``after``) with ``top1`` and
-        ``recall_at_k`` as shares; and ``summary`` with both over seeds, the gain in recall@k and its 95 % interval over
-        classes and seeds. It is also written to ``RUN/eval/SPLIT-retriever/results.json``.
+        ``recall_at_k`` as fractions; and ``summary`` with the means of both over seeds, the gain in recall@k and its
+        95 % interval over classes and seeds. It is also written to ``RUN/eval/SPLIT-retriever/results.json``.
 
     Raises:
-        UserError: The run holds no model, or is damaged.
+        UserError: The run has no model, or is damaged.
     """
     model = find_model(run)
     split, k = recipe.eval.split, recipe.eval.k
     dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
     truths = [sample.label for sample in dataset.parts[split]]
     tuned = replace(recipe.retriever, model=f"local-dir:{model}", pretrained=None, tag=None)
-    rows, hits, firsts = [], defaultdict(list), defaultdict(list)
+    rows, recall_hits, top1s = [], defaultdict(list), defaultdict(list)
     for which, args in (("before", recipe.retriever), ("after", tuned)):
         encoder = load_encoder(args, replace(recipe.trainer, num_nodes=1))
         log.info("%s: %s", which, encoder.id)
-        for key, ranked in _retrieved(replace(recipe, retriever=args), encoder, dataset).items():
+        for key, ranked in _retrieve(replace(recipe, retriever=args), encoder, dataset).items():
             method, task, shots, seed = key
-            own = hits_at(ranked, truths, k).astype(float)
-            hits[*key[:3], which].append(own)
+            hits = hits_at(ranked, truths, k).astype(float)
+            recall_hits[*key[:3], which].append(hits)
             top1 = float(hits_at(ranked, truths, 1).mean())
-            firsts[*key[:3], which].append(top1)
+            top1s[*key[:3], which].append(top1)
             row = {"method": method, "task": task, "shots": shots, "seed": seed, "encoder": which, "k": k}
             row["n"] = len(truths)
-            rows.append(row | {"top1": top1, "recall_at_k": float(own.mean())})
+            rows.append(row | {"top1": top1, "recall_at_k": float(hits.mean())})
     summary = []
-    for memory in dict.fromkeys(key[:3] for key in hits):
-        before, after = (np.stack(hits[*memory, which]) for which in ("before", "after"))
+    for memory in dict.fromkeys(key[:3] for key in recall_hits):
+        before, after = (np.stack(recall_hits[*memory, which]) for which in ("before", "after"))
         mean, low, high = bootstrap_interval(after - before, np.array(truths), recipe.eval.bootstrap)
         part = dict(zip(("method", "task", "shots"), memory, strict=True))
         part |= {"before": float(before.mean()), "after": float(after.mean())}
-        part |= {f"top1_{which}": float(np.mean(firsts[*memory, which])) for which in ("before", "after")}
+        part |= {f"top1_{which}": float(np.mean(top1s[*memory, which])) for which in ("before", "after")}
         summary.append(part | {"gain": {"mean": mean, "low": low, "high": high}})
     results = {"dataset": dataset.name, "split": split, "k": k, "settings": asdict(tuned)}
     results |= {"skipped": dict(dataset.skipped), "rows": rows, "summary": summary}
@@ -97,7 +98,7 @@ def print_retriever(results: dict) -> None:
         table.add_column(column, justify="left" if column == "method" else "right")
     for part in results["summary"]:
         mean, low, high = (100 * part["gain"][key] for key in ("mean", "low", "high"))
-        shares = [f"{100 * part[key]:.1f}" for key in ("top1_before", "top1_after", "before", "after")]
+        percentages = [f"{100 * part[key]:.1f}" for key in ("top1_before", "top1_after", "before", "after")]
         shots = "all" if part["task"] == "whole_set" else str(part["shots"])
-        table.add_row(part["method"], shots, *shares, f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
+        table.add_row(part["method"], shots, *percentages, f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
     Console(width=100).print(table)

@@ -1,4 +1,4 @@
-"""Few-shot and zero-shot recognition: what the retriever proposes for each memory."""
+"""Few-shot and zero-shot recognition tasks: the candidates that the retriever proposes for each memory."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from data_prep.settings import Recipe
 
 @dataclass(frozen=True)
 class EvalTask:
-    """One memory to recognise with.
+    """One memory to recognise with, and what the retriever proposes from it.
 
     Attributes:
-        task: ``few_shot``; ``zero_shot``, names alone; ``whole_set``, every image; or ``unknown``, a memory that lacks
-            some classes.
-        shots: Images per class; 0 where they are not drawn.
-        seed: Of the draw; 0 where there is none.
+        task: ``few_shot``; ``zero_shot``, names alone; ``whole_set``, every training image; or ``unknown``, a memory
+            that lacks some classes.
+        shots: Images per class; 0 where they are not sampled.
+        seed: Seed of the sampled images; 0 where there are none.
         candidates: The ranker's candidates per image, in retriever order.
         retrieved: Labels per image, best first, by retriever method.
         examples: An image file for each candidate, per image; empty where none are shown.
@@ -41,19 +41,19 @@ class EvalTask:
 
     @property
     def kind(self) -> str:
-        """What is fitted together: all seeds of a task and number of shots."""
+        """Key of what is fitted together: all seeds of a task and number of shots."""
         return f"{self.task}-{self.shots}"
 
 
-def _labels(found: Sequence[tuple[Candidate, ...]]) -> list[list[int]]:
-    return [[candidate.label for candidate in row] for row in found]
+def _to_labels(rows: Sequence[tuple[Candidate, ...]]) -> list[list[int]]:
+    return [[candidate.label for candidate in row] for row in rows]
 
 
 def nearest_exemplar(memory: Memory, paths: dict[str, str], query: np.ndarray, label: int) -> str | None:
-    """The image of a class that is most similar to a query, or None for a class without images.
+    """Finds the image of a class that is most similar to a query; None for a class without images.
 
     Args:
-        memory: Of images.
+        memory: Memory of images.
         paths: Image files by content digest.
         query: Unit vector of shape ``[d]``.
         label: The class.
@@ -65,54 +65,54 @@ def nearest_exemplar(memory: Memory, paths: dict[str, str], query: np.ndarray, l
     return paths[memory.entries[memory.rows(best)].digest]
 
 
-def find_exemplars(memory: Memory, paths: dict[str, str], xq: np.ndarray, found: Sequence[tuple[Candidate, ...]]):
-    """The image of each candidate that is most similar to the query.
+def find_exemplars(
+    memory: Memory, paths: dict[str, str], xq: np.ndarray, candidates: Sequence[tuple[Candidate, ...]]
+) -> list[tuple[str, ...]]:
+    """Finds the image of each candidate that is most similar to the query.
 
     Args:
-        memory: Of images.
+        memory: Memory of images.
         paths: Image files by content digest.
         xq: Unit queries of shape ``[nq, d]``.
-        found: Candidates per query.
+        candidates: Candidates per query.
 
     Returns:
-        list[tuple[str, ...]]: Image files per query, one a candidate; empty for a query with a candidate that has no
+        list[tuple[str, ...]]: Image files per query, one per candidate; empty for a query with a candidate that has no
         image in the memory.
     """
-    shown = [
+    exemplars = [
         tuple(nearest_exemplar(memory, paths, query, candidate.label) for candidate in row)
-        for query, row in zip(xq, found, strict=True)
+        for query, row in zip(xq, candidates, strict=True)
     ]
-    return [row if all(row) else () for row in shown]
+    return [row if all(row) else () for row in exemplars]
 
 
-def draw_held_out(labels: Sequence[int], share: float, seed: int) -> frozenset[int]:
-    """A seeded draw of labels to play the unknown: at least one, and not all."""
-    count = min(max(round(share * len(labels)), 1), len(labels) - 1)
+def draw_held_out(labels: Sequence[int], fraction: float, seed: int) -> frozenset[int]:
+    """Samples labels to hold out as unknown classes: seeded, at least one, and not all."""
+    count = min(max(round(fraction * len(labels)), 1), len(labels) - 1)
     return frozenset(np.random.default_rng(seed).permutation(labels)[:count].tolist())
 
 
 def make_tasks(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> list[EvalTask]:
     """Retrieves the candidates of every memory that the recipe evaluates with."""
     split, args = recipe.eval.split, recipe.eval
-    queries = dataset.parts[split]
-    xq = embed_images(encoder, queries, recipe.retriever, Path(recipe.cache))
-    settings = [_setting(recipe, encoder, dataset, xq, "zero_shot", 0, 0)] if args.zero_shot else []
-    for shots in args.shots:
-        settings += [_setting(recipe, encoder, dataset, xq, "few_shot", shots, seed) for seed in args.seeds]
-    if args.full_train_memory:
-        settings.append(_setting(recipe, encoder, dataset, xq, "whole_set", 0, 0))
+    xq = embed_images(encoder, dataset.parts[split], recipe.retriever, Path(recipe.cache))
+    memories = [("zero_shot", 0, 0)] if args.zero_shot else []
+    memories += [("few_shot", shots, seed) for shots in args.shots for seed in args.seeds]
+    memories += [("whole_set", 0, 0)] if args.full_train_memory else []
+    tasks = [_make_task(recipe, encoder, dataset, xq, *memory) for memory in memories]
     if args.open_set_fraction:
         part = f"{split}_memory"
-        held = draw_held_out(dataset.labels(part), args.open_set_fraction, recipe.seed)
-        kept = [sample for sample in dataset.parts[part] if sample.label not in held]
-        lacking = replace(dataset, parts=dataset.parts | {part: kept})
+        held_out = draw_held_out(dataset.labels(part), args.open_set_fraction, recipe.seed)
+        remaining = [sample for sample in dataset.parts[part] if sample.label not in held_out]
+        reduced = replace(dataset, parts=dataset.parts | {part: remaining})
         shots, seed = (args.shots[0], args.seeds[0]) if args.shots else (0, 0)
-        one = _setting(recipe, encoder, lacking, xq, "few_shot" if shots else "zero_shot", shots, seed)
-        settings.append(replace(one, task="unknown", held_out=held))
-    return settings
+        task = _make_task(recipe, encoder, reduced, xq, "few_shot" if shots else "zero_shot", shots, seed)
+        tasks.append(replace(task, task="unknown", held_out=held_out))
+    return tasks
 
 
-def _setting(
+def _make_task(
     recipe: Recipe, encoder: Encoder, dataset: Dataset, xq: np.ndarray, task: str, shots: int, seed: int
 ) -> EvalTask:
     args, part = recipe.eval, f"{recipe.eval.split}_memory"
@@ -120,14 +120,14 @@ def _setting(
     sources = {"clip_zero_shot": "name"}
     if memories.images:
         sources |= {"clip_knn": "image", "clip_fused": "fused"}
-    wide = max(args.k, 5)
-    found = {
-        source: memories.candidates(source, xq, wide, recipe.retriever, dataset.names) for source in sources.values()
+    depth = max(args.k, 5)  # enough for top-5
+    by_source = {
+        source: memories.candidates(source, xq, depth, recipe.retriever, dataset.names) for source in sources.values()
     }
-    candidates = [row[: args.k] for row in found[args.candidates if memories.images else "name"]]
+    candidates = [row[: args.k] for row in by_source[args.candidates if memories.images else "name"]]
     examples = []
     if args.show_exemplars and memories.images:
         paths = {sample.digest: sample.path for sample in dataset.parts[part]}
         examples = find_exemplars(memories.images, paths, xq, candidates)
-    retrieved = {method: _labels(found[source]) for method, source in sources.items()}
+    retrieved = {method: _to_labels(by_source[source]) for method, source in sources.items()}
     return EvalTask(task, shots, seed, candidates, retrieved, examples)

@@ -1,8 +1,8 @@
-"""An evaluation in Weights & Biases: its table, its curve over shots, and pictures with their rankings.
+"""Logs an evaluation to Weights & Biases: its table, its curve over shots, and images with their rankings.
 
-A run of its own rather than the fit's resumed: a fit is evaluated many times (modes, splits, shots, checkpoints), which
-would overwrite each other's figures there, and an agent of a sweep gives every evaluation a run. It is linked to the
-fit's by the group, which is the fit's run id, and by ``fit`` in its config.
+It is a separate run and does not resume the fit's: a fit is evaluated many times (modes, splits, shots, checkpoints),
+and these evaluations would overwrite each other's metrics there; also, a sweep agent gives every evaluation its own
+run. It is linked to the fit's run by the group, which is the fit's run id, and by ``fit`` in its config.
 """
 
 from __future__ import annotations
@@ -20,19 +20,30 @@ from eval.metrics.summary import GAINS
 from eval.report.reading import Evaluated
 from rar_train.engine.tracking import close_run, run_id, wandb_settings
 
-_ROW = (
+_ROW_COLUMNS = (
     "task", "shots", "seed", "method", "mode", "k", "n", "top1", "top5", "recall_at_k", "top1_given_hit", "corrected",
     "broken",
 )  # fmt: skip
-_RANKING = ("picture", "task", "shots", "truth", "retrieved", "ranked", "probability", "status", "outcome", "reply")
+_RANKING_COLUMNS = (
+    "picture",
+    "task",
+    "shots",
+    "truth",
+    "retrieved",
+    "ranked",
+    "probability",
+    "status",
+    "outcome",
+    "reply",
+)
 
 
 def plot_points(results: dict) -> list[dict[str, float]]:
-    """What is plotted: for each task and number of shots, the means over seeds.
+    """Computes the points of the curves: for each task and number of shots, the means over seeds.
 
     Returns:
         list[dict[str, float]]: ``shots``, and as ``TASK/NAME`` each method's top-1 and its standard deviation
-        (``_sd``), ``recall_at_k``, and what the tuned ranker gains; shares, not per cent.
+        (``_sd``), ``recall_at_k``, and the tuned ranker's gains; fractions, not per cent.
     """
     recalls = defaultdict(list)
     for row in results["rows"]:
@@ -40,32 +51,32 @@ def plot_points(results: dict) -> list[dict[str, float]]:
             recalls[row["task"], row["shots"]].append(row["recall_at_k"])
     points = []
     for part in results["summary"]:
-        named = {method: own["mean"] for method, own in part["methods"].items()}
-        named |= {f"{method}_sd": own["sd"] for method, own in part["methods"].items()}
-        named |= {gain: part[gain]["mean"] for gain in GAINS if gain in part}
-        named["recall_at_k"] = float(np.mean(recalls[part["task"], part["shots"]]))
-        points.append({"shots": part["shots"]} | {f"{part['task']}/{name}": value for name, value in named.items()})
+        values = {method: top1["mean"] for method, top1 in part["methods"].items()}
+        values |= {f"{method}_sd": top1["sd"] for method, top1 in part["methods"].items()}
+        values |= {gain: part[gain]["mean"] for gain in GAINS if gain in part}
+        values["recall_at_k"] = float(np.mean(recalls[part["task"], part["shots"]]))
+        points.append({"shots": part["shots"]} | {f"{part['task']}/{name}": value for name, value in values.items()})
     return points
 
 
-def ranking_rows(evaluated: Evaluated, most: int) -> list[list]:
-    """Rows of the table of rankings: evenly spaced images under the first seed of each task and number of shots.
+def ranking_rows(evaluated: Evaluated, max_images: int) -> list[list]:
+    """Makes the table of rankings: evenly spaced images with the first seed of each task and number of shots.
 
     Args:
         evaluated: The evaluation.
-        most: Images of each.
+        max_images: Images of each task and number of shots.
     """
     import wandb  # slow
 
-    first: dict[tuple[str, int], list] = {}
+    first_seed: dict[tuple[str, int], list] = {}
     for (task, shots, _), cases in evaluated.cases.items():
-        first.setdefault((task, shots), cases)
-    pictures = evaluated.pictures["images"]
+        first_seed.setdefault((task, shots), cases)
+    image_files = evaluated.pictures["images"]
     return [
-        [wandb.Image(open_image(pictures[case.key])), task, shots, case.truth, "; ".join(case.candidates),
+        [wandb.Image(open_image(image_files[case.key])), task, shots, case.truth, "; ".join(case.candidates),
          "; ".join(case.tuned), case.confidence, case.status, case.outcome, case.reply]
-        for (task, shots), cases in first.items()
-        for case in (cases[number] for number in evenly_spaced(len(cases), most))
+        for (task, shots), cases in first_seed.items()
+        for case in (cases[index] for index in evenly_spaced(len(cases), max_images))
     ]  # fmt: skip
 
 
@@ -73,9 +84,9 @@ def track_evaluation(recipe: Recipe, folder: Path, evaluated: Evaluated) -> None
     """Logs an evaluation as a run in the group of its fit.
 
     Args:
-        recipe: Of the evaluation.
-        folder: The fit's.
-        evaluated: What came out.
+        recipe: The evaluation's recipe.
+        folder: The fit's folder.
+        evaluated: The evaluation.
     """
     import wandb
 
@@ -90,9 +101,9 @@ def track_evaluation(recipe: Recipe, folder: Path, evaluated: Evaluated) -> None
     run.define_metric("few_shot/*", step_metric="shots")
     for point in plot_points(results):
         run.log(point)
-    rows = [[row.get(name) for name in _ROW] for row in results["rows"]]
-    run.log({"eval/table": wandb.Table(columns=list(_ROW), data=rows)})
+    rows = [[row.get(name) for name in _ROW_COLUMNS] for row in results["rows"]]
+    run.log({"eval/table": wandb.Table(columns=list(_ROW_COLUMNS), data=rows)})
     if recipe.tracking.pictures:
-        shown = ranking_rows(evaluated, recipe.tracking.pictures)
-        run.log({"eval/rankings": wandb.Table(columns=list(_RANKING), data=shown)})
+        rows = ranking_rows(evaluated, recipe.tracking.pictures)
+        run.log({"eval/rankings": wandb.Table(columns=list(_RANKING_COLUMNS), data=rows)})
     close_run(run)

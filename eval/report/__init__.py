@@ -1,1 +1,1 @@
-"""The report page and what is read back from results, without torch; may import calibration and metrics."""
+"""The report page, and reading of results files, without torch; may import calibration and metrics."""

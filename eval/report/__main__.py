@@ -1,12 +1,11 @@
-"""``python -m eval.report RUN [RUN …] [--to FILE]``: evaluations as a page.
+"""``python -m eval.report RUN [RUN …] [--to FILE]``: writes report pages of evaluations.
 
     python -m eval.report runs/ranker_lora
     python -m eval.report runs/one runs/two --to both.html
 
-RUN is a run's folder, or the folder of one evaluation in it. Of one run it writes report.html into
-the folder of each evaluation, as eval.run does. Of several it writes one page that has them beside
-each other, to FILE (report.html here, unless said otherwise). A page is one file that needs no
-network.
+RUN is a run's folder, or the folder of one evaluation in it. For one run, report.html is written into the folder of
+each evaluation, as eval.run does. For several, one page that compares them is written to FILE (default: report.html in
+the current folder). A page is a single file that needs no network.
 """
 
 from __future__ import annotations
@@ -31,14 +30,19 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--to", type=Path, default=Path("report.html"))
     args = parser.parse_args(arguments)
-    found = [pair for run in args.runs for pair in read_evaluations(run)]
+    evaluations = [pair for run in args.runs for pair in read_evaluations(run)]
     if len(args.runs) == 1:
-        for folder, _ in found:
+        for folder, _ in evaluations:
             log.info("wrote %s", write_page(folder))
     else:
-        write_text(args.to, render_page([evaluated for _, evaluated in found]))
+        write_text(args.to, render_page([evaluated for _, evaluated in evaluations]))
         log.info("wrote %s", args.to)
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """Runs the command as a console script."""
     sys.exit(run_command(main, __doc__))
+
+
+if __name__ == "__main__":
+    console()

@@ -1,4 +1,4 @@
-"""The curves of a report's page."""
+"""Curves of the report page."""
 
 from __future__ import annotations
 
@@ -9,86 +9,93 @@ from eval.report.reading import Evaluated
 _METHODS = ("clip_zero_shot", "clip_knn", "clip_fused", "rar_untuned", "rar")
 
 
-def _prefixed(evaluations: list[Evaluated], evaluated: Evaluated, label: str) -> str:
+def _line_label(evaluations: list[Evaluated], evaluated: Evaluated, label: str) -> str:
+    """Prefixes a label with the evaluation's name where there are several."""
     return label if len(evaluations) == 1 else f"{evaluated.name}: {label}"
 
 
 def _by_shots(evaluations: list[Evaluated]) -> str | None:
-    """Accuracy against shots; None where only one number of shots was evaluated."""
+    """Plots accuracy against shots; None where only one number of shots was evaluated."""
     lines, errors, ticks = [], [], set()
     for evaluated in evaluations:
-        drawn = [part for part in evaluated.results["summary"] if part["task"] != "whole_set"]
-        parts = sorted(drawn, key=lambda part: part["shots"])
+        with_shots = [part for part in evaluated.results["summary"] if part["task"] != "whole_set"]
+        parts = sorted(with_shots, key=lambda part: part["shots"])
         ticks |= {part["shots"] for part in parts}
         for method in _METHODS if len(evaluations) == 1 else ("rar",):
-            own = [part for part in parts if method in part["methods"]]
-            means = [100 * part["methods"][method]["mean"] for part in own]
-            lines.append((_prefixed(evaluations, evaluated, method), [part["shots"] for part in own], means))
-            errors.append([100 * part["methods"][method]["sd"] for part in own])
+            of_method = [part for part in parts if method in part["methods"]]
+            xs = [part["shots"] for part in of_method]
+            means = [100 * part["methods"][method]["mean"] for part in of_method]
+            lines.append((_line_label(evaluations, evaluated, method), xs, means))
+            errors.append([100 * part["methods"][method]["sd"] for part in of_method])
     if len(ticks) < 2:
         return None
     title = "Top-1 against images per class in the memory"
-    return line_plot(title, lines, "images per class (0: names alone)", "top-1 %", errors, sorted(ticks))
+    return line_plot(title, lines, "images per class (0: names only)", "top-1 %", errors, sorted(ticks))
 
 
-def _found(evaluations: list[Evaluated]) -> str:
+def _recall(evaluations: list[Evaluated]) -> str:
+    """Plots recall@1 to recall@k of the retriever and the ranker."""
     lines = []
     for evaluated in evaluations:
-        cases, k = evaluated.shown, evaluated.results["k"]
+        cases, k = evaluated.all_cases, evaluated.results["k"]
         truths = [case.truth for case in cases]
         orders = {"retriever": [c.candidates for c in cases], "ranker": [c.tuned for c in cases]}
         for label, order in orders.items():
             shares = [100 * share for share in recall_within(order, truths, k)]
-            lines.append((_prefixed(evaluations, evaluated, label), list(range(1, k + 1)), shares))
-    return line_plot("Share of images whose class is among the first", lines, "names looked at, best first", "found %")
+            lines.append((_line_label(evaluations, evaluated, label), list(range(1, k + 1)), shares))
+    return line_plot("Share of images whose class is among the first k names", lines, "k", "recall@k %")
 
 
 def _by_share(evaluations: list[Evaluated]) -> str:
+    """Plots top-1 against the share of images that are ranked."""
     lines = []
     for evaluated in evaluations:
-        shares, accuracies = accuracy_by_share_ranked(evaluated.shown)
-        label = _prefixed(evaluations, evaluated, "retriever and ranker")
+        shares, accuracies = accuracy_by_share_ranked(evaluated.all_cases)
+        label = _line_label(evaluations, evaluated, "retriever and ranker")
         lines.append((label, [100 * s for s in shares], [100 * a for a in accuracies]))
         for kind, gate in evaluated.results.get("gate", {}).items():
             points = [(100 * point["share"], 100 * point["top1"]) for point in gate["curve"]]
-            lines.append((_prefixed(evaluations, evaluated, f"fused, {kind}"), *zip(*points, strict=True)))
-    title = "Top-1 where only images that the retriever is unsure of are ranked"
+            lines.append((_line_label(evaluations, evaluated, f"fused, {kind}"), *zip(*points, strict=True)))
+    title = "Top-1 where only the images that the retriever is least certain of are ranked"
     return line_plot(title, lines, "images ranked %", "top-1 %")
 
 
 def _reliability(evaluations: list[Evaluated]) -> str | None:
+    """Plots a reliability diagram; None where no ranker gave probabilities."""
     lines = []
     for evaluated in evaluations:
-        sure = [case for case in evaluated.shown if case.confidence is not None]
-        if sure:
-            points, error = calibration([c.confidence for c in sure], [c.tuned[0] == c.truth for c in sure])
-            label = _prefixed(evaluations, evaluated, f"ranker, calibration error {100 * error:.1f} %")
+        with_confidence = [case for case in evaluated.all_cases if case.confidence is not None]
+        if with_confidence:
+            confidences = [case.confidence for case in with_confidence]
+            points, error = calibration(confidences, [case.tuned[0] == case.truth for case in with_confidence])
+            label = _line_label(evaluations, evaluated, f"ranker, expected calibration error {100 * error:.1f} %")
             lines.append((label, [100 * c for c, _, _ in points], [100 * a for _, a, _ in points]))
     if not lines:
         return None
-    return line_plot("Reliability", lines, "probability of the first %", "top-1 %", diagonal=True)
+    return line_plot("Reliability", lines, "probability of the top candidate %", "top-1 %", diagonal=True)
 
 
-def _by_place(evaluations: list[Evaluated]) -> str | None:
+def _by_position(evaluations: list[Evaluated]) -> str | None:
+    """Plots top-1 against the position of the true class; None without such results."""
     lines = []
     for evaluated in evaluations:
-        places = evaluated.results.get("by_place", {}).get("rar", {})
-        for label, rows in places.items():
-            known = [row for row in rows if row["top1"] is not None]
-            xs, ys = [row["place"] for row in known], [100 * row["top1"] for row in known]
-            lines.append((_prefixed(evaluations, evaluated, f"place {label}"), xs, ys))
+        by_order = evaluated.results.get("by_place", {}).get("rar", {})
+        for label, rows in by_order.items():
+            measured = [row for row in rows if row["top1"] is not None]
+            xs, ys = [row["place"] for row in measured], [100 * row["top1"] for row in measured]
+            lines.append((_line_label(evaluations, evaluated, f"position {label}"), xs, ys))
     if not lines:
         return None
-    return line_plot("Top-1 by the place of the truth", lines, "place of the truth", "top-1 %")
+    return line_plot("Top-1 by the position of the true class", lines, "position of the true class", "top-1 %")
 
 
 def draw_curves(evaluations: list[Evaluated]) -> list[tuple[str, str]]:
-    """Captions and SVG of every curve that the evaluations have something to show for."""
-    drawn = {
+    """Draws every curve for which the evaluations have data; returns captions and SVG."""
+    plots = {
         "Accuracy against shots": _by_shots(evaluations),
-        "Recall: how soon the truth comes": _found(evaluations),
+        "Recall@k of retriever and ranker": _recall(evaluations),
         "Accuracy against share of images ranked": _by_share(evaluations),
-        "Position bias": _by_place(evaluations),
+        "Position bias": _by_position(evaluations),
         "Reliability": _reliability(evaluations),
     }
-    return [(title, svg) for title, svg in drawn.items() if svg]
+    return [(title, svg) for title, svg in plots.items() if svg]

@@ -1,4 +1,4 @@
-"""Plots as SVG text that takes its ink from the page, so that it is readable in light and dark."""
+"""Line plots as SVG that takes its text colour from the page, so that it is readable in light and dark mode."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# A colour that nothing else uses stands for the page's own ink.
+# A colour that nothing else uses: replaced by the page's text colour.
 _INK = "#010203"
 _STYLE = {
     "svg.fonttype": "none",
@@ -24,13 +24,13 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
-    "text.parse_math": False,  # a name may hold dollar signs
+    "text.parse_math": False,  # a name may contain dollar signs
 }
-# Told apart by people who see few colours (Okabe and Ito); legible on white and on near-black.
+# Distinguishable with colour blindness (Okabe and Ito); legible on white and on near-black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c8c8c")
 _MARKERS = "osD^vP*"
-_SHORT = 16
-"""Letters of a label of which three stand in a line."""
+_MAX_SHORT_LABEL = 16
+"""Maximum length of labels for three legend columns."""
 
 Line = tuple[str, Sequence[float], Sequence[float]]
 """A label, x values and y values."""
@@ -55,27 +55,29 @@ def line_plot(
     """Draws lines with markers.
 
     Args:
-        title: For readers who cannot see the plot.
-        lines: What to draw; y values in per cent.
+        title: For screen readers.
+        lines: Labels and values; y values in per cent.
         x: Label of the x axis.
         y: Label of the y axis.
         errors: Standard deviations of each line's y values.
-        ticks: Places of the x axis's ticks, which then stand evenly apart.
+        ticks: The x values, which are then spaced evenly along the axis.
         diagonal: Draws the line on which y equals x.
 
     Returns:
         str: An ``<svg>`` element.
     """
     with matplotlib.rc_context(_STYLE):
-        # The legend stands below, and the plot grows by it: names of runs may be long.
-        columns = 3 if max(len(label) for label, _, _ in lines) <= _SHORT else 1
+        # The legend is below the plot, and the figure grows with it: names of runs may be long.
+        columns = 3 if max(len(label) for label, _, _ in lines) <= _MAX_SHORT_LABEL else 1
         figure = Figure(figsize=(4.6, 2.9 + 0.19 * -(-len(lines) // columns)), layout="constrained")
-        axes, drawn = figure.add_subplot(), []
-        for number, (_, xs, ys) in enumerate(lines):
-            places = [list(ticks).index(value) for value in xs] if ticks else xs
-            look = {"color": COLOURS[number % len(COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]}
-            spread = errors[number] if errors else None
-            drawn.append(axes.errorbar(places, ys, yerr=spread, markersize=4, linewidth=1.4, capsize=3, **look))
+        axes, handles = figure.add_subplot(), []
+        for index, (_, xs, ys) in enumerate(lines):
+            positions = [list(ticks).index(value) for value in xs] if ticks else xs
+            style = {"color": COLOURS[index % len(COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
+            deviations = errors[index] if errors else None
+            handles.append(
+                axes.errorbar(positions, ys, yerr=deviations, markersize=4, linewidth=1.4, capsize=3, **style)
+            )
         if ticks:
             axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
         else:
@@ -85,9 +87,9 @@ def line_plot(
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.grid(alpha=0.25, color=_INK, linewidth=0.5)
-        # A label with an underscore before it would be left out of the legend, so texts are set afterwards.
-        numbers = [str(number) for number in range(len(drawn))]
-        legend = figure.legend(drawn, numbers, fontsize=8, loc="outside lower left", ncols=columns)
+        # The legend would leave out a label that begins with an underscore, so texts are set afterwards.
+        placeholders = [str(index) for index in range(len(handles))]
+        legend = figure.legend(handles, placeholders, fontsize=8, loc="outside lower left", ncols=columns)
         for text, (label, _, _) in zip(legend.get_texts(), lines, strict=True):
             text.set_text(label)
         return _svg(figure, title)

@@ -1,4 +1,4 @@
-"""Figures anew from the predictions of evaluations: no model is loaded, and torch is not imported."""
+"""Recomputes metrics from the predictions of evaluations, without loading a model or importing torch."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from data_prep.core.results_file import RESULTS, read_results, write_results
 from eval.report.combined import combine
 from eval.report.page import write_page
 from eval.report.reading import FILES
-from eval.report.results import FIGURES, read_figures
+from eval.report.results import METRICS, read_metrics
 
 log = logging.getLogger(__name__)
 
 
 def rescore(folder: Path) -> dict:
-    """Computes every figure of an evaluation anew, and writes ``results.json`` and the page.
+    """Recomputes all metrics of an evaluation, and writes ``results.json`` and the page.
 
     Args:
-        folder: With ``predictions.jsonl``, and with ``results.json`` for what is no figure (data set, models, settings,
+        folder: With ``predictions.jsonl``, and with ``results.json`` for the metadata (data set, models, settings,
             leaks); or the folder of several data sets' evaluations.
 
     Raises:
@@ -33,25 +33,25 @@ def rescore(folder: Path) -> dict:
         results = combine(folder, old["datasets"])
     else:
         with file_lock(folder):
-            metadata = {key: value for key, value in read_results(folder, FILES).items() if key not in FIGURES}
-            results = read_figures(folder, metadata).results()
+            metadata = {key: value for key, value in read_results(folder, FILES).items() if key not in METRICS}
+            results = read_metrics(folder, metadata).results()
             write_results(folder, results, FILES)
             write_page(folder)
     changed = sorted(key for key in results if results[key] != old.get(key))
-    log.info("%s: %s", folder, f"changed: {', '.join(changed)}" if changed else "the same figures as before")
+    log.info("%s: %s", folder, f"changed: {', '.join(changed)}" if changed else "the same metrics as before")
     return results
 
 
 def find_evaluations(run: Path) -> list[Path]:
-    """The folders of a run's evaluations that have predictions, or the one that is given.
+    """Finds the folders of a run's evaluations with predictions; an evaluation's folder is returned itself.
 
     Raises:
-        UserError: There is none, or its results are damaged.
+        UserError: There is no evaluation, or its results are damaged.
     """
     if (run / RESULTS).is_file():
         return [run]
-    found = {path.parent: read_results(path.parent) for path in sorted(run.glob(f"eval/*/{RESULTS}"))}
-    kept = [folder for folder, results in found.items() if "by_place" in results or "datasets" in results]
-    if not kept:
+    by_folder = {path.parent: read_results(path.parent) for path in sorted(run.glob(f"eval/*/{RESULTS}"))}
+    folders = [folder for folder, results in by_folder.items() if "by_place" in results or "datasets" in results]
+    if not folders:
         raise UserError(f"{run}: no evaluation there with predictions; run python -m eval.run --ckpt {run} first")
-    return kept
+    return folders

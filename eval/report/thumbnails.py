@@ -1,4 +1,4 @@
-"""Small pictures as data URIs, so that a page needs no other file."""
+"""Thumbnails as data URIs, so that a page needs no other file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from data_prep.core.images import open_image
 
 
 def thumbnail(path: Path, size: int) -> str | None:
-    """A picture within ``size`` pixels as a WebP data URI, or None where the file is gone or does not decode."""
+    """Shrinks an image to ``size`` pixels as a WebP data URI; None where the file is missing or does not decode."""
     try:
-        small = open_image(path)
+        image = open_image(path)
     except UserError:
         return None
-    small.thumbnail((size, size))
+    image.thumbnail((size, size))
     data = io.BytesIO()
-    small.save(data, "WEBP", quality=60)
+    image.save(data, "WEBP", quality=60)
     return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -1,1 +1,1 @@
-"""Checks of machine, data, models and recipe before a run; may import all other rooms."""
+"""Checks of machine, data, models and recipe before a run; may import all other subpackages."""

@@ -1,13 +1,13 @@
-"""``python -m rar_train.doctor [recipe=NAME] [key.sub=value …] [--read-data] [--json]``: what stands in the way.
+"""``python -m rar_train.doctor [recipe=NAME] [key.sub=value …] [--read-data] [--json]``: checks before a run.
 
     python -m rar_train.doctor
     python -m rar_train.doctor recipe=ranker_lora_qwen2_5_vl_7b data.root=photographs
     python -m rar_train.doctor recipe=ranker_lora --json
 
 Checks the machine (packages, GPU, DeepSpeed, compiler, disk, Weights & Biases), and with a recipe also whether it can
-run here: data, retriever, ranker, candidate letters, prompt lengths, memory. Each check says ok, warning, failure, or
-that it could not be made, and what to do. Nothing is downloaded, trained or written. --read-data decodes every image
-as training would, and writes what it finds to the recipe's cache. --json prints the findings as JSON.
+run here: data, retriever, ranker, candidate letters, prompt lengths, memory. Each check reports ok, warning, failure or
+not checked, and what to do. Nothing is downloaded, trained or written. --read-data decodes every image as training
+would, and writes the results to the recipe's cache. --json prints the findings as JSON.
 Exit status: 0 without failures, 1 with.
 """
 
@@ -23,13 +23,13 @@ FLAGS = ("--read-data", "--json")
 
 
 def main(arguments: list[str]) -> None:
-    """Reads the command line, makes the checks and prints what they found."""
+    """Reads the command line, runs the checks and prints their findings."""
     from rar_train.doctor.findings import print_findings
     from rar_train.doctor.machine import machine_findings
-    from rar_train.doctor.recipe import recipe_findings, resolved
+    from rar_train.doctor.recipe import recipe_findings, resolve_recipe
 
     settings = [argument for argument in arguments if argument not in FLAGS]
-    recipe, findings = resolved(settings)
+    recipe, findings = resolve_recipe(settings)
     findings += machine_findings(recipe)
     if recipe:
         findings += recipe_findings(recipe, "--read-data" in arguments)
@@ -41,5 +41,10 @@ def main(arguments: list[str]) -> None:
         sys.exit(1)
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """Runs the command as a console script."""
     sys.exit(run_command(main, __doc__))
+
+
+if __name__ == "__main__":
+    console()

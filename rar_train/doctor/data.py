@@ -1,4 +1,4 @@
-"""Checks of a recipe's data, by listing it; decoding every image is left to the run, or to ``--read-data``."""
+"""Checks of a recipe's data by listing files; images are decoded only with ``--read-data``."""
 
 from __future__ import annotations
 
@@ -13,134 +13,130 @@ from data_prep.datasets.folder import list_rows
 from data_prep.mining.shards import ShardedExamples
 from data_prep.reading.dataset import PARTS, find_missing
 from data_prep.settings import DataArgs, Recipe, check
-from rar_train.doctor.findings import Finding, made
+from rar_train.doctor.findings import Finding, run_check
 
-_LEAST = 2
+_MIN_CLASSES = 2
+_MIN_PER_CLASS = 2
 
 
 @dataclass
-class Listed:
-    """What is known of the mined data without decoding it.
+class DataSummary:
+    """Properties of the mined data that are known without decoding it.
 
     Attributes:
-        names: Class names; empty where they are not known.
-        images: Images that are mined; None where that is not known.
+        names: Class names; empty where unknown.
+        images: Number of mined images; None where unknown.
     """
 
     names: list[str] = field(default_factory=list)
     images: int | None = None
 
 
-def data_findings(recipe: Recipe, read: bool) -> tuple[list[Finding], Listed]:
+def data_findings(recipe: Recipe, read: bool) -> tuple[list[Finding], DataSummary]:
     """Checks the recipe's data sets.
 
     Args:
-        recipe: Its data, and what is mined beside it.
-        read: Decodes every image, as the run would.
+        recipe: Its ``data``, ``mining.mix`` and ``mining.shards``.
+        read: Whether to decode every image, as the run would.
 
     Returns:
-        tuple[list[Finding], Listed]: The findings, and what is known of ``data``.
+        tuple[list[Finding], DataSummary]: The findings, and what is known of the data.
     """
-    listed = Listed()
-    findings = made("data", check_data, recipe.data, Path(recipe.cache), read, listed)
-    for number, other in enumerate(recipe.mining.mix):
-        more = Listed()
-        findings += made(f"mining.mix[{number}]", check_data, other.data, Path(recipe.cache), read, more)
-        listed.names += more.names
-        listed.images = listed.images + more.images if listed.images and more.images else None
+    summary = DataSummary()
+    findings = run_check("data", check_data, recipe.data, Path(recipe.cache), read, summary)
+    for index, source in enumerate(recipe.mining.mix):
+        part = DataSummary()
+        findings += run_check(f"mining.mix[{index}]", check_data, source.data, Path(recipe.cache), read, part)
+        summary.names += part.names
+        summary.images = summary.images + part.images if summary.images and part.images else None
     if recipe.mining.shards:
-        findings += made("shards", check_shards, recipe.mining.shards, listed)
-    return findings, listed
+        findings += run_check("shards", check_shards, recipe.mining.shards, summary)
+    return findings, summary
 
 
-def check_shards(folder: str, listed: Listed) -> list[Finding]:
-    """Whether a folder holds shards to tune on."""
+def check_shards(folder: str, summary: DataSummary) -> list[Finding]:
+    """Checks that a folder contains shards of training examples."""
     examples = ShardedExamples(Path(folder))
-    listed.images = len(examples)
-    listed.names = [c.name for number in range(min(len(examples), 1000)) for c in examples.example(number).candidates]
+    summary.images = len(examples)
+    summary.names = [c.name for index in range(min(len(examples), 1000)) for c in examples.example(index).candidates]
     return [Finding("shards", "ok", f"{len(examples)} ranking examples in {folder}")]
 
 
-def check_data(args: DataArgs, cache: Path, read: bool, listed: Listed) -> list[Finding]:
-    """Whether a data set is there and has at least two classes with two images.
+def check_data(args: DataArgs, cache: Path, read: bool, summary: DataSummary) -> list[Finding]:
+    """Checks that a data set exists and has at least two classes with two images.
 
     Args:
         args: The data set.
         cache: Folder of caches, for ``read``.
         read: Whether to decode everything.
-        listed: Filled with what is found.
+        summary: Filled in by the check.
 
     Raises:
-        UserError: The data set is unknown, or not as its reader wants it.
+        UserError: The data set is unknown, or its layout is not what its reader expects.
     """
     check(args.name in READERS, f"data.name={args.name}: there are {', '.join(READERS)}")
     if read:
-        return _read(args, cache, listed)
+        return _read_data(args, cache, summary)
     if args.name == "armory":
         sizes = args.armory
         classes = draw_classes("train", sizes.train_classes, sizes.family_size, args.seed)
-        listed.names = [blazon.name for blazon in classes]
-        listed.images = sizes.train_classes * sizes.train_images
-        said = f"armory, drawn when needed: {sizes.train_classes} training classes, {sizes.train_images} pictures each"
-        return [Finding("data", "ok" if sizes.train_classes >= _LEAST else "failure", said)]
+        summary.names = [blazon.name for blazon in classes]
+        summary.images = sizes.train_classes * sizes.train_images
+        text = f"armory, rendered when needed: {sizes.train_classes} training classes, {sizes.train_images} images each"
+        return [Finding("data", "ok" if sizes.train_classes >= _MIN_CLASSES else "failure", text)]
     check(args.root is not None, f"data.name={args.name} needs data.root=PATH")
     check(Path(args.root).exists(), f"data.root={args.root}: no such folder or file")
     if args.name == "folder":
-        return _folder(args, listed)
-    said = f"{args.root} is there; its layout ({args.name}) is not listed without being read"
-    return [Finding("data", "not checked", said, "add --read-data, which decodes every image")]
+        return _check_folder(args, summary)
+    text = f"{args.root} exists; its layout ({args.name}) can't be listed without reading it"
+    return [Finding("data", "not checked", text, "add --read-data, which decodes every image")]
 
 
-def _folder(args: DataArgs, listed: Listed) -> list[Finding]:
+def _check_folder(args: DataArgs, summary: DataSummary) -> list[Finding]:
     layout = list_rows(Path(args.root), args.label_column)
     rows = layout.rows
     missing = find_missing([layout.base / row.path for row in rows])
     check(not missing, f"{missing[0] if missing else ''}: no such image ({len(missing)} of {len(rows)} missing)")
     splits = {row.split for row in rows}
     check(splits == {""} or {"train", "test"} <= splits, f"data.root={args.root}: needs splits train and test, or none")
-    # As data_prep.datasets.folder divides them: two to leave one out, one each to choose and to measure on.
-    least, share = {
+    # The split of data_prep.datasets.folder: two for training (leave-one-out), one each for validation and test.
+    min_images, share = {
         frozenset([""]): (4, args.split_ratios[0]),
         frozenset(["train", "test"]): (3, args.split_ratios[0] / sum(args.split_ratios[:2])),
     }.get(frozenset(splits), (2, 1.0))
     counts = Counter(dict.fromkeys(map(tidy, [*layout.classes, *(row.label for row in rows)]), 0))
     counts.update(tidy(row.label) for row in rows if row.split in ("", "train"))
-    small = sorted(label for label, count in counts.items() if count < least)
-    listed.names = sorted(set(counts) - set(small))
-    listed.images = round(share * sum(counts[label] for label in listed.names))
-    return _judged(args, len(counts), small, least, f"{len(rows)} images")
+    small = sorted(label for label, count in counts.items() if count < min_images)
+    summary.names = sorted(set(counts) - set(small))
+    summary.images = round(share * sum(counts[label] for label in summary.names))
+    return _judge_classes(args, len(counts), small, min_images, f"{len(rows)} images")
 
 
-def _judged(args: DataArgs, classes: int, small: list[str], least: int, images: str) -> list[Finding]:
-    said = f"{images} of {classes} classes"
-    if classes - len(small) < _LEAST:
-        return [Finding("data", "failure", f"{said}; {len(small)} have fewer than {least} to train on", "add images")]
+def _judge_classes(args: DataArgs, classes: int, small: list[str], min_images: int, images: str) -> list[Finding]:
+    text = f"{images} of {classes} classes"
+    if classes - len(small) < _MIN_CLASSES:
+        few = f"{text}; {len(small)} have fewer than {min_images} to train on"
+        return [Finding("data", "failure", few, "add images")]
     if small:
         status = "failure" if args.on_small_class == "error" else "warning"
-        few = f"{said}; fewer than {least} to train on: {', '.join(small[:5])} ({len(small)} such classes)"
+        few = f"{text}; fewer than {min_images} to train on: {', '.join(small[:5])} ({len(small)} such classes)"
         return [Finding("data", status, few, "add images, or set data.on_small_class=skip" * (status == "failure"))]
-    return [Finding("data", "ok", f"{said}; whether each decodes was not checked (--read-data)")]
+    return [Finding("data", "ok", f"{text}; whether each decodes was not checked (--read-data)")]
 
 
-def _read(args: DataArgs, cache: Path, listed: Listed) -> list[Finding]:
+def _read_data(args: DataArgs, cache: Path, summary: DataSummary) -> list[Finding]:
     dataset = read_dataset(args, cache, PARTS)
     counts = Counter(sample.label for sample in dataset.parts["train"])
-    enough = [label for label, count in counts.items() if count >= _LEAST]
-    listed.names = [dataset.names[label] for label in counts]
-    listed.images = sum(counts.values())
+    enough = [label for label, count in counts.items() if count >= _MIN_PER_CLASS]
+    summary.names = [dataset.names[label] for label in counts]
+    summary.images = sum(counts.values())
     parts = ", ".join(f"{len(samples)} {part}" for part, samples in dataset.parts.items())
-    said = f"{dataset.name}, decoded: {len(dataset.names)} classes; images: {parts}"
-    if len(enough) < _LEAST:
-        return [Finding("data", "failure", f"{said}; {len(enough)} classes have two to train on", "add images")]
+    text = f"{dataset.name}, decoded: {len(dataset.names)} classes; images: {parts}"
+    if len(enough) < _MIN_CLASSES:
+        return [Finding("data", "failure", f"{text}; {len(enough)} classes have two to train on", "add images")]
     skipped = {reason: count for reason, count in dataset.skipped.items() if count}
     if skipped:
-        left = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-        return [
-            Finding(
-                "data",
-                "warning",
-                f"{said}; left out: {left}",
-                f"the lists are in {cache}: skipped-*.jsonl, passed-over-*.jsonl",
-            )
-        ]
-    return [Finding("data", "ok", said)]
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+        advice = f"the lists are in {cache}: skipped-*.jsonl, passed-over-*.jsonl"
+        return [Finding("data", "warning", f"{text}; left out: {reasons}", advice)]
+    return [Finding("data", "ok", text)]

@@ -1,4 +1,4 @@
-"""What a check of the doctor finds, and the table of all findings."""
+"""Findings of the doctor's checks, and their table."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ STATUSES = {"ok": "green", "warning": "yellow", "failure": "red", "not checked":
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        about: What was checked, in a word or two.
-        status: One of ``STATUSES``; ``not checked`` where the check could not be made.
-        found: What is so.
+        about: Subject of the check, in a word or two.
+        status: One of ``STATUSES``; ``not checked`` where the check could not run.
+        found: The result.
         advice: What to do; empty where there is nothing to do.
     """
 
@@ -33,31 +33,31 @@ class Finding:
     advice: str = ""
 
 
-def made(about: str, check: Callable[..., list[Finding]], *given) -> list[Finding]:
-    """Makes a check: what a user can mend is a failure, and what goes wrong otherwise leaves the check unmade."""
+def run_check(about: str, check: Callable[..., list[Finding]], *args) -> list[Finding]:
+    """Runs a check: a UserError becomes a failure, and any other exception the status ``not checked``."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # a check's finding says what the libraries' lines would
+    logging.disable(logging.WARNING)  # the finding replaces the libraries' log lines
     try:
-        return check(*given)
+        return check(*args)
     except UserError as error:
         return [Finding(about, "failure", str(error))]
     except Exception as error:
-        said = str(error).splitlines()[0] if str(error) else ""
-        return [Finding(about, "not checked", f"the check itself failed ({type(error).__name__}: {said})")]
+        message = str(error).splitlines()[0] if str(error) else ""
+        return [Finding(about, "not checked", f"the check itself failed ({type(error).__name__}: {message})")]
     finally:
         logging.disable(level)
 
 
 def print_findings(findings: list[Finding]) -> None:
-    """Prints a line for each finding, and counts."""
+    """Prints a line for each finding, and counts by status."""
     table = Table(expand=False, pad_edge=False, box=None, header_style="bold")
     for column in ("check", "status", "found, and what to do"):
         table.add_column(column, overflow="fold")
     for finding in findings:
         colour = STATUSES[finding.status]
         status = f"[{colour}]{finding.status}[/{colour}]"
-        said = escape(finding.found) + f"\n[bold]{escape(finding.advice)}[/bold]" * bool(finding.advice)
-        table.add_row(escape(finding.about), status, said)
+        text = escape(finding.found) + f"\n[bold]{escape(finding.advice)}[/bold]" * bool(finding.advice)
+        table.add_row(escape(finding.about), status, text)
     console = Console(highlight=False)
     console.print(table)
     counts = Counter(finding.status for finding in findings)

@@ -1,4 +1,4 @@
-"""How much memory a training step takes: a rough figure from shapes, before anything is loaded."""
+"""Rough estimate of a training step's memory from shapes, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from data_prep.settings import Recipe
 
-# Bytes; four bits, with scales, and embeddings left whole.
-_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 0.6}
-_ADAMW = 8  # two moments in float32
-_STORED = (
-    17  # values a layer keeps per token and hidden unit: Korthikanti et al., arXiv 2205.05198, eq. 2 without scores
-)
+# Bytes per parameter; four bits include scales, and embeddings that are not quantised.
+_WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 0.6}
+_ADAMW_BYTES = 8  # two moments in float32
+# Values a layer stores per token and hidden unit: Korthikanti et al., arXiv 2205.05198, eq. 2 without scores.
+_STORED_VALUES = 17
 
 
 @dataclass(frozen=True)
@@ -19,10 +18,10 @@ class Estimate:
     """Bytes on one device.
 
     Attributes:
-        weights: The base's.
+        weights: The base's weights.
         adapter: Trained weights and their gradients.
         optimiser: AdamW's moments.
-        activations: What a batch's forward pass keeps for the backward pass in the language model.
+        activations: Activations of a batch in the language model that are stored for the backward pass.
     """
 
     weights: float
@@ -45,38 +44,38 @@ class Estimate:
 
 
 def estimate(recipe: Recipe, trainable: int, total: int, hidden: int, layers: int, tokens: int) -> Estimate:
-    """Estimates a training step.
+    """Estimates a training step's memory.
 
-    Left out are the vision tower's activations, logits, attention scores, and what the allocator keeps.
+    Not included are the vision tower's activations, logits, attention scores, and the allocator's overhead.
 
     Args:
-        recipe: Types, batch size, checkpointing, strategy.
-        trainable: Trained parameters.
-        total: All parameters, trained ones included.
+        recipe: Gives dtypes, batch size, checkpointing and strategy.
+        trainable: Number of trained parameters.
+        total: Number of all parameters, trained ones included.
         hidden: Width of the language model.
-        layers: Its layers.
-        tokens: Of an example's conversations together.
+        layers: Number of its layers.
+        tokens: Total length of an example's conversations.
     """
     trainer, ranker = recipe.trainer, recipe.ranker
     processes = trainer.devices * trainer.num_nodes
-    stage = int(trainer.strategy[-1]) if trainer.strategy.startswith("deepspeed") else 0
+    stage = trainer.zero_stage
     kind = ranker.quantize if ranker.quantize != "none" else ranker.dtype
-    weights = (total - trainable) * _WEIGHT[kind] / (processes if stage == 3 else 1)
+    weights = (total - trainable) * _WEIGHT_BYTES[kind] / (processes if stage == 3 else 1)
     trained = trainable * 4 / (processes if stage == 3 else 1)
     gradients = trainable * 4 / (processes if stage >= 2 else 1)
-    moments = trainable * _ADAMW / (processes if stage >= 1 else 1)
+    moments = trainable * _ADAMW_BYTES / (processes if stage >= 1 else 1)
     if trainer.offload in ("optimizer", "all"):
         moments = 0.0
     if trainer.offload == "all":
         weights = trained = 0.0
     value = 2 if "16" in trainer.precision else 4
     per_layer = hidden * tokens * recipe.optim.batch_size * value
-    kept = per_layer * (layers + _STORED) if trainer.gradient_checkpointing else per_layer * layers * _STORED
-    return Estimate(weights, trained + gradients, moments, kept)
+    stored = layers + _STORED_VALUES if trainer.gradient_checkpointing else layers * _STORED_VALUES
+    return Estimate(weights, trained + gradients, moments, per_layer * stored)
 
 
-def advice_for(recipe: Recipe, needed: Estimate, available: float) -> str:
-    """What to change where a step does not fit, in the order in which it costs least."""
+def suggest_changes(recipe: Recipe, needed: Estimate, available: float) -> str:
+    """Suggests settings to change where a step does not fit, the cheapest first."""
     trainer, ranker, changes = recipe.trainer, recipe.ranker, []
     if needed.activations > 0.3 * available and not trainer.gradient_checkpointing:
         changes.append("trainer.gradient_checkpointing=true")
@@ -86,7 +85,7 @@ def advice_for(recipe: Recipe, needed: Estimate, available: float) -> str:
     if needed.weights > 0.5 * available:
         if ranker.dtype == "float32":
             changes.append("ranker.dtype=bfloat16 trainer.precision=bf16-mixed")
-        if trainer.strategy == "deepspeed_stage_3":
+        if trainer.zero_stage == 3:
             changes += ["trainer.offload=all"] if trainer.offload != "all" else []
         elif ranker.quantize == "none":
             changes.append("ranker.quantize=4bit, or trainer.strategy=deepspeed_stage_3 on several GPUs")

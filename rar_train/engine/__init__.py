@@ -1,1 +1,1 @@
-"""What every training shares: Trainer, strategies, checkpoints, run folder, tracking; may import models."""
+"""Shared parts of all trainings: Trainer, strategies, checkpoints, run folder, tracking; may import models."""

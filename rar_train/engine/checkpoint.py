@@ -1,4 +1,4 @@
-"""What every training saves: a checkpoint after each validation, whole or absent; with adapters, the best one too."""
+"""Checkpoint callbacks: a checkpoint after each validation, written atomically; with adapters, also the best one."""
 
 from __future__ import annotations
 
@@ -13,46 +13,47 @@ from data_prep.core.errors import Interrupted
 from data_prep.core.files import leftover_parts, part_path, remove, write_json
 from data_prep.core.saving import write_errors
 from data_prep.settings import Recipe
-from rar_train.engine.checkpoint_files import checkpoint_path, tidy, write_note
+from rar_train.engine.checkpoint_files import checkpoint_path, remove_old_checkpoints, write_checksums
 from rar_train.engine.strategies import gather_weights
 from rar_train.models.lora import save_adapter
 
 log = logging.getLogger(__name__)
 
-KEPT = 2
+KEEP_LAST = 2
+"""Number of the newest checkpoints that are kept."""
 
 
 def fit_from(
     checkpoint: Path | None, trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule
 ) -> None:
-    """Trains, from a checkpoint on where there is one.
+    """Trains, resuming from a checkpoint where one is given.
 
     Raises:
-        Interrupted: By Ctrl-C; says how to go on.
+        Interrupted: Ctrl-C was pressed; the message says how to resume.
     """
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
         raise Interrupted(
-            f"interrupted at step {trainer.global_step}; the same command goes on from the last checkpoint"
+            f"interrupted at step {trainer.global_step}; the same command resumes from the last checkpoint"
         ) from None
 
 
 def validation_metrics(trainer: L.Trainer) -> dict[str, float]:
-    """What the last validation measured, by name without ``val/``."""
-    found = trainer.callback_metrics.items()
-    return {key.removeprefix("val/"): round(float(value), 4) for key, value in found if key.startswith("val/")}
+    """Returns the metrics of the last validation, by name without ``val/``."""
+    metrics = trainer.callback_metrics.items()
+    return {key.removeprefix("val/"): round(float(value), 4) for key, value in metrics if key.startswith("val/")}
 
 
 class Checkpoints(Callback):
-    """Saves a checkpoint after every validation, and keeps the last two; see ``checkpoint_files`` for what it is.
+    """Saves a checkpoint after every validation and keeps the last two; see ``checkpoint_files`` for the format.
 
     Args:
         recipe: The run's recipe.
 
     Attributes:
-        validation: What the last validation measured. Checkpoints hold it, so that a run that goes on from its last
-            step knows it too.
+        validation: Metrics of the last validation. Checkpoints contain them, so that they are also known to a run that
+            resumes from its last step.
     """
 
     def __init__(self, recipe: Recipe):
@@ -61,61 +62,61 @@ class Checkpoints(Callback):
         self.validation: dict[str, float] = {}
 
     def state_dict(self) -> dict:
-        """The last validation's figures, for the checkpoint."""
+        """Returns the last validation's metrics, for the checkpoint."""
         return {"validation": self.validation}
 
     def load_state_dict(self, state: dict) -> None:
-        """Goes back to a checkpoint's figures."""
+        """Restores a checkpoint's metrics."""
         self.validation = state["validation"]
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_) -> None:
-        """Counts the data position on."""
+        """Advances the data position."""
         trainer.datamodule.position.batches += 1
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Notes the figures and saves."""
+        """Stores the metrics and saves a checkpoint."""
         self.validation = validation_metrics(trainer)
         self.save(trainer, module, trainer.global_step)
 
     @property
-    def kept(self) -> list[int]:
-        """Steps that are kept besides the last two."""
+    def protected_steps(self) -> list[int]:
+        """Steps that are kept in addition to the last two."""
         return []
 
-    def save_beside(self, trainer: L.Trainer, module: L.LightningModule, final: Path) -> list[Path]:
-        """Saves what belongs to a checkpoint beside it; all processes call it, and the first one writes."""
+    def save_extras(self, trainer: L.Trainer, module: L.LightningModule, final: Path) -> list[Path]:
+        """Saves further files of a checkpoint next to it; called on all processes, of which the first one writes."""
         return []
 
     def save(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
-        """Saves on all processes; the first one notes the checksums, renames and tidies up."""
+        """Saves on all processes; the first one writes the checksums, renames, and removes old checkpoints."""
         final = checkpoint_path(self.folder, step)
         part = trainer.strategy.broadcast(part_path(final))
         with write_errors(final, part):
             self.folder.mkdir(exist_ok=True)
-            for left in leftover_parts(final) if trainer.is_global_zero else ():
-                remove(left)
+            for leftover in leftover_parts(final) if trainer.is_global_zero else ():
+                remove(leftover)
             trainer.save_checkpoint(part)
         trainer.strategy.barrier()
         with write_errors(final, part):
-            beside = self.save_beside(trainer, module, final)
+            extras = self.save_extras(trainer, module, final)
             if trainer.is_global_zero:
-                needed = self.kept if self.recipe.trainer.adapter == "best" else []
-                write_note(final, part, beside, [one for one in needed if one != step])
+                needed = self.protected_steps if self.recipe.trainer.adapter == "best" else []
+                write_checksums(final, part, extras, [earlier for earlier in needed if earlier != step])
                 if final.is_dir():
                     remove(final)
                 os.replace(part, final)
-                tidy(self.folder, step, KEPT, self.kept)
+                remove_old_checkpoints(self.folder, step, KEEP_LAST, self.protected_steps)
         trainer.strategy.barrier()
 
 
 class AdapterCheckpoints(Checkpoints):
-    """Also saves the adapter in peft's format, keeps the best checkpoint, and stops where nothing improves.
+    """Checkpoints that also save the adapter in peft's format, keep the best one, and stop early.
 
     The adapter is ``step-N.adapter``; ``best.json`` in the run's folder names the best step.
 
     Args:
         recipe: The run's recipe.
-        metadata: For the adapter's manifest.
+        metadata: Added to the adapter's manifest.
     """
 
     def __init__(self, recipe: Recipe, metadata: dict):
@@ -126,30 +127,30 @@ class AdapterCheckpoints(Checkpoints):
 
     @property
     def best(self) -> Path | None:
-        """The checkpoint that validated best, or None where none was validated."""
+        """The checkpoint with the best validation, or None where none was validated."""
         return checkpoint_path(self.folder, self.best_step) if self.best_step >= 0 else None
 
     @property
-    def kept(self) -> list[int]:
+    def protected_steps(self) -> list[int]:
         """The best step."""
         return [self.best_step] if self.best_step >= 0 else []
 
     def state_dict(self) -> dict:
-        """The best so far too."""
+        """Adds the best step so far."""
         best = {"best_step": self.best_step, "best_value": self.best_value, "stale": self.stale}
         return super().state_dict() | best
 
     def load_state_dict(self, state: dict) -> None:
-        """Goes back to a checkpoint's best."""
+        """Restores a checkpoint's best step."""
         super().load_state_dict(state)
         self.best_step, self.best_value, self.stale = state["best_step"], state["best_value"], state["stale"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """A run that had stopped early stays stopped."""
+        """Stops a resumed run that was stopped early before."""
         self._stop_if_stale(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Notes whether this is the best step so far, saves it, and stops where it is time."""
+        """Updates the best step, saves a checkpoint, and stops where patience has run out."""
         value = trainer.callback_metrics.get(self.metric)
         if value is not None:
             better = float(value) > self.best_value
@@ -168,8 +169,8 @@ class AdapterCheckpoints(Checkpoints):
             )  # fmt: skip
             trainer.should_stop = True
 
-    def save_beside(self, trainer: L.Trainer, module: L.LightningModule, final: Path) -> list[Path]:
-        """Saves the adapter and names the best step."""
+    def save_extras(self, trainer: L.Trainer, module: L.LightningModule, final: Path) -> list[Path]:
+        """Saves the adapter and writes ``best.json``."""
         adapter = final.with_suffix(".adapter")
         with gather_weights(module):
             if trainer.is_global_zero:
@@ -181,5 +182,5 @@ class AdapterCheckpoints(Checkpoints):
     def note_best(self) -> None:
         """Writes ``best.json``, where a step was validated."""
         if self.best_step >= 0:
-            note = {"step": self.best_step, "metric": self.metric, "value": self.best_value}
-            write_json(self.folder.parent / "best.json", note)
+            best = {"step": self.best_step, "metric": self.metric, "value": self.best_value}
+            write_json(self.folder.parent / "best.json", best)

@@ -1,7 +1,7 @@
-"""The checkpoints in a run's folder: what belongs to each, and which is the newest whole one.
+"""Checkpoint files of a run: checksums, the newest intact checkpoint, removal of old ones.
 
-A checkpoint is ``step-N.ckpt``, a file or DeepSpeed's folder. Beside it lie what was saved with it and ``step-N.json``,
-which names all files with their checksums. It is written before ``step-N.ckpt`` gets its name.
+A checkpoint is ``step-N.ckpt``, a file or DeepSpeed's folder. Next to it are the files that were saved with it and
+``step-N.json``, which lists all of them with their checksums. It is written before ``step-N.ckpt`` gets its name.
 """
 
 from __future__ import annotations
@@ -19,73 +19,73 @@ log = logging.getLogger(__name__)
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """The checkpoint of a step."""
+    """Returns the path of a step's checkpoint."""
     return folder / f"step-{step:08d}.ckpt"
 
 
 def steps_done(checkpoint: Path | None) -> int:
-    """Optimiser steps before a checkpoint; 0 without one."""
+    """Returns the number of optimiser steps before a checkpoint; 0 without one."""
     return int(checkpoint.stem.split("-")[1]) if checkpoint else 0
 
 
-def write_note(final: Path, part: Path, beside: Sequence[Path], needed: Sequence[int]) -> None:
+def write_checksums(final: Path, part: Path, extras: Sequence[Path], needed: Sequence[int]) -> None:
     """Writes ``step-N.json``.
 
     Args:
-        final: The checkpoint, by the name that it will have.
-        part: The same, by the name that it has.
-        beside: What was saved with it.
-        needed: Earlier steps, what was saved with which the run's end needs too.
+        final: The checkpoint's final path.
+        part: Its current, temporary path.
+        extras: Files and folders that were saved with it.
+        needed: Earlier steps whose extra files are needed at the end of the run too.
     """
-    own = hash_files(part, final.name)
-    for path in beside:
-        own |= hash_files(path, path.name)
-    write_sealed(final.with_suffix(".json"), {"files": own, "needed": list(needed)})
+    files = hash_files(part, final.name)
+    for path in extras:
+        files |= hash_files(path, path.name)
+    write_sealed(final.with_suffix(".json"), {"files": files, "needed": list(needed)})
 
 
-def fault(checkpoint: Path) -> str | None:
-    """What is missing or damaged of a checkpoint, in words; None where it is whole."""
+def find_fault(checkpoint: Path) -> str | None:
+    """Describes what is missing or damaged in a checkpoint; None where it is intact."""
     try:
-        note = read_sealed(checkpoint.with_suffix(".json"), "")
-        files = dict(note["files"])
-        for step in note["needed"]:
-            other = checkpoint_path(checkpoint.parent, step)
-            saved = read_sealed(other.with_suffix(".json"), "")["files"]
-            files |= {name: value for name, value in saved.items() if name.partition("/")[0] != other.name}
+        sealed = read_sealed(checkpoint.with_suffix(".json"), "")
+        files = dict(sealed["files"])
+        for step in sealed["needed"]:
+            earlier = checkpoint_path(checkpoint.parent, step)
+            saved = read_sealed(earlier.with_suffix(".json"), "")["files"]
+            files |= {name: value for name, value in saved.items() if name.partition("/")[0] != earlier.name}
     except UserError as error:
         return str(error).removesuffix("; ")
     return find_damage(checkpoint.parent, files)
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """The newest whole checkpoint, or None; the log names those that are passed over, and why."""
-    passed = False
+def find_newest_checkpoint(folder: Path) -> Path | None:
+    """Returns the newest intact checkpoint, or None; skipped checkpoints are logged with the reason."""
+    skipped = False
     for checkpoint in sorted(folder.glob("step-*.ckpt"), reverse=True):
-        found = fault(checkpoint)
-        if found is None:
+        fault = find_fault(checkpoint)
+        if fault is None:
             break
-        passed = True
+        skipped = True
         if is_first_process():
-            log.warning("training: %s", found)
+            log.warning("training: %s", fault)
     else:
         checkpoint = None
-    if passed and is_first_process():
-        where = f"from {checkpoint.name}" if checkpoint else "from the beginning, since no checkpoint is whole"
+    if skipped and is_first_process():
+        where = f"from {checkpoint.name}" if checkpoint else "from the beginning, since no checkpoint is intact"
         log.warning("training: it goes on %s", where)
     return checkpoint
 
 
-def tidy(folder: Path, step: int, kept: int, also: Sequence[int]) -> None:
-    """Removes what a run no longer needs after it saved a step.
+def remove_old_checkpoints(folder: Path, step: int, keep_last: int, protected: Sequence[int]) -> None:
+    """Removes the checkpoints that a run no longer needs after saving a step.
 
     Args:
-        folder: Of the checkpoints.
-        step: The one that was saved. Those of later steps were passed over as damaged.
-        kept: How many of the newest are kept.
-        also: Steps that are kept too.
+        folder: The checkpoints' folder.
+        step: The step just saved. Checkpoints of later steps were skipped as damaged.
+        keep_last: Number of the newest checkpoints to keep.
+        protected: Further steps to keep.
     """
-    found = sorted({steps_done(path) for path in folder.glob("step-*")})
-    keep = {*[one for one in found if one <= step][-kept:], *also}
-    for old in (one for one in found if one not in keep):
+    steps = sorted({steps_done(path) for path in folder.glob("step-*")})
+    keep = {*[saved for saved in steps if saved <= step][-keep_last:], *protected}
+    for old in (saved for saved in steps if saved not in keep):
         for path in folder.glob(f"{checkpoint_path(folder, old).stem}.*"):
             remove(path)

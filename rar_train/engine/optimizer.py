@@ -1,4 +1,4 @@
-"""The optimiser: AdamW, in the form that device and strategy ask for."""
+"""The AdamW optimiser and gradient clipping, by device and strategy."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from data_prep.distributed.devices import resolve_accelerator
 from data_prep.settings import Recipe
 
 
-def adamw(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW by the recipe, in one fused step (``optim.fused``) on a GPU and where DeepSpeed keeps it in host memory.
+def make_adamw(parameters: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """Makes AdamW by the recipe, fused (``optim.fused``) on a CUDA GPU and where DeepSpeed keeps it in host memory.
 
-    The device is the recipe's: under DeepSpeed the model is not on it yet when the optimiser is made.
+    The device is taken from the recipe: under DeepSpeed the model is not on it yet when the optimiser is made.
 
     Args:
-        parameters: What is trained.
-        recipe: Rate, decay, precision, device, and what DeepSpeed offloads.
+        parameters: The trained parameters.
+        recipe: Learning rate, weight decay, precision, device, and DeepSpeed's offloading.
     """
     optim, trainer = recipe.optim, recipe.trainer
-    # A fused step undoes the scaling of float16's gradients itself, too late to clip them.
+    # A fused step unscales float16's gradients itself, too late to clip them.
     on_gpu = resolve_accelerator(trainer) == "cuda" and trainer.precision != "16-mixed"
     fused = (on_gpu or trainer.offload != "none") if optim.fused is None else optim.fused
     return torch.optim.AdamW(parameters, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused or None)
 
 
-class ClipsFused:
-    """For a LightningModule with a ``recipe``: clips gradients by norm, also for a fused optimiser in bfloat16.
+class FusedClippingMixin:
+    """Mixin for a LightningModule with a ``recipe``: clips gradients by norm, also for a fused optimiser in bfloat16.
 
-    A fused optimiser could undo the scaling of gradients itself, so under mixed precision Lightning refuses to clip for
-    it; in bfloat16 nothing is scaled. DeepSpeed clips by itself.
+    A fused optimiser may unscale gradients itself, so under mixed precision Lightning refuses to clip for it; in
+    bfloat16 nothing is scaled. DeepSpeed clips gradients itself.
     """
 
     recipe: Recipe
@@ -42,10 +42,10 @@ class ClipsFused:
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Lightning's hook."""
+        """Clips gradients; Lightning's hook."""
         args = self.recipe.trainer
-        if args.precision != "bf16-mixed" or args.strategy.startswith("deepspeed"):
+        if args.precision != "bf16-mixed" or args.zero_stage:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
-            parameters = [own for group in optimizer.param_groups for own in group["params"]]
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_norm_(parameters, gradient_clip_val)

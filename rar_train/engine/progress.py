@@ -1,4 +1,4 @@
-"""The progress bar of a training."""
+"""The training progress bar."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from data_prep.settings import TrainerArgs
 
 
 def progress_bar(args: TrainerArgs) -> list[Callback]:
-    """The progress bar with loss and time left, where it is wanted."""
-    wanted = {"on": True, "off": False, "auto": is_interactive()}[args.progress]
-    return [TQDMProgressBar(refresh_rate=args.log_every)] if wanted else []
+    """Returns the progress bar with loss and time left, or no callback where ``trainer.progress`` turns it off."""
+    enabled = {"on": True, "off": False, "auto": is_interactive()}[args.progress]
+    return [TQDMProgressBar(refresh_rate=args.log_every)] if enabled else []

@@ -1,7 +1,7 @@
-"""Where a run's parts lie, and whether they are whole; without torch, so that a mistyped ``--ckpt`` is named at once.
+"""Run folders: their layout and integrity checks; does not import torch, so that a mistyped ``--ckpt`` fails at once.
 
-``run.json`` holds the run's recipe and the checksums of files that later stages read, so that damage to ``recipe.yaml``
-and to them is seen. A result (``adapter/``, ``model/``) has a manifest of its own.
+``run.json`` contains the run's recipe and the checksums of files that later stages read, so that damage to
+``recipe.yaml`` and to these files is detected. A result (``adapter/``, ``model/``) has its own manifest.
 """
 
 from __future__ import annotations
@@ -19,110 +19,110 @@ from data_prep.core.manifests import find_damage, read_sealed_folder
 from data_prep.settings import Recipe
 from data_prep.settings.loading import save_recipe
 from data_prep.settings.values import read_values
-from rar_train.models.adapter_manifest import AGAIN, adapter_manifest
+from rar_train.models.adapter_manifest import RERUN_ADVICE, read_adapter_manifest
 
 log = logging.getLogger(__name__)
 
 RUN = "run.json"
-_PLACES = ("out", "cache")  # a run may be moved
+_PATHS = ("out", "cache")  # a run may be moved
 
 
-def differences(one: dict, other: dict, free: Collection[str] = _PLACES, prefix: str = "") -> list[str]:
-    """Names the settings that differ between two recipes, with both values.
+def differences(before: dict, after: dict, ignored: Collection[str] = _PATHS, prefix: str = "") -> list[str]:
+    """Lists the settings that differ between two recipes, with both values.
 
     Args:
-        one: A recipe's values.
-        other: Another's.
-        free: Keys, of settings or sections, that may differ.
-        prefix: Of the keys.
+        before: A recipe's values.
+        after: Another recipe's values.
+        ignored: Keys, of settings or sections, that may differ.
+        prefix: Prefix of the keys in the result.
     """
-    found = []
-    for key in sorted(one.keys() | other.keys()):
-        name, a, b = prefix + key, one.get(key), other.get(key)
-        if name in free:
+    changes = []
+    for key in sorted(before.keys() | after.keys()):
+        name, old, new = prefix + key, before.get(key), after.get(key)
+        if name in ignored:
             continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, free, f"{name}.")
-        elif a != b:
-            found.append(f"{name}: {a} -> {b}")
-    return found
+        if isinstance(old, dict) and isinstance(new, dict):
+            changes += differences(old, new, ignored, f"{name}.")
+        elif old != new:
+            changes.append(f"{name}: {old} -> {new}")
+    return changes
 
 
-def _saved_recipe(run: Path) -> dict[str, Any]:
+def _read_saved_recipe(run: Path) -> dict[str, Any]:
     path = run / "recipe.yaml"
     if not path.is_file():
-        raise UserError(f"{path}: missing; {AGAIN}")
+        raise UserError(f"{path}: missing; {RERUN_ADVICE}")
     try:
         return read_values(path)
     except UserError as error:
-        raise UserError(f"{error}; {AGAIN}") from None
+        raise UserError(f"{error}; {RERUN_ADVICE}") from None
 
 
 def read_known_recipe(run: Path) -> dict[str, Any] | None:
-    """The recipe's values that a run's folder was claimed with, from whichever of its two files is whole; None if new.
+    """Returns the recipe that a run's folder was claimed with, from whichever of its two files is intact; None if new.
 
     Raises:
-        UserError: Neither is.
+        UserError: Neither is intact.
     """
     if not (run / RUN).exists() and not (run / "recipe.yaml").exists():
         return None
     try:
         return read_sealed(run / RUN, "")["recipe"]
     except UserError as error:
-        log.warning("training: %s, so %s says what the run is", str(error).removesuffix("; "), run / "recipe.yaml")
+        log.warning("training: %s, so the recipe is read from %s", str(error).removesuffix("; "), run / "recipe.yaml")
     try:
-        return _saved_recipe(run)
+        return _read_saved_recipe(run)
     except UserError as error:
-        raise UserError(f"{error}; but {run / RUN} is no better, so give another out=FOLDER") from None
+        raise UserError(f"{error}; but {run / RUN} is damaged too, so give another out=FOLDER") from None
 
 
 def note_recipe(run: Path, values: dict[str, Any]) -> None:
-    """Writes ``run.json`` with a recipe's values; checksums that it holds stay."""
-    kept = {key: value for key, value in values.items() if key not in _PLACES}
-    write_sealed(run / RUN, {"recipe": kept, "files": read_noted_files(run)})
+    """Writes ``run.json`` with a recipe's values and the checksums that it already contains."""
+    without_paths = {key: value for key, value in values.items() if key not in _PATHS}
+    write_sealed(run / RUN, {"recipe": without_paths, "files": read_checksums(run)})
 
 
-def read_noted_files(run: Path) -> dict[str, str]:
-    """The checksums in ``run.json``; none where it is missing or damaged."""
+def read_checksums(run: Path) -> dict[str, str]:
+    """Reads the checksums in ``run.json``; empty where it is missing or damaged."""
     try:
         return read_sealed(run / RUN)["files"]
     except UserError:
         return {}
 
 
-def note_file(run: Path, name: str) -> None:
+def record_checksum(run: Path, name: str) -> None:
     """Adds the checksum of a file of the run to ``run.json``."""
-    noted = read_sealed(run / RUN, AGAIN)
-    write_sealed(run / RUN, noted | {"files": noted["files"] | {name: file_hash(run / name)}})
+    record = read_sealed(run / RUN, RERUN_ADVICE)
+    write_sealed(run / RUN, record | {"files": record["files"] | {name: file_hash(run / name)}})
 
 
 def check_run(run: Path) -> None:
-    """Checks a run's recipe, and the files that ``run.json`` names.
+    """Checks a run's recipe, and the files that ``run.json`` lists.
 
     Raises:
-        UserError: The recipe is missing, or one is damaged or altered. A list of mined images that is missing is a
-            warning, as without a list.
+        UserError: The recipe is missing, or a file is damaged or altered. A missing list of mined images is only a
+            warning.
     """
     if not (run / RUN).exists():
-        log.warning("%s: missing, so damage to the run's recipe and list of mined images would not be seen", run / RUN)
+        log.warning("%s: missing, so damage to the run's recipe and list of mined images can't be detected", run / RUN)
         return
-    noted = read_sealed(run / RUN, AGAIN)
-    changed = differences(noted["recipe"], _saved_recipe(run))
+    record = read_sealed(run / RUN, RERUN_ADVICE)
+    changed = differences(record["recipe"], _read_saved_recipe(run))
     if changed:
         raise UserError(
-            f"{run / 'recipe.yaml'}: damaged or edited since training ({'; '.join(changed[:4])}); {AGAIN}. Other "
-            "settings go onto the command line"
+            f"{run / 'recipe.yaml'}: damaged or edited since training ({'; '.join(changed[:4])}); {RERUN_ADVICE}. "
+            "Change settings on the command line instead"
         )
-    for name in noted["files"]:
+    for name in record["files"]:
         if not (run / name).exists():
-            log.warning("%s: missing, so leaks would not be seen; to have it back, %s", run / name, AGAIN)
-    found = find_damage(run, {name: digest for name, digest in noted["files"].items() if (run / name).exists()})
-    if found:
-        raise UserError(f"{found}; {AGAIN}")
+            log.warning("%s: missing, so leaks would not be seen; to restore it, %s", run / name, RERUN_ADVICE)
+    damage = find_damage(run, {name: digest for name, digest in record["files"].items() if (run / name).exists()})
+    if damage:
+        raise UserError(f"{damage}; {RERUN_ADVICE}")
 
 
 def is_complete(result: Path) -> bool:
-    """Whether a run's result is there and whole; if it is damaged, the log says so, and it is to be made again."""
+    """Tells whether a run's result exists and is intact; damage is logged, and the caller rebuilds it."""
     if not result.exists():
         return False
     try:
@@ -142,7 +142,7 @@ def find_model(run: Path) -> Path:
     if not (run / "model").is_dir():
         raise UserError(f"--ckpt {run}: no model at {run / 'model'}; let the training end")
     check_run(run)
-    read_sealed_folder(run / "model", AGAIN)
+    read_sealed_folder(run / "model", RERUN_ADVICE)
     return run / "model"
 
 
@@ -163,22 +163,22 @@ def find_adapter(ckpt: Path) -> tuple[Path, Path]:
             f"--ckpt {ckpt}: no adapter at {adapter}; let the training end, or give one of {run}/checkpoints/*.ckpt"
         )
     check_run(run)
-    adapter_manifest(adapter)
+    read_adapter_manifest(adapter)
     return adapter, run
 
 
-# What a resumed run may change without becoming another run.
-_FREE = (
+# Settings that may change when a run is resumed.
+_CHANGEABLE = (
     "out", "cache", "eval", "discover", "tracking", "trainer.resume", "trainer.log_every", "trainer.checkpoint_every",
     "trainer.progress",
 )  # fmt: skip
 
 
 def claim_run_folder(recipe: Recipe) -> Path:
-    """Makes the run's folder, or finds it with the same recipe.
+    """Creates the run's folder, or reuses it where its recipe is the same.
 
     Raises:
-        UserError: The folder holds a run with other settings.
+        UserError: The folder contains a run with other settings.
     """
     out = Path(recipe.out)
     saved = out / "recipe.yaml"
@@ -188,11 +188,11 @@ def claim_run_folder(recipe: Recipe) -> Path:
         shutil.rmtree(out)
     known = read_known_recipe(out)
     if known is not None:
-        changed = differences(known, asdict(recipe), _FREE)
+        changed = differences(known, asdict(recipe), _CHANGEABLE)
         if changed:
             raise UserError(
                 f"out={out}: holds a run with other settings ({'; '.join(changed[:4])}); "
-                "give another out=FOLDER, or trainer.resume=false to start it anew"
+                "give another out=FOLDER, or trainer.resume=false to start over"
             )
     out.mkdir(parents=True, exist_ok=True)
     save_recipe(saved, recipe)

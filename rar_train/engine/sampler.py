@@ -1,10 +1,11 @@
-"""Epochs over training examples, from a position that checkpoints save and restore."""
+"""Batch sampler over epochs of training examples, resumable from a position saved in checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -12,23 +13,22 @@ from torch.utils.data import Sampler
 
 @dataclass
 class DataPosition:
-    """Where a run stands in its data.
+    """A run's position in its data.
 
     Attributes:
-        batches: Batches that every process has trained on.
+        batches: Number of batches that every process has trained on.
     """
 
     batches: int = 0
 
 
 class SampledExample(NamedTuple):
-    """An example as the sampler deals it.
+    """An example as the sampler yields it.
 
     Attributes:
-        row: Which one.
-        epoch: Which pass over the examples.
-        weight: What its loss counts; see ``RankingBatch.weights``. 0 where it only keeps a process busy that has no
-            example of its own.
+        row: Its index.
+        epoch: Index of the pass over the examples.
+        weight: Weight of its loss; see ``RankingBatch.weights``. 0 for a filler on a process that has no example left.
     """
 
     row: int
@@ -36,62 +36,56 @@ class SampledExample(NamedTuple):
     weight: float
 
 
-class EpochSampler(Sampler):
-    """Deals out epochs by sample: every example once, and every process as many batches.
+@dataclass(frozen=True, eq=False)
+class EpochPlan:
+    """How epochs are divided into batches of all processes: every example once per epoch.
 
-    Each epoch is a seeded permutation of all examples, cut into whole steps of ``accumulate`` batches that differ by
-    one example at most, none over ``batch_size`` per process.
+    Each epoch is a seeded permutation of all examples, cut into complete steps of ``accumulate`` batches whose sizes
+    differ by one example at most, none over ``batch_size`` per process.
 
-    Args:
-        examples: How many there are.
-        batch_size: Examples per process and batch, at most.
-        rank: This process.
-        world: Processes.
+    Attributes:
+        examples: Number of examples.
+        batch_size: Maximum number of examples per process and batch.
+        world: Number of processes.
         epochs: Passes over the examples.
-        seed: Of the permutations.
-        position: Where to begin.
-        lengths: Of the examples; where given, a batch holds examples of like length.
-        full: Whether every batch is as large as it may be, for losses that compare its examples. An epoch then leaves
-            out its tail; another epoch leaves out others.
-        accumulate: Batches per step; a step is of one epoch. Not for ``full`` batches, which all count the same.
+        seed: Seed of the permutations.
+        lengths: Lengths of the examples; where given, a batch contains examples of similar length.
+        full: Whether every batch has the maximum size, for losses that compare its examples. An epoch then leaves
+            out its tail, other examples in each epoch.
+        accumulate: Batches per step; a step does not span epochs. Not for ``full`` batches, which all weigh the same.
     """
 
-    GROUPED = 50
-    """Batches among whose examples like lengths are looked for; the more, the liker, and the less random."""
+    examples: int
+    batch_size: int
+    world: int
+    epochs: int
+    seed: int
+    lengths: np.ndarray | None = None
+    full: bool = False
+    accumulate: int = 1
 
-    def __init__(
-        self,
-        examples: int,
-        batch_size: int,
-        rank: int,
-        world: int,
-        epochs: int,
-        seed: int,
-        position: DataPosition,
-        lengths: np.ndarray | None = None,
-        full: bool = False,
-        accumulate: int = 1,
-    ):
-        self.examples, self.lengths = examples, lengths
-        self.rank, self.world, self.epochs, self.seed = rank, world, epochs, seed
-        self.position, self.accumulate = position, accumulate
-        size = batch_size * world
-        if full:
-            self.edges = np.arange(0, examples + 1, size)
-        else:
-            batches = -(-examples // (size * accumulate)) * accumulate
-            self.edges = np.arange(batches + 1) * examples // batches
+    GROUPED: ClassVar[int] = 50
+    """Number of batches within which examples are sorted by length; more make lengths more similar, and less random."""
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """Where an epoch's batches begin and end in its permutation."""
+        size = self.batch_size * self.world
+        if self.full:
+            return np.arange(0, self.examples + 1, size)
+        batches = -(-self.examples // (size * self.accumulate)) * self.accumulate
+        return np.arange(batches + 1) * self.examples // batches
 
     @property
     def per_epoch(self) -> int:
-        """Batches of one process."""
+        """Number of batches of one process in an epoch."""
         return len(self.edges) - 1
 
     def __len__(self) -> int:
         return self.per_epoch * self.epochs
 
-    def _batches(self, epoch: int) -> list[np.ndarray]:
-        """An epoch's batches, each of all processes."""
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Returns an epoch's batches, each over all processes."""
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(self.examples)[: self.edges[-1]]
         if self.lengths is None:
@@ -99,21 +93,37 @@ class EpochSampler(Sampler):
         pieces = np.split(order, self.edges[self.GROUPED : -1 : self.GROUPED])
         grouped = np.concatenate([piece[np.argsort(self.lengths[piece], kind="stable")] for piece in pieces])
         batches = np.split(grouped, self.edges[1:-1])
-        return [batches[place] for place in rng.permutation(len(batches))]
+        return [batches[index] for index in rng.permutation(len(batches))]
 
-    def _weight(self, batches: list[np.ndarray], number: int) -> float:
-        """What an example of a batch counts, by how many examples its step has."""
-        first = number - number % self.accumulate
+    def weight(self, batches: list[np.ndarray], index: int) -> float:
+        """Returns the weight of a batch's examples, from the number of examples in its step."""
+        first = index - index % self.accumulate
         examples = sum(map(len, batches[first : first + self.accumulate]))
         return self.accumulate * self.world / examples
 
+
+class EpochSampler(Sampler):
+    """One process's batches of an epoch plan; every process has the same number.
+
+    Args:
+        plan: The batches of all processes.
+        rank: Rank of this process.
+        position: Start position.
+    """
+
+    def __init__(self, plan: EpochPlan, rank: int, position: DataPosition):
+        self.plan, self.rank, self.position = plan, rank, position
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
     def __iter__(self) -> Iterator[list[SampledExample]]:
-        dealt = -1
-        for number in range(self.position.batches, len(self)):
-            epoch, batch = divmod(number, self.per_epoch)
-            if epoch != dealt:
-                batches, dealt = self._batches(epoch), epoch
-            weight = self._weight(batches, batch)
-            own = batches[batch][self.rank :: self.world]
-            # Every process takes part in every pass; one without an example is given the first, which counts nothing.
-            yield [SampledExample(int(row), epoch, weight) for row in own] or [SampledExample(0, epoch, 0.0)]
+        current_epoch = -1
+        for index in range(self.position.batches, len(self)):
+            epoch, batch = divmod(index, self.plan.per_epoch)
+            if epoch != current_epoch:
+                batches, current_epoch = self.plan.batches(epoch), epoch
+            weight = self.plan.weight(batches, batch)
+            rows = batches[batch][self.rank :: self.plan.world]
+            # Every process takes part in every forward pass; one without an example gets the first, with weight 0.
+            yield [SampledExample(int(row), epoch, weight) for row in rows] or [SampledExample(0, epoch, 0.0)]

@@ -1,4 +1,4 @@
-"""The learning rate's course over a run."""
+"""The learning-rate schedule: linear warm-up and cosine decay."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 
 
 def warmup_cosine(optimizer: torch.optim.Optimizer, warmup_share: float, steps: int) -> dict:
-    """Linear warm-up, then a half cosine down to 1 % of the peak.
+    """Builds a schedule of linear warm-up, then a half cosine down to 1 % of the peak.
 
     Args:
-        optimizer: Carries the peak rate.
-        warmup_share: Share of the steps that warm up, 0 to 1.
-        steps: Optimiser steps in the whole run.
+        optimizer: Its learning rate is the peak.
+        warmup_share: Fraction of the steps that warm up, 0 to 1.
+        steps: Optimiser steps in the entire run.
 
     Returns:
-        dict: What ``configure_optimizers`` returns, with the schedule advanced every step and logged as ``optim/lr``.
+        dict: The value of ``configure_optimizers``; the schedule advances every step and is logged as ``optim/lr``.
     """
     warmup = max(1, round(warmup_share * steps))
 

@@ -1,7 +1,8 @@
-"""How a run spreads over processes, from the recipe's words to Lightning's objects."""
+"""Distribution over processes: from the recipe's strategy to Lightning's."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,44 +21,58 @@ from data_prep.settings import TrainerArgs
 
 
 class StraightIO(TorchCheckpointIO):
-    """Writes a checkpoint where it belongs; Lightning's own writes it into the temporary folder and copies it."""
+    """Writes a checkpoint directly to its path; Lightning's default writes to the temporary folder and copies."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Path, storage_options: None = None) -> None:
-        """Writes a file and has it on the disk when it returns."""
+        """Writes a file and flushes it to disk (fsync) before it returns."""
         with open(path, "wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
 
 
-def _deepspeed(args: TrainerArgs, kind: str) -> Strategy:
-    """Lightning's DeepSpeed strategy, by the recipe, on either kind of device."""
+def check_deepspeed(args: TrainerArgs) -> None:
+    """Checks that DeepSpeed is installed where the strategy needs it.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    if args.zero_stage and importlib.util.find_spec("deepspeed") is None:
+        raise UserError(
+            f"trainer.strategy={args.strategy}: DeepSpeed is not installed. It needs Linux: there, run pip install "
+            "deepspeed ninja; elsewhere set trainer.strategy=auto or ddp"
+        )
+
+
+def _make_deepspeed(args: TrainerArgs, kind: str) -> Strategy:
+    """Makes Lightning's DeepSpeed strategy for a CPU or CUDA GPUs."""
     from lightning.pytorch.strategies import DeepSpeedStrategy
 
     settings = {
-        "stage": int(args.strategy[-1]),
+        "stage": args.zero_stage,
         "offload_optimizer": args.offload in ("optimizer", "all"),
         "offload_parameters": args.offload == "all",
         "exclude_frozen_parameters": True,
-        "logging_batch_size_per_gpu": 1,  # of its own log, which is off; it would ask a loader, which a stream's lacks
+        # For DeepSpeed's log only, which is off; by default it is read from the data loader, which streams lack.
+        "logging_batch_size_per_gpu": 1,
     }
-    strategy = _cpu_deepspeed(settings) if kind == "cpu" else DeepSpeedStrategy(**settings)
-    # In host memory torch's fused AdamW does; DeepSpeed's own would have to be compiled first.
+    strategy = _make_cpu_deepspeed(settings) if kind == "cpu" else DeepSpeedStrategy(**settings)
+    # In host memory torch's fused AdamW is used; DeepSpeed's CPU optimiser would have to be compiled first.
     strategy.config["zero_force_ds_cpu_optimizer"] = False
     return strategy
 
 
-def _cpu_deepspeed(settings: dict) -> Strategy:
-    """Lightning's DeepSpeed strategy, taught to run on CPU processes over gloo."""
+def _make_cpu_deepspeed(settings: dict) -> Strategy:
+    """Makes Lightning's DeepSpeed strategy, adapted to CPU processes over gloo."""
     os.environ["DS_ACCELERATOR"] = "cpu"  # before deepspeed is imported
     import deepspeed
     from lightning.pytorch.strategies import DeepSpeedStrategy
 
-    # It would compile this when its processes first meet, for layers split over processes; training goes over gloo.
+    # DeepSpeed would compile this operation, for tensor-parallel layers, when its processes connect; gloo is used.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
     class CpuDeepSpeedStrategy(DeepSpeedStrategy):
-        """Lightning refuses a CPU here, although DeepSpeed itself runs on one."""
+        """DeepSpeed on a CPU, which DeepSpeed supports but Lightning refuses."""
 
         def setup_environment(self) -> None:
             DDPStrategy.setup_environment(self)
@@ -68,67 +83,74 @@ def _cpu_deepspeed(settings: dict) -> Strategy:
 
         @property
         def root_device(self) -> torch.device:
-            # DeepSpeed wants an index also on a CPU.
+            # DeepSpeed needs an index on a CPU too.
             return torch.device("cpu", self.local_rank)
 
     return CpuDeepSpeedStrategy(process_group_backend="gloo", **settings)
 
 
 def _check_slurm(nodes: int, processes: int) -> None:
-    """Makes sure that a SLURM job of several tasks starts as many processes as the recipe asks for."""
+    """Checks that a SLURM job starts as many tasks as the recipe has processes."""
     if "SLURM_JOB_ID" not in os.environ or {"TORCHELASTIC_RUN_ID", "NODE_RANK"} & os.environ.keys():
         return
-    asked = f"trainer.devices x trainer.num_nodes is {processes}"
+    expected = f"trainer.devices x trainer.num_nodes is {processes}"
     if not started_by_srun() and nodes > 1:
-        raise UserError(f"{asked}, but the command was not started by srun, which starts one task for each of them")
-    shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # that is what Lightning goes by
+        raise UserError(f"{expected}, but the command was not started by srun, which starts one task for each of them")
+    shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # the same test as Lightning's
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS", "1")
     if started_by_srun() and not shell and int(tasks) != processes:
-        raise UserError(f"srun started {tasks} tasks, but {asked}; make them equal (srun --ntasks {processes})")
+        raise UserError(f"srun started {tasks} tasks, but {expected}; make them equal (srun --ntasks {processes})")
 
 
 def make_strategy(args: TrainerArgs) -> Strategy:
-    """Builds the recipe's strategy.
+    """Makes the recipe's strategy.
 
     Raises:
-        UserError: SLURM started another number of processes.
+        UserError: SLURM started a different number of processes, DeepSpeed is not installed, or an Apple GPU (``mps``)
+            is to run several processes or DeepSpeed.
     """
     kind = resolve_accelerator(args)
     processes = args.devices * args.num_nodes
     _check_slurm(args.num_nodes, processes)
-    if args.strategy.startswith("deepspeed"):
-        return _deepspeed(args, kind)
-    if args.strategy == "ddp" or processes > 1:
-        # Some LoRA weights take no part where an objective is off.
+    check_deepspeed(args)
+    if kind == "mps" and (processes > 1 or args.zero_stage):
+        raise UserError(
+            f"trainer.strategy={args.strategy}, {processes} processes: an Apple GPU (mps) runs one process, without "
+            "DeepSpeed; set trainer.devices=1 trainer.num_nodes=1 trainer.strategy=auto, or trainer.accelerator=cpu"
+        )
+    if args.zero_stage:
+        return _make_deepspeed(args, kind)
+    if kind != "mps" and (args.strategy == "ddp" or processes > 1):
+        # Some LoRA weights are unused where an objective is off.
         backend = "gloo" if kind == "cpu" else "nccl"
         return DDPStrategy(find_unused_parameters=True, process_group_backend=backend, checkpoint_io=StraightIO())
-    device = torch.device(kind, 0) if kind == "cuda" else torch.device("cpu")
+    device = torch.device("cpu") if kind == "cpu" else torch.device(kind, 0)
     return SingleDeviceStrategy(device, checkpoint_io=StraightIO())
 
 
 def seed_all(seed: int, kind: str) -> None:
-    """Seeds everything, and on a CPU has several threads add up in a fixed order, so that a run repeats to the bit.
+    """Seeds all random generators, and on a CPU turns on deterministic algorithms, so that runs are bit-identical.
 
     Args:
-        seed: The run's.
-        kind: ``cpu`` or ``cuda``, where a fixed order would take time.
+        seed: The run's seed.
+        kind: ``cpu``, ``cuda`` or ``mps``; on GPUs deterministic algorithms would cost time and stay off.
     """
     L.seed_everything(seed, verbose=False)
     torch.use_deterministic_algorithms(kind == "cpu", warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # it would look for reads of what was never written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
 
 
 @contextmanager
 def gather_weights(module: L.LightningModule) -> Iterator[None]:
-    """Within it the trainable parameters are whole on every process, also under ZeRO-3, which splits them.
+    """Gathers the trainable parameters on every process within the block; ZeRO-3 partitions them.
 
     All processes must enter it.
     """
-    split = [value for value in module.parameters() if value.requires_grad and "ds_id" in vars(value)]
-    if not split:
+    partitioned = [value for value in module.parameters() if value.requires_grad and "ds_id" in vars(value)]
+    if not partitioned:
         yield
         return
     import deepspeed
 
-    with deepspeed.zero.GatheredParameters(split):
+    with deepspeed.zero.GatheredParameters(partitioned):
         yield

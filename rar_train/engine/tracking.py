@@ -1,7 +1,7 @@
-"""Where a run's figures go: CSV always, Weights & Biases and TensorBoard by setting.
+"""Metric logging: CSV always, Weights & Biases and TensorBoard by setting.
 
-In Weights & Biases a fit is one run, however often it is resumed, and the head of a group; each evaluation of it is a
-run of its own in that group (``eval/report/tracking.py``).
+In Weights & Biases a fit is one run, however often it is resumed, and gives its id to a group; each evaluation of the
+fit is a separate run in that group (``eval/recognition/tracking.py``).
 """
 
 from __future__ import annotations
@@ -29,58 +29,58 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Where the user wants what wandb keeps for uploading; by default it lies beside the offline run that needs it.
+# The user's folder for artifacts that wandb stages for upload; by default it is next to the offline run that needs it.
 _DATA_DIR = os.environ.get("WANDB_DATA_DIR")
 
 
 def run_id(folder: Path) -> str:
-    """The tracker's run id, made once and kept in the run's folder, so that a resumed run goes on."""
-    kept = folder / "wandb_id.txt"
-    found = kept.read_bytes().decode(errors="replace").strip() if kept.exists() else ""
-    if re.fullmatch("[0-9a-f]{8}", found):
-        return found
-    if found:
-        log.warning("tracking: %s is damaged; the run goes on under another id", kept)
-    made = secrets.token_hex(4)
-    write_text(kept, made)
-    return made
+    """Returns the tracker's run id, made once and saved in the run's folder, so that a resumed run continues it."""
+    path = folder / "wandb_id.txt"
+    saved = path.read_bytes().decode(errors="replace").strip() if path.exists() else ""
+    if re.fullmatch("[0-9a-f]{8}", saved):
+        return saved
+    if saved:
+        log.warning("tracking: %s is damaged; the run continues under another id", path)
+    identifier = secrets.token_hex(4)
+    write_text(path, identifier)
+    return identifier
 
 
 def wandb_settings(recipe: Recipe, folder: Path, job: str) -> dict:
-    """What every run in Weights & Biases is begun with; also keeps wandb's own notices off the console.
+    """Returns the arguments of every run in Weights & Biases, and turns off wandb's notices on the console.
 
     Args:
-        recipe: Names tracker, project and entity.
-        folder: The fit's folder, whose ``wandb`` holds all runs of its group.
+        recipe: Gives tracker, project and entity.
+        folder: The fit's folder, whose ``wandb`` subfolder contains all runs of its group.
         job: ``fit`` or ``evaluation``.
 
     Returns:
-        dict: Arguments of ``wandb.init``, beside ``dir``.
+        dict: Arguments of ``wandb.init``, except ``dir``.
     """
     import wandb  # slow
 
     args = recipe.tracking
     os.environ["WANDB_DATA_DIR"] = _DATA_DIR or str((folder / "wandb" / "data").resolve())
     wandb.setup(wandb.Settings(quiet=True, show_info=False, show_warnings=wandb_mode(args) == "online"))
-    about = {"project": args.project, "entity": args.entity, "mode": wandb_mode(args)}
-    return about | {"group": run_id(folder), "job_type": job}
+    settings = {"project": args.project, "entity": args.entity, "mode": wandb_mode(args)}
+    return settings | {"group": run_id(folder), "job_type": job}
 
 
 def close_run(run: wandb.Run) -> None:
-    """Ends a run, and says where it is."""
+    """Finishes a run and logs its address, or how to upload it."""
     where = run.url or f"kept offline; to upload it: wandb sync {run.settings.sync_dir}"
     run.finish()
     log.info("tracking: %s", where)
 
 
 def make_loggers(recipe: Recipe, start_step: int, metadata: dict | None = None) -> list[Logger]:
-    """The recipe's loggers.
+    """Makes the recipe's loggers.
 
     Args:
-        recipe: Names tracker, project and folder.
-        start_step: Where this stretch of the run begins; each stretch has its own CSV file,
+        recipe: Gives tracker, project and folder.
+        start_step: First step since the run was started or resumed; each part has its own CSV file,
             ``log/from-step-N/metrics.csv``.
-        metadata: Noted beside the resolved recipe, such as the counts of trainable parameters.
+        metadata: Logged in addition to the resolved recipe, such as the counts of trainable parameters.
     """
     out = Path(recipe.out)
     loggers: list[Logger] = [CSVLogger(out, name="log", version=f"from-step-{start_step:06d}")]
@@ -103,53 +103,49 @@ COLUMNS = ("picture", "truth", "ranked", "first is right", "mode", "reply")
 
 
 def show_rankings(loggers: Sequence[Logger], ranked: Sequence[RankedExample], step: int) -> None:
-    """Shows pictures with their rankings: a table in Weights & Biases, an image each in TensorBoard.
+    """Logs images with their rankings: a table in Weights & Biases, an image each in TensorBoard.
 
     Args:
-        loggers: The run's.
-        ranked: What a validation ranked.
+        loggers: The run's loggers.
+        ranked: Rankings of a validation.
         step: Optimiser steps so far.
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             import wandb  # slow
 
-            rows = [
-                [wandb.Image(one.image), one.example.candidates[one.example.truth].name, "; ".join(one.names), one.hit,
-                 one.mode, one.reply]
-                for one in ranked
-            ]  # fmt: skip
+            rows = [[wandb.Image(r.image), r.true_name, "; ".join(r.names), r.hit, r.mode, r.reply] for r in ranked]
             logger.log_table("val/rankings", columns=list(COLUMNS), data=rows, step=step)
         elif isinstance(logger, TensorBoardLogger):
-            for number, one in enumerate(ranked):
-                tag = f"rankings/{number}-{one.mode}"
-                logger.experiment.add_image(tag, np.asarray(one.image), step, dataformats="HWC")
-                truth = one.example.candidates[one.example.truth].name
-                logger.experiment.add_text(tag, f"truth: {truth}  \nranked: {'; '.join(one.names)}", step)
+            for index, ranking in enumerate(ranked):
+                tag = f"rankings/{index}-{ranking.mode}"
+                logger.experiment.add_image(tag, np.asarray(ranking.image), step, dataformats="HWC")
+                text = f"truth: {ranking.true_name}  \nranked: {'; '.join(ranking.names)}"
+                logger.experiment.add_text(tag, text, step)
 
 
 def finish_tracking(loggers: Sequence[Logger], folder: Path) -> None:
-    """Puts the adapter, and it alone, into Weights & Biases as an artifact, and ends the run there."""
+    """Logs the adapter, and nothing else, to Weights & Biases as an artifact, and finishes the run there."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             import wandb
 
             artifact = wandb.Artifact(f"adapter-{logger.version}", type="model")
-            artifact.add_dir(str(folder), policy="immutable")  # uploaded from where it lies, not from a copy
+            artifact.add_dir(str(folder), policy="immutable")  # uploaded from this folder, not from a copy
             logger.experiment.log_artifact(artifact)
             close_run(logger.experiment)
 
 
 @dataclass(frozen=True)
 class RankedExample:
-    """A ranking to look at.
+    """A ranking that is logged for inspection.
 
     Attributes:
-        image: The picture.
+        image: The query image.
         example: Its candidates in the order shown.
         order: The candidates' positions, best first.
-        mode: How they were ranked.
-        reply: What the model wrote, where it wrote.
+        mode: The ranking mode.
+        reply: The model's text, in modes that generate.
     """
 
     image: Image.Image
@@ -160,10 +156,15 @@ class RankedExample:
 
     @property
     def hit(self) -> bool:
-        """Whether the truth is first."""
+        """Whether the true class is first."""
         return self.order[0] == self.example.truth
+
+    @property
+    def true_name(self) -> str:
+        """The true class's name."""
+        return self.example.candidates[self.example.truth].name
 
     @property
     def names(self) -> list[str]:
         """The candidates' names, best first."""
-        return [self.example.candidates[place].name for place in self.order]
+        return [self.example.candidates[position].name for position in self.order]

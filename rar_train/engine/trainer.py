@@ -1,8 +1,9 @@
-"""The Lightning Trainer of every training: its flags are set here alone."""
+"""Lightning Trainers of all trainings; the only place where their flags are set."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -22,10 +23,10 @@ def make_trainer(
 
     Args:
         recipe: Its ``trainer`` and ``optim`` sections give devices, precision, accumulation and clipping.
-        strategy: From ``strategy_of``.
-        steps: Optimizer steps of the whole run.
-        loggers: Where metrics go.
-        callbacks: Run beside the progress bar.
+        strategy: From ``make_strategy``.
+        steps: Optimizer steps of the entire run.
+        loggers: Loggers of the metrics.
+        callbacks: Callbacks in addition to the progress bar.
     """
     args, bar = recipe.trainer, progress_bar(recipe.trainer)
     return L.Trainer(
@@ -56,14 +57,14 @@ def make_device_trainer(recipe: Recipe, folder: Path, steps: int) -> L.Trainer:
 
     Args:
         recipe: Its ``trainer`` section gives accelerator and progress bar.
-        folder: Gets the losses as CSV in ``log/``.
+        folder: The losses are written to ``log/`` in it, as CSV.
         steps: Optimizer steps.
     """
     bar = progress_bar(recipe.trainer)
     return L.Trainer(
         max_steps=steps,
         max_epochs=-1,
-        accelerator=recipe.trainer.accelerator,
+        accelerator=resolve_accelerator(replace(recipe.trainer, devices=1, num_nodes=1)),
         devices=1,
         gradient_clip_val=1.0,
         logger=CSVLogger(folder, name="", version="log"),

@@ -1,4 +1,4 @@
-"""What Weights & Biases is to do, by the recipe and the environment, and whether it has the key for it."""
+"""The mode of Weights & Biases, by recipe and environment, and the check for its API key."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ _MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "
 
 
 def wandb_mode(args: TrackingArgs) -> str:
-    """``offline``, ``online`` or ``disabled``: the recipe's, unless the environment says otherwise.
+    """Returns ``offline``, ``online`` or ``disabled``: the recipe's mode, unless the environment overrides it.
 
     Raises:
-        UserError: ``WANDB_MODE`` is none of wandb's.
+        UserError: ``WANDB_MODE`` is not one of wandb's modes.
     """
     if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
         return "disabled"
-    said = os.environ.get("WANDB_MODE", "").lower()
-    if said and said not in _MODES:
-        raise UserError(f"WANDB_MODE={said}: must be online, offline or disabled")
-    return _MODES[said] if said else args.wandb
+    override = os.environ.get("WANDB_MODE", "").lower()
+    if override and override not in _MODES:
+        raise UserError(f"WANDB_MODE={override}: must be online, offline or disabled")
+    return _MODES[override] if override else args.wandb
 
 
 def has_key() -> bool:
-    """Whether there is a key for W&B's server; whether it is valid is not asked."""
-    return bool(os.environ.get("WANDB_API_KEY")) or _kept_key()
+    """Tells whether there is an API key for W&B's server; its validity is not checked."""
+    return bool(os.environ.get("WANDB_API_KEY")) or _is_in_netrc()
 
 
-def _kept_key() -> bool:
+def _is_in_netrc() -> bool:
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].rstrip("/")
     try:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
@@ -39,10 +39,10 @@ def _kept_key() -> bool:
 
 
 def check_tracking(args: TrackingArgs) -> None:
-    """Makes sure, before anything is made, that what the tracker is to do can be done.
+    """Checks, before any work is done, that the tracker can run in its mode.
 
     Raises:
-        UserError: It is to upload, and there is no key.
+        UserError: Uploading is on, and there is no key.
     """
     if wandb_mode(args) == "online" and not has_key():
         raise UserError(

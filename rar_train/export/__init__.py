@@ -1,1 +1,1 @@
-"""A tuned ranker as a merged model, an adapter and a model card; may import engine and models."""
+"""Export of a tuned ranker as a merged model or an adapter, with a model card; may import engine and models."""

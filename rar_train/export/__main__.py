@@ -4,12 +4,12 @@
     python -m rar_train.export --ckpt runs/ranker_lora --to adapter
 
 Merges an adapter into its base and writes a plain transformers model with its processor, which
-AutoModelForImageTextToText and AutoProcessor load without this project (but for the embedded
-nano-mllm, whose convolutional tower is this project's own). RUN is a run's folder or
+AutoModelForImageTextToText and AutoProcessor load without this project (except for the embedded
+nano-mllm, whose convolutional tower is defined by this project). RUN is a run's folder or
 one of its checkpoints. Merging is done in float32 on the CPU; where the merged model's logits
 differ from those of base and adapter by more than a tolerance, nothing is written. FOLDER defaults
 to RUN/merged. Without --merge, only the adapter, in peft's format and with a model card, is copied.
-Settings change the recipe saved in the run, such as ranker.model=FOLDER where the base lies elsewhere.
+Settings change the recipe saved in the run, such as ranker.model=FOLDER where the base was moved.
 """
 
 from __future__ import annotations
@@ -47,5 +47,10 @@ def main(arguments: list[str]) -> None:
         write_adapter(recipe, adapter, run, to)
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """Runs the command as a console script."""
     sys.exit(run_command(main, __doc__))
+
+
+if __name__ == "__main__":
+    console()

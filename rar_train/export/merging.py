@@ -1,4 +1,4 @@
-"""An adapter merged into its base, checked against the two, and written as a model that needs no code of ours."""
+"""Merging of an adapter into its base, verified against the two, and written as a plain transformers model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from data_prep.core.saving import write_errors
 from data_prep.prompting.prompts import NAMING, letters_prompt
 from data_prep.settings import Recipe
 from rar_train.export.model_card import model_card
-from rar_train.models.adapter_manifest import adapter_manifest
+from rar_train.models.adapter_manifest import read_adapter_manifest
 from rar_train.models.lora import load_adapter
 from rar_train.models.mllm import Mllm, load_mllm
 
@@ -28,53 +28,53 @@ log = logging.getLogger(__name__)
 TOLERANCE = 1e-3
 """The largest difference of two log-probabilities, in float32, at which a merge counts as exact."""
 ROUNDING = {"float32": TOLERANCE, "bfloat16": 0.5, "float16": 0.1}
-"""The same after casting; what is beyond is no rounding of weights."""
+"""The same after casting; larger differences do not come from rounding of weights."""
 
-_KEPT = "the run is as it was"
+_RUN_UNCHANGED = "the run is as it was"
 
 
 def log_probabilities(mllm: Mllm) -> Tensor:
-    """What the model says after two prompts about two pictures, shape ``[2, vocabulary]``, in float32."""
+    """Computes next-token log-probabilities for two noise images and prompts, ``[2, vocabulary]``, in float32."""
     noise = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
-    pictures = [Image.fromarray(pixels) for pixels in noise]
-    inputs = mllm.inputs(pictures, [NAMING, letters_prompt(["one", "another"])])
-    kind = mllm.base.dtype
-    inputs = {key: value.to(kind) if value.is_floating_point() else value for key, value in inputs.items()}
+    images = [Image.fromarray(pixels) for pixels in noise]
+    inputs = mllm.inputs(images, [NAMING, letters_prompt(["one", "another"])])
+    dtype = mllm.base.dtype
+    inputs = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
     with torch.no_grad():
         return mllm.model.eval()(**inputs, logits_to_keep=1).logits[:, -1].float().log_softmax(-1)
 
 
-def check_same(expected: Tensor, found: Tensor, tolerance: float, what: str) -> float:
-    """The largest difference of two models' log-probabilities among the likelier half of the tokens.
+def check_same(expected: Tensor, actual: Tensor, tolerance: float, subject: str) -> float:
+    """Returns the largest difference of two models' log-probabilities among the likelier half of the tokens.
 
     Raises:
-        UserError: It is beyond the tolerance.
+        UserError: It exceeds the tolerance.
     """
     likely = expected > expected.median()
-    difference = (expected - found)[likely].abs().max().item()
-    if not difference <= tolerance:  # NaN is beyond any
+    difference = (expected - actual)[likely].abs().max().item()
+    if not difference <= tolerance:  # also True for NaN
         raise UserError(
-            f"{what}: its log-probabilities differ by {difference:.2g} from those of base and adapter, more than "
+            f"{subject}: its log-probabilities differ by {difference:.2g} from those of base and adapter, more than "
             f"{tolerance:g}; nothing was written"
         )
     return difference
 
 
-def merged_model(recipe: Recipe, adapter: Path, dtype: str) -> tuple[Mllm, float]:
+def merge_adapter(recipe: Recipe, adapter: Path, dtype: str) -> tuple[Mllm, float]:
     """Merges in float32, checks, casts, and checks again.
 
     Args:
-        recipe: The run's.
+        recipe: The run's recipe.
         adapter: The adapter's folder.
-        dtype: Of the result.
+        dtype: Dtype of the result.
 
     Returns:
         tuple: The plain model, and the largest difference of a log-probability to base and adapter.
 
     Raises:
-        UserError: The merged model says something else than base and adapter.
+        UserError: The merged model's log-probabilities differ from those of base and adapter.
     """
-    # Never into a four-bit base: its weights are roundings of those that the merge needs.
+    # Never merged into a four-bit base, whose weights are rounded.
     tuned = load_adapter(load_mllm(replace(recipe.ranker, dtype="float32", quantize="none")), adapter)
     expected = log_probabilities(tuned)
     plain = Mllm(tuned.model.merge_and_unload(), tuned.processor, tuned.family, tuned.id)
@@ -86,23 +86,23 @@ def merged_model(recipe: Recipe, adapter: Path, dtype: str) -> tuple[Mllm, float
 
 
 def write_merged(recipe: Recipe, adapter: Path, run: Path, to: Path, dtype: str) -> None:
-    """Writes the merged model with processor and card into a folder that is whole or absent."""
-    plain, difference = merged_model(recipe, adapter, dtype)
-    manifest = adapter_manifest(adapter)
-    own_parts = plain.model.config.vision_config.model_type == "timm_tower"
-    card = model_card(recipe, manifest, run, dtype, difference, own_parts)
-    with write_errors(to, kept=_KEPT), write_folder(to) as part:
+    """Writes the merged model with processor and card into a folder, atomically."""
+    plain, difference = merge_adapter(recipe, adapter, dtype)
+    manifest = read_adapter_manifest(adapter)
+    needs_import = plain.model.config.vision_config.model_type == "timm_tower"
+    card = model_card(recipe, manifest, run, dtype, difference, needs_import)
+    with write_errors(to, kept=_RUN_UNCHANGED), write_folder(to) as part:
         plain.model.save_pretrained(part, safe_serialization=True)
         plain.processor.save_pretrained(part)
         seal_folder(part, {"base_model": manifest["base_model"], "adapter": manifest["adapter"], "dtype": dtype})
-        write_text(part / "README.md", card)  # after the manifest, since whoever publishes it edits it
+        write_text(part / "README.md", card)  # not in the manifest, since publishers edit it
     log.info("export: %s, log-probabilities within %.2g of base and adapter, in %s", dtype, difference, to)
 
 
 def write_adapter(recipe: Recipe, adapter: Path, run: Path, to: Path) -> None:
-    """Copies the adapter with a card."""
-    card = model_card(recipe, adapter_manifest(adapter), run)
-    with write_errors(to, kept=_KEPT), write_folder(to) as part:
+    """Copies the adapter and writes a model card."""
+    card = model_card(recipe, read_adapter_manifest(adapter), run)
+    with write_errors(to, kept=_RUN_UNCHANGED), write_folder(to) as part:
         shutil.copytree(adapter, part, dirs_exist_ok=True)
         write_text(part / "README.md", card)
     log.info("export: adapter in %s", to)

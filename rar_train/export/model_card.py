@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is, how it was made, and what was measured, from the run's own files."""
+"""Model card of an exported model: base, training and measured metrics, from the run's files."""
 
 from __future__ import annotations
 
@@ -22,30 +22,26 @@ model = PeftModel.from_pretrained(base, "FOLDER")
 ```"""
 
 
-def _lines(metrics: dict) -> list[str]:
-    return ["| figure | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in metrics.items())]
+def _table(metrics: dict) -> list[str]:
+    return ["| metric | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in metrics.items())]
 
 
-def _measured(manifest: dict, run: Path) -> list[str]:
-    """Validation figures from the manifest, and every evaluation that the run's folder holds."""
-    found = []
+def _list_metrics(manifest: dict, run: Path) -> list[str]:
+    """Lists validation metrics from the manifest, and every evaluation of this adapter in the run's folder."""
+    lines = []
     if manifest.get("validation"):
-        found += [
-            f"Validation on validation examples at step {manifest['step']}:",
-            "",
-            *_lines(manifest["validation"]),
-        ]
+        lines += [f"On the validation examples at step {manifest['step']}:", "", *_table(manifest["validation"])]
     for path in sorted((run / "eval").glob("*/results.json")):
         results = read_results(path.parent)
         if results.get("adapter") != manifest["adapter"]:
             continue
-        found += ["", f"Evaluation `{path.parent.name}` (top-1, 0 to 1):", ""]
+        lines += ["", f"Evaluation `{path.parent.name}` (top-1, 0 to 1):", ""]
         rows = {
             f"{row['task']}, {row['shots']} shots, seed {row['seed']}, {row['method']}": row["top1"]
             for row in results["rows"]
         }
-        found += _lines(rows)
-    return found or ["Nothing was measured."]
+        lines += _table(rows)
+    return lines or ["Nothing was measured."]
 
 
 def model_card(
@@ -54,22 +50,22 @@ def model_card(
     run: Path,
     dtype: str | None = None,
     difference: float | None = None,
-    own_parts: bool = False,
+    needs_import: bool = False,
 ) -> str:
     """Writes the card.
 
     Args:
         recipe: The run's recipe.
         manifest: The adapter's manifest.
-        run: The run's folder; evaluations of this very adapter are taken over.
-        dtype: Of a merged model's weights; None for an adapter.
-        difference: Of a merged model's log-probabilities to base and adapter.
-        own_parts: Whether the model or its tower is this project's, so that it must be imported first.
+        run: The run's folder; its evaluations of this adapter are included.
+        dtype: Dtype of a merged model's weights; None for an adapter.
+        difference: Largest difference of a merged model's log-probabilities to base and adapter.
+        needs_import: Whether the model or its tower is defined by this project, so that it must be imported first.
 
     Returns:
         str: Markdown with the hub's front matter.
     """
-    registers = "import rar_train.backend  # registers this project's own models\n" if own_parts else ""
+    registers = "import rar_train.models.mllm  # registers this project's model types\n" if needs_import else ""
     kind = "merged model" if dtype else "LoRA adapter"
     prompts = [f"- {mode}: `{prompt!r}`" for mode, prompt in manifest["prompts"].items()]
     lines = [
@@ -82,7 +78,7 @@ def model_card(
         "",
         f"# Retrieve-and-rank {kind}",
         "",
-        "Ranks the class names that a retriever proposes for a picture (RAR, arXiv 2403.13805). Made with rar-train.",
+        "Ranks the class names that a retriever proposes for an image (RAR, arXiv 2403.13805). Made with rar-train.",
         "",
         _USE.format(registers=registers) if dtype else _USE_ADAPTER.format(base=manifest["ranker"]),
         "",
@@ -106,6 +102,6 @@ def model_card(
         "",
         "## Measured",
         "",
-        *_measured(manifest, run),
+        *_list_metrics(manifest, run),
     ]
     return "\n".join(lines) + "\n"

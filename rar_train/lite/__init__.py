@@ -1,1 +1,1 @@
-"""The lite models, put together from published weights; may import models."""
+"""The lite models, assembled from published weights; may import models."""

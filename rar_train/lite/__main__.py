@@ -1,10 +1,10 @@
-"""``python -m rar_train.lite --out FOLDER``: the lite models from weights that Python packages carry, without a hub.
+"""``python -m rar_train.lite --out FOLDER``: builds the lite models from weights in Python packages, without a hub.
 
     python -m rar_train.lite --out models
     python -m rar_train.lite --out models-224 --clip-pixels 224 --mllm-pixels 224 --stage 3
 
-Writes FOLDER/lite-clip, which recipe=retriever_lite tunes, and FOLDER/lite-mllm, which recipe=mllm_lite trains. Neither
-is of use before. What is there is reused. Needs the packages that ``make lite`` installs.
+Writes FOLDER/lite-clip, which recipe=retriever_lite tunes, and FOLDER/lite-mllm, which recipe=mllm_lite trains; both
+need that training before use. Existing models are reused. Needs the packages that ``make lite`` installs.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ def main(arguments: list[str]) -> None:
     from rar_train.lite.mllm import make_lite_mllm
 
     clip, mllm = args.out / "lite-clip", args.out / "lite-mllm"
-    mllm_facts = {"pixels": args.mllm_pixels, "stage": args.stage, "tokens": args.tokens}
-    settings = [(clip, {"pixels": args.clip_pixels}), (mllm, mllm_facts)]
-    for make, (folder, chosen) in zip((make_lite_clip, make_lite_mllm), settings, strict=True):
-        if _made(folder, chosen):
+    clip_settings = {"pixels": args.clip_pixels}
+    mllm_settings = {"pixels": args.mllm_pixels, "stage": args.stage, "tokens": args.tokens}
+    for make, folder, settings in ((make_lite_clip, clip, clip_settings), (make_lite_mllm, mllm, mllm_settings)):
+        if _is_complete(folder, settings):
             log.info("lite: reusing %s", folder)
             continue
         start = time.monotonic()
-        make(folder, **chosen)
-        log.info("lite: made %s in %.0f s", folder, time.monotonic() - start)
+        make(folder, **settings)
+        log.info("lite: built %s in %.0f s", folder, time.monotonic() - start)
 
 
-def _made(folder: Path, chosen: dict) -> bool:
-    """Whether a model is there, whole and as chosen."""
+def _is_complete(folder: Path, settings: dict) -> bool:
+    """Returns whether a folder has an intact model with these settings."""
     from data_prep.core.errors import UserError
     from data_prep.core.manifests import read_sealed_folder
 
     if not folder.exists():
         return False
     try:
-        return chosen.items() <= read_sealed_folder(folder, "it is made again").items()
+        return settings.items() <= read_sealed_folder(folder, "rebuilding it").items()
     except UserError as error:
         log.warning("lite: %s", error)
         return False

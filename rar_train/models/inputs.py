@@ -13,20 +13,20 @@ from rar_train.models.mllm import Mllm
 
 
 def letter_inputs(mllm: Mllm, images: Sequence[Image.Image], names: Sequence[Sequence[str]]):
-    """Inputs of the letters prompts, and the letters' token ids."""
+    """Returns the inputs of the letters prompts, and the letters' token ids."""
     prompts = [letters_prompt(row) for row in names]
     return mllm.inputs(images, prompts), mllm.letter_ids(max(map(len, names)))
 
 
 def naming_inputs(mllm: Mllm, images: Sequence[Image.Image], names: Sequence[Sequence[str]]):
-    """Inputs of the naming prompts, the candidates' names as answers, and whose they are."""
+    """Returns the inputs of the naming prompts, the candidates' names as answers, and each answer's row."""
     answers = [mllm.answer_ids(NAMING, name) for row in names for name in row]
-    owners = [number for number, row in enumerate(names) for _ in row]
+    owners = [index for index, row in enumerate(names) for _ in row]
     return mllm.inputs(images, [NAMING] * len(images)), answers, owners
 
 
 def to_device(inputs: BatchFeature, like: Tensor) -> BatchFeature:
-    """Moves inputs to a parameter's device, and floating inputs to its type."""
+    """Moves inputs to a parameter's device, and floating-point inputs to its dtype."""
     moved = {
         key: value.to(like.device, like.dtype if value.is_floating_point() else None) for key, value in inputs.items()
     }

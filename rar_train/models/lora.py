@@ -1,4 +1,4 @@
-"""The adapter: added by rule, saved in peft's format, and loaded whole or not at all."""
+"""LoRA adapters: added by scope, saved in peft's format, and loaded completely or not at all."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from data_prep.core.files import file_hash, write_folder, write_json
 from data_prep.core.manifests import seal_folder
 from data_prep.prompting.prompts import NAMING, letters_prompt, list_prompt
 from data_prep.settings import LoraArgs, Recipe
-from rar_train.models.adapter_manifest import adapter_manifest
+from rar_train.models.adapter_manifest import read_adapter_manifest
 from rar_train.models.families import Family
 from rar_train.models.mllm import Mllm
 
 log = logging.getLogger(__name__)
 
 
-# What training asked, with an example name; evaluation asks the same.
+# The prompts of training, with an example name; evaluation uses the same.
 PROMPTS = {"letters": letters_prompt(["NAME"]), "likelihood": NAMING, "list": list_prompt(["NAME"])}
 
 
 def _convolutions(mllm: Mllm) -> list[str]:
-    """Patterns of a convolutional tower's layers, one each, since timm's names tell no layer from its norm."""
+    """Lists a pattern for each convolution of the tower, since timm's names do not distinguish layers from norms."""
     tower = mllm.base.get_submodule(mllm.family.vision)
-    found = [name for name, layer in tower.named_modules() if isinstance(layer, nn.Conv2d) and layer.groups == 1]
-    return [re.escape(f"{mllm.family.vision}.{name}") for name in found if name.startswith("backbone.")]
+    names = [name for name, layer in tower.named_modules() if isinstance(layer, nn.Conv2d) and layer.groups == 1]
+    return [re.escape(f"{mllm.family.vision}.{name}") for name in names if name.startswith("backbone.")]
 
 
 def lora_config(mllm: Mllm, args: LoraArgs) -> peft.LoraConfig:
-    """What peft adapts under a scope.
+    """Builds peft's configuration for a scope.
 
     Raises:
-        UserError: The scope's projector has no layers that LoRA fits.
+        UserError: The scope includes a projector that has no layers LoRA fits.
     """
-    family, whole = mllm.family, None
+    family, fully_trained = mllm.family, None
     patterns = [family.language]
     if "projector" in args.scope and args.projector == "full":
-        whole = [family.connector]
+        fully_trained = [family.connector]
     elif "projector" in args.scope:
         if family.projector is None:
             raise UserError(
                 f"ranker.lora.scope={args.scope}: the projector of {mllm.id} is no linear layer, so LoRA does not fit; "
-                "train it whole with ranker.lora.projector=full, or leave it out of the scope"
+                "train it in full with ranker.lora.projector=full, or leave it out of the scope"
             )
         patterns.append(family.projector)
     if "vision" in args.scope:
@@ -61,7 +61,7 @@ def lora_config(mllm: Mllm, args: LoraArgs) -> peft.LoraConfig:
         lora_alpha=args.alpha,
         lora_dropout=args.dropout,
         target_modules=args.target_modules or "|".join(f"({pattern})" for pattern in patterns),
-        modules_to_save=whole,
+        modules_to_save=fully_trained,
         use_dora=args.dora,
         use_rslora=args.rslora,
         bias="none",
@@ -73,13 +73,13 @@ def add_lora(mllm: Mllm, args: LoraArgs) -> Mllm:
 
     Args:
         mllm: A base model; it is changed.
-        args: Rank, scale, dropout, scope and kind.
+        args: Rank, scale, dropout, scope and variant.
 
     Returns:
         Mllm: The same processor with the wrapped model; only the adapter is trainable.
 
     Raises:
-        UserError: The scope or the regular expression finds nothing to adapt.
+        UserError: The scope or the regular expression matches no layer.
     """
     config = lora_config(mllm, args)
     try:
@@ -92,23 +92,23 @@ def add_lora(mllm: Mllm, args: LoraArgs) -> Mllm:
 PARTS = ("language model", "projector", "vision tower")
 
 
-def part_of(name: str, family: Family) -> str:
-    """Which part of the MLLM a parameter belongs to, by its name."""
+def find_part(name: str, family: Family) -> str:
+    """Returns the part of the MLLM that a parameter belongs to, by its name."""
     if f"{family.connector}." in name or "deepstack_merger_list." in name:
         return "projector"
     return "vision tower" if f"{family.vision}." in name else "language model"
 
 
 def parameter_table(mllm: Mllm) -> list[tuple[str, int, int]]:
-    """Trainable and all parameters of each part: rows of (part, trainable, all), the whole last.
+    """Counts trainable and all parameters of each part: rows of (part, trainable, all), the totals last.
 
-    Parameters that DeepSpeed has split over processes count in full; those in four bits by what they stand for.
+    Parameters that DeepSpeed has partitioned over processes count in full; in four bits, each byte counts as two.
     """
     counts = {part: [0, 0] for part in PARTS}
     for name, parameter in mllm.model.named_parameters():
         packed = 2 if type(parameter).__name__ == "Params4bit" else 1
         size = packed * (parameter.ds_numel if "ds_numel" in vars(parameter) else parameter.numel())
-        count = counts[part_of(name, mllm.family)]
+        count = counts[find_part(name, mllm.family)]
         count[0] += size * parameter.requires_grad
         count[1] += size
     rows = [(part, trainable, total) for part, (trainable, total) in counts.items()]
@@ -116,20 +116,20 @@ def parameter_table(mllm: Mllm) -> list[tuple[str, int, int]]:
 
 
 def save_adapter(mllm: Mllm, folder: Path, recipe: Recipe, metadata: dict) -> None:
-    """Writes the adapter in peft's format, with a manifest that says what it belongs to.
+    """Writes the adapter in peft's format, with a manifest that records its base, recipe, prompts and versions.
 
     Args:
         mllm: A model that ``add_lora`` wrapped.
-        folder: Where to; it is whole or as it was before.
+        folder: Target folder; it is written completely or left as it was.
         recipe: The run's recipe.
-        metadata: Put into the manifest.
+        metadata: Added to the manifest.
     """
     import transformers
 
     with write_folder(folder) as part:
         mllm.model.save_pretrained(part, safe_serialization=True)
         (part / "README.md").unlink(missing_ok=True)  # peft's empty model card
-        # peft notes the folder that the base was loaded from, which is this machine's alone.
+        # peft records the folder that the base was loaded from, which is valid on this machine only.
         config = json.loads((part / "adapter_config.json").read_text())
         config["base_model_name_or_path"] = recipe.ranker.model
         config["target_modules"] = (
@@ -152,19 +152,19 @@ def save_adapter(mllm: Mllm, folder: Path, recipe: Recipe, metadata: dict) -> No
 
 
 def load_adapter(mllm: Mllm, folder: Path) -> Mllm:
-    """Puts a saved adapter on its base model.
+    """Loads a saved adapter onto its base model.
 
-    peft itself only warns when keys do not match, and the base then runs alone; here every key
+    peft itself only warns when keys do not match, and the base then runs without the adapter; here every key
     and shape must match.
 
     Args:
         mllm: The base model; it is changed.
-        folder: What ``save_adapter`` wrote.
+        folder: A folder written by ``save_adapter``.
 
     Raises:
-        UserError: The adapter is missing, damaged, made for another base, or fits only in part.
+        UserError: The adapter is missing, damaged, made for another base, or matches only in part.
     """
-    manifest = adapter_manifest(folder)
+    manifest = read_adapter_manifest(folder)
     if manifest["base_model"] != mllm.id:
         raise UserError(
             f"{folder}: this adapter was trained on {manifest['ranker']} ({manifest['base_model']}), but {mllm.id} is "
@@ -177,13 +177,13 @@ def load_adapter(mllm: Mllm, folder: Path) -> Mllm:
         raise UserError(f"{weights}: not readable as safetensors ({error})") from None
     wrapped = peft.get_peft_model(mllm.model, peft.LoraConfig.from_pretrained(str(folder)))
     expected = peft.get_peft_model_state_dict(wrapped)
-    missing, strange = sorted(expected.keys() - saved.keys()), sorted(saved.keys() - expected.keys())
-    misshapen = [key for key in expected.keys() & saved.keys() if expected[key].shape != saved[key].shape]
-    if missing or strange or misshapen:
-        example = (missing + strange + misshapen)[0]
+    missing, unexpected = sorted(expected.keys() - saved.keys()), sorted(saved.keys() - expected.keys())
+    mismatched = [key for key in expected.keys() & saved.keys() if expected[key].shape != saved[key].shape]
+    if missing or unexpected or mismatched:
+        example = (missing + unexpected + mismatched)[0]
         raise UserError(
-            f"{weights}: does not match the model: {len(missing)} weights missing, {len(strange)} unknown, "
-            f"{len(misshapen)} of another shape, such as {example}; nothing was loaded"
+            f"{weights}: does not match the model: {len(missing)} weights missing, {len(unexpected)} unexpected, "
+            f"{len(mismatched)} of another shape, such as {example}; nothing was loaded"
         )
     peft.set_peft_model_state_dict(wrapped, saved)
     return Mllm(wrapped.eval(), mllm.processor, mllm.family, mllm.id)

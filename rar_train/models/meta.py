@@ -1,4 +1,4 @@
-"""An MLLM without its weights: configuration, processor and shapes from local files, in a second."""
+"""MLLMs without weights: configuration, processor and shapes (torch's meta device) from local files, in a second."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ _INDEX = "model.safetensors.index.json"
 
 
 def local_folder(model: str) -> Path | None:
-    """Where a model's files lie on this machine, or None; nothing is downloaded."""
+    """Returns the folder of a model's files on this machine, or None; nothing is downloaded."""
     if model == "nano-mllm":
         return NANO_MLLM
     if Path(model).is_dir():
         return Path(model)
     try:
         return Path(snapshot_download(model, local_files_only=True))
-    except (LocalEntryNotFoundError, ValueError):  # the second for what is no name of a repository
+    except (LocalEntryNotFoundError, ValueError):  # ValueError: not a valid repository name
         return None
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """The files of weights that a model's folder lacks."""
+    """Lists the weight files that a model's folder lacks."""
     if (folder / _INDEX).is_file():
-        wanted = sorted(set(read_json(folder / _INDEX)["weight_map"].values()))
+        expected = sorted(set(read_json(folder / _INDEX)["weight_map"].values()))
     else:
-        wanted = ["model.safetensors"]
-    return [name for name in wanted if not (folder / name).is_file()]
+        expected = ["model.safetensors"]
+    return [name for name in expected if not (folder / name).is_file()]
 
 
 def build_on_meta(args: RankerArgs, folder: Path) -> Mllm:
-    """The model with shapes instead of weights, and its processor, as ``load_mllm`` would prepare them.
+    """Builds the model on the meta device (shapes only) with its processor, prepared as by ``load_mllm``.
 
     Raises:
-        UserError: The family is not supported, or the files do not serve.
+        UserError: The family is not supported, or files are missing or invalid.
     """
-    before = notices.get_verbosity()
+    verbosity = notices.get_verbosity()
     notices.set_verbosity_error()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         if config.model_type not in FAMILIES:
             raise UserError(
-                f"ranker.model={args.model}: family {config.model_type} is not supported; there are "
+                f"ranker.model={args.model}: family {config.model_type} is not supported; supported are "
                 f"{', '.join(FAMILIES)}"
             )
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
@@ -60,10 +60,10 @@ def build_on_meta(args: RankerArgs, folder: Path) -> Mllm:
             model = AutoModelForImageTextToText.from_config(config)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"ranker.model={args.model}: {folder} does not serve ({str(error).splitlines()[0]}); it needs config.json "
-            "and the processor's files"
+            f"ranker.model={args.model}: {folder} could not be loaded ({str(error).splitlines()[0]}); it needs "
+            "config.json and the processor's files"
         ) from None
     finally:
-        notices.set_verbosity(before)
+        notices.set_verbosity(verbosity)
     family = prepare_base(args, config.model_type, processor, model)
     return Mllm(model.eval(), processor, family, f"{config.model_type} of {args.model}")

@@ -1,4 +1,4 @@
-"""The MLLM: one backend for the families of ``AutoModelForImageTextToText``, and a table of facts."""
+"""MLLM backend: one implementation for all families of ``AutoModelForImageTextToText``, driven by a table."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ import rar_train.models.name_llava
 import rar_train.models.timm_tower  # noqa: F401  (registers the tower of both embedded and lite models)
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, fingerprint
-from data_prep.core.hub import settle_hub
+from data_prep.core.hub import check_hub
 from data_prep.core.manifests import check_model_folder
 from data_prep.core.paths import NANO_MLLM
-from data_prep.distributed.devices import own_gpu
+from data_prep.distributed.devices import local_gpu_index
 from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt
 from data_prep.settings import RankerArgs
-from rar_train.models.base_checks import check_tokens, refuse_adapter, settle_template
+from rar_train.models.base_checks import check_tokens, refuse_adapter, set_chat_template
 from rar_train.models.families import FAMILIES, Family
 from rar_train.models.plain_text import PlainText, control_tokens
 
 log = logging.getLogger(__name__)
 
 
-# Stands for an answer where a template is rendered to see what it puts before one; no template trims or splits it.
+# Placeholder answer, rendered to see what a template puts before an answer; no template trims or splits it.
 _ANSWER = "THE-ANSWER-STANDS-HERE"
 
 
@@ -51,9 +51,9 @@ class Mllm:
     Attributes:
         model: The model, or the same wrapped by peft.
         processor: Its processor.
-        family: Its family's facts.
-        id: Family and weights hash.
-        plain: Writes control tokens in names as ordinary text, and reads them back.
+        family: Properties of its family.
+        id: Family and hash of the weights.
+        plain: Escapes control tokens in names to ordinary text, and back.
     """
 
     def __init__(self, model: nn.Module, processor: ProcessorMixin, family: Family, identifier: str):
@@ -61,14 +61,21 @@ class Mllm:
         self.plain = PlainText(control_tokens(processor))
         self._answers = lru_cache(maxsize=200_000)(self._tokenise_answer)
 
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in self.__dict__.items() if key != "_answers"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ = state  # in a spawned worker
+        self._answers = lru_cache(maxsize=200_000)(self._tokenise_answer)
+
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The model's device."""
         return self.model.device
 
     @property
     def base(self) -> nn.Module:
-        """The transformers model itself, under the adapter where there is one."""
+        """The transformers model itself, without the adapter's wrapper."""
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
     @property
@@ -78,80 +85,81 @@ class Mllm:
 
     @property
     def turn_end_id(self) -> int:
-        """The id of the token that ends an answer: where generation stops."""
+        """The id of the token that ends an answer and stops generation."""
         return self.processor.tokenizer.convert_tokens_to_ids(self.turn_end)
 
     def render(self, prompt: str, answer: str | None = None, images: int = 1) -> str:
-        """One turn about images by the model's own chat template; control tokens in what is said are ordinary text.
+        """Renders one turn about images with the model's chat template; control tokens in the texts are escaped.
 
         Args:
-            prompt: What the user asks.
-            answer: The assistant's turn; without it the text ends where the model would go on.
-            images: How many stand before the prompt.
+            prompt: The user's turn.
+            answer: The assistant's turn; without it the text ends with the generation prompt.
+            images: Number of images before the prompt.
         """
-        text = {"type": "text", "text": self.plain.broken(prompt)}
+        text = {"type": "text", "text": self.plain.escape(prompt)}
         user = {"role": "user", "content": [{"type": "image"}] * images + [text]}
         if answer is None:
             return self.processor.apply_chat_template([user], add_generation_prompt=True, tokenize=False)
         turn = {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]}
-        whole = self.processor.apply_chat_template([user, turn], tokenize=False)
-        # What templates write after an answer differs (nothing, white space, a misspelt token); a model is to learn
-        # the answer and the turn's end alone.
-        return whole.rpartition(_ANSWER)[0] + self.plain.broken(answer) + self.turn_end
+        conversation = self.processor.apply_chat_template([user, turn], tokenize=False)
+        # Templates differ in what they write after an answer (nothing, white space, a misspelt token); a model should
+        # learn only the answer and the turn's end.
+        return conversation.rpartition(_ANSWER)[0] + self.plain.escape(answer) + self.turn_end
 
     def _tokenise_answer(self, prompt: str, answer: str) -> tuple[int, ...]:
         if self.family.suffix:
-            said = self.plain.broken(answer) + self.turn_end
-            return tuple(self.processor.tokenizer(said, add_special_tokens=False).input_ids)
+            text = self.plain.escape(answer) + self.turn_end
+            return tuple(self.processor.tokenizer(text, add_special_tokens=False).input_ids)
         head = self.processor.tokenizer(self.render(prompt)).input_ids
         full = self.processor.tokenizer(self.render(prompt, answer)).input_ids
         if full[: len(head)] != head:
             raise UserError(
-                f"{self.id}: the chat template's prompt is not a prefix of the whole conversation in tokens, "
-                f"so the answer {answer!r} can't be told from it; this model's template is not supported"
+                f"{self.id}: the chat template's prompt is not a prefix of the full conversation in tokens, "
+                f"so the answer {answer!r} can't be separated from it; this model's template is not supported"
             )
         return tuple(full[len(head) :])
 
     def answer_ids(self, prompt: str, answer: str) -> tuple[int, ...]:
-        """The token ids of an answer and the turn's end, as they follow the prompt."""
+        """Returns the token ids of an answer and the turn's end, as they follow the prompt."""
         return self._answers(prompt, answer)
 
     def letter_ids(self, count: int) -> list[int]:
-        """The first ``count`` letters' token ids as answers; what is listed before does not change them.
+        """Returns the token ids of the first ``count`` letters as answers; they do not depend on the candidates.
 
         Raises:
-            UserError: Two letters share their first token, so one logit can't stand for each.
+            UserError: Two letters share their first token, so one logit can't represent each.
         """
-        prompt = letters_prompt(["-"])  # always the same, so that its answers are tokenised once
+        prompt = letters_prompt(["-"])  # always the same, so that its answers are tokenised only once
         ids = [self.answer_ids(prompt, letter)[0] for letter in LETTERS[:count]]
         if len(set(ids)) < count:
             raise UserError(f"{self.id}: its tokenizer does not give each letter a token of its own")
         return ids
 
     def inputs(self, images: Sequence[Image.Image | Sequence[Image.Image]], prompts: Sequence[str]) -> BatchFeature:
-        """Model inputs for one image and prompt a row, or several images and a prompt, padded on the left.
+        """Builds model inputs from one image, or several, and a prompt per row, padded on the left.
 
         Raises:
-            UserError: Several images, and the chat template shows one alone.
+            UserError: A row has several images, and the chat template renders only one.
 
         Returns:
             BatchFeature: ``input_ids`` and ``attention_mask`` of shape ``[n, t]``, pixels, and
-            whatever else the family's processor gives.
+            whatever else the family's processor returns.
         """
-        groups = [[own] if isinstance(own, Image.Image) else list(own) for own in images]
-        texts = [self.render(prompt, images=len(own)) for prompt, own in zip(prompts, groups, strict=True)]
-        most, mark = max(range(len(groups)), key=lambda row: len(groups[row])), self.processor.image_token
-        if len(groups[most]) > 1 and texts[most].count(mark) != len(groups[most]) * self.render("").count(mark):
+        groups = [[entry] if isinstance(entry, Image.Image) else list(entry) for entry in images]
+        texts = [self.render(prompt, images=len(group)) for prompt, group in zip(prompts, groups, strict=True)]
+        largest, mark = max(range(len(groups)), key=lambda row: len(groups[row])), self.processor.image_token
+        count = len(groups[largest])
+        if count > 1 and texts[largest].count(mark) != count * self.render("").count(mark):
             raise UserError(f"{self.id}: its chat template does not take several images; set eval.show_exemplars=false")
         return self._process(groups, texts, "left")
 
     def labelled(
         self, images: Sequence[Image.Image], prompts: Sequence[str], answers: Sequence[str], side: str = "right"
     ) -> BatchFeature:
-        """Model inputs with answers, and ``labels`` on the answers' tokens; ``side`` says where padding goes."""
+        """Builds model inputs with answers, and ``labels`` on the answers' tokens; ``side`` is the padding side."""
         groups = [[image] for image in images]
         if self.family.suffix:
-            suffix = [self.plain.broken(answer) for answer in answers]
+            suffix = [self.plain.escape(answer) for answer in answers]
             batch = self._process(groups, [self.render(prompt) for prompt in prompts], side, suffix=suffix)
         else:
             texts = [self.render(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
@@ -161,14 +169,14 @@ class Mllm:
         ends = batch["attention_mask"].sum(1).tolist() if side == "right" else [width] * len(answers)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             ids = torch.tensor(self.answer_ids(prompt, answer))
-            place = slice(ends[row] - len(ids), ends[row])
-            if not torch.equal(batch["input_ids"][row, place], ids):
-                raise UserError(f"{self.id}: the answer {answer!r} is tokenised otherwise beside an image")
-            labels[row, place] = ids
+            span = slice(ends[row] - len(ids), ends[row])
+            if not torch.equal(batch["input_ids"][row, span], ids):
+                raise UserError(f"{self.id}: the answer {answer!r} is tokenised differently after an image")
+            labels[row, span] = ids
         batch["labels"] = labels
         return batch
 
-    def _process(self, groups: list[list[Image.Image]], texts: list[str], side: str, **more) -> BatchFeature:
+    def _process(self, groups: list[list[Image.Image]], texts: list[str], side: str, **kwargs) -> BatchFeature:
         inputs = self.processor(
             images=groups,
             text=texts,
@@ -176,39 +184,39 @@ class Mllm:
             padding_side=side,
             return_tensors="pt",
             add_special_tokens=not texts[0].startswith(self.processor.tokenizer.bos_token or "\0"),
-            **more,
+            **kwargs,
         )
-        inputs.pop("labels", None)  # PaliGemma's processor makes some of its own
+        inputs.pop("labels", None)  # PaliGemma's processor makes labels itself
         return inputs
 
 
-def _unloadable(model: str, error: Exception) -> UserError:
+def _loading_error(model: str, error: Exception) -> UserError:
     reason = str(error).splitlines()[0] if str(error) else ""
-    said = f"ranker.model={model}: could not be loaded ({type(error).__name__}: {reason})."
+    message = f"ranker.model={model}: could not be loaded ({type(error).__name__}: {reason})."
     if Path(model).is_dir():
-        return UserError(f"{said} The folder needs config.json, undamaged safetensors and the processor's files.")
+        return UserError(f"{message} The folder needs config.json, undamaged safetensors and the processor's files.")
     return UserError(
-        f"{said} Without a network, give ranker.model=FOLDER of a local copy with config.json, safetensors and the "
+        f"{message} Without a network, give ranker.model=FOLDER of a local copy with config.json, safetensors and the "
         "processor's files."
     )
 
 
-def _sha256_of(path: Path) -> str:
+def _sha256(path: Path) -> str:
     # The hub's cache names a large file by its SHA-256, and snapshots link to it.
     stored = path.resolve().name
     return stored if re.fullmatch("[0-9a-f]{64}", stored) else file_hash(path)
 
 
 def weights_hash(folder: Path) -> str:
-    """Identifies a model by its safetensors, wherever it lies: 16 hexadecimal digits."""
-    return fingerprint({path.name: _sha256_of(path) for path in folder.glob("*.safetensors")})
+    """Returns a hash of a model's safetensors, independent of its path: 16 hexadecimal digits."""
+    return fingerprint({path.name: _sha256(path) for path in folder.glob("*.safetensors")})
 
 
 def check_four_bits() -> None:
-    """Makes sure that four bits can be had.
+    """Checks that four-bit quantisation is available.
 
     Raises:
-        UserError: There is no CUDA GPU, or no bitsandbytes.
+        UserError: There is no CUDA GPU, or bitsandbytes is not installed.
     """
     if not torch.cuda.is_available():
         raise UserError("ranker.quantize=4bit: needs a CUDA GPU, and torch sees none here; set it to none")
@@ -217,7 +225,7 @@ def check_four_bits() -> None:
 
 
 def _four_bits(dtype: str) -> dict:
-    """QLoRA's quantisation of the base, on the process's own GPU; transformers would take the first one in each."""
+    """Returns the loading arguments of QLoRA's quantisation, on this process's GPU rather than the first one."""
     check_four_bits()
     config = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -225,60 +233,65 @@ def _four_bits(dtype: str) -> dict:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
-    return {"quantization_config": config, "device_map": {"": own_gpu() if torch.cuda.is_available() else "cpu"}}
+    return {
+        "quantization_config": config,
+        "device_map": {"": local_gpu_index() if torch.cuda.is_available() else "cpu"},
+    }
 
 
 def prepare_base(args: RankerArgs, kind: str, processor: ProcessorMixin, model: nn.Module) -> Family:
-    """Gives processor and model what their family lacks and what the settings ask for.
+    """Completes processor and model: chat template, pad token, size settings and the pixel budget.
 
     Returns:
-        Family: The facts of the family ``kind``.
+        Family: The entry of the family ``kind``.
 
     Raises:
-        UserError: Chat template, tokens or sizes do not serve, or images have a fixed size and a budget is asked for.
+        UserError: Chat template, tokens or sizes are invalid, or a pixel budget is set for images of a fixed size.
     """
     family = FAMILIES[kind]
-    settle_template(args.model, processor, family)
+    set_chat_template(args.model, processor, family)
     if processor.tokenizer.eos_token is None:
-        raise UserError(f"ranker.model={args.model}: its tokenizer_config.json is missing or names no eos_token")
+        raise UserError(f"ranker.model={args.model}: its tokenizer_config.json is missing or has no eos_token")
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
-    if family.settle is not None:
-        family.settle(processor)
+    if family.rename_sizes is not None:
+        family.rename_sizes(processor)
     if args.max_pixels is not None:
         if family.budget is None:
             raise UserError(f"ranker.max_pixels={args.max_pixels}: images of the family {kind} have a fixed size")
         family.budget(processor, model, args.max_pixels)
     try:
-        asked = Mllm(model, processor, family, args.model).inputs([Image.new("RGB", (64, 64))], [NAMING])
+        inputs = Mllm(model, processor, family, args.model).inputs([Image.new("RGB", (64, 64))], [NAMING])
     except Exception as error:  # processors of incomplete files raise errors of many kinds
-        raise _unloadable(args.model, error) from None
-    check_tokens(args.model, processor, model, asked["input_ids"])
+        raise _loading_error(args.model, error) from None
+    check_tokens(args.model, processor, model, inputs["input_ids"])
     return family
 
 
 def load_mllm(args: RankerArgs) -> Mllm:
-    """Loads an MLLM and its processor; never with random weights.
+    """Loads an MLLM and its processor; never with randomly initialised weights.
 
     Args:
-        args: ``nano-mllm``, a Hugging Face name, or a folder; and the weights' type.
+        args: ``nano-mllm``, a Hugging Face name, or a folder; and the weights' dtype.
 
     Raises:
-        UserError: It can't be had, its family is not in the table, weights are missing in it, or it has an adapter.
+        UserError: It can't be loaded, its family is not supported, weights are missing, or it contains an adapter.
     """
     source = str(NANO_MLLM) if args.model == "nano-mllm" else args.model
     local = Path(source).is_dir()
     if local:
         check_model_folder(Path(source))
     else:
-        settle_hub()
+        check_hub()
     refuse_adapter(args.model, source)
     try:
         kind = AutoConfig.from_pretrained(source).model_type
     except Exception as error:
-        raise _unloadable(args.model, error) from None
-    if kind not in FAMILIES:  # before gigabytes are fetched
-        raise UserError(f"ranker.model={args.model}: family {kind} is not supported; there are {', '.join(FAMILIES)}")
+        raise _loading_error(args.model, error) from None
+    if kind not in FAMILIES:  # before gigabytes are downloaded
+        raise UserError(
+            f"ranker.model={args.model}: family {kind} is not supported; supported are {', '.join(FAMILIES)}"
+        )
     quantized = _four_bits(args.dtype) if args.quantize == "4bit" else {}
     try:
         processor = AutoProcessor.from_pretrained(source)
@@ -287,7 +300,7 @@ def load_mllm(args: RankerArgs) -> Mllm:
         )
         folder = Path(source) if local else Path(snapshot_download(source, local_files_only=True))
     except Exception as error:
-        raise _unloadable(args.model, error) from None
+        raise _loading_error(args.model, error) from None
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"ranker.model={args.model}: its files lack {len(missing)} weights, such as {missing[0]}")
@@ -295,7 +308,7 @@ def load_mllm(args: RankerArgs) -> Mllm:
     if args.quantize == "4bit":  # norms and embeddings in float32, as QLoRA trains
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     mllm = Mllm(model.eval(), processor, family, f"{kind}-{weights_hash(folder)}")
-    # A base's own may sample, punish repetition or forbid words; decoding is greedy for all.
+    # A base's generation config may sample, penalise repetition or forbid words; here decoding is always greedy.
     mllm.base.generation_config = GenerationConfig(
         do_sample=False, eos_token_id=mllm.turn_end_id, pad_token_id=processor.tokenizer.pad_token_id
     )
@@ -303,5 +316,5 @@ def load_mllm(args: RankerArgs) -> Mllm:
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Stacks rows of ids, padded on the right: shape ``[n, longest]``."""
+    """Stacks rows of ids, padded on the right, into shape ``[n, longest]``."""
     return nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=value)

@@ -1,15 +1,15 @@
-"""A LLaVA whose image tokens spell the names that a picture may bear.
+"""A LLaVA whose image tokens are mixtures of class names' word embeddings.
 
-LLaVA's projector teaches a language model to read a tower's features, from hundreds of thousands of captions. With
-thousands of labelled pictures it is cheaper to write in the language model's own words: the projector reads the tower's
-whole map, weighs the names in its dictionary, and gives as image tokens the names' word embeddings in that mixture,
-after AlignVLM (arXiv 2502.01341), which mixes single words. The language model finds the words in its prompt before
-it was ever tuned, and no pass through it is needed to train the projector.
+LLaVA's projector learns to map a tower's features to inputs of a language model, from hundreds of thousands of
+captions. With thousands of labelled images it is cheaper to use the language model's own word embeddings: the projector
+reads the tower's full feature map, predicts a weight for each name in its dictionary, and outputs as image tokens the
+names' word embeddings mixed by these weights, after AlignVLM (arXiv 2502.01341), which mixes single words. The language
+model recognises the words in its prompt before any tuning, and the projector is trained without passes through it.
 
-What a projector says of the pictures that it was trained on is not only right but certain, and of a new picture it is
-neither. So there are several readers, each trained without a share of the pictures: together they read a new picture;
-in training the less certain half of them reads, which is mostly right and yet in doubt, so that a ranker learns to find
-the largest share in a mixture.
+On its training images a projector is accurate and certain, and on new images it is neither. So there are several
+readers (an ensemble), each trained without a share of the images. At inference all of them read an image; in training
+only the less certain half does, which is mostly right but less sure, so that a ranker learns to find the largest
+share in a mixture.
 
 The dictionary is part of the weights; ``task: projector`` fills it with the training classes' names. Importing this
 module registers the model, so that ``AutoModelForImageTextToText`` loads it.
@@ -27,15 +27,15 @@ from transformers import AutoConfig, AutoModelForImageTextToText, LlavaConfig, L
 
 
 class NameLlavaConfig(LlavaConfig):
-    """LLaVA's, and the projector's sizes; ``image_seq_length`` is the number of tokens that it gives.
+    """LLaVA's configuration, plus the projector's sizes; ``image_seq_length`` is its number of output tokens.
 
     Args:
-        projector_places: Places of the tower's map.
-        projector_readers: How many read it.
-        projector_width: Of a reader's hidden layer.
-        projector_dropout: Before a reader's last layer, in training.
-        projector_names: Entries of its dictionary.
-        projector_words: Different tokens in them.
+        projector_places: Number of positions of the tower's feature map.
+        projector_readers: Number of readers.
+        projector_width: Width of a reader's hidden layer.
+        projector_dropout: Dropout before a reader's last layer, in training.
+        projector_names: Number of names in the dictionary.
+        projector_words: Number of distinct tokens in the names.
         projector_sharpness: The power to which a name's share is raised before names are mixed; a language model reads
             one name more easily than the mean of many.
     """
@@ -52,10 +52,10 @@ class NameLlavaConfig(LlavaConfig):
 
 
 class Reader(nn.Module):
-    """From a map to the names' weights.
+    """Predicts the names' logits from a feature map.
 
     Args:
-        config: Of the whole model.
+        config: The configuration of the full model.
     """
 
     def __init__(self, config: NameLlavaConfig):
@@ -68,16 +68,16 @@ class Reader(nn.Module):
         self.head = nn.Linear(width, config.projector_names)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits of shape ``[n, names]`` from maps of shape ``[n, places, channels]``."""
+        """Computes logits of shape ``[n, names]`` from maps of shape ``[n, places, channels]``."""
         layout = self.layout(F.gelu(self.place(features)).flatten(1))
         return self.head(self.dropout(F.gelu(layout) + F.gelu(self.texture(features)).mean(1)))
 
 
 class NameProjector(nn.Module):
-    """From a map to tokens that spell a mixture of names.
+    """Maps a feature map to image tokens that are a mixture of names' embeddings.
 
     Args:
-        config: Of the whole model.
+        config: The configuration of the full model.
     """
 
     def __init__(self, config: NameLlavaConfig):
@@ -90,10 +90,10 @@ class NameProjector(nn.Module):
         self.register_buffer("spelling", spelling)
 
     def name_logits(self, features: Tensor) -> Tensor:
-        """How well each name of the dictionary fits, by each reader.
+        """Computes each reader's logits of the names in the dictionary.
 
         Args:
-            features: The tower's map, of shape ``[n, places, channels]``.
+            features: The tower's feature map, of shape ``[n, places, channels]``.
 
         Returns:
             Tensor: Shape ``[readers, n, names]``.
@@ -102,7 +102,10 @@ class NameProjector(nn.Module):
         return torch.stack([reader(features) for reader in self.readers])
 
     def log_shares(self, features: Tensor) -> Tensor:
-        """Logarithm of each name's share, ``[n, names]``: the readers' mean; in training the less certain half's."""
+        """Computes the log of each name's share, ``[n, names]``: the mean of the readers, in training of half of them.
+
+        In training it is the less certain half of the readers for each image.
+        """
         shares = self.name_logits(features).log_softmax(-1)
         if self.training:
             half = shares.amax(-1).argsort(0)[: math.ceil(len(shares) / 2)]
@@ -110,13 +113,13 @@ class NameProjector(nn.Module):
         return shares.logsumexp(0) - math.log(len(shares))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Image tokens of shape ``[n, tokens, hidden]``."""
+        """Computes image tokens of shape ``[n, tokens, hidden]``."""
         mixture = (self.log_shares(features) * self.sharpness).softmax(-1)
         return torch.einsum("nc,ctd->ntd", mixture, self.words[self.spelling])
 
 
 class NameLlava(LlavaForConditionalGeneration):
-    """LLaVA with a ``NameProjector``."""
+    """LLaVA with a ``NameProjector`` as its projector."""
 
     config_class = NameLlavaConfig
 
@@ -127,11 +130,11 @@ class NameLlava(LlavaForConditionalGeneration):
 
     @torch.no_grad()
     def set_names(self, names: Sequence[Sequence[int]], fill: int) -> None:
-        """Fills the dictionary; the layers that weigh its entries start anew.
+        """Fills the dictionary and reinitialises the readers' last layers.
 
         Args:
-            names: Token ids of each name. What is longer than the image tokens is cut.
-            fill: The token behind the end of shorter ones.
+            names: Token ids of each name, truncated to the number of image tokens.
+            fill: Token that pads shorter names.
         """
         count, config = self.config.image_seq_length, self.config
         rows = torch.tensor([[*ids[:count], *[fill] * (count - len(ids))] for ids in names])

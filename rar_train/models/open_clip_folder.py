@@ -1,4 +1,4 @@
-"""An open_clip model as a folder that ``local-dir:`` loads, complete in itself."""
+"""Writes an open_clip model as a self-contained folder that ``local-dir:`` loads."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def write_open_clip(
     """Writes weights, configuration and tokenizer.
 
     Args:
-        folder: Where to; it exists and holds nothing but what belongs to the model.
+        folder: Target folder; it exists and contains only files of this model.
         model: A plain open_clip model, adapters merged.
-        config: Its architecture as open_clip reads it.
-        preprocess: How it takes pictures.
-        tokenizer: Hugging Face's; None for open_clip's own.
+        config: Its architecture in open_clip's format.
+        preprocess: Its image preprocessing in open_clip's format.
+        tokenizer: A Hugging Face tokenizer; None for open_clip's own.
     """
     (folder / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=1)

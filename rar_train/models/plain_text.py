@@ -1,4 +1,4 @@
-"""Class names that hold a model's own control tokens, such as ``<image>``, written as ordinary text and read back."""
+"""Escaping of control tokens, such as ``<image>``, that occur in class names."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ _MARKUP = re.compile(r"<.+>|\[.+\]", re.DOTALL)
 
 
 def control_tokens(processor: ProcessorMixin) -> set[str]:
-    """What a processor and its tokenizer take for more than text: special tokens, and added ones written as markup."""
+    """Lists the control tokens of a processor and its tokenizer: special tokens, and added ones written as markup."""
     added = processor.tokenizer.added_tokens_decoder.values()
-    found = {token.content for token in added if token.special or _MARKUP.fullmatch(token.content)}
-    return found | {processor.image_token}
+    control = {token.content for token in added if token.special or _MARKUP.fullmatch(token.content)}
+    return control | {processor.image_token}
 
 
 class PlainText:
-    """Puts a space behind the first character of each control token: ``<image>`` becomes ``< image>``.
+    """Escapes control tokens by a space after their first character: ``<image>`` becomes ``< image>``.
 
-    What has spaces there already gets one more, so that every text can be read back.
+    Text that already has spaces there gets one more, so that every text can be restored.
 
     Args:
-        tokens: The control tokens. None may hold another.
+        tokens: The control tokens. None may contain another.
     """
 
     def __init__(self, tokens: Iterable[str]):
-        rests: dict[str, list[str]] = {}
+        endings: dict[str, list[str]] = {}
         for token in sorted(tokens, key=len, reverse=True):
             if len(token) > 1:
-                rests.setdefault(token[0], []).append(re.escape(token[1:]))
-        forms = [f"{re.escape(first)}(?= *(?:{'|'.join(own)}))" for first, own in rests.items()]
-        self._whole = re.compile("|".join(forms))
-        broken = [form.replace("(?= *", " (?= *", 1) for form in forms]
-        self._broken = re.compile("|".join(broken))
+                endings.setdefault(token[0], []).append(re.escape(token[1:]))
+        patterns = [f"{re.escape(first)}(?= *(?:{'|'.join(group)}))" for first, group in endings.items()]
+        self._unescaped = re.compile("|".join(patterns))
+        escaped = [pattern.replace("(?= *", " (?= *", 1) for pattern in patterns]
+        self._escaped = re.compile("|".join(escaped))
 
-    def broken(self, text: str) -> str:
-        """The text without control tokens."""
-        return self._whole.sub(lambda match: match.group() + " ", text)
+    def escape(self, text: str) -> str:
+        """Returns the text with control tokens escaped."""
+        return self._unescaped.sub(lambda match: match.group() + " ", text)
 
-    def restored(self, text: str) -> str:
-        """The text that ``broken`` was given, or names that a model copied out of it."""
-        return self._broken.sub(lambda match: match.group()[:-1], text)
+    def unescape(self, text: str) -> str:
+        """Reverts ``escape``, also in names that a model copied from an escaped text."""
+        return self._escaped.sub(lambda match: match.group()[:-1], text)

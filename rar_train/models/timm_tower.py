@@ -1,10 +1,10 @@
 """A vision tower for LLaVA made from any timm backbone.
 
 transformers' LLaVA takes a tower whose hidden states have shape ``[batch, tokens, channels]``;
-timm's convolutional backbones give maps. This module registers a model type that flattens them, so
+timm's convolutional backbones return feature maps. This module registers a model type that flattens them, so
 that ``AutoModelForImageTextToText`` loads a LLaVA with such a tower once this module is imported.
-A convolutional tower matters when little is trained: on two cores and 100 seconds it told armory's
-ordinaries apart at 0.9, a ViT of the same size at 0.2.
+A convolutional tower matters for short training: on two cores and 100 seconds it classified armory's
+ordinaries at an accuracy of 0.9, a ViT of the same size at 0.2.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 
 class TimmTowerConfig(PreTrainedConfig):
-    """Which timm backbone, and which of its maps are the image tokens.
+    """Configuration: a timm backbone, and which of its feature maps become the image tokens.
 
     Args:
         architecture: timm's name of the backbone.
         architecture_args: Arguments of the backbone besides its name.
         stage: Index of the feature map to use; its stride is the processor's ``patch_size``.
-        hidden_size: Channels of that map, and of the finer ones.
-        finer: Maps of earlier stages to lay onto it: what falls into one place becomes its channels.
+        hidden_size: Total channels of that map and the finer ones.
+        finer: Stages whose finer maps are added as channels by space-to-depth (pixel unshuffle).
     """
 
     model_type = "timm_tower"
@@ -48,7 +48,7 @@ class TimmTowerConfig(PreTrainedConfig):
 
 
 class TimmTower(PreTrainedModel):
-    """The tower: a timm backbone's feature map, or several on one grid, as a sequence of tokens, row by row."""
+    """Vision tower: a timm backbone's feature map, or several on one grid, as a sequence of tokens, row by row."""
 
     config_class = TimmTowerConfig
     main_input_name = "pixel_values"
@@ -66,22 +66,23 @@ class TimmTower(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: torch.nn.Module) -> None:
-        """timm has initialised its own modules."""
+        """Does nothing, since timm has initialised its modules."""
 
     def forward(self, pixel_values: Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """Embeds images.
 
         Args:
             pixel_values: Images of shape ``[batch, 3, height, width]``.
-            **kwargs: What LLaVA passes to every tower, such as ``output_hidden_states``; all is given anyway.
+            **kwargs: Options that LLaVA passes to every tower, such as ``output_hidden_states``; ignored, since all
+                outputs are returned anyway.
 
         Returns:
             BaseModelOutputWithPooling: ``last_hidden_state`` of shape ``[batch, tokens, hidden_size]``,
             and the same as the only entry of ``hidden_states``.
         """
         maps = self.backbone(pixel_values)
-        laid = [F.pixel_unshuffle(one, one.shape[-1] // maps[-1].shape[-1]) for one in maps]
-        tokens = torch.cat(laid, 1).flatten(2).transpose(1, 2)
+        on_one_grid = [F.pixel_unshuffle(fmap, fmap.shape[-1] // maps[-1].shape[-1]) for fmap in maps]
+        tokens = torch.cat(on_one_grid, 1).flatten(2).transpose(1, 2)
         return BaseModelOutputWithPooling(
             last_hidden_state=tokens, pooler_output=tokens.mean(1), hidden_states=(tokens,)
         )

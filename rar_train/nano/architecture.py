@@ -1,4 +1,4 @@
-"""nano-mllm's architecture and processor: a LLaVA of two million parameters at 64 pixels."""
+"""nano-mllm's architecture and processor: a LLaVA with two million parameters for images of 64 pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHAT_TEMPLATE = (
 
 
 def nano_config() -> LlavaConfig:
-    """The architecture: a four-stage residual tower at 64 pixels and a Llama of five layers."""
+    """Returns the architecture: a four-stage residual tower at 64 pixels and a Llama of five layers."""
     tokenizer = nano_tokenizer(append_eos=False)
     return LlavaConfig(
         vision_config=TimmTowerConfig(
@@ -62,7 +62,7 @@ def nano_config() -> LlavaConfig:
 
 
 def nano_processor() -> LlavaProcessor:
-    """The processor that goes with ``nano_config``, with LLaVA-1.5's turn markers."""
+    """Returns the processor for ``nano_config``, with LLaVA-1.5's turn markers."""
     size = {"height": PIXELS, "width": PIXELS}
     return LlavaProcessor(
         image_processor=CLIPImageProcessor(

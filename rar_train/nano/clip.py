@@ -1,4 +1,4 @@
-"""Trains nano-clip from scratch: a small open_clip model of shields and their blazons."""
+"""Trains nano-clip from scratch: a small open_clip model for shields and their blazons."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from rar_train.nano.tower import HELD_OUT, index_loader, to_pixel_values
 log = logging.getLogger(__name__)
 
 PIXELS = 48
-SAID = 0.5
-"""Share of a blazon's parts that a caption mentions."""
+KEEP_PROBABILITY = 0.5
+"""Probability that a caption mentions a part of the blazon."""
 
 
 def nano_clip_config(vocabulary: int) -> dict:
-    """open_clip's model and preprocessing configuration."""
+    """Returns open_clip's model and preprocessing configuration for a vocabulary size."""
     return {
         "model_cfg": {
             "embed_dim": 96,
@@ -51,7 +51,7 @@ def nano_clip_config(vocabulary: int) -> dict:
                 "heads": 3,
                 "layers": 3,
                 "mlp_ratio": 2.0,
-                # Any name: with local-dir: open_clip takes the tokenizer that lies beside the weights.
+                # Any name: with local-dir: open_clip takes the tokenizer from the weights' folder.
                 "hf_tokenizer_name": "nano-clip",
             },
         },
@@ -64,18 +64,18 @@ def nano_clip_config(vocabulary: int) -> dict:
     }
 
 
-def caption(blazon: Blazon, rng: np.random.Generator) -> str:
-    """A caption as people write them: each part of the blazon is mentioned or left out.
+def sample_caption(blazon: Blazon, rng: np.random.Generator) -> str:
+    """Samples a caption as people write them: each part of the blazon is mentioned or omitted.
 
-    Captions that leave details unsaid are why CLIP blurs fine distinctions.
+    Captions that omit details are the reason why CLIP blurs fine distinctions.
     """
     parts = blazon.name.split(", ")
-    said = [part for part in parts if rng.random() < SAID]
-    return ", ".join(said or [parts[rng.integers(len(parts))]])
+    mentioned = [part for part in parts if rng.random() < KEEP_PROBABILITY]
+    return ", ".join(mentioned or [parts[rng.integers(len(parts))]])
 
 
 class ClipModule(L.LightningModule):
-    """An open_clip model and its contrastive loss over a batch of pictures and captions."""
+    """An open_clip model with CLIP's contrastive loss over batches of images and captions."""
 
     def __init__(self, model: torch.nn.Module, corpus: BaseCorpus, args: NanoArgs):
         super().__init__()
@@ -83,7 +83,7 @@ class ClipModule(L.LightningModule):
         self.tokenizer = nano_tokenizer(append_eos=True)
 
     def encode(self, rows: np.ndarray, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Unit embeddings of the rows' pictures and of texts, each ``[n, d]``."""
+        """Returns unit embeddings of the rows' images and of texts, each of shape ``[n, d]``."""
         pixels = F.interpolate(
             to_pixel_values(self.corpus.images[rows]), PIXELS, mode="bicubic", antialias=True, align_corners=False
         )
@@ -92,9 +92,9 @@ class ClipModule(L.LightningModule):
         return image, self.model.encode_text(torch.tensor(ids, device=self.device), normalize=True)
 
     def training_step(self, rows: np.ndarray, step: int) -> Tensor:
-        """The symmetric contrastive loss of CLIP."""
+        """Computes the symmetric contrastive loss of CLIP."""
         rng = np.random.default_rng([self.args.seed, step])
-        image, text = self.encode(rows, [caption(self.corpus.blazons[row], rng) for row in rows])
+        image, text = self.encode(rows, [sample_caption(self.corpus.blazons[row], rng) for row in rows])
         logits = self.model.logit_scale.exp().clamp(max=100) * image @ text.T
         target = torch.arange(len(rows), device=self.device)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
@@ -102,14 +102,14 @@ class ClipModule(L.LightningModule):
         return loss
 
     def configure_optimizers(self) -> dict:
-        """AdamW with warm-up and cosine decay."""
+        """Builds AdamW with warm-up and cosine decay."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.args.clip_lr, weight_decay=0.1, betas=(0.9, 0.98))
         return warmup_cosine(optimizer, 0.05, self.args.clip_steps)
 
 
 @torch.no_grad()
 def retrieval_accuracy(module: ClipModule, rows: np.ndarray) -> float:
-    """Share of held-out pictures whose own name is nearest among all held-out names."""
+    """Returns the share of held-out images whose own name is nearest among all held-out names."""
     module.eval()
     names = [blazon.name for blazon in module.corpus.blazons]
     parts = [module.encode(part, [names[row] for row in part]) for part in np.array_split(rows, 8)]
@@ -123,7 +123,7 @@ def train_nano_clip(recipe: Recipe) -> Path:
 
     args, out = recipe.nano, Path(recipe.out)
     L.seed_everything(args.seed)
-    corpus = base_corpus(Path(recipe.cache), args.thousands, MLLM_PIXELS, args.seed)  # drawn once for both models
+    corpus = base_corpus(Path(recipe.cache), args.thousands, MLLM_PIXELS, args.seed)  # rendered once for both models
     held_out = np.arange(len(corpus.images) - HELD_OUT, len(corpus.images))
     tokenizer = nano_tokenizer(append_eos=True)
     config = nano_clip_config(len(tokenizer))

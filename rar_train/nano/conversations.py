@@ -1,4 +1,4 @@
-"""Base training's conversations: naming a shield, choosing a candidate by letter, sorting candidates."""
+"""Conversations of base training: naming a shield, choosing a candidate by letter, sorting candidates."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rar_train.nano.architecture import TOKENS
 from rar_train.nano.tokenizer import IMAGE, nano_tokenizer
 
 
-def tempting_wrong(truth: Blazon, rng: np.random.Generator) -> Blazon:
-    """A base blazon that differs from the truth in one, two or all details."""
+def sample_hard_negative(truth: Blazon, rng: np.random.Generator) -> Blazon:
+    """Samples a base blazon that differs from the truth in one, two or all details."""
     changes = rng.choice([1, 2, 99], p=[0.5, 0.25, 0.25])
     if changes == 99:
         return random_blazon_of_split("base", rng)
@@ -34,9 +34,9 @@ class TextBatch:
     Attributes:
         ids: Token ids of shape ``[n, t]`` with ``TOKENS`` image tokens in each row.
         labels: Ids to predict, ``-100`` elsewhere.
-        words: Per detail that a candidate's name tells, row and position of its last token, shape ``[w, 2]``.
-        shown: Whether the picture shows that detail, shape ``[w]``.
-        ends: Per candidate, row and position of the token after its name, shape ``[m, 2]``.
+        words: Row and position of the last token of each phrase in the candidates' names, shape ``[w, 2]``.
+        shown: Whether the image shows the details of that phrase, shape ``[w]``.
+        ends: For each candidate, row and position of the token after its name, shape ``[m, 2]``.
         true: Whether the candidate is the truth, shape ``[m]``.
     """
 
@@ -49,7 +49,7 @@ class TextBatch:
 
 
 class Conversations:
-    """Makes base training's conversations about pictures of a corpus."""
+    """Builds base training's conversations about images of a corpus."""
 
     def __init__(self, corpus: BaseCorpus):
         self.corpus = corpus
@@ -57,17 +57,17 @@ class Conversations:
         self.newline = self.tokenizer.convert_tokens_to_ids("Ċ")
         self.image = IMAGE * TOKENS
 
-    def _candidates(self, truth: Blazon, rng: np.random.Generator) -> list[Blazon]:
+    def _sample_candidates(self, truth: Blazon, rng: np.random.Generator) -> list[Blazon]:
         count = int(rng.integers(3, 8)) if rng.random() < 0.4 else 5
         chosen = {truth.name: truth}
         while len(chosen) < count:
-            other = tempting_wrong(truth, rng)
+            other = sample_hard_negative(truth, rng)
             chosen[other.name] = other
         blazons = list(chosen.values())
         return [blazons[i] for i in rng.permutation(count)]
 
-    def _lengths(self, blazon: Blazon) -> np.ndarray:
-        """Tokens of each phrase of a name as it stands in a list, shape ``[phrases]``."""
+    def _phrase_lengths(self, blazon: Blazon) -> np.ndarray:
+        """Counts the tokens of each phrase of a name as it appears in a list, shape ``[phrases]``."""
         (first, _), *others = blazon.phrases
         texts = [f" {first}", *(text for text, _ in others)]
         return np.array([len(ids) for ids in self.tokenizer(texts).input_ids])
@@ -85,41 +85,44 @@ class Conversations:
         )
 
     def naming(self, rows: np.ndarray) -> TextBatch:
-        """Asks for the name."""
+        """Builds conversations that ask for the name."""
         names = [self.corpus.blazons[row].name for row in rows]
         ids, labels = self._pack([NAMING] * len(rows), names)
         return TextBatch(ids, labels)
 
     def letters(self, rows: np.ndarray, rng: np.random.Generator) -> TextBatch:
-        """Asks for a candidate's letter."""
+        """Builds conversations that ask for the true candidate's letter, with the positions that the probes read."""
         prompts, answers, listed, truths = [], [], [], []
         for row in rows:
             truth = self.corpus.blazons[row]
-            candidates = self._candidates(truth, rng)
+            candidates = self._sample_candidates(truth, rng)
             prompts.append(letters_prompt([c.name for c in candidates]))
             answers.append(LETTERS[candidates.index(truth)])
             listed += candidates
             truths += [truth] * len(candidates)
         ids, labels = self._pack(prompts, answers)
         newlines = (ids == self.newline).nonzero()
-        # Row by row: after the image, after the head, then one at the end of each candidate.
-        place = torch.cat([torch.arange(int(count)) for count in torch.bincount(newlines[:, 0])])
-        ends = newlines[place >= 2]
+        # In each row: after the image, after the instruction, then one at the end of each candidate.
+        index_in_row = torch.cat([torch.arange(int(count)) for count in torch.bincount(newlines[:, 0])])
+        ends = newlines[index_in_row >= 2]
         words, shown = [], []
         for (row, end), candidate, truth in zip(ends.tolist(), listed, truths, strict=True):
-            lengths = self._lengths(candidate)
-            words += [(row, end - after - 1) for after in lengths.sum() - lengths.cumsum()]
-            shown += [all(getattr(candidate, d) == getattr(truth, d) for d in told) for _, told in candidate.phrases]
+            lengths = self._phrase_lengths(candidate)
+            words += [(row, end - remaining - 1) for remaining in lengths.sum() - lengths.cumsum()]
+            shown += [
+                all(getattr(candidate, detail) == getattr(truth, detail) for detail in details)
+                for _, details in candidate.phrases
+            ]
         true = torch.tensor([c == t for c, t in zip(listed, truths, strict=True)])
         return TextBatch(ids, labels, torch.tensor(words), torch.tensor(shown).float(), ends, true.float())
 
     def sorting(self, rows: np.ndarray, rng: np.random.Generator) -> TextBatch:
-        """Asks for the candidates as a list, most details in common with the truth first."""
+        """Builds conversations that ask for a list, sorted by the number of details shared with the truth."""
         prompts, answers = [], []
         for row in rows:
-            candidates = self._candidates(self.corpus.blazons[row], rng)
-            common = [int(np.equal(detail_indices(c), self.corpus.details[row]).sum()) for c in candidates]
-            order = sorted(range(len(candidates)), key=lambda i: -common[i])
+            candidates = self._sample_candidates(self.corpus.blazons[row], rng)
+            shared = [int(np.equal(detail_indices(c), self.corpus.details[row]).sum()) for c in candidates]
+            order = sorted(range(len(candidates)), key=lambda i: -shared[i])
             prompts.append(list_prompt([c.name for c in candidates]))
             answers.append(list_answer([candidates[i].name for i in order]))
         ids, labels = self._pack(prompts, answers)

@@ -1,4 +1,4 @@
-"""What stands beside an embedded model: where it came from and what it was measured to do."""
+"""The manifest of an embedded model: its provenance and its measured accuracies."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def write_nano_manifest(folder: Path, recipe: Recipe, data_hash: str, measured: 
     """Writes ``manifest.json`` into a model's folder.
 
     Args:
-        folder: The model's folder, complete but for the manifest.
-        recipe: The recipe that trained it.
+        folder: The model's folder, complete except for the manifest.
+        recipe: The recipe that trained the model.
         data_hash: Fingerprint of the corpus.
-        measured: Accuracies, 0 to 1, on held-out base pictures.
+        measured: Accuracies, 0 to 1, on held-out base images.
     """
     manifest = {
         "recipe": recipe.task,

@@ -1,11 +1,11 @@
 """Trains nano-mllm from scratch: a small LLaVA that sees armory's shields and binds letters.
 
-Two stages on base blazons only. The tower learns a blazon's details by classification. Then the
-projector, started from those classifiers, and the language model learn on the frozen tower's cached
-features to name a shield, to choose a candidate by letter and to sort candidates as a list. To
-choose is learned in steps that two probes ask for, which are dropped afterwards: on a middle layer,
-whether the picture shows the detail that a word tells; on a later one, at a candidate's end, whether
-it is the true one. What it reaches is in ``recipes/nano_mllm.yaml``.
+It has two stages, both on base blazons only. First the tower learns a blazon's details by classification. Then the
+projector, initialized from those classifiers, and the language model learn on the frozen tower's cached features to
+name a shield, to choose a candidate by letter and to sort candidates as a list. Two auxiliary probes, dropped
+afterwards, supervise the steps of choosing: on a middle layer, whether the image shows the detail that a word names; on
+a later one, at a candidate's end, whether it is the true one. The resulting accuracies are in
+``recipes/nano_mllm.yaml``.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from rar_train.engine.trainer import make_device_trainer
 from rar_train.nano.architecture import PIXELS, nano_config, nano_processor
 from rar_train.nano.conversations import Conversations, TextBatch
 from rar_train.nano.manifest import write_nano_manifest
-from rar_train.nano.tower import HELD_OUT, index_loader, start_projector, tower_features, train_tower
+from rar_train.nano.tower import HELD_OUT, index_loader, init_projector, tower_features, train_tower
 
 log = logging.getLogger(__name__)
 
-_VERSION = 2  # of the conversations and losses: raise it when they change
+_VERSION = 2  # version of the conversations and losses: increase it when they change
 
 
 class LanguageModule(L.LightningModule):
-    """Stage two: the projector and language model, on the frozen tower's features."""
+    """Stage two: trains the projector and language model on the frozen tower's features."""
 
     WORD_LAYER, END_LAYER = 3, 4
 
@@ -51,7 +51,7 @@ class LanguageModule(L.LightningModule):
         self.word_probe, self.end_probe = nn.Linear(width, 1), nn.Linear(width, 1)
 
     def forward(self, batch: TextBatch, rows: np.ndarray) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Gives the loss on the answers, the labelled logits and the hidden states."""
+        """Returns the loss on the answers, the logits at labelled tokens and the hidden states."""
         inner, ids = self.model.model, batch.ids.to(self.device)
         embeds = inner.language_model.embed_tokens(ids)
         images = inner.multi_modal_projector(self.features[torch.as_tensor(rows)].float().to(self.device))
@@ -69,17 +69,17 @@ class LanguageModule(L.LightningModule):
         return F.cross_entropy(logits, targets[labelled]), logits, output.hidden_states
 
     def training_step(self, rows: np.ndarray, step: int) -> Tensor:
-        """Naming on one part of the rows, letters on another, lists on a few."""
+        """Computes the loss: naming on some of the rows, letters on others, lists on a few."""
         rng = np.random.default_rng([self.args.seed + 1, step])
-        named, chosen, sorted_ = np.split(
+        naming_rows, letter_rows, sorting_rows = np.split(
             rng.permutation(rows), [self.args.naming, self.args.naming + self.args.letters]
         )
-        naming, _, _ = self(self.conversations.naming(named), named)
-        batch = self.conversations.letters(chosen, rng)
-        letters, logits, hidden = self(batch, chosen)
-        words = self._probe(self.word_probe, hidden[self.WORD_LAYER], batch.words, batch.shown)
-        ends = self._probe(self.end_probe, hidden[self.END_LAYER], batch.ends, batch.true)
-        sorting, _, _ = self(self.conversations.sorting(sorted_, rng), sorted_)
+        naming, _, _ = self(self.conversations.naming(naming_rows), naming_rows)
+        batch = self.conversations.letters(letter_rows, rng)
+        letters, logits, hidden = self(batch, letter_rows)
+        words = self._probe_loss(self.word_probe, hidden[self.WORD_LAYER], batch.words, batch.shown)
+        ends = self._probe_loss(self.end_probe, hidden[self.END_LAYER], batch.ends, batch.true)
+        sorting, _, _ = self(self.conversations.sorting(sorting_rows, rng), sorting_rows)
         # The answer is a letter and the turn's end, so every second labelled logit is a letter's.
         letter_hits = logits[::2].argmax(1).cpu() == batch.labels[batch.labels != -100][::2]
         self.log_dict(
@@ -94,13 +94,13 @@ class LanguageModule(L.LightningModule):
         )
         return naming + 2 * letters + 2 * words + 2 * ends + 0.5 * sorting
 
-    def _probe(self, probe: nn.Linear, hidden: Tensor, places: Tensor, yes: Tensor) -> Tensor:
-        """The loss of a yes or no asked of some tokens' hidden states."""
-        asked = probe(hidden[places[:, 0], places[:, 1]]).squeeze(1)
-        return F.binary_cross_entropy_with_logits(asked, yes.to(self.device))
+    def _probe_loss(self, probe: nn.Linear, hidden: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
+        """Computes a probe's binary cross-entropy on the hidden states at positions ``[n, 2]`` (row, token)."""
+        logits = probe(hidden[positions[:, 0], positions[:, 1]]).squeeze(1)
+        return F.binary_cross_entropy_with_logits(logits, targets.to(self.device))
 
     def configure_optimizers(self) -> dict:
-        """AdamW with warm-up and cosine decay."""
+        """Builds AdamW with warm-up and cosine decay."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.args.language_lr, weight_decay=0.05, betas=(0.9, 0.98))
         return warmup_cosine(optimizer, 0.03, self.args.language_steps)
 
@@ -108,29 +108,29 @@ class LanguageModule(L.LightningModule):
 def train_language(
     recipe: Recipe, model: LlavaForConditionalGeneration, features: Tensor, corpus: BaseCorpus
 ) -> LanguageModule:
-    """Stage two, or its result where the cache has it.
+    """Runs stage two, or loads its result from the cache.
 
     Args:
-        recipe: Run folder, cache and choices.
-        model: With a trained tower and a started projector; it is changed.
-        features: The tower's, of the whole corpus.
-        corpus: Pictures and blazons.
+        recipe: Gives run folder, cache and hyperparameters.
+        model: Model with a trained tower and an initialized projector; trained in place.
+        features: The tower's features of the full corpus.
+        corpus: Images and blazons.
     """
     args = recipe.nano
     choices = {"name": "language", "seed": args.seed + 1, "steps": args.language_steps, "lr": args.language_lr}
     choices |= {"naming": args.naming, "letters": args.letters, "sorting": args.sorting}
-    kept = Path(recipe.cache) / f"nano-language-{fingerprint([_VERSION, _tower_key(recipe, corpus), choices])}"
+    cached = Path(recipe.cache) / f"nano-language-{fingerprint([_VERSION, _tower_key(recipe, corpus), choices])}"
     L.seed_everything(args.seed + 1)
     module = LanguageModule(model, features, corpus, args)
-    if is_complete(kept):
-        log.info("language: reusing %s", kept.name)
-        load_model(model, kept / "model.safetensors")
+    if is_complete(cached):
+        log.info("language: reusing %s", cached.name)
+        load_model(model, cached / "model.safetensors")
         return module
     log.info("language: training %d steps", args.language_steps)
     rows = args.naming + args.letters + args.sorting
     loader = index_loader(len(corpus.images) - HELD_OUT, rows, args.seed + 1)
     make_device_trainer(recipe, Path(recipe.out) / "language", args.language_steps).fit(module, loader)
-    with write_folder(kept) as part:
+    with write_folder(cached) as part:
         save_model(model, part / "model.safetensors")
         seal_folder(part, {})
     return module
@@ -144,8 +144,7 @@ def _tower_key(recipe: Recipe, corpus: BaseCorpus) -> list:
 def train_nano_mllm(recipe: Recipe) -> Path:
     """Runs both stages and saves the model, its processor and a manifest under ``recipe.out``.
 
-    The manifest holds the recipe's choices, the corpus's fingerprint and accuracies on base
-    pictures that training did not see.
+    The manifest holds the recipe's settings, the corpus's fingerprint and accuracies on held-out base images.
     """
     args, out = recipe.nano, Path(recipe.out)
     L.seed_everything(args.seed)
@@ -153,7 +152,7 @@ def train_nano_mllm(recipe: Recipe) -> Path:
     held_out = np.arange(len(corpus.images) - HELD_OUT, len(corpus.images))
     model = LlavaForConditionalGeneration(nano_config())
     tower = train_tower(recipe, model, corpus)
-    start_projector(model, tower)
+    init_projector(model, tower)
     details = tower.accuracy(held_out)
     log.info("tower, held-out accuracy: %s", {name: round(value, 3) for name, value in details.items()})
 
@@ -173,11 +172,11 @@ def train_nano_mllm(recipe: Recipe) -> Path:
 
 @torch.no_grad()
 def letter_accuracy(language: LanguageModule, rows: np.ndarray) -> float:
-    """Share of pictures for which the likeliest letter is the truth's, on base candidates."""
+    """Returns the share of images for which the highest-scoring letter is the truth's, among base candidates."""
     language.eval()
     hits = []
-    for number, part in enumerate(np.array_split(rows, 20)):
-        batch = language.conversations.letters(part, np.random.default_rng([7, number]))
+    for index, part in enumerate(np.array_split(rows, 20)):
+        batch = language.conversations.letters(part, np.random.default_rng([7, index]))
         _, logits, _ = language(batch, part)
         hits.append(logits[::2].argmax(1) == batch.labels[batch.labels != -100][::2])
     return torch.cat(hits).float().mean().item()

@@ -1,7 +1,7 @@
-"""The nano models' tokenizer: byte-level BPE whose merges come from armory's words and the prompts.
+"""The nano models' tokenizer: byte-level BPE, trained on armory's words and the prompts.
 
-Every word of a blazon and of the prompts becomes one token; anything else falls back to bytes, so
-a user's own class names keep their spelling.
+Every word of a blazon and of the prompts is one token; anything else falls back to bytes, so that a user's class names
+keep their spelling.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
 VOCABULARY = 1024
 
 
-def _texts() -> list[str]:
-    """Names, prompts and letters in the contexts in which the models meet them."""
+def _training_texts() -> list[str]:
+    """Returns names, prompts and letters in the contexts in which the models read them."""
     rng = np.random.default_rng(0)
     names = [random_blazon_of_split("base", rng).name for _ in range(2000)]
     prompts = [
@@ -36,14 +36,14 @@ def _texts() -> list[str]:
 
 
 def nano_tokenizer(append_eos: bool) -> PreTrainedTokenizerFast:
-    """Trains the tokenizer: the same one on every machine.
+    """Trains the tokenizer, deterministically: it is the same on every machine.
 
     Args:
-        append_eos: Whether encoding ends a text with ``</s>``, as CLIP's text tower wants. The
-            MLLM's chat template writes its own.
+        append_eos: Whether encoding appends ``</s>``, as CLIP's text tower needs. The MLLM's chat template writes it
+            itself.
 
     Returns:
-        PreTrainedTokenizerFast: With ``</s>`` as its highest id, where open_clip pools.
+        PreTrainedTokenizerFast: The tokenizer; ``</s>`` has the highest id, since open_clip pools there.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=append_eos)
@@ -54,7 +54,7 @@ def nano_tokenizer(append_eos: bool) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(), trainer)
+    tokenizer.train_from_iterator(_training_texts(), trainer)
     tokenizer.add_special_tokens([EOS])
     if append_eos:
         tokenizer.post_processor = processors.TemplateProcessing(

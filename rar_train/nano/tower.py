@@ -27,7 +27,7 @@ from rar_train.engine.trainer import make_device_trainer
 log = logging.getLogger(__name__)
 
 HELD_OUT = 1000
-"""Pictures at the corpus's end that training leaves out."""
+"""Number of images at the corpus's end that training does not use."""
 
 
 def to_pixel_values(images: np.ndarray) -> Tensor:
@@ -48,13 +48,13 @@ class RandomBatches(IterableDataset):
 
 
 def index_loader(n: int, batch_size: int, seed: int) -> DataLoader:
-    """A loader of ``RandomBatches``; the modules look the rows up themselves."""
-    # NumPy looks rows up, so they must not become tensors, which would be moved to a GPU.
+    """Returns a loader of ``RandomBatches``; the modules look the rows up themselves."""
+    # Rows index NumPy arrays, so they must not become tensors, which Lightning would move to the GPU.
     return DataLoader(RandomBatches(n, batch_size, seed), batch_size=None, collate_fn=np.asarray)
 
 
 class TowerModule(L.LightningModule):
-    """Stage one: the tower's mean token classifies every detail of the blazon."""
+    """Stage one: classifies every detail of the blazon from the tower's mean token."""
 
     def __init__(self, tower: nn.Module, corpus: BaseCorpus, args: NanoArgs):
         super().__init__()
@@ -64,7 +64,7 @@ class TowerModule(L.LightningModule):
         self.register_buffer("details", torch.as_tensor(corpus.details), persistent=False)
 
     def training_step(self, rows: np.ndarray, _) -> Tensor:
-        """Cross-entropy summed over the details."""
+        """Computes the cross-entropy summed over the details."""
         pixels = to_pixel_values(self.corpus.images[rows]).to(self.device)
         shift = torch.randint(-4, 5, (2,)).tolist()
         pooled = self.tower(torch.roll(pixels, shift, (2, 3))).pooler_output
@@ -75,13 +75,13 @@ class TowerModule(L.LightningModule):
         return loss
 
     def configure_optimizers(self) -> dict:
-        """AdamW with warm-up and cosine decay."""
+        """Builds AdamW with warm-up and cosine decay."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.args.tower_lr, weight_decay=0.05)
         return warmup_cosine(optimizer, 0.05, self.args.tower_steps)
 
     @torch.no_grad()
     def accuracy(self, rows: np.ndarray) -> dict[str, float]:
-        """Share of pictures whose detail is classified rightly, per detail."""
+        """Returns the share of correctly classified images, for each detail."""
         self.eval()
         pooled = torch.cat(
             [self.tower(to_pixel_values(self.corpus.images[part])).pooler_output for part in np.array_split(rows, 20)]
@@ -91,31 +91,31 @@ class TowerModule(L.LightningModule):
 
 
 def train_tower(recipe: Recipe, model: LlavaForConditionalGeneration, corpus: BaseCorpus) -> TowerModule:
-    """Stage one, or its result where the cache has it: fills the model's tower."""
+    """Trains the model's tower (stage one), or loads its weights from the cache."""
     args = recipe.nano
-    choices = [corpus.fingerprint, args.seed, args.tower_steps, args.tower_batch, args.tower_lr]
-    choices.append(model.config.vision_config.architecture_args)
-    kept = Path(recipe.cache) / f"nano-tower-{fingerprint(choices)}"
+    key = [corpus.fingerprint, args.seed, args.tower_steps, args.tower_batch, args.tower_lr]
+    key.append(model.config.vision_config.architecture_args)
+    cached = Path(recipe.cache) / f"nano-tower-{fingerprint(key)}"
     module = TowerModule(model.model.vision_tower, corpus, args)
-    if is_complete(kept):
-        log.info("tower: reusing %s", kept.name)
-        load_model(module, kept / "tower.safetensors")
+    if is_complete(cached):
+        log.info("tower: reusing %s", cached.name)
+        load_model(module, cached / "tower.safetensors")
     else:
         L.seed_everything(args.seed)
         log.info("tower: training %d steps", args.tower_steps)
         loader = index_loader(len(corpus.images) - HELD_OUT, args.tower_batch, args.seed)
         make_device_trainer(recipe, Path(recipe.out) / "tower", args.tower_steps).fit(module, loader)
-        with write_folder(kept) as part:
+        with write_folder(cached) as part:
             save_model(module, part / "tower.safetensors")
             seal_folder(part, {})
     return module
 
 
 @torch.no_grad()
-def start_projector(model: LlavaForConditionalGeneration, tower: TowerModule) -> None:
-    """Starts the projector with the tower's classifiers, so that image tokens say from the first step what they show.
+def init_projector(model: LlavaForConditionalGeneration, tower: TowerModule) -> None:
+    """Initializes the projector with the tower's classifiers, so that image tokens encode details from the first step.
 
-    Started at random, the language model took 700 steps before it read the picture at all.
+    From a random initialization, the language model took 700 steps before it used the image at all.
     """
     first = model.model.multi_modal_projector.linear_1
     weight = torch.cat([head.weight for head in tower.heads])
@@ -125,7 +125,7 @@ def start_projector(model: LlavaForConditionalGeneration, tower: TowerModule) ->
 
 @torch.no_grad()
 def tower_features(tower: nn.Module, corpus: BaseCorpus, batch_size: int = 250) -> Tensor:
-    """Embeds the corpus by the frozen tower: half-precision features ``[n, tokens, channels]``."""
+    """Computes the frozen tower's half-precision features of the corpus, shape ``[n, tokens, channels]``."""
     tower.eval()
     starts = range(0, len(corpus.images), batch_size)
     return torch.cat(

@@ -1,4 +1,4 @@
-"""Pictures altered as another artist or camera might have had them, to train on more than there are."""
+"""Image augmentation: flips, small affine changes and color jitter, for training on few images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from data_prep.core.images import BACKGROUND
 
-_ALTER = v2.Compose(
+_TRANSFORM = v2.Compose(
     [
         v2.RandomHorizontalFlip(),
         v2.RandomAffine(12, (0.08, 0.08), (0.8, 1.15), interpolation=InterpolationMode.BILINEAR, fill=BACKGROUND),
@@ -18,12 +18,12 @@ _ALTER = v2.Compose(
 
 
 def augment(image: Image.Image, seed: int) -> Image.Image:
-    """A picture mirrored or not, and a little turned, shifted, scaled and recoloured, on white.
+    """Returns an image that is flipped at random and slightly rotated, shifted, scaled and recolored, on white.
 
     Args:
-        image: In RGB.
-        seed: 0 to 2^63 - 1; the same one alters the same picture alike.
+        image: RGB image.
+        seed: 0 to 2^63 - 1; the same seed gives the same result.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        return _ALTER(image)
+        return _TRANSFORM(image)

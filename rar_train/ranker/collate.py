@@ -1,4 +1,4 @@
-"""From ranking examples to what the objectives compute on."""
+"""Collation: turns ranking examples into the inputs of each training objective."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ from rar_train.models.mllm import Mllm
 
 
 class RankingBatch:
-    """A batch for each objective that is in use; the others are None.
+    """Model inputs for each objective in use; those of other objectives are None.
 
-    A plain class, which Lightning hands on untouched: each objective moves its own inputs.
+    A plain class, which Lightning does not move to the device: each objective moves its own inputs.
 
     Attributes:
-        examples: With their candidates in the order shown.
-        truths: The true candidate's position in each.
-        counts: Candidates of each.
-        orders: Each row's target as positions among the candidates shown, best first; empty where none is asked for.
-        images: The examples' pictures.
+        examples: Ranking examples with their candidates in the order shown.
+        truths: Position of the true candidate in each example.
+        counts: Number of candidates in each example.
+        orders: Each example's target order as positions among the candidates shown, best first; empty where no
+            objective needs it.
+        images: The examples' images.
         letters: Inputs of the letters prompts, padded on the left.
         letter_ids: Token ids of the letters.
         naming: Inputs of the naming prompts, padded on the left.
-        names: Token ids of every candidate's name as an answer, example after example.
-        owners: The example that each of ``names`` belongs to.
-        conversations: In place of the three before, a whole conversation for every candidate, padded on the left.
+        names: Token ids of each candidate's name as an answer, example by example.
+        owners: Index of the example that each of ``names`` belongs to.
+        conversations: Used instead of ``naming``, ``names`` and ``owners``: a full conversation for each candidate,
+            padded on the left.
         sorting: Inputs and labels of the list prompts, padded on the right.
-        weights: What each example's loss counts. The mean of the weighted sums over the processes and passes of a
-            step is the mean over the step's examples.
+        weights: Weight of each example's loss. The mean of the weighted sums over the processes and passes of a step
+            equals the mean over the step's examples.
     """
 
     def __init__(self, examples: list[RankingExample], orders: list[list[int]], images: list[Image.Image]):
@@ -52,9 +54,9 @@ class RankingBatch:
 
     @property
     def tokens(self) -> int:
-        """Tokens that a pass over the batch reads, padding and the candidates' names behind a cache left out."""
+        """Number of tokens in the inputs, without padding and without names that are scored from a cache."""
         inputs = (self.letters, self.naming, self.conversations, self.sorting)
-        return sum(int(one["attention_mask"].sum()) for one in inputs if one is not None)
+        return sum(int(encoded["attention_mask"].sum()) for encoded in inputs if encoded is not None)
 
 
 def collate(
@@ -66,23 +68,26 @@ def collate(
     target: str = "truth_first",
     cached: bool = True,
 ) -> RankingBatch:
-    """Makes a batch.
+    """Builds a batch.
 
     Args:
-        mllm: Tokenises and prepares images.
-        pairs: Examples in retriever order with their images; the truth is among the candidates.
+        mllm: Its processor tokenises prompts and prepares images.
+        pairs: Examples, candidates in the retriever's order, with their images; the truth is among the candidates.
         objectives: Which of ``letters``, ``likelihood``, ``list`` and ``listwise`` to prepare.
-        seed: Of the candidates' order.
-        epochs: The epoch that each pair belongs to; it decides the order shown.
-        target: ``mining.target``, the order that ``list`` and ``listwise`` ask for.
-        cached: Whether the model's cache may carry image and prompt on to the candidates' names, so that they pass
-            once. Under gradient checkpointing it may not.
+        seed: Seed of the candidates' order.
+        epochs: Epoch of each pair; it determines the order shown.
+        target: ``mining.target``, the order that ``list`` and ``listwise`` train towards.
+        cached: Whether image and prompt are encoded once and their key-value cache is shared by the candidates' names.
+            Must be False under gradient checkpointing.
     """
     images = [image for _, image in pairs]
     shown = [shuffle_candidates(example, seed, epoch) for (example, _), epoch in zip(pairs, epochs, strict=True)]
     names = [[candidate.name for candidate in example.candidates] for example in shown]
-    wanted = [target_order(example, target) for example, _ in pairs] if {"list", "listwise"} & set(objectives) else []
-    orders = [[one.candidates.index(c) for c in own] for one, own in zip(shown, wanted, strict=False)]
+    targets = [target_order(example, target) for example, _ in pairs] if {"list", "listwise"} & set(objectives) else []
+    orders = [
+        [example.candidates.index(candidate) for candidate in ordered]
+        for example, ordered in zip(shown, targets, strict=False)
+    ]
     batch = RankingBatch(shown, orders, images)
     if {"letters", "listwise"} & set(objectives):
         batch.letters, batch.letter_ids = letter_inputs(mllm, images, names)
@@ -93,6 +98,6 @@ def collate(
         answers = [name for row in names for name in row]
         batch.conversations = mllm.labelled(repeated, [NAMING] * len(answers), answers, "left")
     if "list" in objectives:
-        targets = [list_answer([candidate.name for candidate in own]) for own in wanted]
-        batch.sorting = mllm.labelled(images, [list_prompt(row) for row in names], targets)
+        answers = [list_answer([candidate.name for candidate in ordered]) for ordered in targets]
+        batch.sorting = mllm.labelled(images, [list_prompt(row) for row in names], answers)
     return batch

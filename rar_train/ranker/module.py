@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from data_prep.core.errors import UserError
 from data_prep.settings import Recipe
-from rar_train.engine.optimizer import ClipsFused, adamw
+from rar_train.engine.optimizer import FusedClippingMixin, make_adamw
 from rar_train.engine.schedule import warmup_cosine
 from rar_train.engine.tracking import RankedExample
 from rar_train.models.lora import add_lora
@@ -23,19 +23,19 @@ from rar_train.ranker.validation import generate_rankings, generation_metrics
 log = logging.getLogger(__name__)
 
 
-class RankerModule(ClipsFused, L.LightningModule):
-    """Trains an adapter by a weighted sum of objectives; validates by ranking.
+class RankerModule(FusedClippingMixin, L.LightningModule):
+    """Trains an adapter on a weighted sum of objectives; validates by ranking.
 
     Args:
         recipe: The run's recipe.
         mllm: The base model; the adapter is added to it.
-        steps: Optimiser steps in the whole run, for the schedule.
+        steps: Optimiser steps in the complete run, for the schedule.
 
     Attributes:
-        ranked: What the last validation ranked, for the trackers: as many as ``tracking.pictures``.
+        ranked: Rankings of the last validation, for the trackers: ``tracking.pictures`` examples.
     """
 
-    # A checkpoint holds the adapter alone; the base comes from its own files.
+    # A checkpoint holds only the adapter; the base model is loaded from its own files.
     strict_loading = False
 
     def __init__(self, recipe: Recipe, mllm: Mllm, steps: int):
@@ -47,16 +47,16 @@ class RankerModule(ClipsFused, L.LightningModule):
         self.ranked: list[RankedExample] = []
         if recipe.trainer.gradient_checkpointing:
             self.mllm.base.activation_checkpointing_enable({"use_reentrant": False})
-            # Only reentrant checkpoints need gradients at their inputs, which would run back through a frozen tower.
+            # Only reentrant checkpointing needs gradients at its inputs; they would flow through the frozen tower.
             self.mllm.base.disable_input_require_grads()
         if recipe.trainer.compile:
             for layer in self.mllm.base.get_decoder().layers:
                 layer.compile()
 
     def train(self, mode: bool = True) -> RankerModule:
-        """Sets the mode; a frozen vision tower stays in eval mode, and batch-norm statistics hold still in any.
+        """Sets the mode, but keeps a frozen vision tower in eval mode and never updates batch-norm statistics.
 
-        A frozen projector drops nothing out: the adapter is to read what it will be given.
+        A frozen projector's dropout is off too, so that the adapter trains on the inputs that it gets at inference.
         """
         super().train(mode)
         tower, connector = map(self.mllm.base.get_submodule, (self.mllm.family.vision, self.mllm.family.connector))
@@ -72,7 +72,7 @@ class RankerModule(ClipsFused, L.LightningModule):
         return self
 
     def on_train_start(self) -> None:
-        """``from_pretrained`` leaves eval mode and Lightning keeps what it finds."""
+        """Sets training mode: ``from_pretrained`` leaves eval mode, and Lightning keeps the mode that it finds."""
         self.train()
 
     def on_train_batch_start(self, batch: RankingBatch, batch_idx: int) -> None:
@@ -80,7 +80,7 @@ class RankerModule(ClipsFused, L.LightningModule):
         torch.manual_seed((self.recipe.seed * 1_000_003 + batch_idx) * 1_009 + self.global_rank)
 
     def training_step(self, batch: RankingBatch, _) -> Tensor:
-        """The weighted sum of the recipe's objectives, each example as much as it counts in its step.
+        """Computes the weighted sum of the recipe's objectives, with each example weighted by its share of the step.
 
         Raises:
             UserError: The loss is not a finite number, on any process.
@@ -88,27 +88,27 @@ class RankerModule(ClipsFused, L.LightningModule):
         losses, _ = compute_losses(self.mllm, batch, self.recipe.ranker.objectives)
         total = sum(self.weights[name] * loss for name, loss in losses.items())
         means = {name: loss.detach().mean() for name, loss in losses.items()}
-        # Asked of all processes, so that all stop where one has to.
+        # Reduced over all processes, so that all of them stop where one has to.
         if not self.trainer.strategy.reduce_boolean_decision(bool(total.isfinite().all()), all=True):
-            found = ", ".join(f"{name} {mean.item():g}" for name, mean in means.items())
+            values = ", ".join(f"{name} {mean.item():g}" for name, mean in means.items())
             raise UserError(
-                f"the loss is not a finite number at step {self.trainer.global_step} ({found}); nothing of it is "
-                f"saved, the checkpoints before it stand. Lower optim.lr={self.recipe.optim.lr:g}, or take "
+                f"the loss is not a finite number at step {self.trainer.global_step} ({values}); this "
+                f"step is not saved, and earlier checkpoints are kept. Lower optim.lr={self.recipe.optim.lr:g}, or set "
                 "trainer.precision=bf16-mixed or 32-true, with another out=FOLDER"
             )
         self.log_dict({f"train/{name}": mean for name, mean in means.items()}, batch_size=len(batch.examples))
         self.log("train/loss", total.detach().mean(), prog_bar=True, batch_size=len(batch.examples))
         loss = total @ torch.tensor(batch.weights, dtype=total.dtype, device=total.device)
-        # Lightning divides by the passes of a step, and DeepSpeed does so once more.
+        # Lightning divides the loss by the passes of a step, and DeepSpeed divides it again.
         passes = self.trainer.accumulate_grad_batches if self.trainer.strategy.handles_gradient_accumulation else 1
         return loss * passes
 
     def on_validation_epoch_start(self) -> None:
-        """Forgets what the last validation ranked."""
-        self.ranked, self._to_write = [], []
+        """Clears the rankings of the last validation."""
+        self.ranked, self._to_generate = [], []
 
     def validation_step(self, batch: RankingBatch, _) -> None:
-        """Loss, and accuracy of each one-pass mode, on validation examples, which all hold the truth."""
+        """Logs the loss and the accuracy of each one-pass mode; every validation example contains the truth."""
         losses, tables = compute_losses(self.mllm, batch, self.recipe.ranker.objectives, TABLES)
         count = len(batch.examples)
         total = sum(self.weights[name] * loss for name, loss in losses.items())
@@ -118,40 +118,40 @@ class RankerModule(ClipsFused, L.LightningModule):
             hits = (table.argmax(1) == truths).float().mean()
             self.log(f"val/{mode}", hits, batch_size=count, sync_dist=True)
         batches = self.trainer.num_val_batches[0]
-        for row in range(min(count, math.ceil(self._text_count / batches))):
-            self._to_write.append((batch.images[row], batch.examples[row]))
+        for row in range(min(count, math.ceil(self._generate_count / batches))):
+            self._to_generate.append((batch.images[row], batch.examples[row]))
         for row in range(min(count, self.recipe.tracking.pictures - len(self.ranked))):
             for mode, table in tables.items():
                 order = tuple(table[row, : batch.counts[row]].argsort(descending=True, stable=True).tolist())
                 self.ranked.append(RankedExample(batch.images[row], batch.examples[row], order, mode))
 
     @property
-    def _text_count(self) -> int:
-        """Written lists per process."""
+    def _generate_count(self) -> int:
+        """Number of lists that each process generates."""
         return math.ceil(self.recipe.trainer.val_generate_examples / self.trainer.world_size)
 
     def on_validation_epoch_end(self) -> None:
-        """Accuracy and outcomes of written lists, on a spread of the same examples."""
-        chosen = self._to_write[: self._text_count]
+        """Logs accuracy and outcomes of generated lists, on evenly spaced ones of the same examples."""
+        chosen = self._to_generate[: self._generate_count]
         if not chosen:
             return
-        size, found = self.recipe.optim.batch_size, []
+        size, rankings = self.recipe.optim.batch_size, []
         for start in range(0, len(chosen), size):
             images, examples = zip(*chosen[start : start + size], strict=True)
-            found += generate_rankings(self.mllm, images, examples)
-        for name, value in generation_metrics(found, [example for _, example in chosen]).items():
+            rankings += generate_rankings(self.mllm, images, examples)
+        for name, value in generation_metrics(rankings, [example for _, example in chosen]).items():
             self.log(f"val/{name}", value, batch_size=len(chosen), sync_dist=True)
-        for (image, example), ranking in zip(chosen[: self.recipe.tracking.pictures], found, strict=False):
+        for (image, example), ranking in zip(chosen[: self.recipe.tracking.pictures], rankings, strict=False):
             self.ranked.append(RankedExample(image, example, ranking.order, "generate", ranking.reply))
 
     def configure_optimizers(self) -> dict:
-        """AdamW on the adapter, with warm-up and cosine decay."""
+        """Builds AdamW on the adapter, with warm-up and cosine decay."""
         adapted = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = adamw(adapted, self.recipe)
+        optimizer = make_adamw(adapted, self.recipe)
         return warmup_cosine(optimizer, self.recipe.optim.warmup_ratio, self.steps)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keeps the checkpoint at the adapter's size (DeepSpeed leaves frozen weights out itself)."""
+        """Removes frozen weights from the checkpoint (DeepSpeed omits them itself)."""
         adapted = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         state = checkpoint.get("state_dict", {})
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name in adapted}

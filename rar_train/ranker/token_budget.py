@@ -1,4 +1,4 @@
-"""Token budgets: which examples fit the model, and how long each is. Nothing is ever truncated."""
+"""Token budgets: measures examples and selects those that fit the model. Nothing is ever truncated."""
 
 from __future__ import annotations
 
@@ -22,75 +22,77 @@ log = logging.getLogger(__name__)
 
 
 def longest_conversations(example: RankingExample, objectives: Collection[str]) -> list[tuple[str, str]]:
-    """The prompts and answers that objectives make of an example, each the longest of its kind."""
+    """Returns an example's longest prompt and answer for each kind of prompt that the objectives use."""
     names = [candidate.name for candidate in example.candidates]
-    made = []
+    conversations = []
     if {"letters", "listwise"} & set(objectives):
-        made.append((letters_prompt(names), "A"))
+        conversations.append((letters_prompt(names), "A"))
     if "likelihood" in objectives:
-        made.append((NAMING, max(names, key=lambda name: len(name.encode()))))
+        conversations.append((NAMING, max(names, key=lambda name: len(name.encode()))))
     if "list" in objectives:
-        made.append((list_prompt(names), list_answer(names)))
-    return made
+        conversations.append((list_prompt(names), list_answer(names)))
+    return conversations
 
 
 def byte_lengths(examples: ShardedExamples, objectives: Collection[str]) -> np.ndarray:
-    """Bytes of each example's longest conversation: no fewer than its tokens, and in proportion to them."""
-    found = [longest_conversations(examples.example(number), objectives) for number in range(len(examples))]
-    return np.array([max(len((prompt + answer).encode()) for prompt, answer in made) for made in found])
+    """Returns the bytes of each example's longest conversation: an upper bound on its tokens, roughly proportional."""
+    rows = [longest_conversations(examples.example(index), objectives) for index in range(len(examples))]
+    return np.array([max(len((prompt + answer).encode()) for prompt, answer in row) for row in rows])
 
 
 class ConversationTokens:
     """Counts the tokens of conversations with an image.
 
     Args:
-        mllm: Its tokenizer and processor.
+        mllm: The model; its tokenizer and processor are used.
     """
 
     def __init__(self, mllm: Mllm):
         self.mllm = mllm
-        self.of_image = lru_cache(maxsize=10_000)(self._of_image)
-        self.frame = self._of_text(NAMING, "A")
+        self.of_image = lru_cache(maxsize=10_000)(self._count_image)
+        self.frame = self._count_text(NAMING, "A")
 
-    def _of_text(self, prompt: str, answer: str) -> int:
+    def _count_text(self, prompt: str, answer: str) -> int:
         ids = self.mllm.processor.tokenizer(self.mllm.render(prompt)).input_ids
         return len(ids) + len(self.mllm.answer_ids(prompt, answer))
 
-    def _of_image(self, size: tuple[int, int]) -> int:
-        """What an image of a width and height adds to its prompt."""
+    def _count_image(self, size: tuple[int, int]) -> int:
+        """Counts the tokens that an image of a width and height adds to its prompt."""
         blank = Image.new("RGB", size)
         return self.mllm.labelled([blank], [NAMING], ["A"])["input_ids"].shape[1] - self.frame
 
     def of(self, prompt: str, answer: str, size: tuple[int, int]) -> int:
-        """Tokens of a conversation with an image of a width and height, as the model reads it."""
-        return self._of_text(prompt, answer) + self.of_image(size)
+        """Counts the tokens of a conversation with an image of a width and height, as the model reads it."""
+        return self._count_text(prompt, answer) + self.of_image(size)
 
 
 def token_limit(mllm: Mllm, recipe: Recipe) -> int:
-    """``ranker.max_tokens``, or what the model's positions allow."""
+    """Returns ``ranker.max_tokens``, or the model's maximum number of positions where it is not set."""
     return recipe.ranker.max_tokens or mllm.base.config.get_text_config().max_position_embeddings
 
 
 def select_fitting(examples: ShardedExamples, lengths: np.ndarray, mllm: Mllm, recipe: Recipe) -> np.ndarray:
-    """The numbers of the examples whose every conversation fits the token limit; the others are counted and named.
+    """Returns the indices of the examples whose conversations all fit the token limit; logs how many do not.
 
     Args:
         examples: The training examples.
-        lengths: Their ``byte_lengths``.
+        lengths: ``byte_lengths`` of the examples.
         mllm: The ranker.
-        recipe: Objectives and limit.
+        recipe: Gives objectives and limit.
 
     Raises:
         UserError: None fits.
     """
     limit, tokens = token_limit(mllm, recipe), ConversationTokens(mllm)
-    # An image's tokens depend on its size; the first example's stand for a first guess, twice over.
+    # Most examples fit by their byte length and need no tokenization. An image's tokens depend on its size, so this
+    # filter allows for twice those of the first image.
     room = limit - tokens.frame - 2 * tokens.of_image(examples.image_size(0))
     dropped = []
-    for number in progress_bar("measuring prompts", np.flatnonzero(lengths > room).tolist()):
-        made = longest_conversations(examples.example(number), recipe.ranker.objectives.weights)
-        if max(tokens.of(*one, examples.image_size(number)) for one in made) > limit:
-            dropped.append(number)
+    for index in progress_bar("measuring prompts", np.flatnonzero(lengths > room).tolist()):
+        conversations = longest_conversations(examples.example(index), recipe.ranker.objectives.weights)
+        size = examples.image_size(index)
+        if max(tokens.of(prompt, answer, size) for prompt, answer in conversations) > limit:
+            dropped.append(index)
     if dropped:
         log.warning(
             "training: %d of %d examples are longer than %d tokens and left out, such as %s",
@@ -104,14 +106,14 @@ def select_fitting(examples: ShardedExamples, lengths: np.ndarray, mllm: Mllm, r
 
 
 def check_fits(batch: RankingBatch, limit: int) -> None:
-    """Refuses a batch of streamed examples that is longer than the limit; a stream cannot tell before it comes.
+    """Checks that a streamed batch fits the token limit; streamed examples are not measured in advance.
 
     Raises:
         UserError: A conversation is too long.
     """
     answers = max(map(len, batch.names), default=0) if batch.names else 0
     inputs = [(batch.letters, 1), (batch.naming, answers), (batch.conversations, 0), (batch.sorting, 0)]
-    longest = max(one["input_ids"].shape[1] + more for one, more in inputs if one is not None)
+    longest = max(encoded["input_ids"].shape[1] + extra for encoded, extra in inputs if encoded is not None)
     if longest > limit:
         raise UserError(
             f"an example among {batch.examples[0].key} and {len(batch.examples) - 1} more takes {longest} tokens, and "

@@ -1,4 +1,4 @@
-"""Ranks validation examples for real, as the evaluation does: one-pass modes and the written list."""
+"""Generates and scores sorted lists of validation examples, as the evaluation does."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ OUTCOMES = ("ok", "repaired", "unreadable")
 
 @torch.no_grad()
 def generate_rankings(mllm: Mllm, images: Sequence[Image.Image], examples: Sequence[RankingExample]) -> list[Ranking]:
-    """Has the model write sorted lists, greedily, and reads them strictly.
+    """Generates sorted lists greedily, and parses them strictly.
 
     Args:
         mllm: The ranker.
-        images: One batch.
-        examples: Their candidates in the order to show.
+        images: Images of one batch.
+        examples: Their ranking examples, candidates in the order to show.
     """
     names = [[candidate.name for candidate in example.candidates] for example in examples]
     prompts = [list_prompt(row) for row in names]
     inputs = to_device(mllm.inputs(images, prompts), next(mllm.model.parameters()))
-    # A reply may be as long as its own right answer and a little more, whatever else is in the batch.
+    # Each reply may be 8 tokens longer than its correct answer, whatever else is in the batch.
     budgets = [len(mllm.answer_ids(p, list_answer(row))) + 8 for p, row in zip(prompts, names, strict=True)]
     together = distributed.is_initialized() and distributed.get_world_size() > 1
     replies = generate(mllm, inputs, max(budgets), together=together)
-    own = decode_texts(mllm, [reply[:budget] for reply, budget in zip(replies, budgets, strict=True)])
-    return [read_list(text, row) for text, row in zip(own, names, strict=True)]
+    texts = decode_texts(mllm, [reply[:budget] for reply, budget in zip(replies, budgets, strict=True)])
+    return [read_list(text, row) for text, row in zip(texts, names, strict=True)]
 
 
 def generation_metrics(rankings: Sequence[Ranking], examples: Sequence[RankingExample]) -> dict[str, float]:
-    """Accuracy of written lists given a hit, and the share of each outcome."""
+    """Computes the accuracy of generated lists whose candidates contain the truth, and the share of each outcome."""
     counts = Counter(ranking.outcome for ranking in rankings)
     hits = sum(ranking.order[0] == example.truth for ranking, example in zip(rankings, examples, strict=True))
     shares = {f"generate_{outcome}": counts[outcome] / len(rankings) for outcome in OUTCOMES}

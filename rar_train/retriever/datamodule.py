@@ -1,4 +1,4 @@
-"""What the retriever is tuned and validated on: labelled images, and their class names as captions."""
+"""The retriever's data module: labelled images with their class names as captions."""
 
 from __future__ import annotations
 
@@ -16,35 +16,37 @@ from data_prep.datasets import Dataset
 from data_prep.embedding.embedding import count_workers
 from data_prep.memory.memories import with_templates
 from data_prep.settings import Recipe
-from rar_train.engine.sampler import DataPosition, EpochSampler, SampledExample
+from rar_train.engine.sampler import DataPosition, EpochPlan, EpochSampler, SampledExample
 from rar_train.retriever.views import Features, Pixels
 
 
 class _Pairs(Rows):
-    """Image and caption by place; crop and template follow from seed, epoch and number alone."""
+    """Pairs of image and caption; crop and template depend only on seed, epoch and row."""
 
     def __init__(self, recipe: Recipe, views: Pixels | Features, samples: Sequence[Sample], dataset: Dataset):
         self.views, self.samples, self.names, self.seed = views, samples, dataset.texts, recipe.seed
         self.templates = with_templates(recipe.retriever, dataset).templates
 
-    def __getitem__(self, place: SampledExample) -> tuple[Tensor, Tensor, int]:
-        number, epoch, _ = place
-        sample = self.samples[number]
-        rng = np.random.default_rng([self.seed, epoch, number])
+    def __getitem__(self, sampled: SampledExample) -> tuple[Tensor, Tensor, int]:
+        row, epoch, _ = sampled
+        sample = self.samples[row]
+        rng = np.random.default_rng([self.seed, epoch, row])
         caption = self.templates[rng.integers(len(self.templates))].format(self.names[sample.label])
-        return self.views.shown(sample, int(rng.integers(1 << 31))), self.views.texts([caption])[0], sample.label
+        return self.views.train_view(sample, int(rng.integers(1 << 31))), self.views.texts([caption])[0], sample.label
 
 
 class _Queries(Rows):
-    def __init__(self, views: Pixels | Features, samples: Sequence[Sample], places: dict[int, int]):
-        self.views, self.samples, self.places = views, samples, places
+    """Validation images, and the index of each one's class among the validation classes."""
+
+    def __init__(self, views: Pixels | Features, samples: Sequence[Sample], class_index: dict[int, int]):
+        self.views, self.samples, self.class_index = views, samples, class_index
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, int]:
-        sample = self.samples[number]
-        return self.views.asked(sample), self.places[sample.label]
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        sample = self.samples[row]
+        return self.views.val_view(sample), self.class_index[sample.label]
 
 
 class RetrieverData(L.LightningDataModule):
@@ -52,9 +54,9 @@ class RetrieverData(L.LightningDataModule):
 
     Args:
         recipe: The run's recipe.
-        views: What is shown of images and texts.
-        dataset: With the parts ``train`` and ``val``.
-        start: Optimiser steps that are done already.
+        views: Prepares the model's inputs from images and texts.
+        dataset: Data set with the parts ``train`` and ``val``.
+        start: Number of optimiser steps done before.
     """
 
     def __init__(self, recipe: Recipe, views: Pixels | Features, dataset: Dataset, start: int):
@@ -65,7 +67,7 @@ class RetrieverData(L.LightningDataModule):
 
     @property
     def steps(self) -> int:
-        """Optimiser steps in the whole run.
+        """Number of optimiser steps in the complete run.
 
         Raises:
             UserError: The images do not fill a step.
@@ -81,30 +83,29 @@ class RetrieverData(L.LightningDataModule):
         return min(steps, optim.max_steps) if optim.max_steps > 0 else steps
 
     def name_ids(self) -> Tensor:
-        """The validation classes' names as the views show them, shape ``[classes, templates, …]``."""
+        """Returns the model's inputs for the names of the validation classes, shape ``[classes, templates, …]``."""
         templates = with_templates(self.recipe.retriever, self.dataset).templates
         texts = [template.format(self.dataset.texts[label]) for label in self.labels for template in templates]
         return self.views.texts(texts).unflatten(0, (len(self.labels), len(templates)))
 
     def train_dataloader(self) -> DataLoader:
-        """All epochs as one stream of batches, from the position on."""
+        """Returns a loader of all epochs as one stream of batches, starting at the position."""
         optim, samples = self.recipe.optim, self.dataset.parts["train"]
         world, rank = self.trainer.world_size, self.trainer.global_rank
-        sampler = EpochSampler(
-            len(samples), optim.batch_size, rank, world, optim.epochs, self.recipe.seed, self.position, full=True
-        )
+        plan = EpochPlan(len(samples), optim.batch_size, world, optim.epochs, self.recipe.seed, full=True)
+        sampler = EpochSampler(plan, rank, self.position)
         rows = _Pairs(self.recipe, self.views, samples, self.dataset)
         workers = count_workers(self.recipe.retriever.num_workers, self.recipe.trainer.devices, len(sampler))
         return DataLoader(rows, batch_sampler=sampler, num_workers=workers)
 
     def val_dataloader(self) -> DataLoader:
-        """A fixed spread of validation images, dealt over the processes."""
+        """Returns a loader of evenly spaced validation images, distributed over the processes."""
         samples = self.dataset.parts["val"]
         count = min(self.recipe.trainer.val_examples, len(samples))
         chosen = np.linspace(0, len(samples) - 1, count).astype(int)
-        # Every process needs an image, or the others wait for it.
-        own = chosen[self.trainer.global_rank :: self.trainer.world_size]
-        own = own if len(own) else chosen[:1]
-        places = {label: place for place, label in enumerate(self.labels)}
-        rows = _Queries(self.views, [samples[i] for i in own], places)
+        # Every process needs an image, or the others would wait for it.
+        local = chosen[self.trainer.global_rank :: self.trainer.world_size]
+        local = local if len(local) else chosen[:1]
+        class_index = {label: index for index, label in enumerate(self.labels)}
+        rows = _Queries(self.views, [samples[i] for i in local], class_index)
         return DataLoader(rows, self.recipe.retriever.batch_size)

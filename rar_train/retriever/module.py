@@ -1,4 +1,4 @@
-"""The retriever's LightningModule: an open_clip model, tuned contrastively on labelled images."""
+"""The retriever's LightningModule: fine-tunes an open_clip model contrastively on labelled images."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from rar_train.engine.schedule import warmup_cosine
 
 
 def class_contrastive_loss(image: Tensor, text: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's symmetric loss where images of one class are positives of each other's captions.
+    """Computes CLIP's symmetric loss, with images of one class as positives of each other's captions.
 
-    Each row's target is spread evenly over its positives (UniCL, arXiv 2204.03610, equations 3
-    and 4). Where all labels differ it is open_clip's ``ClipLoss``.
+    Each row's target is uniform over its positives (UniCL, arXiv 2204.03610, equations 3 and 4). Where all labels
+    differ it equals open_clip's ``ClipLoss``.
 
     Args:
         image: Unit embeddings, shape ``[n, d]``.
         text: Unit embeddings of the captions, shape ``[n, d]``.
-        labels: Classes, shape ``[n]``.
-        scale: Factor of the cosines, above 0.
+        labels: Class labels, shape ``[n]``.
+        scale: Factor of the cosine similarities (inverse temperature), above 0.
     """
     logits = scale * image @ text.T
     positive = (labels[:, None] == labels[None, :]).float()
@@ -35,18 +35,18 @@ def class_contrastive_loss(image: Tensor, text: Tensor, labels: Tensor, scale: T
 
 
 def _tower_parameters(model: nn.Module, towers: str) -> set[str]:
-    """Names of the parameters of the chosen towers, and the scale of the cosines, which belongs to both."""
+    """Returns the names of the chosen towers' parameters and of the logit scale, which belongs to both."""
     image = {name for name, _ in model.named_parameters() if name.startswith("visual.")}
     everything = {name for name, _ in model.named_parameters()}
     return {"image": image | {"logit_scale"}, "text": everything - image, "both": everything}[towers]
 
 
 def _adapted_modules(model: nn.Module, towers: str) -> str:
-    """Attention and linear layers of the chosen towers, by their types, since architectures name them differently.
+    """Finds attention and linear layers of the chosen towers by type, since architectures name them differently.
 
     Returns:
-        str: A regular expression for peft, which compares it whole; it takes a list for endings, and a text tower's
-        names are endings of an image tower's.
+        str: A regular expression, which peft matches against full names. A list would be matched as suffixes, and a
+        text tower's names are suffixes of an image tower's.
     """
     chosen = _tower_parameters(model, towers)
     attentions = [name for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)]
@@ -55,16 +55,18 @@ def _adapted_modules(model: nn.Module, towers: str) -> str:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and not any(name.startswith(f"{outer}.") for outer in attentions)
     ]
-    owned = {name.rpartition(".")[0] for name in chosen}
-    adapted = [name for name in attentions + linears if any(o == name or o.startswith(f"{name}.") for o in owned)]
+    owners = {name.rpartition(".")[0] for name in chosen}
+    adapted = [
+        name for name in attentions + linears if any(owner == name or owner.startswith(f"{name}.") for owner in owners)
+    ]
     return "|".join(re.escape(name) for name in adapted)
 
 
 def prepare_model(model: nn.Module, args: TuningArgs) -> nn.Module:
-    """Chooses what is trainable: adapters in the chosen towers, or all their weights.
+    """Makes adapters in the chosen towers trainable, or all weights of the towers.
 
     Returns:
-        nn.Module: With ``encode_image`` and ``encode_text`` as before.
+        nn.Module: The model, still with ``encode_image`` and ``encode_text``.
     """
     if args.lora_rank:
         config = peft.LoraConfig(
@@ -83,7 +85,7 @@ def prepare_model(model: nn.Module, args: TuningArgs) -> nn.Module:
 
 
 def merge_adapters(model: nn.Module, args: TuningArgs) -> nn.Module:
-    """The plain open_clip model, adapters merged in."""
+    """Returns the plain open_clip model, with the adapters merged into its weights."""
     return model.merge_and_unload(safe_merge=True) if args.lora_rank else model
 
 
@@ -92,12 +94,12 @@ class RetrieverModule(L.LightningModule):
 
     Args:
         recipe: The run's recipe.
-        model: What ``prepare_model`` gave.
+        model: Model from ``prepare_model``.
         names: Token ids of the validation classes' names, shape ``[classes, templates, context]``.
-        steps: Optimiser steps in the whole run, for the schedule.
+        steps: Optimiser steps in the complete run, for the schedule.
     """
 
-    # A checkpoint holds what training changes; the rest comes from its own files.
+    # A checkpoint holds only what training changes; the rest is loaded from its own files.
     strict_loading = False
 
     def __init__(self, recipe: Recipe, model: nn.Module, names: Tensor, steps: int):
@@ -105,11 +107,11 @@ class RetrieverModule(L.LightningModule):
         self.recipe, self.model, self.names, self.steps = recipe, model, names, steps
 
     def on_train_start(self) -> None:
-        """open_clip's models are loaded in eval mode and Lightning keeps what it finds."""
+        """Sets training mode: open_clip loads models in eval mode, and Lightning keeps the mode that it finds."""
         self.train()
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _) -> Tensor:
-        """The loss over the pairs of all processes."""
+        """Computes the loss over the pairs of all processes."""
         pixels, ids, labels = batch
         image = F.normalize(self.model.encode_image(pixels).float(), dim=-1)
         text = F.normalize(self.model.encode_text(ids).float(), dim=-1)
@@ -121,38 +123,38 @@ class RetrieverModule(L.LightningModule):
         return loss
 
     def on_train_batch_end(self, *_) -> None:
-        """Keeps the scale of the cosines where CLIP keeps it, at 100 or below."""
+        """Clamps the logit scale to at most 100, as CLIP does."""
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, math.log(100))
 
     def on_validation_epoch_start(self) -> None:
-        """Embeds the names once for all images."""
+        """Embeds the validation classes' names, once for all images."""
         ids = self.names.to(self.device)
-        each = torch.cat([self.model.encode_text(rows).float() for rows in ids.flatten(0, 1).split(256)])
-        means = F.normalize(each, dim=-1).unflatten(0, ids.shape[:2]).mean(1)
-        self.embedded = F.normalize(means, dim=-1)
+        embeddings = torch.cat([self.model.encode_text(rows).float() for rows in ids.flatten(0, 1).split(256)])
+        means = F.normalize(embeddings, dim=-1).unflatten(0, ids.shape[:2]).mean(1)
+        self.name_embeddings = F.normalize(means, dim=-1)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _) -> None:
-        """Share of images whose class is nearest, and among the k nearest."""
-        pixels, places = batch
+        """Logs the share of images whose class is the nearest (top 1) and among the k nearest (recall at k)."""
+        pixels, targets = batch
         image = F.normalize(self.model.encode_image(pixels).float(), dim=-1)
-        k = min(self.recipe.eval.k, len(self.embedded))
-        hits = (image @ self.embedded.T).topk(k).indices == places[:, None]
+        k = min(self.recipe.eval.k, len(self.name_embeddings))
+        hits = (image @ self.name_embeddings.T).topk(k).indices == targets[:, None]
         metrics = {"val/top1": hits[:, 0].float().mean(), "val/recall_at_k": hits.any(1).float().mean()}
-        self.log_dict(metrics, batch_size=len(places), sync_dist=True)
+        self.log_dict(metrics, batch_size=len(targets), sync_dist=True)
 
     def configure_optimizers(self) -> dict:
-        """AdamW on what is trained, with warm-up and cosine decay."""
+        """Builds AdamW on the trainable parameters, with warm-up and cosine decay."""
         optim = self.recipe.optim
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=optim.lr, weight_decay=optim.weight_decay, betas=(0.9, 0.98))
+        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=optim.lr, weight_decay=optim.weight_decay, betas=(0.9, 0.98))
         return warmup_cosine(optimizer, optim.warmup_ratio, self.steps)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keeps the checkpoint at the size of what is trained, and of what changes with it."""
-        kept = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        # peft adds an attention's adapter to these weights and takes it off again in every pass, which rounds them.
+        """Keeps only trained parameters, and those that change with them, in the checkpoint."""
+        saved = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        # In every pass peft adds an attention's adapter to these weights and subtracts it again, which rounds them.
         for name, module in self.named_modules():
             if isinstance(module, MultiheadAttention):
-                kept |= {f"{name}.base_layer.{weight}" for weight in ("in_proj_weight", "out_proj.base_layer.weight")}
-        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}
+                saved |= {f"{name}.base_layer.{weight}" for weight in ("in_proj_weight", "out_proj.base_layer.weight")}
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in saved}

@@ -1,4 +1,4 @@
-"""What the tuned part of the retriever is shown: pixels and token ids, or what frozen towers made of them."""
+"""Inputs of the tuned part of the retriever: pixels and token ids, or cached features of frozen towers."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ from data_prep.settings import Recipe
 
 
 class Pixels:
-    """Pictures and texts as the encoder takes them.
+    """Images and texts, preprocessed for the encoder.
 
     Args:
-        encoder: Prepares both.
-        augment: Whether training shows open_clip's random crops.
+        encoder: Its preprocessing and tokenizer are used.
+        augment: Whether training uses open_clip's random crops.
     """
 
     def __init__(self, encoder: Encoder, augment: bool):
         self.encoder, self.transform = encoder, encoder.augment if augment else encoder.preprocess
 
-    def shown(self, sample: Sample, seed: int) -> Tensor:
-        """A picture to train on; its crop follows from the seed."""
+    def train_view(self, sample: Sample, seed: int) -> Tensor:
+        """Returns the pixels of a training image; the seed determines the crop."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.transform(open_image(sample.path))
 
-    def asked(self, sample: Sample) -> Tensor:
-        """A picture to validate on."""
+    def val_view(self, sample: Sample) -> Tensor:
+        """Returns the pixels of a validation image."""
         return self.encoder.preprocess(open_image(sample.path))
 
     def texts(self, texts: list[str]) -> Tensor:
-        """Token ids of shape ``[n, context]``."""
+        """Returns token ids of shape ``[n, context]``."""
         return self.encoder.tokenize(texts)
 
 
 class Features:
-    """What the towers make of pictures and texts, computed once and kept in the cache.
+    """Features of images and texts from frozen towers, computed once and cached.
 
-    A projection without bias, whose output is normalised, gives the same for a feature of any length, so the towers'
-    embeddings are kept as any encoder's: at unit length.
+    The normalised output of a projection without bias does not depend on the length of the feature, so the features are
+    cached like any encoder's embeddings: at unit length.
 
     Args:
-        recipe: Retriever settings and cache.
-        encoder: The whole model.
-        dataset: With the parts ``train`` and ``val``.
+        recipe: Gives retriever settings and cache.
+        encoder: The full model, with projections.
+        dataset: Data set with the parts ``train`` and ``val``.
     """
 
     def __init__(self, recipe: Recipe, encoder: Encoder, dataset: Dataset):
@@ -66,29 +66,29 @@ class Features:
         samples = [sample for part in ("train", "val") for sample in dataset.parts[part]]
         images = torch.from_numpy(embed_images(towers, samples, recipe.retriever, cache))
         self.images = {sample.digest: row for sample, row in zip(samples, images, strict=True)}
-        bare = replace(recipe.retriever, templates=["{}"])
+        untemplated = replace(recipe.retriever, templates=["{}"])
         templates = with_templates(recipe.retriever, dataset).templates
         texts = list(dict.fromkeys(template.format(name) for name in dataset.texts for template in templates))
-        self.by_text = dict(zip(texts, torch.from_numpy(embed_names(towers, texts, bare, cache)), strict=True))
+        self.by_text = dict(zip(texts, torch.from_numpy(embed_names(towers, texts, untemplated, cache)), strict=True))
 
-    def shown(self, sample: Sample, seed: int) -> Tensor:
-        """A picture's feature of shape ``[channels]``, whatever the seed."""
+    def train_view(self, sample: Sample, seed: int) -> Tensor:
+        """Returns a training image's feature of shape ``[channels]``; the seed has no effect."""
         return self.images[sample.digest]
 
-    def asked(self, sample: Sample) -> Tensor:
-        """The same."""
+    def val_view(self, sample: Sample) -> Tensor:
+        """Returns a validation image's feature of shape ``[channels]``."""
         return self.images[sample.digest]
 
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Features of shape ``[n, width]``."""
+        """Returns text features of shape ``[n, width]``."""
         return torch.stack([self.by_text[text] for text in texts])
 
 
 class Projections(nn.Module):
-    """A model's projections and scale as a model that takes the towers' features; the parameters are the model's own.
+    """A model's projections and logit scale, as a model on the towers' features; it shares the model's parameters.
 
     Args:
-        model: open_clip's, of a timm image tower and a Hugging Face text tower.
+        model: An open_clip model of a timm image tower and a Hugging Face text tower.
     """
 
     def __init__(self, model: nn.Module):
@@ -96,32 +96,32 @@ class Projections(nn.Module):
         self.image, self.text, self.logit_scale = model.visual.head, model.text.proj, model.logit_scale
 
     def encode_image(self, features: Tensor) -> Tensor:
-        """Embeddings of shape ``[n, d]``."""
+        """Returns embeddings of shape ``[n, d]``, not normalised."""
         return self.image(features)
 
     def encode_text(self, features: Tensor) -> Tensor:
-        """Embeddings of shape ``[n, d]``."""
+        """Returns embeddings of shape ``[n, d]``, not normalised."""
         return self.text(features)
 
 
 def without_projections(encoder: Encoder) -> Encoder:
-    """The encoder without its projections.
+    """Returns the encoder without its projections.
 
     Raises:
-        UserError: Its projections are not apart from its towers, or have a bias or more layers than one.
+        UserError: The projections are not separate from the towers, or have a bias or more than one layer.
     """
     model = encoder.model
-    apart = (
+    separable = (
         isinstance(model, CustomTextCLIP)
         and isinstance(model.visual, TimmModel)
         and isinstance(model.text, HFTextEncoder)
     )
-    if not apart or not isinstance(model.text.proj, nn.Linear) or "mlp" in dict(model.visual.head.named_children()):
+    if not separable or not isinstance(model.text.proj, nn.Linear) or "mlp" in dict(model.visual.head.named_children()):
         raise UserError(
             f"retriever.tuning.towers=projections: {encoder.id} is not a timm image tower and a Hugging Face text "
             "tower with a linear projection each; tune image, text or both"
         )
-    bare = copy.deepcopy(model)
-    bare.visual.head, bare.text.proj = nn.Identity(), nn.Identity()
-    metadata = encoder.metadata | {"weights": state_hash(bare), "architecture": fingerprint(repr(bare))}
-    return replace(encoder, model=bare, id=encoder_id("towers", metadata), metadata=metadata)
+    towers = copy.deepcopy(model)
+    towers.visual.head, towers.text.proj = nn.Identity(), nn.Identity()
+    metadata = encoder.metadata | {"weights": state_hash(towers), "architecture": fingerprint(repr(towers))}
+    return replace(encoder, model=towers, id=encoder_id("towers", metadata), metadata=metadata)

@@ -1,4 +1,4 @@
-"""Real parts that several files share: the shipped encoder, a small armory, and pictures on disk."""
+"""Fixtures shared by several test files: the embedded encoder, a small armory, and images on disk."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def armory(small_armory_args, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def draw_picture():
-    """Writes a picture of random blocks; another seed gives other bytes."""
+    """Writes an image of random blocks; a different seed gives different bytes."""
 
     def draw(path: Path, seed: int) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)

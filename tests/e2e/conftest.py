@@ -1,4 +1,4 @@
-"""A small run that the tests of the commands share: fitted and evaluated once, by the commands."""
+"""A small run shared by the tests of the commands: fitted and evaluated once, by the commands."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.commands import call
 
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...]) -> Path:
-    """A folder with ``run``, its ``cache``, and what was printed; only to be read.
+    """A folder with ``run``, its ``cache``, and the commands' output; tests must not modify it.
 
     ``fit.txt`` and ``eval-log.txt`` have standard error, ``eval.txt`` has standard output.
 
-    The first of the test processes makes it, and the others wait.
+    The first of the test processes creates it, and the others wait.
     """
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -38,7 +38,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...]) 
 
 @pytest.fixture
 def fitted(evaluated: Path, tmp_path: Path) -> Path:
-    """The test's own copy of the run and its cache, not evaluated; gives the run."""
+    """The run's folder in the test's own copy of run and cache, without the evaluation."""
     shutil.copytree(evaluated / "cache", tmp_path / "cache")
     shutil.copytree(evaluated / "run", tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
     return tmp_path / "run"

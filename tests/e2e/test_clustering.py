@@ -1,12 +1,12 @@
-"""Others' guesses are scored from their files."""
+"""``eval.clustering`` scores the predicted names of any method from files."""
 
 import json
 
 
-def test_two_runs_of_guesses_are_scored(run_command, tmp_path):
-    true = ["red fox", "red fox", "grey owl", "grey owl"]
+def test_two_runs_of_predicted_names_are_scored(run_command, tmp_path):
+    truths = ["red fox", "red fox", "grey owl", "grey owl"]
     for run, guesses in (("a", ["fox", "fox", "owl", "owl"]), ("b", ["fox", "fox", "fox", "owl"])):
-        lines = [json.dumps({"predicted": guess, "true": name}) for guess, name in zip(guesses, true, strict=True)]
+        lines = [json.dumps({"predicted": guess, "true": name}) for guess, name in zip(guesses, truths, strict=True)]
         (tmp_path / f"{run}.jsonl").write_text("\n".join(lines))
     done = run_command("eval.clustering", "--names", "a.jsonl", "b.jsonl", "--model", "none", "--out", "out.json")
     results = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""What goes wrong is said in words that name the thing and what to do, without a traceback."""
+"""Errors name what is wrong and what to do, without a traceback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIT = ("recipe=ranker_lora", "out=run", "cache=cache")
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments", "said"),
+    ("module", "arguments", "expected"),
     [
         ("rar_train.fit", ("recipe=ranker_lorra",), ("ranker_lorra", "did you mean ranker_lora?")),
         ("rar_train.fit", (*FIT, "ranker.lora.rnk=8"), ("ranker.lora.rnk", "did you mean ranker.lora.rank?")),
@@ -32,22 +32,22 @@ FIT = ("recipe=ranker_lora", "out=run", "cache=cache")
         ("eval.run", ("--ckpt", "nowhere"), ("nowhere", "rar_train.fit")),
     ],
 )
-def test_a_mistake_is_named(module: str, arguments: tuple[str, ...], said: tuple[str, ...], run_here):
+def test_an_error_names_what_is_wrong(module: str, arguments: tuple[str, ...], expected: tuple[str, ...], run_here):
     done = run_here(module, *arguments, fails=True)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    for words in said:
+    for words in expected:
         assert words in done.stderr
 
 
-def test_a_recipe_is_printed_resolved_and_nothing_is_done(run_here, tmp_path):
+def test_print_prints_the_resolved_recipe_and_does_nothing_else(run_here, tmp_path):
     done = run_here("rar_train.fit", *FIT, "ranker.lora.rank=7", "--print")
     printed = OmegaConf.create(done.stdout)
     assert printed.ranker.lora.rank == 7 and printed.task == "ranker" and printed.optim.epochs == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_hub_models_reach_the_real_loaders_and_say_how_to_use_a_copy(run_here):
+def test_hub_models_that_are_unavailable_say_how_to_use_a_local_copy(run_here):
     hub = ("retriever.model=ViT-B-16", "retriever.pretrained=openai", "ranker.model=llava-hf/llava-1.5-7b-hf")
     ranker = run_here("rar_train.fit", *FIT, *hub, fails=True)
     assert "ranker.model=llava-hf/llava-1.5-7b-hf" in ranker.stderr
@@ -60,23 +60,22 @@ def test_hub_models_reach_the_real_loaders_and_say_how_to_use_a_copy(run_here):
         assert "Traceback" not in done.stderr
 
 
-def test_a_run_from_elsewhere_writes_where_it_is_told_to_alone(fitted: Path, run_here, tmp_path: Path):
-    recipe, theirs = fitted / "recipe.yaml", tmp_path.parent / "theirs"
-    recipe.write_text(recipe.read_text().replace("cache: cache", f"cache: {theirs}"))
+def test_a_run_from_elsewhere_does_not_write_to_the_paths_in_its_recipe(fitted: Path, run_here, tmp_path: Path):
+    recipe, outside = fitted / "recipe.yaml", tmp_path.parent / "outside"
+    recipe.write_text(recipe.read_text().replace("cache: cache", f"cache: {outside}"))
     for module in ("eval.run", "eval.detection", "eval.discover", "rar_train.export"):
         done = run_here(module, "--ckpt", "run", fails=True)
         assert done.returncode == 2
-        assert f"names paths outside its folder: cache: {theirs}" in done.stderr
-        assert f"as settings: cache={theirs}" in done.stderr
-    assert not theirs.exists()
+        assert f"names paths outside its folder: cache: {outside}" in done.stderr
+        assert f"as settings: cache={outside}" in done.stderr
+    assert not outside.exists()
 
 
-def test_a_half_matching_adapter_is_refused(fitted: Path, run_here):
+def test_an_adapter_with_a_missing_weight_is_refused(fitted: Path, run_here):
     weights = fitted / "adapter" / "adapter_model.safetensors"
-    kept = load_file(weights)
-    dropped = sorted(kept)[0]
-    kept.pop(dropped)
-    save_file(kept, weights)
+    tensors = load_file(weights)
+    tensors.pop(sorted(tensors)[0])
+    save_file(tensors, weights)
     rewrite_manifest(fitted / "adapter")
     done = run_here("eval.run", "--ckpt", "run", fails=True)
     assert done.returncode == 2
@@ -84,7 +83,7 @@ def test_a_half_matching_adapter_is_refused(fitted: Path, run_here):
     assert "nothing was loaded" in done.stderr
 
 
-def test_an_adapter_of_another_base_is_refused(fitted: Path, run_here):
+def test_an_adapter_of_another_base_model_is_refused(fitted: Path, run_here):
     rewrite_manifest(fitted / "adapter", base_model="llava-1.5-7b-hf-0123")
     done = run_here("eval.run", "--ckpt", "run", fails=True)
     assert done.returncode == 2
@@ -114,5 +113,5 @@ def test_a_damaged_memory_is_named(fitted: Path, run_here, small, tmp_path: Path
 
 
 @pytest.mark.parametrize("module", ["rar_train.fit", "data_prep.build", "eval.run"])
-def test_help_says_how_to_call(module: str, run_command):
+def test_help_shows_the_command_line(module: str, run_command):
     assert f"python -m {module}" in run_command(module, "--help").stdout

@@ -1,4 +1,4 @@
-"""The commands of the README and of the pages run, in the order in which they stand there."""
+"""Runs the commands of the README and the docs, in their order."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.commands import call, shown
-from tests.e2e.test_own_pictures import write_digits
+from tests.e2e.test_own_images import write_digits
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
     "README",
     *(f"docs/{page}" for page in ("detection", "discovery", "examples", "retrieval", "tracking", "training")),
 )
-PUT_IN = {
+REPLACEMENTS = {
     "RUN": "runs/ranker_lora",
     "data.root=PATH": "data.root=digits",
     "FORMAT": "rar",
@@ -26,9 +26,9 @@ PUT_IN = {
     "SHARDS": "shards",
     "photographs/": "digits/one",
 }
-# Data sets, models and machines that are not to be had here, what is made with those, and a page that is served until
-# it is stopped.
-ELSEWHERE = (
+# Words of commands that cannot run here: data sets, models and machines that are not available, the files made with
+# those, and a page that is served until it is stopped.
+UNAVAILABLE = (
     "DATA",
     "COCO",
     "COCO/val2017",
@@ -41,8 +41,8 @@ ELSEWHERE = (
 )
 
 
-def elsewhere(words: list[str]) -> bool:
-    return any(word == own or word.endswith(f"={own}") for word in words for own in ELSEWHERE)
+def cannot_run(words: list[str]) -> bool:
+    return any(word == marker or word.endswith(f"={marker}") for word in words for marker in UNAVAILABLE)
 
 
 @pytest.mark.slow
@@ -51,13 +51,13 @@ def test_the_commands_of_a_page_run(page: str, evaluated: Path, small, tmp_path:
     write_digits(tmp_path / "digits", per_class=12)
     shutil.copytree(evaluated / "cache", tmp_path / "cache")
     shutil.copytree(evaluated / "run", tmp_path / "runs" / "ranker_lora", ignore=shutil.ignore_patterns("eval"))
-    ran = 0
-    for module, *arguments in shown(ROOT / f"{page}.md", PUT_IN):
-        if elsewhere([module, *arguments]):
+    num_commands = 0
+    for module, *arguments in shown(ROOT / f"{page}.md", REPLACEMENTS):
+        if cannot_run([module, *arguments]):
             continue
         if any(word.startswith("recipe=") for word in arguments) and module != "rar_train.doctor":
             arguments += small
         arguments += ["discover.sentences=none"] if module == "eval.discover" else []
         call(tmp_path, module, *arguments)
-        ran += 1
-    assert ran
+        num_commands += 1
+    assert num_commands

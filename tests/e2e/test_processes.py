@@ -1,4 +1,4 @@
-"""DeepSpeed and DDP for real, on CPU processes and on a GPU: train, save at adapter size, resume, evaluate."""
+"""Real DeepSpeed and DDP on CPU processes and on a GPU: train, save only the adapter, resume, evaluate."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from tests.commands import command_line, environment
 from tests.damage import damage
 
-WHOLE, HALF = "trainer.precision=32-true", "trainer.precision=bf16-mixed"
+FULL, HALF = "trainer.precision=32-true", "trainer.precision=bf16-mixed"
 
 
 def adapter(run: Path) -> dict[str, torch.Tensor]:
@@ -23,7 +24,7 @@ def adapter(run: Path) -> dict[str, torch.Tensor]:
 
 
 def resume_from_step_2(run_command, folder: Path, arguments: tuple[str, ...]) -> None:
-    """Takes ``run``'s adapter away and damages its last checkpoint as ``resumed``, and trains on from step 2."""
+    """Copies ``run`` to ``resumed`` without the adapter, damages its last checkpoint, and resumes from step 2."""
     shutil.copytree(folder / "run", folder / "resumed")
     shutil.rmtree(folder / "resumed" / "adapter")
     last = folder / "resumed" / "checkpoints" / "step-00000004.ckpt"
@@ -33,132 +34,140 @@ def resume_from_step_2(run_command, folder: Path, arguments: tuple[str, ...]) ->
     assert f"{file.name}: {'damaged' if file == last else 'missing'}" in done.stderr and "from step 2" in done.stderr
 
 
+@dataclass(frozen=True)
+class Setup:
+    """How a run is trained: strategy, processes, offloading, accelerator, and one more setting."""
+
+    strategy: str
+    devices: int
+    offload: str
+    accelerator: str
+    setting: str
+
+    def __str__(self) -> str:
+        return "-".join(map(str, astuple(self)))
+
+
 @pytest.mark.parametrize(
-    ("strategy", "devices", "offload", "accelerator", "setting"),
+    "setup",
     [
-        ("deepspeed_stage_2", 2, "none", "cpu", WHOLE),
-        # Half a minute a command.
-        pytest.param("deepspeed_stage_1", 2, "none", "cpu", "mining.streaming=true", marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_2", 1, "none", "cpu", HALF, marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_2", 2, "optimizer", "cpu", WHOLE, marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_3", 2, "none", "cpu", WHOLE, marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_3", 2, "all", "cpu", WHOLE, marks=pytest.mark.slow),
-        pytest.param("deepspeed_stage_3", 2, "all", "cpu", HALF, marks=pytest.mark.slow),
-        pytest.param("ddp", 2, "none", "cpu", WHOLE, marks=pytest.mark.slow),
-        pytest.param("auto", 1, "none", "gpu", WHOLE, marks=pytest.mark.gpu),
-        pytest.param("deepspeed_stage_2", 1, "none", "gpu", WHOLE, marks=pytest.mark.gpu),
-        pytest.param("deepspeed_stage_2", 1, "optimizer", "gpu", WHOLE, marks=pytest.mark.gpu),
-        pytest.param("deepspeed_stage_3", 1, "none", "gpu", WHOLE, marks=pytest.mark.gpu),
-        pytest.param("deepspeed_stage_3", 1, "all", "gpu", WHOLE, marks=pytest.mark.gpu),
-        pytest.param("deepspeed_stage_2", 1, "optimizer", "gpu", HALF, marks=pytest.mark.gpu),
+        Setup("deepspeed_stage_2", 2, "none", "cpu", FULL),
+        # Half a minute per command.
+        pytest.param(Setup("deepspeed_stage_1", 2, "none", "cpu", "mining.streaming=true"), marks=pytest.mark.slow),
+        pytest.param(Setup("deepspeed_stage_2", 1, "none", "cpu", HALF), marks=pytest.mark.slow),
+        pytest.param(Setup("deepspeed_stage_2", 2, "optimizer", "cpu", FULL), marks=pytest.mark.slow),
+        pytest.param(Setup("deepspeed_stage_3", 2, "none", "cpu", FULL), marks=pytest.mark.slow),
+        pytest.param(Setup("deepspeed_stage_3", 2, "all", "cpu", FULL), marks=pytest.mark.slow),
+        pytest.param(Setup("deepspeed_stage_3", 2, "all", "cpu", HALF), marks=pytest.mark.slow),
+        pytest.param(Setup("ddp", 2, "none", "cpu", FULL), marks=pytest.mark.slow),
+        pytest.param(Setup("auto", 1, "none", "gpu", FULL), marks=pytest.mark.gpu),
+        pytest.param(Setup("deepspeed_stage_2", 1, "none", "gpu", FULL), marks=pytest.mark.gpu),
+        pytest.param(Setup("deepspeed_stage_2", 1, "optimizer", "gpu", FULL), marks=pytest.mark.gpu),
+        pytest.param(Setup("deepspeed_stage_3", 1, "none", "gpu", FULL), marks=pytest.mark.gpu),
+        pytest.param(Setup("deepspeed_stage_3", 1, "all", "gpu", FULL), marks=pytest.mark.gpu),
+        pytest.param(Setup("deepspeed_stage_2", 1, "optimizer", "gpu", HALF), marks=pytest.mark.gpu),
     ],
+    ids=str,
 )
-def test_trains_resumes_with_as_many_processes_alone_and_evaluates(
-    strategy: str,
-    devices: int,
-    offload: str,
-    accelerator: str,
-    setting: str,
-    run_command,
-    run_here,
-    small,
-    shared_cache,
-    tmp_path: Path,
+def test_a_run_trains_evaluates_and_resumes_only_with_the_same_number_of_processes(
+    setup: Setup, run_command, run_here, small, shared_cache, tmp_path: Path
 ):
     arguments = (
         "recipe=ranker_lora",
         f"cache={shared_cache}",
         *small,
         "tracking.wandb=disabled",
-        f"trainer.accelerator={accelerator}",
-        f"trainer.strategy={strategy}",
-        f"trainer.offload={offload}",
-        setting,
-        f"trainer.devices={devices}",
+        f"trainer.accelerator={setup.accelerator}",
+        f"trainer.strategy={setup.strategy}",
+        f"trainer.offload={setup.offload}",
+        setup.setting,
+        f"trainer.devices={setup.devices}",
         "optim.batch_size=2",
         "optim.max_steps=4",
         "trainer.val_generate_examples=0",
     )
-    run_command("rar_train.fit", *arguments, "out=run", gpu=accelerator == "gpu")
+    run_command("rar_train.fit", *arguments, "out=run", gpu=setup.accelerator == "gpu")
     trained = adapter(tmp_path / "run")
     assert any(value.abs().sum() > 0 for name, value in trained.items() if "lora_B" in name), "nothing was learned"
     for checkpoint in (tmp_path / "run" / "checkpoints").glob("step-*.ckpt"):
         files = [checkpoint] if checkpoint.is_file() else [f for f in checkpoint.rglob("*") if f.is_file()]
-        # Weights and two AdamW moments of the adapter; the whole model alone is 7 MB.
+        # Weights and two AdamW moments of the adapter; the full model alone is 7 MB.
         assert sum(file.stat().st_size for file in files) < 6_000_000
 
-    if accelerator == "cpu":
-        refused = run_here("rar_train.fit", *arguments, "out=run", f"trainer.devices={devices + 1}", fails=True)
+    if setup.accelerator == "cpu":
+        refused = run_here("rar_train.fit", *arguments, "out=run", f"trainer.devices={setup.devices + 1}", fails=True)
         assert "trainer.devices" in refused.stderr
         assert "trainer.resume=false" in refused.stderr
 
     resume_from_step_2(run_command, tmp_path, arguments)
-    again = adapter(tmp_path / "resumed")
+    resumed = adapter(tmp_path / "resumed")
     for name, value in trained.items():
-        if accelerator == "cpu":
-            torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-6)
-        else:  # sums come in any order there; on a CPU OMP_NUM_THREADS=2 instead of 1 changes 0.0005 of a norm
-            assert (again[name].float() - value.float()).norm() <= 0.02 * value.float().norm()
-    if strategy == "deepspeed_stage_2":  # an adapter is the same kind of file after any
+        if setup.accelerator == "cpu":
+            torch.testing.assert_close(resumed[name], value, rtol=1e-4, atol=1e-6)
+        else:  # sums are in any order there; on a CPU OMP_NUM_THREADS=2 instead of 1 changes 0.0005 of a norm
+            assert (resumed[name].float() - value.float()).norm() <= 0.02 * value.float().norm()
+    if setup.strategy == "deepspeed_stage_2":  # the adapter's file is the same for all strategies
         run_here("eval.run", "--ckpt", "run", "eval.seeds=[1]", "eval.ranker_only_images=0", "eval.zero_shot=false")
 
 
 @pytest.mark.slow
-def test_a_step_gives_the_same_however_processes_and_passes_cut_it(run_command, small, shared_cache, tmp_path: Path):
-    # Steps of 8 or 7 examples: in one pass, or on two processes in two passes of 2 or 1. Clipping shows the
-    # gradient's length, to which AdamW is blind.
+def test_a_step_gives_the_same_weights_for_any_number_of_processes_and_accumulated_passes(
+    run_command, small, shared_cache, tmp_path: Path
+):
+    # Steps of 8 or 7 examples: in one pass, or on two processes in two passes of 2 or 1. Clipping reveals
+    # the gradient's norm, to which AdamW is invariant.
     arguments = (
         "recipe=ranker_lora", f"cache={shared_cache}", *small, "tracking.wandb=disabled", "trainer.accelerator=cpu",
-        "trainer.val_generate_examples=0", "optim.max_steps=4", "trainer.grad_clip_norm=3", "optim.group_by_length=false",
-        "ranker.objectives.list=1", "ranker.objectives.listwise=1",
+        "trainer.val_generate_examples=0", "optim.max_steps=4", "trainer.grad_clip_norm=3",
+        "optim.group_by_length=false", "ranker.objectives.list=1", "ranker.objectives.listwise=1",
     )  # fmt: skip
-    run_command("rar_train.fit", *arguments, "out=whole", "optim.batch_size=8")
-    expected = torch.cat([value.flatten() for _, value in sorted(adapter(tmp_path / "whole").items())])
-    cut = ("trainer.devices=2", "optim.batch_size=2", "optim.grad_accum_steps=2")
+    run_command("rar_train.fit", *arguments, "out=single", "optim.batch_size=8")
+    expected = torch.cat([value.flatten() for _, value in sorted(adapter(tmp_path / "single").items())])
+    split = ("trainer.devices=2", "optim.batch_size=2", "optim.grad_accum_steps=2")
     for strategy in ("ddp", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_3"):
-        run_command("rar_train.fit", *arguments, *cut, f"trainer.strategy={strategy}", f"out={strategy}")
-        found = torch.cat([value.flatten() for _, value in sorted(adapter(tmp_path / strategy).items())])
-        # As a whole: where a gradient is nearly 0, AdamW makes much of its rounding.
-        assert (found - expected).norm() < 1e-3 * expected.norm(), strategy
+        run_command("rar_train.fit", *arguments, *split, f"trainer.strategy={strategy}", f"out={strategy}")
+        weights = torch.cat([value.flatten() for _, value in sorted(adapter(tmp_path / strategy).items())])
+        # All weights together: where a gradient is nearly 0, AdamW amplifies its rounding error.
+        assert (weights - expected).norm() < 1e-3 * expected.norm(), strategy
 
 
-def torchrun(number: int, module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """A launch on one of two machines: command line and environment."""
+def torchrun(rank: int, module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Returns command line and environment of a launch on one of two machines."""
     launch = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "train"]
     launch += ["--rdzv-endpoint", "127.0.0.1:29655", "--local-addr", "127.0.0.1", "-m", module]
     return command_line("torch.distributed.run", *launch, *arguments, "trainer.num_nodes=2"), environment()
 
 
-def srun(number: int, module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """A task of two on one machine, as SLURM starts them."""
-    said = {
+def srun(rank: int, module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Returns command line and environment of one of two tasks on one machine, as SLURM starts them."""
+    variables = {
         "JOB_ID": "7", "JOB_NAME": "train", "STEP_ID": "0", "NNODES": "1", "NODEID": "0", "NODELIST": "127.0.0.1",
-        "JOB_NODELIST": "127.0.0.1", "NTASKS": "2", "NTASKS_PER_NODE": "2", "PROCID": number, "LOCALID": number,
+        "JOB_NODELIST": "127.0.0.1", "NTASKS": "2", "NTASKS_PER_NODE": "2", "PROCID": rank, "LOCALID": rank,
     }  # fmt: skip
-    told = {f"SLURM_{key}": str(value) for key, value in said.items()}
-    return command_line(module, *arguments, "trainer.devices=2"), environment() | told
+    slurm = {f"SLURM_{key}": str(value) for key, value in variables.items()}
+    return command_line(module, *arguments, "trainer.devices=2"), environment() | slurm
 
 
-def start(by: Callable, folder: Path, module: str, *arguments: str) -> list[subprocess.Popen]:
+def start(launcher: Callable, folder: Path, module: str, *arguments: str) -> list[subprocess.Popen]:
     """Starts a command as a launcher does, in two processes."""
-    lines = [by(number, module, *arguments) for number in range(2)]
+    lines = [launcher(rank, module, *arguments) for rank in range(2)]
     return [
-        subprocess.Popen(line, cwd=folder, env=around, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for line, around in lines
+        subprocess.Popen(line, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for line, env in lines
     ]
 
 
-def launched(by: Callable, folder: Path, module: str, *arguments: str) -> None:
+def launch(launcher: Callable, folder: Path, module: str, *arguments: str) -> None:
     """Runs a command as a launcher does, in two processes."""
-    processes = start(by, folder, module, *arguments)
-    said = [process.communicate(timeout=900)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    processes = start(launcher, folder, module, *arguments)
+    errors = [process.communicate(timeout=900)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", [torchrun, srun])
-def test_processes_of_a_launcher_tune_and_rank_as_two_of_one_command(
-    by: Callable, run_command, small, shared_cache, tmp_path: Path
+@pytest.mark.parametrize("launcher", [torchrun, srun])
+def test_processes_of_a_launcher_tune_and_rank_like_two_of_one_command(
+    launcher: Callable, run_command, small, shared_cache, tmp_path: Path
 ):
     arguments = (
         "recipe=ranker_lora",
@@ -171,13 +180,13 @@ def test_processes_of_a_launcher_tune_and_rank_as_two_of_one_command(
         "optim.max_steps=4",
         "trainer.val_generate_examples=0",
     )
-    launched(by, tmp_path, "rar_train.fit", *arguments, "cache=cache", "out=two")
+    launch(launcher, tmp_path, "rar_train.fit", *arguments, "cache=cache", "out=two")
     run_command("rar_train.fit", *arguments, f"cache={shared_cache}", "trainer.devices=2", "out=one")
     expected = adapter(tmp_path / "one")
     for name, value in adapter(tmp_path / "two").items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
 
-    asked = (
+    evaluation = (
         "--ckpt",
         "two",
         "eval.seeds=[1]",
@@ -185,17 +194,17 @@ def test_processes_of_a_launcher_tune_and_rank_as_two_of_one_command(
         "eval.ranker_only_images=0",
         "eval.zero_shot=false",
     )
-    launched(srun, tmp_path, "eval.run", *asked)
-    answers = tmp_path / "two" / "eval" / "test-likelihood" / "predictions.jsonl"
-    found = answers.read_bytes()
+    launch(srun, tmp_path, "eval.run", *evaluation)
+    predictions = tmp_path / "two" / "eval" / "test-likelihood" / "predictions.jsonl"
+    expected_bytes = predictions.read_bytes()
     shutil.rmtree(tmp_path / "two" / "eval")
-    run_command("eval.run", *asked, "trainer.devices=1")
-    assert answers.read_bytes() == found
+    run_command("eval.run", *evaluation, "trainer.devices=1")
+    assert predictions.read_bytes() == expected_bytes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
-def test_where_a_process_is_killed_in_training_the_other_ends_soon_and_names_it(
+def test_when_a_process_is_killed_in_training_the_other_ends_soon_and_names_it(
     killed: int, small, shared_cache, tmp_path: Path
 ):
     arguments = (
@@ -208,18 +217,18 @@ def test_where_a_process_is_killed_in_training_the_other_ends_soon_and_names_it(
     while not list(tmp_path.glob("run/checkpoints/step-*.ckpt")) and time.monotonic() < end:
         time.sleep(0.5)
     processes[killed].kill()
-    said = processes[1 - killed].communicate(timeout=90)[1]
+    stderr = processes[1 - killed].communicate(timeout=90)[1]
     processes[killed].communicate()
     assert processes[1 - killed].returncode == 2
-    assert f"error: process {killed} of 2 (number {processes[killed].pid} on" in said.splitlines()[-1]
-    assert "was killed or crashed" in said
+    assert f"error: process {killed} of 2 (number {processes[killed].pid} on" in stderr.splitlines()[-1]
+    assert "was killed or crashed" in stderr
 
 
 @pytest.mark.slow
-def test_where_the_first_process_has_no_data_the_others_do_not_wait(tmp_path: Path):
+def test_when_the_first_process_has_no_data_the_others_do_not_wait(tmp_path: Path):
     arguments = ("recipe=ranker_lora", "data.name=folder", "data.root=nowhere", "tracking.wandb=disabled", "out=run")
     processes = start(srun, tmp_path, "rar_train.fit", *arguments, "trainer.accelerator=cpu", "trainer.strategy=ddp")
-    own, other = [process.communicate(timeout=300)[1].splitlines()[-1] for process in processes]
+    first, second = [process.communicate(timeout=300)[1].splitlines()[-1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
-    assert "nowhere" in own and "error: process 0 of 2" in other
-    assert own.removeprefix("error: ") in other
+    assert "nowhere" in first and "error: process 0 of 2" in second
+    assert first.removeprefix("error: ") in second

@@ -1,4 +1,4 @@
-"""Tuning the retriever and keeping memories, as a user runs them."""
+"""Tuning the retriever and building memories, as a user does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZES = (
 TUNE = ("recipe=retriever_clip", *SIZES, "tracking.wandb=disabled", "optim.batch_size=16", "trainer.checkpoint_every=4")
 
 
-def test_a_tuned_retriever_is_compared_with_what_it_was(run_here, tmp_path: Path):
+def test_a_tuned_retriever_is_compared_with_the_untuned_one(run_here, tmp_path: Path):
     run_here("rar_train.fit", *TUNE, "optim.max_steps=4", "out=run")
     settings = ("eval.shots=[2]", "eval.full_train_memory=true", "eval.seeds=[1]", "eval.bootstrap=100")
     done = run_here("eval.run", "--ckpt", "run", *settings)
@@ -38,7 +38,7 @@ def test_a_tuned_retriever_is_compared_with_what_it_was(run_here, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_two_processes_tune_as_one_does(run_command, tmp_path: Path):
+def test_two_processes_tune_like_one(run_command, tmp_path: Path):
     ddp = ("trainer.strategy=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "optim.max_steps=4")
     run_command("rar_train.fit", *TUNE, *ddp, "optim.batch_size=8", "out=two")
     run_command("rar_train.fit", *TUNE, "optim.max_steps=4", "out=one")
@@ -49,13 +49,13 @@ def test_two_processes_tune_as_one_does(run_command, tmp_path: Path):
 def test_a_memory_is_built_and_checked(run_here):
     run_here("data_prep.memory", "build", "mem", "recipe=ranker_lora", *SIZES, "retriever.index=hnsw")
     checked = run_here("data_prep.memory", "check", "mem", "k=3")
-    found = r"images: 72 entries, hnsw: recall@3 (1\.0000|0\.9\d+) against exact, \d+ queries/s"
-    assert re.search(found, checked.stdout)
+    expected = r"images: 72 entries, hnsw: recall@3 (1\.0000|0\.9\d+) against exact, \d+ queries/s"
+    assert re.search(expected, checked.stdout)
 
 
 @pytest.mark.slow
 def test_two_machines_share_the_work_through_their_cache(small, tmp_path: Path):
-    """Two commands on this machine stand for them."""
+    """Two commands on this machine simulate them."""
     import subprocess
 
     from tests.commands import command_line, environment
@@ -71,8 +71,8 @@ def test_two_machines_share_the_work_through_their_cache(small, tmp_path: Path):
         )
         for rank in "01"
     ]
-    said = [machine.communicate(timeout=900)[1] for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], said
+    errors = [machine.communicate(timeout=900)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], errors
     parts = [load_file(path) for path in (tmp_path / "cache").glob("embeddings-*/part-*.safetensors")]
     keys = [bytes(key) for part in parts for key in part["keys"].numpy()]
     assert len(set(keys)) == len(keys), "an image was embedded twice"

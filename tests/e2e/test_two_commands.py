@@ -1,4 +1,4 @@
-"""The two commands of the README, small: from nothing to a ranked accuracy."""
+"""The README's two commands in small: from nothing to the accuracy of a tuned ranker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ METHODS = {"clip_zero_shot", "clip_knn", "clip_fused", "ranker_alone", "rar_untu
 ROW_KEYS = {"task", "dataset", "shots", "seed", "method", "k", "n", "top1", "top5", "recall_at_k"}
 
 
-def test_off_a_terminal_there_is_a_line_a_stage_and_nothing_of_the_libraries(evaluated: Path):
+def test_without_a_terminal_the_log_has_our_lines_alone_and_none_of_the_libraries(evaluated: Path):
     for log in ("fit.txt", "eval-log.txt"):
         lines = (evaluated / log).read_text().splitlines()
         assert lines and [line for line in lines if not re.match(r"\d\d:\d\d:\d\d \S", line)] == []
@@ -52,14 +52,14 @@ def test_fit_then_eval_gives_rows_intervals_and_predictions(evaluated: Path):
         assert sum(line["probabilities"]) == pytest.approx(1, abs=1e-3)
         assert line["outcome"] == "ok"
     assert 'id="data"' in (run / "eval" / "test-likelihood" / "report.html").read_text()
-    # The table is the predictions, counted.
+    # The metrics of the table agree with the predictions.
     rar = [line for line in lines if line["method"] == "rar" and line["task"] == "zero_shot"]
     counted = sum(line["ranking"][0] == line["truth"] for line in rar) / len(rar)
     (row,) = [row for row in results["rows"] if row["method"] == "rar" and row["task"] == "zero_shot"]
     assert row["top1"] == pytest.approx(counted)
 
 
-def test_the_other_ranking_modes_and_a_checkpoint_evaluate_too(fitted: Path, run_here, tmp_path: Path):
+def test_the_other_ranking_modes_and_a_checkpoint_can_be_evaluated(fitted: Path, run_here, tmp_path: Path):
     run = fitted
     quick = ("eval.seeds=[1]", "eval.ranker_only_images=0")
     run_here("eval.run", "--ckpt", "run", "--mode", "letters", "--split", "val", *quick)
@@ -84,7 +84,7 @@ def test_the_other_ranking_modes_and_a_checkpoint_evaluate_too(fitted: Path, run
     assert early["adapter"] != final
 
 
-def test_a_second_fit_reuses_what_is_there_and_says_so(fitted: Path, run_here, small, tmp_path: Path):
+def test_a_second_fit_reuses_the_adapter_and_says_so(fitted: Path, run_here, small, tmp_path: Path):
     before = (fitted / "adapter" / "adapter_model.safetensors").read_bytes()
     again = run_here("rar_train.fit", "recipe=ranker_lora", "out=run", "cache=cache", *small)
     assert "reusing its adapter" in again.stderr
@@ -98,7 +98,7 @@ def test_a_second_fit_reuses_what_is_there_and_says_so(fitted: Path, run_here, s
     assert {shape[0] for shape in ranks} == {4}
 
 
-def test_two_runs_of_one_seed_are_equal_to_the_last_bit(evaluated: Path, run_here, small, tmp_path: Path):
+def test_two_runs_with_the_same_seed_are_bit_identical(evaluated: Path, run_here, small, tmp_path: Path):
     shutil.copytree(evaluated / "cache", tmp_path / "cache")
     settings = ("recipe=ranker_lora", "cache=cache", *small, "tracking.wandb=disabled")
     run_here("rar_train.fit", "out=run", *settings)

@@ -1,4 +1,4 @@
-"""Headless Chromium, as the tests of the pages drive it."""
+"""Headless Chromium for the tests of the HTML pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from selenium import webdriver
 
-THERE = bool(shutil.which("chromium") and shutil.which("chromedriver"))
+IS_INSTALLED = bool(shutil.which("chromium") and shutil.which("chromedriver"))
 """Whether Debian's packages chromium and chromium-driver are installed."""
 
 FLAGS = (
@@ -20,7 +20,7 @@ FLAGS = (
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
-    """A browser that fetches nothing by itself; ``get_log("browser")`` has what pages complain of."""
+    """Starts a browser that fetches nothing by itself; ``get_log("browser")`` has the pages' errors."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for flag in (*FLAGS.split(), f"--user-data-dir={profile}"):
@@ -34,7 +34,7 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
 
 
 def as_on_a_phone(page: webdriver.Chrome, scheme: str) -> None:
-    """Shows a page narrow, in a colour scheme; ``Emulation.clearDeviceMetricsOverride`` ends the first."""
+    """Emulates a phone's screen and a colour scheme; ``Emulation.clearDeviceMetricsOverride`` ends the former."""
     page.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     )

@@ -1,4 +1,4 @@
-"""Hits of four images under two seeds, on which figures can be worked out by hand."""
+"""Top-1 hits of four images under two seeds, whose metrics can be computed by hand."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ def row(method: str, seed: int, top1: float) -> dict:
 
 
 def rows_by_hand() -> list[dict]:
-    return [row(method, seed, float(np.mean(hits))) for method, own in HITS.items() for seed, hits in own.items()]
+    return [
+        row(method, seed, float(np.mean(hits))) for method, by_seed in HITS.items() for seed, hits in by_seed.items()
+    ]
 
 
 def hits_by_hand() -> dict:
     return {
         ("few_shot", 4, seed, method): np.array(values, float)
-        for method, own in HITS.items()
-        for seed, values in own.items()
+        for method, by_seed in HITS.items()
+        for seed, values in by_seed.items()
     }

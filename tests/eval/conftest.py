@@ -1,4 +1,4 @@
-"""The shipped nano-mllm, a few questions about drawn shields, one small finished run, and a browser."""
+"""Fixtures: the shipped nano-mllm, a few requests for rendered shields, one small finished run, and a browser."""
 
 from __future__ import annotations
 
@@ -19,43 +19,42 @@ from tests.tiny_recipes import tiny_recipes
 
 @pytest.fixture(scope="session")
 def nano() -> Mllm:
-    """The shipped nano-mllm; tests must not change it."""
+    """The shipped nano-mllm; tests must not modify it."""
     return load_mllm(RankerArgs())
 
 
 @pytest.fixture(scope="session")
-def questions(tmp_path_factory: pytest.TempPathFactory) -> list[RankingRequest]:
-    """Five questions of 2 to 5 names each."""
+def requests(tmp_path_factory: pytest.TempPathFactory) -> list[RankingRequest]:
+    """Five requests of 2 to 5 names each."""
     folder = tmp_path_factory.mktemp("shields")
     blazons = draw_classes("test", 8, 4, 0)
     names = [blazon.name for blazon in blazons]
-    asked = []
-    for number, count in enumerate((5, 2, 4, 3, 5)):
-        path = folder / f"{number}.png"
-        render(blazons[number], 96, np.random.default_rng(number)).save(path)
-        asked.append(
-            RankingRequest(f"shield-{number}", str(path), tuple(names[(number + i) % 8] for i in range(count)))
-        )
-    return asked
+    requests = []
+    for index, count in enumerate((5, 2, 4, 3, 5)):
+        path = folder / f"{index}.png"
+        render(blazons[index], 96, np.random.default_rng(index)).save(path)
+        shown = tuple(names[(index + i) % 8] for i in range(count))
+        requests.append(RankingRequest(f"shield-{index}", str(path), shown))
+    return requests
 
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> list[RankingRequest]:
-    """Sixteen questions of 2 to 6 names, each with near-duplicates."""
+    """Sixteen requests of 2 to 6 names, each with near-duplicates."""
     folder = tmp_path_factory.mktemp("many")
     blazons = draw_classes("test", 24, 4, 0)
-    asked = []
-    for number in range(16):
-        path = folder / f"{number}.png"
-        render(blazons[number], 96, np.random.default_rng(number)).save(path)
-        names = [blazon.name for blazon in blazons[number : number + 2 + number % 5]]
-        asked.append(RankingRequest(f"shield-{number}", str(path), tuple(names)))
-    return asked
+    requests = []
+    for index in range(16):
+        path = folder / f"{index}.png"
+        render(blazons[index], 96, np.random.default_rng(index)).save(path)
+        names = [blazon.name for blazon in blazons[index : index + 2 + index % 5]]
+        requests.append(RankingRequest(f"shield-{index}", str(path), tuple(names)))
+    return requests
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
-    """Makes recipes of one step on a small armory; all share a cache."""
+    """Makes recipes of one training step on a small armory; all share a cache."""
     cache = tmp_path_factory.mktemp("tiny") / "cache"
     settings = (
         "ranker.lora.scope=language+projector optim.max_steps=1 optim.lr=0.05 trainer.checkpoint_every=1 "
@@ -66,16 +65,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
 
 @pytest.fixture(scope="session")
 def finished(tiny: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run; tests that evaluate copy it."""
+    """The folder of a finished run; tests that evaluate it work on a copy."""
     return train_ranker(tiny(tmp_path_factory.mktemp("runs") / "finished"))
 
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory):
-    """Headless Chromium; skips where there is none."""
-    from tests.eval.browsing import THERE, chromium
+    """Headless Chromium; skips where it is not installed."""
+    from tests.eval.browsing import IS_INSTALLED, chromium
 
-    if not THERE:
+    if not IS_INSTALLED:
         pytest.skip("needs Debian's packages chromium and chromium-driver")
     with chromium(tmp_path_factory.mktemp("profile")) as driver:
         yield driver

@@ -1,4 +1,4 @@
-"""An evaluation's folder with names that try to break a page."""
+"""Writes an evaluation's folder with class names that try to break an HTML page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from data_prep.core.results_file import write_results
 from eval.report.reading import FILES
 
-# What class names in the wild hold, and what would end a script or a tag.
+# Characters that occur in real class names, and ones that would end a script or a tag.
 NAMES = ["</script><script>alert(1)</script>", 'd\'or & "argent"', "<b>gules</b>", "紋章 🛡️", "azure"]
 
 
@@ -25,7 +25,7 @@ def line_of(number: int, method: str, task: str, shots: int, seed: int) -> dict:
         "seed": seed,
         "method": method,
         "truth": names[number % 3],
-        "candidates": [{"name": name, "score": 0.9 - 0.1 * place} for place, name in enumerate(names)],
+        "candidates": [{"name": name, "score": 0.9 - 0.1 * rank} for rank, name in enumerate(names)],
         "ranking": ranking,
         "probabilities": [0.2, 0.3, 0.5],
         "outcome": "unreadable" if number == 0 else "ok",
@@ -39,13 +39,13 @@ def row_of(task: str, shots: int, seed: int, method: str) -> dict:
     return {"dataset": "armory", "task": task, "shots": shots, "seed": seed, "method": method, "n": 6} | shares | staged
 
 
-def write_evaluation(place: Path) -> Path:
-    """A folder as eval.run writes it, with the zero-shot task and two numbers of shots by two seeds."""
-    folder = place / "run" / "eval" / "test-letters"
+def write_evaluation(parent: Path) -> Path:
+    """Writes a folder as eval.run does, with the zero-shot task and two numbers of shots by two seeds."""
+    folder = parent / "run" / "eval" / "test-letters"
     folder.mkdir(parents=True)
-    settings = [("zero_shot", 0, 0), *(("few_shot", shots, seed) for shots in (1, 4) for seed in (1, 2))]
+    tasks = [("zero_shot", 0, 0), *(("few_shot", shots, seed) for shots in (1, 4) for seed in (1, 2))]
     methods = ("rar_untuned", "rar")
-    lines = [line_of(n, m, *setting) for m in methods for setting in settings for n in range(6)]
+    lines = [line_of(n, m, *task) for m in methods for task in tasks for n in range(6)]
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     gain = {"mean": 0.1, "low": -0.05, "high": 0.25}
     summary = [
@@ -58,19 +58,19 @@ def write_evaluation(place: Path) -> Path:
         }
         for task, shots in (("zero_shot", 0), ("few_shot", 1), ("few_shot", 4))
     ]
-    places = [{"place": place, "n": 2, "top1": 0.5, "chosen": 0.3} for place in (1, 2, 3)]
+    by_place = [{"place": place, "n": 2, "top1": 0.5, "chosen": 0.3} for place in (1, 2, 3)]
     results = {
         "dataset": "armory",
         "split": "test",
         "mode": "letters",
         "k": 3,
-        "rows": [row_of(*setting, method) for setting in settings for method in ("clip_knn", *methods)],
+        "rows": [row_of(*task, method) for task in tasks for method in ("clip_knn", *methods)],
         "summary": summary,
-        "by_place": {"rar": {"retrieved": places}},
+        "by_place": {"rar": {"retrieved": by_place}},
     }
-    picture = place / "shield.png"
-    Image.fromarray(np.zeros((90, 60, 3), np.uint8)).save(picture)
-    pictures = {"images": {f"image-{n}": str(picture) for n in range(5)}, "classes": {NAMES[0]: str(picture)}}
+    image = parent / "shield.png"
+    Image.fromarray(np.zeros((90, 60, 3), np.uint8)).save(image)
+    pictures = {"images": {f"image-{n}": str(image) for n in range(5)}, "classes": {NAMES[0]: str(image)}}
     (folder / "pictures.json").write_text(json.dumps(pictures))
     write_results(folder, results, FILES)
     return folder

@@ -1,4 +1,4 @@
-"""Real parts in small: the shipped nano-mllm, a LLaVA folder as on a hub, pictures, and one trained run."""
+"""Fixtures: the shipped nano-mllm, a tiny LLaVA folder in the hub's layout, images, and one trained run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LLAVA_TEMPLATE = (
 
 
 def llava_processor(texts: Sequence[str]) -> LlavaProcessor:
-    """LLaVA-1.5's processor in small: words behind ``▁``, a ``<s>`` that the tokenizer adds."""
+    """Makes a small version of LLaVA-1.5's processor: words after ``▁``, a ``<s>`` that the tokenizer adds."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
@@ -74,7 +74,7 @@ def llava_processor(texts: Sequence[str]) -> LlavaProcessor:
 
 
 def write_llava(folder: Path, width: int = 32) -> Path:
-    """Writes a folder as a hub holds it: a random LLaVA with a CLIP tower, its processor and LLaVA-1.5's template."""
+    """Writes a folder in the hub's layout: a random LLaVA with a CLIP tower, its processor and LLaVA-1.5's template."""
     prompts = [letters_prompt(NAMES[:5]), list_prompt(NAMES[:5]), f"USER: {NAMING} ASSISTANT:"]
     processor = llava_processor(NAMES + prompts + [f"ASSISTANT: {letter}" for letter in LETTERS] * 20)
     torch.manual_seed(0)
@@ -112,7 +112,7 @@ def write_llava(folder: Path, width: int = 32) -> Path:
 
 @pytest.fixture(scope="session")
 def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hub's folder of a tiny LLaVA."""
+    """A folder of a tiny LLaVA in the hub's layout."""
     return write_llava(tmp_path_factory.mktemp("hub") / "tiny-llava")
 
 
@@ -136,7 +136,7 @@ def either(request: pytest.FixtureRequest) -> Mllm:
 
 @pytest.fixture(params=["nano", "llava"])
 def fresh(request: pytest.FixtureRequest) -> Callable[[], Mllm]:
-    """Loads one of the two models anew at every call."""
+    """Loads one of the two models again at every call."""
     if request.param == "nano":
         return lambda: load_mllm(RankerArgs())
     folder = request.getfixturevalue("llava_folder")
@@ -145,20 +145,20 @@ def fresh(request: pytest.FixtureRequest) -> Callable[[], Mllm]:
 
 @pytest.fixture(scope="session")
 def pictures() -> list[Image.Image]:
-    """One picture of each class."""
+    """One image of each class."""
     return [render(blazon, 96, np.random.default_rng(i)) for i, blazon in enumerate(CLASSES)]
 
 
 @pytest.fixture(scope="session")
 def pairs(pictures: list[Image.Image]) -> list[tuple[RankingExample, Image.Image]]:
-    """Ranking examples of 5, 2 and 4 candidates, the truth at different places."""
+    """Ranking examples of 5, 2 and 4 candidates, the true class at different positions."""
 
     def example(key: str, label: int, classes: Sequence[int]) -> RankingExample:
-        found = tuple(Candidate(c, NAMES[c], 1 - place / 10) for place, c in enumerate(classes))
-        return RankingExample(key, label, found)
+        candidates = tuple(Candidate(c, NAMES[c], 1 - position / 10) for position, c in enumerate(classes))
+        return RankingExample(key, label, candidates)
 
     examples = [example("a", 2, (0, 1, 2, 3, 4)), example("b", 5, (5, 6)), example("c", 7, (3, 7, 1, 0))]
-    return [(one, pictures[one.label]) for one in examples]
+    return [(example, pictures[example.label]) for example in examples]
 
 
 @pytest.fixture(scope="session")
@@ -177,5 +177,5 @@ def finished(tiny: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def nano_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache of the nano models' training, so that their corpus is drawn once."""
+    """The cache of the nano models' training, so that their corpus is generated once."""
     return tmp_path_factory.mktemp("nano-cache")

@@ -1,4 +1,4 @@
-"""Whatever happens to a file of a run, it is named, and the same command leads back to the same result."""
+"""Damage to any file of a run is reported, and the same command restores the same result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import read_sealed
 from data_prep.settings import Recipe
 from rar_train.engine.run_folder import claim_run_folder, find_adapter
-from rar_train.ranker.datamodule import make_examples
+from rar_train.ranker.datamodule import build_examples
 from rar_train.ranker.train import train_ranker
 from tests.damage import KINDS, contents, damage
 from tests.manifests import rewrite_manifest
@@ -26,44 +26,42 @@ CHECKPOINT = (
     "adapter/adapter_config.json",
     "adapter/manifest.json",
 )
-IN_TRAINING = (
+DURING_TRAINING = (
     *(f"checkpoints/step-0000000{step}.{file}" for step in (2, 4) for file in CHECKPOINT),
     "data.json", "mined.txt", "best.json", "recipe.yaml", "run.json",
 )  # fmt: skip
-AFTERWARDS = (
+AFTER_TRAINING = (
     "adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter/manifest.json", "recipe.yaml",
     "mined.txt", "run.json",
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["last", pytest.param("best", marks=pytest.mark.slow)])
-def whole(request, tiny: Callable[..., Recipe], tmp_path_factory) -> tuple[Path, Callable[[Path], Recipe]]:
-    """A finished run, and the recipe of its like in another folder."""
+def intact(request, tiny: Callable[..., Recipe], tmp_path_factory) -> tuple[Path, Callable[[Path], Recipe]]:
+    """A finished run, and a function that makes its recipe for another folder."""
 
-    def recipe(out: Path) -> Recipe:
+    def make_recipe(out: Path) -> Recipe:
         return tiny(out, f"trainer.adapter={request.param}", "ranker.lora.dropout=0.1")
 
-    return train_ranker(recipe(tmp_path_factory.mktemp("whole") / "run")), recipe
+    return train_ranker(make_recipe(tmp_path_factory.mktemp("intact") / "run")), make_recipe
 
 
 @pytest.fixture
-def run(whole, tmp_path) -> tuple[Path, Recipe, dict[str, bytes]]:
-    """The test's own copy of it, its recipe, and what its command is to leave."""
-    folder, recipe = shutil.copytree(whole[0], tmp_path / "run"), whole[1](tmp_path / "run")
+def run(intact, tmp_path) -> tuple[Path, Recipe, dict[str, bytes]]:
+    """A copy of it for the test, its recipe, and the expected contents of its results."""
+    folder, recipe = shutil.copytree(intact[0], tmp_path / "run"), intact[1](tmp_path / "run")
     claim_run_folder(recipe)
     return folder, recipe, contents(folder, *RESULT)
 
 
-def some(states: list) -> list:
-    """All states, most of which only the slow tests go through."""
-    quick = {0, len(states) // 2, len(states) - 1}
-    return [
-        state if place in quick else pytest.param(*state, marks=pytest.mark.slow) for place, state in enumerate(states)
-    ]
+def mark_most_slow(cases: list) -> list:
+    """All cases, most of which are marked slow."""
+    quick = {0, len(cases) // 2, len(cases) - 1}
+    return [case if index in quick else pytest.param(*case, marks=pytest.mark.slow) for index, case in enumerate(cases)]
 
 
-@pytest.mark.parametrize(("file", "kind"), some([(file, kind) for file in IN_TRAINING for kind in KINDS]))
-def test_damaged_in_training_a_run_ends_in_the_same_bytes(run, file, kind):
+@pytest.mark.parametrize(("file", "kind"), mark_most_slow([(file, kind) for file in DURING_TRAINING for kind in KINDS]))
+def test_a_run_damaged_during_training_ends_in_the_same_bytes(run, file, kind):
     run, recipe, expected = run
     shutil.rmtree(run / "adapter")
     damage(run / file, kind)
@@ -72,7 +70,7 @@ def test_damaged_in_training_a_run_ends_in_the_same_bytes(run, file, kind):
     find_adapter(run)
 
 
-def test_with_all_checkpoints_damaged_it_begins_again_and_ends_in_the_same_bytes(run, caplog):
+def test_a_run_with_all_checkpoints_damaged_starts_over_and_ends_in_the_same_bytes(run, caplog):
     run, recipe, expected = run
     shutil.rmtree(run / "adapter")
     for kind, checkpoint in zip(KINDS, (run / "checkpoints").glob("step-*.ckpt"), strict=False):
@@ -82,8 +80,8 @@ def test_with_all_checkpoints_damaged_it_begins_again_and_ends_in_the_same_bytes
     assert contents(run, *RESULT) == expected
 
 
-@pytest.mark.parametrize(("file", "kind"), some([(file, kind) for file in AFTERWARDS for kind in KINDS]))
-def test_damaged_afterwards_it_is_named_where_it_is_used_and_its_command_makes_it_again(run, caplog, file, kind):
+@pytest.mark.parametrize(("file", "kind"), mark_most_slow([(file, kind) for file in AFTER_TRAINING for kind in KINDS]))
+def test_damage_after_training_is_reported_on_use_and_repaired_by_the_same_command(run, caplog, file, kind):
     run, recipe, expected = run
     damage(run / file, kind)
     if (file, kind) == ("run.json", "removed"):
@@ -99,7 +97,7 @@ def test_damaged_afterwards_it_is_named_where_it_is_used_and_its_command_makes_i
     assert contents(run, *RESULT) == expected
 
 
-def test_a_changed_setting_in_a_saved_recipe_is_named_with_both_values(run):
+def test_a_changed_setting_in_a_saved_recipe_is_reported_with_both_values(run):
     run = run[0]
     saved = run / "recipe.yaml"
     saved.write_text(saved.read_text().replace("  k: 5", "  k: 4"))
@@ -114,7 +112,7 @@ def test_a_run_may_be_moved_with_its_cache(run):
     assert find_adapter(run) == (run / "adapter", run)
 
 
-def test_mined_images_are_not_made_again_from_other_data(run, caplog):
+def test_the_list_of_mined_images_is_not_rebuilt_from_other_data(run, caplog):
     run, recipe, _ = run
     rewrite_manifest(run / "adapter", data={"examples-000000.tar": "of another training"})
     damage(run / "mined.txt", "removed")
@@ -125,18 +123,20 @@ def test_mined_images_are_not_made_again_from_other_data(run, caplog):
     assert f"{run / 'mined.txt'}: missing, so leaks would not be seen" in caplog.text
 
 
-def test_mined_images_are_not_made_again_from_a_folder_that_lost_its_list(run):
+def test_the_list_of_mined_images_is_not_rebuilt_from_a_data_folder_that_lost_its_list(run):
     run, recipe, expected = run
-    make_examples(recipe)
-    made = Path(read_sealed(run / "data.json")["train"])
-    damage(made / "mined.txt", "removed")
+    build_examples(recipe)
+    data_folder = Path(read_sealed(run / "data.json")["train"])
+    damage(data_folder / "mined.txt", "removed")
     damage(run / "mined.txt", "removed")
-    with pytest.raises(UserError, match=rf"{made / 'mined.txt'}: missing; delete {made} to have it made again"):
+    with pytest.raises(
+        UserError, match=rf"{data_folder / 'mined.txt'}: missing; delete {data_folder} to have it made again"
+    ):
         train_ranker(recipe)
-    shutil.rmtree(made)
+    shutil.rmtree(data_folder)
     train_ranker(recipe)
     assert contents(run, *RESULT) == expected
 
 
-def test_run_json_holds_no_place(run):
+def test_run_json_contains_no_paths(run):
     assert not {"out", "cache"} & read_sealed(run[0] / "run.json")["recipe"].keys()

@@ -1,4 +1,4 @@
-"""That computations stay on the model's device, without a GPU: torch's fake tensors know devices and hold no values."""
+"""Computations stay on the model's device; tested without a GPU by torch's fake tensors, which have no values."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.rar_train.lite.test_mllm import tiny_join
 
 
 def _some_value(mode: FakeTensorMode, function, value: Tensor) -> bool | int | float:
-    """What a fake tensor is read as; the models only ask whether image tokens fit, and how long rows are."""
+    """Returns 1 for a fake tensor that is read; models only read whether image tokens fit, and lengths of rows."""
     return torch.ones((), dtype=value.dtype).item()
 
 
 @contextmanager
 def fake_gpu(model: nn.Module) -> Iterator[None]:
-    """Has the model's weights on a GPU that is not there."""
+    """Moves the model's weights to a fake GPU within the block."""
     read = torch.ops.aten._local_scalar_dense.default
     with (
         mock.patch.dict(fake_impls.op_implementations_dict, {read: _some_value}),
@@ -49,11 +49,11 @@ def fake_gpu(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def a_nano() -> Mllm:
+def make_nano() -> Mllm:
     return add_lora(load_mllm(RankerArgs()), LoraArgs(scope="language+projector+vision"))
 
 
-def a_lite(folder) -> Mllm:
+def make_lite(folder) -> Mllm:
     model, processor, *_ = tiny_join()
     model.set_names([[7, 8, 9], [7, 5]], fill=6)
     model.save_pretrained(folder)
@@ -63,8 +63,8 @@ def a_lite(folder) -> Mllm:
 
 @pytest.mark.parametrize("cached", [True, False], ids=["cached", "checkpointed"])
 @pytest.mark.parametrize("kind", ["nano", "lite"])
-def test_every_objective_is_computed_where_the_model_is(kind, cached, pairs, tmp_path):
-    mllm = a_nano() if kind == "nano" else a_lite(tmp_path)
+def test_every_objective_is_computed_on_the_models_device(kind, cached, pairs, tmp_path):
+    mllm = make_nano() if kind == "nano" else make_lite(tmp_path)
     mllm.model.train()
     batch = collate(mllm, pairs, ["letters", "likelihood", "listwise", "list"], 0, [0] * 3, cached=cached)
     with fake_gpu(mllm.model):
@@ -75,7 +75,7 @@ def test_every_objective_is_computed_where_the_model_is(kind, cached, pairs, tmp
 
 
 @pytest.mark.parametrize("rank", [0, 4])
-def test_the_retriever_is_tuned_and_validated_where_it_is(rank):
+def test_the_retriever_is_tuned_and_validated_on_its_device(rank):
     encoder = load_encoder(RetrieverArgs())
     model = prepare_model(encoder.model, TuningArgs(lora_rank=rank, towers="both"))
     names = torch.ones(5, 2, encoder.model.context_length, dtype=torch.long)
@@ -88,8 +88,8 @@ def test_the_retriever_is_tuned_and_validated_where_it_is(rank):
     module._trainer = SimpleNamespace(world_size=1)
     with fake_gpu(model), mock.patch.object(RetrieverModule, "device", torch.device("cuda")):
         pixels = torch.empty(4, 3, 48, 48, device="cuda")
-        ids, places = torch.ones(4, names.shape[-1], dtype=torch.long, device="cuda"), torch.arange(4, device="cuda")
-        module.training_step((pixels, ids, places), 0)
+        ids, labels = torch.ones(4, names.shape[-1], dtype=torch.long, device="cuda"), torch.arange(4, device="cuda")
+        module.training_step((pixels, ids, labels), 0)
         module.on_validation_epoch_start()
-        module.validation_step((pixels, places), 0)
+        module.validation_step((pixels, labels), 0)
         assert {value.device.type for value in logged.values()} == {"cuda"}

@@ -1,6 +1,6 @@
-"""What a CUDA GPU adds (four bits, bfloat16, compiled layers), and that it says what a CPU says.
+"""Training on a CUDA GPU (four bits, bfloat16, compiled layers), and agreement with the CPU.
 
-``pip install bitsandbytes`` for four bits, which are tested on the CPU too. Where there is a GPU: ``pytest -m gpu``.
+``pip install bitsandbytes`` for four bits, which are tested on the CPU too. On a machine with a GPU: ``pytest -m gpu``.
 """
 
 from __future__ import annotations
@@ -54,9 +54,7 @@ def test_a_cpu_has_no_mfu():
     ],
     ids=["checkpointing", "bfloat16", "compiled", "workers"],
 )
-def test_half_precision_takes_the_steps_of_single_precision_and_says_how_much_of_the_gpu_it_used(
-    settings, tiny, finished, tmp_path
-):
+def test_half_precision_has_the_losses_of_single_precision_and_logs_mfu(settings, tiny, finished, tmp_path):
     run = train_ranker(tiny(tmp_path / "run", GPU, *settings, "trainer.log_every=1"))
     assert losses(run) == pytest.approx(losses(finished), abs=0.05)
     with open(next((run / "log").rglob("metrics.csv")), newline="") as file:
@@ -64,15 +62,15 @@ def test_half_precision_takes_the_steps_of_single_precision_and_says_how_much_of
 
 
 @pytest.mark.gpu
-def test_a_gpu_takes_the_steps_and_ranks_as_a_cpu_does(tiny, finished, pictures, tmp_path):
+def test_a_gpu_trains_and_ranks_like_a_cpu(tiny, finished, pictures, tmp_path):
     run = train_ranker(tiny(tmp_path / "run", GPU))
     assert losses(run) == pytest.approx(losses(finished), rel=1e-3)
     mllm = load_adapter(load_mllm(RankerArgs()), run / "adapter")
     inputs = mllm.inputs(pictures[:2], [NAMING, letters_prompt(["one", "another"])])
     with torch.no_grad():
         expected = mllm.model(**inputs).logits
-        found = mllm.model.to("cuda")(**inputs.to("cuda")).logits.cpu()
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-2)  # cuDNN may convolve in TF32
+        on_gpu = mllm.model.to("cuda")(**inputs.to("cuda")).logits.cpu()
+    torch.testing.assert_close(on_gpu, expected, rtol=1e-3, atol=2e-2)  # cuDNN may convolve in TF32
 
 
 @pytest.mark.parametrize(
@@ -82,29 +80,29 @@ def test_a_gpu_takes_the_steps_and_ranks_as_a_cpu_does(tiny, finished, pictures,
         pytest.param("gpu", "bf16-mixed", "bfloat16", marks=pytest.mark.gpu),
     ],
 )
-def test_four_bits_are_tuned_loaded_again_and_merged_into_the_whole_weights(
+def test_a_four_bit_model_is_tuned_reloaded_and_merged_into_unquantised_weights(
     accelerator, precision, dtype, tiny, tmp_path, monkeypatch
 ):
     pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
     from bitsandbytes.nn import Linear4bit
 
-    if accelerator == "cpu":  # it computes there too, if slowly; users are told to take whole weights
+    if accelerator == "cpu":  # it works there too, but slowly, so users are advised against it
         monkeypatch.setattr(backend, "check_four_bits", lambda: None)
     base = write_llava(tmp_path / "base", width=128)
     steps = ("optim.max_steps=12", "optim.lr=3e-3", "trainer.checkpoint_every=12", f"trainer.accelerator={accelerator}")
     settings = ("ranker.quantize=4bit", f"ranker.dtype={dtype}", f"trainer.precision={precision}")
     more = (f"ranker.model={base}", "trainer.gradient_checkpointing=true", "ranker.lora.scope=language")
     run = train_ranker(tiny(tmp_path / "run", *steps, *settings, *more))
-    found = losses(run)
-    assert sum(found[-4:]) < sum(found[:4])
+    logged = losses(run)
+    assert sum(logged[-4:]) < sum(logged[:4])
     recipe = load_saved_recipe(run / "recipe.yaml", [])
-    again = load_adapter(load_mllm(recipe.ranker), run / "adapter")
-    layers = [module for name, module in again.model.named_modules() if name.endswith("q_proj.base_layer")]
+    reloaded = load_adapter(load_mllm(recipe.ranker), run / "adapter")
+    layers = [module for name, module in reloaded.model.named_modules() if name.endswith("q_proj.base_layer")]
     assert layers and all(isinstance(layer, Linear4bit) for layer in layers)
     assert all(value.isfinite().all() for value in load_file(run / "adapter" / "adapter_model.safetensors").values())
     assert read_json(run / "adapter" / "manifest.json")["step"] == 12
 
     write_merged(recipe, run / "adapter", run, tmp_path / "merged", "float32")
-    whole = load_mllm(RankerArgs(model=str(tmp_path / "merged")))
+    merged = load_mllm(RankerArgs(model=str(tmp_path / "merged")))
     tuned = load_adapter(load_mllm(RankerArgs(model=str(base))), run / "adapter")
-    torch.testing.assert_close(log_probabilities(whole), log_probabilities(tuned), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(log_probabilities(merged), log_probabilities(tuned), rtol=1e-3, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Each supported family in small: the real architecture and processor with random weights, as a hub's folder."""
+"""Tiny models of each supported family: the real architecture and processor with random weights, as hub folders."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ SQUARE = {"height": TILE, "width": TILE}
 _TEXTS = "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
 
 
-_NEWLINE = "{{ '\n' }}"  # jinja drops a bare one behind a tag
+_NEWLINE = "{{ '\n' }}"  # jinja drops a bare one after a tag
 
 
 def _chatml(image: str, system: str = "", after_role: str = _NEWLINE, after_turn: str = _NEWLINE) -> str:
-    """The template of the Qwens, InternVL and LLaVA-OneVision, which differ in white space and image tokens."""
+    """Makes the template of the Qwens, InternVL and LLaVA-OneVision, which differ in white space and image tokens."""
     return (
         f"{system}{{% for message in messages %}}<|im_start|>{{{{ message['role'] }}}}"
         f"{{% if message['role'] == 'user' %}}{after_role}{{% else %}}{_NEWLINE}{{% endif %}}"
@@ -89,15 +89,15 @@ _GEMMA = (
 
 @dataclass(frozen=True)
 class Tiny:
-    """A family's architecture in small.
+    """A family's architecture in tiny sizes.
 
     Attributes:
         build: Makes model and processor from a tokenizer.
         template: The chat template that the family ships, or None where it ships none.
-        special: Special tokens besides the usual ones.
-        named: Special tokens by the name that the processor asks for.
-        eos: The tokenizer's end of sequence.
-        end: What ends an answer.
+        special: Special tokens in addition to the usual ones.
+        named: Special tokens by the attribute name that the processor reads.
+        eos: The tokenizer's end-of-sequence token.
+        end: The token that ends an answer; None where it is ``eos``.
     """
 
     build: Callable[[hf.PreTrainedTokenizerFast], tuple[hf.PreTrainedModel, hf.ProcessorMixin]]
@@ -396,7 +396,7 @@ TINY = {
 
 
 def save_tiny(kind: str, folder: Path) -> Path:
-    """Writes a family's tiny model and processor into a folder as a hub would hold it."""
+    """Writes a family's tiny model and processor into a folder in the hub's layout."""
     tiny = TINY[kind]
     tokenizer = _tokenizer(tiny)
     torch.manual_seed(0)
@@ -408,5 +408,5 @@ def save_tiny(kind: str, folder: Path) -> Path:
 
 
 def turn_end(kind: str) -> str:
-    """What ends an answer of a family."""
+    """Returns the token that ends an answer of a family."""
     return TINY[kind].end or TINY[kind].eos

@@ -1,4 +1,4 @@
-"""The corpus of the nano models: base blazons alone, each beside its own picture."""
+"""The training corpus of the nano models: only base blazons, each with its own image."""
 
 import shutil
 from dataclasses import astuple
@@ -33,8 +33,8 @@ def test_details_are_indices_into_the_vocabularies(corpus):
         assert tuple(values[i] for i, values in zip(indices, DETAILS.values(), strict=True)) == astuple(blazon)
 
 
-def test_a_picture_shows_the_blazon_of_its_row(corpus):
-    """Red fields look redder than blue ones on average; pictures in another order would not."""
+def test_an_image_shows_the_blazon_of_its_row(corpus):
+    """Red fields are redder than blue ones on average; images in another order would not be."""
     assert corpus.images.shape == (1000, 24, 24, 3)
     redness = corpus.images.astype(float)[..., 0].mean((1, 2)) - corpus.images.astype(float)[..., 2].mean((1, 2))
     plain = {
@@ -44,7 +44,7 @@ def test_a_picture_shows_the_blazon_of_its_row(corpus):
     assert redness[plain["gules"]].mean() > redness[plain["azure"]].mean() + 20
 
 
-def test_a_second_call_opens_what_the_first_drew(corpus, cache):
+def test_a_second_call_opens_the_cached_corpus(corpus, cache):
     (folder,) = cache.iterdir()
     before = (folder / "images.npy").stat().st_mtime_ns
     again = base_corpus(cache, thousands=1, size=24, seed=0)
@@ -55,13 +55,13 @@ def test_a_second_call_opens_what_the_first_drew(corpus, cache):
 
 
 @pytest.mark.parametrize("file", ["images.npy", "blazons.json", "manifest.json"])
-def test_damage_is_named_and_deleting_the_folder_leads_back_to_the_same_corpus(corpus, cache, tmp_path, file):
-    (made,) = cache.iterdir()
-    folder = shutil.copytree(made, tmp_path / made.name)
+def test_damage_raises_and_deleting_the_folder_gives_the_same_corpus_again(corpus, cache, tmp_path, file):
+    (original,) = cache.iterdir()
+    folder = shutil.copytree(original, tmp_path / original.name)
     damage(folder / file, "flipped")
     with pytest.raises(UserError, match=rf"{file}: damaged .*; delete {folder} to have it made again"):
         base_corpus(tmp_path, thousands=1, size=24, seed=0)
     if file == "images.npy":
         shutil.rmtree(folder)
         base_corpus(tmp_path, thousands=1, size=24, seed=0)
-        assert contents(folder) == contents(made)
+        assert contents(folder) == contents(original)

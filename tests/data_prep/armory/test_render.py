@@ -1,4 +1,4 @@
-"""The pictures: everything that a name says is seen, and a picture is a function of its seed."""
+"""The rendered images: every detail of a name is visible, and the seed determines every pixel."""
 
 import itertools
 from dataclasses import replace
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_prep.armory.blazon import CHARGES, COUNTS, DETAILS, DIVISIONS, ORDINARIES, Blazon, draw_classes
-from data_prep.armory.render import CANVAS, PAINTS, draw_shield, render
+from data_prep.armory.render import CANVAS, COLOURS, draw_shield, render
 
 PLAIN = Blazon("plain", "azure", "", "bend", "or", 3, "mullet", "argent")
 DIVIDED = Blazon("quarterly", "azure", "gules", "cross", "or", 2, "heart", "argent")
@@ -15,11 +15,11 @@ DIVIDED = Blazon("quarterly", "azure", "gules", "cross", "or", 2, "heart", "arge
 
 def visible_pixels(blazon: Blazon, tincture: str) -> int:
     pixels = np.asarray(draw_shield(blazon))
-    return int((pixels == (*PAINTS[tincture], 255)).all(-1).sum())
+    return int((pixels == (*COLOURS[tincture], 255)).all(-1).sum())
 
 
 @pytest.mark.parametrize("ordinary", ORDINARIES)
-def test_every_tincture_that_a_blazon_names_is_seen(ordinary):
+def test_every_tincture_that_a_blazon_names_is_visible(ordinary):
     """Charges must not hide an ordinary, nor an ordinary half of a divided field."""
     for division, count, charge in itertools.product(DIVISIONS, COUNTS, CHARGES):
         second = "" if division == "plain" else "gules"
@@ -29,7 +29,7 @@ def test_every_tincture_that_a_blazon_names_is_seen(ordinary):
 
 
 @pytest.mark.parametrize("detail", DETAILS)
-def test_every_value_of_a_detail_is_drawn_differently(detail):
+def test_every_value_of_a_detail_gives_another_drawing(detail):
     blazons = [replace(DIVIDED, **{detail: value}) for value in DETAILS[detail]]
     visible = [blazon for blazon in blazons if blazon.is_visible]
     assert len({draw_shield(blazon).tobytes() for blazon in visible}) == len(visible) >= 4
@@ -41,7 +41,7 @@ def test_a_shield_is_transparent_outside_its_outline():
     assert alpha[CANVAS // 2, CANVAS // 2] == 255
 
 
-def test_a_picture_is_a_function_of_blazon_and_seed():
+def test_blazon_and_seed_determine_an_image():
     pixels = [np.asarray(render(PLAIN, 64, np.random.default_rng(seed))) for seed in (0, 0, 1)]
     assert pixels[0].shape == (64, 64, 3)
     assert pixels[0].dtype == np.uint8
@@ -49,12 +49,12 @@ def test_a_picture_is_a_function_of_blazon_and_seed():
     assert np.abs(pixels[0].astype(int) - pixels[2]).mean() > 10
 
 
-def test_a_picture_still_shows_its_shield():
-    """Over many poses, lights and backgrounds the centre keeps the colours that the blazon names."""
+def test_an_image_still_shows_its_shield():
+    """Over many poses, lightings and backgrounds the centre has the colours that the blazon names."""
 
     def mean_centre(blazon: Blazon) -> np.ndarray:
-        pictures = [np.asarray(render(blazon, 48, np.random.default_rng(seed)), float) for seed in range(40)]
-        return np.mean([picture[16:32, 16:32] for picture in pictures], (0, 1, 2))
+        images = [np.asarray(render(blazon, 48, np.random.default_rng(seed)), float) for seed in range(40)]
+        return np.mean([image[16:32, 16:32] for image in images], (0, 1, 2))
 
     red = mean_centre(replace(PLAIN, field="gules", charge_tincture="purpure"))
     blue = mean_centre(replace(PLAIN, field="azure", charge_tincture="purpure"))
@@ -62,30 +62,30 @@ def test_a_picture_still_shows_its_shield():
     assert blue[2] > red[2] + 20
 
 
-def test_classes_of_a_family_stay_apart_when_drawn():
+def test_classes_of_a_family_give_different_drawings():
     family = draw_classes("test", 6, 6, 3)
     assert len({draw_shield(blazon).tobytes() for blazon in family}) == 6
 
 
-def test_fair_weather_changes_nothing_and_foul_weather_hides_more():
+def test_zero_corruption_changes_nothing_and_more_corruption_makes_classes_less_distinct():
     blazon = draw_classes("val", 1, 1, seed=0)[0]
 
-    def picture(seed: int, weather: float) -> np.ndarray:
-        return np.asarray(render(blazon, 96, np.random.default_rng(seed), weather), np.float32)
+    def render_pixels(seed: int, corruption: float) -> np.ndarray:
+        return np.asarray(render(blazon, 96, np.random.default_rng(seed), corruption), np.float32)
 
-    # The base corpus was drawn before there was weather: its pictures must not move.
-    plain = np.asarray(render(blazon, 96, np.random.default_rng(0)), np.float32)
-    assert np.array_equal(picture(0, 0.0), plain)
-    assert np.array_equal(picture(0, 0.7), picture(0, 0.7))
-    # How far pictures of one class lie from their common middle, against how far apart two classes' middles lie.
+    # The base corpus was rendered before corruption was added: its images must not change.
+    default = np.asarray(render(blazon, 96, np.random.default_rng(0)), np.float32)
+    assert np.array_equal(render_pixels(0, 0.0), default)
+    assert np.array_equal(render_pixels(0, 0.7), render_pixels(0, 0.7))
+    # The distance between two classes' mean images, relative to the spread of images within a class.
     other = draw_classes("val", 9, 1, seed=0)[-1]
 
-    def distinctness(weather: float) -> float:
-        one, two = (
-            np.stack([np.asarray(render(b, 24, np.random.default_rng(s), weather), float) for s in range(150)])
+    def distinctness(corruption: float) -> float:
+        first, second = (
+            np.stack([np.asarray(render(b, 24, np.random.default_rng(s), corruption), float) for s in range(150)])
             for b in (blazon, other)
         )
-        return np.abs(one.mean(0) - two.mean(0)).mean() / one.std(0).mean()
+        return np.abs(first.mean(0) - second.mean(0)).mean() / first.std(0).mean()
 
-    clear, middling, foul = (distinctness(weather) for weather in (0.0, 0.5, 1.0))
-    assert clear > middling > foul
+    none, medium, severe = (distinctness(corruption) for corruption in (0.0, 0.5, 1.0))
+    assert none > medium > severe

@@ -1,4 +1,4 @@
-"""Files and folders are whole or as they were, and fingerprints follow contents."""
+"""Files and folders are written atomically, damage is detected, and fingerprints depend on contents."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def contents(folder):
 
 
 def test_a_folder_appears_only_when_its_block_ends(tmp_path):
-    folder = tmp_path / "made" / "here"
+    folder = tmp_path / "parent" / "here"
     with write_folder(folder) as part:
         (part / "a.txt").write_text("new")
         assert not folder.exists()
@@ -43,7 +43,7 @@ def test_a_folder_appears_only_when_its_block_ends(tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["here"]
 
 
-def test_a_block_that_raises_leaves_no_folder_or_the_old_one_whole(tmp_path):
+def test_a_block_that_raises_leaves_no_folder_or_the_old_one_intact(tmp_path):
     folder = tmp_path / "here"
 
     def fail(text):
@@ -61,7 +61,7 @@ def test_a_block_that_raises_leaves_no_folder_or_the_old_one_whole(tmp_path):
     assert contents(folder) == {"b.txt": "old"}
 
 
-def test_what_a_killed_run_left_does_not_get_into_the_next(tmp_path):
+def test_leftovers_of_a_failed_write_do_not_get_into_the_next_one(tmp_path):
     folder = tmp_path / "here"
     with pytest.raises(RuntimeError), write_folder(folder) as part:
         (part / "stale.txt").write_text("half")
@@ -80,7 +80,7 @@ def test_an_existing_folder_is_replaced_not_mixed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
-def test_text_and_json_are_written_whole_and_without_leftovers(tmp_path):
+def test_text_and_json_are_written_completely_and_without_leftovers(tmp_path):
     write_text(tmp_path / "deep" / "a.txt", "é\n")
     write_text(tmp_path / "deep" / "a.txt", "ü\n")
     write_json(tmp_path / "deep" / "a.json", {"name": "bend d’or", "n": [1, 2.5, None]})
@@ -89,7 +89,7 @@ def test_text_and_json_are_written_whole_and_without_leftovers(tmp_path):
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["a.json", "a.txt"]
 
 
-def test_a_value_that_is_not_json_leaves_the_old_file(tmp_path):
+def test_a_value_that_is_not_serialisable_leaves_the_old_file(tmp_path):
     write_json(tmp_path / "a.json", 1)
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"path": tmp_path})
@@ -105,52 +105,52 @@ def test_json_errors_name_the_file_and_what_to_do(tmp_path):
             read_json(tmp_path / "bad.json", "fetch it again")
 
 
-def test_a_changed_character_of_a_sealed_file_is_an_error(tmp_path):
+def test_a_changed_character_in_a_sealed_file_is_an_error(tmp_path):
     path = tmp_path / "a.json"
     write_sealed(path, {"scores": [1.25, -3.5e-7], "name": "é"})
     assert read_sealed(path) == {"scores": [1.25, -3.5e-7], "name": "é"}
-    whole = path.read_text()
-    for damaged in (whole.replace("1.25", "1.35"), '{"scores": []}', "[]", whole[:-5]):
+    intact = path.read_text()
+    for damaged in (intact.replace("1.25", "1.35"), '{"scores": []}', "[]", intact[:-5]):
         path.write_text(damaged)
         with pytest.raises(UserError, match=r"a\.json: .*; delete it to have it made again"):
             read_sealed(path)
 
 
-def test_a_changed_character_of_a_manifest_is_an_error_and_its_keys_lie_open(tmp_path):
+def test_a_changed_character_in_a_manifest_is_an_error_and_its_keys_are_at_the_top_level(tmp_path):
     path = tmp_path / "manifest.json"
     metadata = {"name": "é", "counts": {10: 1, 9: 2}, "files": ("a", "b")}
     write_manifest(path, metadata)
     assert read_manifest(path) == {"name": "é", "counts": {"10": 1, "9": 2}, "files": ["a", "b"]}
     assert read_json(path)["name"] == "é"
-    whole = path.read_text()
-    for damaged in (whole.replace('"9": 2', '"9": 3'), '{"name": "é"}', "[]", "1", whole[:-5]):
+    intact = path.read_text()
+    for damaged in (intact.replace('"9": 2', '"9": 3'), '{"name": "é"}', "[]", "1", intact[:-5]):
         path.write_text(damaged)
         with pytest.raises(UserError, match=r"manifest\.json: .*; put it back"):
             read_manifest(path, "put it back")
 
 
 @given(st.dictionaries(st.text(), st.lists(st.floats(allow_nan=False) | st.text())), st.data())
-def test_a_sealed_line_is_read_back_or_refused(record, data):
+def test_a_sealed_line_is_read_back_or_rejected(record, data):
     record.pop("sha256", None)
     line = sealed_line(record)
     assert line.count("\n") == 1 and read_sealed_line(line, "here", "ask again") == record
-    place = data.draw(st.integers(0, len(line) - 2))
-    changed = line[:place] + data.draw(st.characters(codec="utf-8")) + line[place + 1 :]
+    position = data.draw(st.integers(0, len(line) - 2))
+    changed = line[:position] + data.draw(st.characters(codec="utf-8")) + line[position + 1 :]
     try:
         assert read_sealed_line(changed, "here", "ask again") == record
     except UserError as error:
         assert str(error).startswith("here: damaged") and str(error).endswith("ask again")
 
 
-def test_a_lock_is_held_by_one_and_the_other_waits_or_gives_up(tmp_path):
+def test_a_lock_has_one_holder_and_others_wait_or_time_out(tmp_path):
     seen = []
 
-    def hold(number):
+    def hold(thread_id):
         with file_lock(tmp_path / "memory"):
-            seen.append(number)
+            seen.append(thread_id)
             assert len(seen) % 2 == 1
             time.sleep(0.01)
-            seen.append(number)
+            seen.append(thread_id)
 
     threads = [threading.Thread(target=hold, args=(n,)) for n in range(4)]
     for thread in threads:
@@ -166,18 +166,18 @@ def test_a_lock_is_held_by_one_and_the_other_waits_or_gives_up(tmp_path):
         pass
 
 
-def test_temporary_names_are_never_shared(tmp_path):
+def test_temporary_names_are_unique(tmp_path):
     assert len({part_path(tmp_path / "a") for _ in range(100)}) == 100
 
 
-def test_fingerprint_follows_values_and_not_the_order_of_keys():
+def test_a_fingerprint_depends_on_values_and_not_on_the_order_of_keys():
     assert fingerprint({"a": 1, "b": [2, "é"]}) == fingerprint(json.loads('{"b": [2, "é"], "a": 1}'))
     assert fingerprint({"a": 1}) != fingerprint({"a": "1"})
     assert fingerprint([1, 2]) != fingerprint([2, 1])
     assert len(fingerprint(None)) == 16
 
 
-def test_hashes_follow_names_and_contents(tmp_path):
+def test_hashes_depend_on_names_and_contents(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a").write_bytes(b"one")
     first = folder_hash(tmp_path)
@@ -188,8 +188,8 @@ def test_hashes_follow_names_and_contents(tmp_path):
     assert len({first, second, folder_hash(tmp_path)}) == 3
 
 
-def test_of_two_that_make_the_same_folder_the_first_to_end_makes_it(tmp_path):
-    """The other may be read already, so it is not exchanged."""
+def test_if_two_processes_write_the_same_folder_the_first_to_finish_wins(tmp_path):
+    """The first folder may be in use already, so it is not replaced."""
     folder = tmp_path / "made"
     with write_folder(folder) as late:
         (late / "who").write_text("late")
@@ -199,16 +199,16 @@ def test_of_two_that_make_the_same_folder_the_first_to_end_makes_it(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
-def test_of_two_that_end_at_one_moment_one_makes_the_folder(tmp_path, monkeypatch):
-    """The other appears after the last look and before the rename."""
+def test_if_two_processes_finish_at_the_same_moment_one_of_them_wins(tmp_path, monkeypatch):
+    """The other folder appears after the last check and before the rename."""
     folder, rename = tmp_path / "made", Path.rename
 
-    def a_moment_later(part, target):
+    def create_folder_then_rename(part, target):
         folder.mkdir()
         (folder / "who").write_text("first")
         return rename(part, target)
 
-    monkeypatch.setattr(Path, "rename", a_moment_later)
+    monkeypatch.setattr(Path, "rename", create_folder_then_rename)
     with write_folder(folder) as late:
         (late / "who").write_text("late")
     assert contents(folder) == {"who": "first"}
@@ -216,7 +216,7 @@ def test_of_two_that_end_at_one_moment_one_makes_the_folder(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("moment", ["while writing", "at the end"])
-def test_a_cache_that_is_taken_away_is_named(tmp_path, moment):
+def test_a_cache_removed_during_a_write_is_an_error_that_names_it(tmp_path, moment):
     with (
         pytest.raises(UserError, match=r"cache: was removed or moved while entry was being written there"),
         write_folder(tmp_path / "cache" / "entry") as part,

@@ -1,4 +1,4 @@
-"""Threads together stay within a budget of memory."""
+"""Threads together stay within a memory budget."""
 
 import threading
 import time
@@ -6,13 +6,13 @@ import time
 from data_prep.core.memory_budget import MemoryBudget
 
 
-def test_a_budget_is_never_exceeded_and_what_needs_more_goes_alone():
-    budget, held, most = MemoryBudget(10), [], []
+def test_the_budget_is_never_exceeded_and_a_thread_that_needs_more_runs_alone():
+    budget, held, snapshots = MemoryBudget(10), [], []
 
     def work(amount: int) -> None:
         with budget.holding(amount):
             held.append(amount)
-            most.append(list(held))
+            snapshots.append(list(held))
             time.sleep(0.002)
             held.remove(amount)
 
@@ -21,4 +21,4 @@ def test_a_budget_is_never_exceeded_and_what_needs_more_goes_alone():
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(sum(together) <= 10 or together == [25] for together in most) and len(most) == 24
+    assert all(sum(together) <= 10 or together == [25] for together in snapshots) and len(snapshots) == 24

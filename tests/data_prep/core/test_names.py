@@ -1,4 +1,4 @@
-"""Names: which count as the same, and that classes are always told apart."""
+"""Class names: which count as the same, and that classes always get distinct names."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from data_prep.core.names import disambiguate, normalize_name, tidy
 from data_prep.prompting.prompts import list_answer
 from data_prep.prompting.replies import read_list
 
-some_names = st.lists(st.sampled_from(["crane", "Crane", "crane ", "crane (2)", "crane (3)"]) | st.text(min_size=1))
+lists_of_names = st.lists(st.sampled_from(["crane", "Crane", "crane ", "crane (2)", "crane (3)"]) | st.text(min_size=1))
 
 
 @settings(max_examples=100, deadline=None)
-@given(some_names)
+@given(lists_of_names)
 @example(["crane", "crane (2)", "crane", "CRANE"])
-def test_classes_are_told_apart_and_names_that_differ_stay(names):
-    shown = disambiguate(names)
-    assert len({normalize_name(name) for name in shown}) == len(names)
-    alone = [n for n in names if [normalize_name(other) for other in names].count(normalize_name(n)) == 1]
-    assert all(n in shown for n in alone)
-    assert all(new == old or new.startswith(old) for new, old in zip(shown, names, strict=True))
-    assert disambiguate(shown) == shown
+def test_classes_get_distinct_names_and_unique_names_are_unchanged(names):
+    distinct = disambiguate(names)
+    assert len({normalize_name(name) for name in distinct}) == len(names)
+    unique = [n for n in names if [normalize_name(other) for other in names].count(normalize_name(n)) == 1]
+    assert all(n in distinct for n in unique)
+    assert all(new == old or new.startswith(old) for new, old in zip(distinct, names, strict=True))
+    assert disambiguate(distinct) == distinct
 
 
-def test_two_classes_of_one_name_are_two_answers():
+def test_two_classes_with_the_same_name_are_two_different_answers():
     names = disambiguate(["crane", "heron", "Crane"])
     assert names == ("crane", "heron", "Crane (2)")
     ranking = read_list(list_answer([names[2], names[0], names[1]]), names)
@@ -49,11 +49,11 @@ def test_two_classes_of_one_name_are_two_answers():
         *("Kücken\0\0", "K\x08ücken", "Kücken\x9f", "Kücken\u2800"),
     ],
 )
-def test_look_alikes_are_folded_to_one(other):
+def test_names_that_look_alike_are_normalised_to_the_same_text(other):
     assert normalize_name(other) == normalize_name("Kücken")
 
 
-def test_a_name_is_written_as_it_looks():
+def test_invisible_characters_and_odd_white_space_are_removed_from_a_name():
     assert tidy("\ufeff Ku\u0308cken\u00a0 im\tNest\u200b") == "Kücken im Nest"
     assert tidy("Kücken\0\0") == tidy("K\x1bücken") == "Kücken"
     assert tidy("می\u200cخواهم") == "می\u200cخواهم"  # the joiner belongs to the script
@@ -62,7 +62,7 @@ def test_a_name_is_written_as_it_looks():
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=12))
-def test_tidying_is_done_once_and_never_parts_what_is_folded_to_one(name):
+def test_tidying_is_idempotent_and_does_not_change_the_normalised_name(name):
     assert tidy(tidy(name)) == tidy(name)
     assert normalize_name(tidy(name)) == normalize_name(name)
     assert normalize_name(unicodedata.normalize("NFD", name)) == normalize_name(name)

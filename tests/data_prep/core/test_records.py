@@ -1,4 +1,4 @@
-"""The one thing that the shared words compute: where the truth stands among the candidates."""
+"""Shared records: the position of the true class among the candidates."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Reading as the commands do, and what a refusal says."""
+"""Fixtures that read a data set as the commands do, and return the message of its error."""
 
 import pytest
 
@@ -19,8 +19,8 @@ def read_named(tmp_path):
 
 
 @pytest.fixture
-def refusal(read_named):
-    """What the error says."""
+def error_message(read_named):
+    """Returns the message of the error that reading a data set raises."""
 
     def message(name, root, parts=PARTS, **settings) -> str:
         with pytest.raises(UserError) as caught:

@@ -1,4 +1,4 @@
-"""The procedural data set: byte-reproducible, disjoint by split, and drawn once."""
+"""The procedural data set: byte-reproducible, disjoint by split, and rendered once."""
 
 import shutil
 from collections import Counter
@@ -37,14 +37,14 @@ def test_the_same_seed_gives_the_same_bytes_in_another_cache(tiny, tmp_path):
     assert names_and_bytes(again) == names_and_bytes(tiny)
 
 
-def test_another_seed_gives_other_classes_and_pictures(tiny, cache):
+def test_another_seed_gives_other_classes_and_images(tiny, cache):
     other = read_dataset(replace(TINY, seed=1), cache, PARTS)
     assert not set(other.names) & set(tiny.names)
-    pictures = [{digest for _, digest in names_and_bytes(dataset).values()} for dataset in (tiny, other)]
-    assert not pictures[0] & pictures[1]
+    images = [{digest for _, digest in names_and_bytes(dataset).values()} for dataset in (tiny, other)]
+    assert not images[0] & images[1]
 
 
-def test_no_two_pictures_are_the_same(armory):
+def test_no_two_images_are_identical(armory):
     digests = [s.digest for part in PARTS for s in armory.parts[part]]
     assert len(digests) == len(set(digests))
 
@@ -56,12 +56,12 @@ def test_keys_are_unique_and_without_dots(armory):
 
 
 def test_classes_of_different_splits_are_disjoint(armory):
-    drawn = {part: {armory.names[label] for label in armory.labels(part)} for part in PARTS}
-    assert drawn["val"] == drawn["val_memory"]
-    assert drawn["test"] == drawn["test_memory"]
+    classes = {part: {armory.names[label] for label in armory.labels(part)} for part in PARTS}
+    assert classes["val"] == classes["val_memory"]
+    assert classes["test"] == classes["test_memory"]
     for split in ("train", "val", "test"):
-        assert {owning_split(name) for name in drawn[split]} == {split}
-        assert len(drawn[split]) == 8
+        assert {owning_split(name) for name in classes[split]} == {split}
+        assert len(classes[split]) == 8
     assert len(set(armory.names)) == len(armory.names) == 24
 
 
@@ -71,7 +71,7 @@ def test_no_class_is_one_that_the_nano_models_were_trained_on(armory):
     assert not trained_on & set(armory.names)
 
 
-def test_every_class_has_its_pictures_and_queries_are_not_in_the_memory(armory):
+def test_every_class_has_its_number_of_images_and_queries_are_not_in_the_memory(armory):
     per_class = {part: Counter(s.label for s in armory.parts[part]) for part in PARTS}
     sizes = {part: set(counts.values()) for part, counts in per_class.items()}
     assert sizes == {"train": {3}, "val_memory": {4}, "val": {2}, "test_memory": {4}, "test": {2}}
@@ -80,36 +80,36 @@ def test_every_class_has_its_pictures_and_queries_are_not_in_the_memory(armory):
         assert not memory & queries
 
 
-def test_only_the_parts_asked_for_are_drawn(tmp_path):
+def test_only_the_requested_parts_are_rendered(tmp_path):
     dataset = read_dataset(TINY, tmp_path, ("val",))
     assert set(dataset.parts) == {"val"}
     assert len(dataset.names) == 4
     assert [path.name.split("-")[1] for path in tmp_path.glob("armory-*")] == ["val"]
 
 
-def test_what_is_drawn_is_reused(tiny, cache):
+def test_rendered_images_are_reused(tiny, cache):
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
     assert read_dataset(TINY, cache, PARTS) == tiny
     assert {path: time for path in before if (time := path.stat().st_mtime_ns)} == before
 
 
 @pytest.mark.parametrize("change", [{"size": 40}, {"query_images": 2}, {"test_classes": 5}, {"family_size": 2}])
-def test_another_size_is_drawn_anew(tiny, cache, change):
+def test_other_settings_are_rendered_into_another_folder(tiny, cache, change):
     args = replace(TINY, armory=replace(TINY.armory, **change))
     changed = read_dataset(args, cache, ("test",))
     assert Path(changed.parts["test"][0].path).parents[1] != Path(tiny.parts["test"][0].path).parents[1]
 
 
-def test_a_root_is_for_folders_alone(tmp_path):
+def test_data_root_is_an_error_for_armory(tmp_path):
     with pytest.raises(UserError, match=r"data\.root is for data\.name=folder"):
         read_dataset(replace(TINY, root=str(tmp_path)), tmp_path, PARTS)
 
 
-def test_a_drawn_picture_that_is_gone_or_altered_is_named_and_drawn_again(tiny, tmp_path):
+def test_a_missing_or_altered_image_raises_and_is_rendered_again_after_deletion(tiny, tmp_path):
     args = replace(TINY, seed=5)
     first = read_dataset(args, tmp_path, ("test",))
     folder = Path(first.parts["test"][0].path).parents[1]
-    for damage in (lambda path: path.write_bytes(b"no picture"), lambda path: path.unlink()):
+    for damage in (lambda path: path.write_bytes(b"not an image"), lambda path: path.unlink()):
         damage(folder / "000000" / "0000.png")
         with pytest.raises(UserError, match=r"0000\.png: .*; delete .*armory-test-.* to have it made again"):
             read_dataset(args, tmp_path, ("test",))

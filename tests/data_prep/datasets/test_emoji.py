@@ -1,4 +1,4 @@
-"""The emoji's parts: by design family and sub-vocabulary."""
+"""The parts of the emoji data set: split by design family and sub-vocabulary."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tests.tiny_emoji import made_place
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def root(tmp_path_factory) -> Path:
     return made_place(tmp_path_factory.mktemp("emoji"))
 
 
-def read(place: Path, *settings: str):
-    recipe = load_recipe(["recipe=retriever_lite", f"data.root={place / 'data'}", *settings])
-    return read_dataset(recipe.data, place / "cache", PARTS)
+def read(root: Path, *settings: str):
+    recipe = load_recipe(["recipe=retriever_lite", f"data.root={root / 'data'}", *settings])
+    return read_dataset(recipe.data, root / "cache", PARTS)
 
 
 def folders(samples) -> set[str]:
     return {Path(sample.path).parent.name for sample in samples}
 
 
-def test_no_drawing_of_the_evaluated_families_is_tuned_on_or_in_their_memories(place):
-    parts = read(place).parts
+def test_no_drawing_of_the_evaluated_families_is_in_train_or_in_their_memories(root):
+    parts = read(root).parts
     assert folders(parts["test"]) == {"twemoji"}
     assert folders(parts["val"]) == {"noto"}
     others = {"noto-v1", "openmoji", "fluent-emoji", "fluent-emoji-flat", "emojione", "emojione-v1", "fxemoji"}
@@ -36,32 +36,32 @@ def test_no_drawing_of_the_evaluated_families_is_tuned_on_or_in_their_memories(p
     assert folders(parts["test_memory"]) == others | {"noto"}
 
 
-def test_the_two_fluent_packages_are_one_family(place):
-    assert folders(read(place, "data.emoji.test=fluent").parts["test"]) == {"fluent-emoji", "fluent-emoji-flat"}
+def test_the_two_fluent_packages_are_one_family(root):
+    assert folders(read(root, "data.emoji.test=fluent").parts["test"]) == {"fluent-emoji", "fluent-emoji-flat"}
 
 
-def test_a_sub_vocabulary_can_be_recognised_that_was_not_tuned_on(place):
-    dataset = read(place, "data.emoji.train_vocabulary=[food,flags]", "data.emoji.vocabulary=[animals]")
+def test_a_sub_vocabulary_without_training_images_can_be_evaluated(root):
+    dataset = read(root, "data.emoji.train_vocabulary=[food,flags]", "data.emoji.vocabulary=[animals]")
     names = {part: {dataset.names[label] for label in dataset.labels(part)} for part in PARTS}
     assert names["train"] == {"red apple", "pear", "flag: France"}
     assert names["test"] == names["test_memory"] == names["val"] == {"horse face", "cricket"}
-    whole = read(place).labels("test")
-    assert len(whole) == 7, "the names alone have all classes"
+    all_labels = read(root).labels("test")
+    assert len(all_labels) == 7, "without a sub-vocabulary all classes are evaluated"
 
 
-def test_a_picture_whose_class_the_memory_lacks_is_left_out_and_counted(place):
-    dataset = read(place, "data.emoji.memory=[noto-v1]", "data.emoji.vocabulary=[food]")
+def test_an_image_whose_class_is_not_in_the_memory_is_left_out_and_counted(root):
+    dataset = read(root, "data.emoji.memory=[noto-v1]", "data.emoji.vocabulary=[food]")
     assert [dataset.names[label] for label in dataset.labels("test")] == ["red apple"]
-    assert dataset.skipped["class not in the memory"] == 2  # in test and in development
+    assert dataset.skipped["class not in the memory"] == 2  # in test and in val
 
 
-def test_what_is_wrong_is_said(place, tmp_path):
+def test_missing_data_and_wrong_settings_raise_with_the_cause(root, tmp_path):
     with pytest.raises(UserError, match=r"holds no pictures\.csv; python -m data_prep\.emoji"):
         load = load_recipe(["recipe=retriever_lite", f"data.root={tmp_path}"])
         read_dataset(load.data, tmp_path / "cache", PARTS)
     with pytest.raises(UserError, match=r"data\.emoji\.vocabulary=birds: must be one of animals, food"):
-        read(place, "data.emoji.vocabulary=[birds]")
+        read(root, "data.emoji.vocabulary=[birds]")
     with pytest.raises(UserError, match=r"data\.emoji\.memory: twemoji is the test family"):
-        read(place, "data.emoji.memory=[twemoji]")
-    with pytest.raises(UserError, match="has no pictures for tuning"):
-        read(place, "data.emoji.train_vocabulary=[vehicles]")
+        read(root, "data.emoji.memory=[twemoji]")
+    with pytest.raises(UserError, match="has no images for train"):
+        read(root, "data.emoji.train_vocabulary=[vehicles]")

@@ -1,4 +1,4 @@
-"""FGVC-Aircraft: official lists in their order, from each folder that holds them."""
+"""FGVC-Aircraft: the official lists in their order, from each supported folder."""
 
 import pytest
 
@@ -9,7 +9,7 @@ VARIANTS = ("707-320", "Falcon 900")
 
 @pytest.fixture
 def make(tmp_path, draw_picture):
-    def made(folder=FOLDERS[0]):
+    def write(folder=FOLDERS[0]):
         base, number = tmp_path / "data" / folder, 0
         for split, count in (("train", 3), ("val", 2), ("test", 1)):
             lines = []
@@ -22,7 +22,7 @@ def make(tmp_path, draw_picture):
         (base / "variants.txt").write_text("\n".join(VARIANTS) + "\n")
         return base
 
-    return made
+    return write
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -35,18 +35,18 @@ def test_the_official_lists_are_read(make, read_named, tmp_path, folder):
     assert [len(dataset.parts[part]) for part in ("train", "val", "test_memory")] == [6, 4, 6]
 
 
-def test_what_is_wrong_is_named(make, refusal):
+def test_missing_images_and_malformed_lists_raise_with_their_path(make, error_message):
     base = make()
     (base / "images" / "0000011.jpg").unlink()
-    assert "0000011.jpg: no such image" in refusal("fgvc_aircraft", base)
-    listed = base / "images_variant_val.txt"
-    listed.write_text("0000007 Concorde\n")
-    message = refusal("fgvc_aircraft", base)
-    assert f"{listed}: 'Concorde' is not in variants.txt" in message
+    assert "0000011.jpg: no such image" in error_message("fgvc_aircraft", base)
+    list_file = base / "images_variant_val.txt"
+    list_file.write_text("0000007 Concorde\n")
+    message = error_message("fgvc_aircraft", base)
+    assert f"{list_file}: 'Concorde' is not in variants.txt" in message
     assert SOURCE in message
-    listed.write_text("0000007\n")
-    assert f"{listed}, entry 1: '0000007' should be two fields" in refusal("fgvc_aircraft", base)
-    listed.unlink()
-    assert f"{listed}: no such file" in refusal("fgvc_aircraft", base)
+    list_file.write_text("0000007\n")
+    assert f"{list_file}, entry 1: '0000007' should be two fields" in error_message("fgvc_aircraft", base)
+    list_file.unlink()
+    assert f"{list_file}: no such file" in error_message("fgvc_aircraft", base)
     (base / "variants.txt").unlink()
-    assert "variants.txt" in refusal("fgvc_aircraft", base)
+    assert "variants.txt" in error_message("fgvc_aircraft", base)

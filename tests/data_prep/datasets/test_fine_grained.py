@@ -1,4 +1,4 @@
-"""The fine-grained benchmarks as their archives unpack, made here with scipy and text as their authors did."""
+"""The fine-grained benchmarks in their archives' layouts, written here with scipy and as text files."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from data_prep.datasets.fine_grained import CARS, CUB, DOGS, FLOWERS, PETS
 
 
 def cells(values) -> np.ndarray:
-    """A MATLAB cell array."""
+    """Returns a MATLAB cell array."""
     array = np.empty((len(values), 1), object)
     array[:, 0] = values
     return array
@@ -19,13 +19,13 @@ def cells(values) -> np.ndarray:
 
 @pytest.fixture
 def draw(draw_picture):
-    """Draws each path below a folder."""
+    """Writes an image at each path below a folder."""
 
-    def drawn(base, paths):
+    def draw_all(base, paths):
         for seed, path in enumerate(paths):
             draw_picture(base / path, seed)
 
-    return drawn
+    return draw_all
 
 
 @pytest.fixture
@@ -116,12 +116,12 @@ def test_official_splits_and_names_are_read(request, read_named, name):
     assert dataset.names == names
     assert {part: len(dataset.parts[part]) for part in counts} == counts
     assert read_named(name, base) == dataset
-    # Development is held out of train, one image of each class here, or a quarter.
+    # val is held out of train: one image of each class here, or a quarter.
     assert {s.label for s in dataset.parts["val"]} == set(range(len(names)))
     assert not {s.key for s in dataset.parts["val"]} & {s.key for s in dataset.parts["val_memory"]}
 
 
-def test_a_birds_label_and_split_are_found_by_its_number(cub, read_named):
+def test_a_birds_label_and_split_are_looked_up_by_its_image_number(cub, read_named):
     dataset = read_named("cub200", cub)
     test = [(s.path.split("images/")[1], s.label) for s in dataset.parts["test"]]
     assert test == [
@@ -132,7 +132,7 @@ def test_a_birds_label_and_split_are_found_by_its_number(cub, read_named):
     ]
 
 
-def test_each_image_has_its_own_class(cars, pets, dogs, read_named):
+def test_each_image_has_the_right_class(cars, pets, dogs, read_named):
     assert [(s.path[-9:], s.label) for s in read_named("cars196", cars).parts["test"]] == [
         ("00001.jpg", 0),
         ("00002.jpg", 1),
@@ -174,55 +174,55 @@ MISSING = [
 
 
 @pytest.mark.parametrize(("name", "fixture", "source", "files"), MISSING, ids=[row[0] for row in MISSING])
-def test_a_missing_or_damaged_file_or_image_is_named_with_where_to_get_it(
-    request, refusal, tmp_path, name, fixture, source, files
+def test_a_missing_or_damaged_file_or_image_raises_with_its_path_and_source(
+    request, error_message, tmp_path, name, fixture, source, files
 ):
     base = request.getfixturevalue(fixture)
     for file in files:
-        whole = (base / file).read_bytes()
+        intact = (base / file).read_bytes()
         (base / file).write_bytes(b"\xff\xfe damaged")
-        message = refusal(name, base)
+        message = error_message(name, base)
         assert str(base / file) in message
         assert source in message
         (base / file).unlink()
-        message = refusal(name, base)
+        message = error_message(name, base)
         assert str(base / file) in message
         assert source in message
-        (base / file).write_bytes(whole)
-    picture = sorted(base.rglob("*.jpg"))[0]
-    picture.write_bytes(b"no picture")
-    message = refusal(name, base)
-    assert f"{picture}: not readable as an image" in message
+        (base / file).write_bytes(intact)
+    image = sorted(base.rglob("*.jpg"))[0]
+    image.write_bytes(b"not an image")
+    message = error_message(name, base)
+    assert f"{image}: not readable as an image" in message
     assert source in message
-    picture.unlink()
-    assert f"{picture}: no such image" in refusal(name, base)
+    image.unlink()
+    assert f"{image}: no such image" in error_message(name, base)
     shutil.rmtree(base)
-    assert source in refusal(name, tmp_path / "data")
-    assert "needs data.root=FOLDER" in refusal(name, "")
+    assert source in error_message(name, tmp_path / "data")
+    assert "needs data.root=FOLDER" in error_message(name, "")
 
 
-def test_lists_that_do_not_fit_each_other_are_named(cub, cars, dogs, flowers, refusal):
+def test_inconsistent_lists_raise_with_the_cause(cub, cars, dogs, flowers, error_message):
     (cub / "image_class_labels.txt").write_text("".join(f"{n} 3\n" for n in range(1, 13)))
-    assert "class 3 is not in 1..2" in refusal("cub200", cub)
+    assert "class 3 is not in 1..2" in error_message("cub200", cub)
     (cub / "image_class_labels.txt").write_text("1 1\n")
-    assert "image 2 (001.Black_footed_Albatross/Black_footed_Albatross_0001_71.jpg) has no class" in refusal(
+    assert "image 2 (001.Black_footed_Albatross/Black_footed_Albatross_0001_71.jpg) has no class" in error_message(
         "cub200", cub
     )
     savemat(cars / "devkit" / "cars_train_annos.mat", {"annotations": np.array([1, 2])})
-    assert "records need fname and class" in refusal("cars196", cars)
+    assert "records need fname and class" in error_message("cars196", cars)
     savemat(cars / "devkit" / "cars_meta.mat", {"names": cells(("a",))})
-    assert "cars_meta.mat: holds no class_names" in refusal("cars196", cars)
+    assert "cars_meta.mat: has no variable class_names" in error_message("cars196", cars)
     paths = ["n1-a/1.jpg", "n2-b/1.jpg"]
     savemat(dogs / "train_list.mat", {"file_list": cells(paths), "labels": np.array([[1.0], [1.0]])})
-    assert "label 1 is b and a" in refusal("dogs120", dogs)
+    assert "label 1 is b and a" in error_message("dogs120", dogs)
     savemat(flowers / "setid.mat", {"trnid": [1], "valid": [2], "tstid": [13]})
-    assert "imagelabels.mat has no image 13" in refusal("flowers102", flowers)
+    assert "imagelabels.mat has no image 13" in error_message("flowers102", flowers)
     (flowers / "cat_to_name.json").write_text('{"1": "a", "3": "c"}')
-    assert "cat_to_name.json: should name each class by its number" in refusal("flowers102", flowers)
+    assert "cat_to_name.json: should name each class by its number" in error_message("flowers102", flowers)
 
 
-def test_a_breed_without_training_images_is_named(pets, refusal):
-    listed = pets / "annotations" / "trainval.txt"
-    lines = listed.read_text().splitlines()
-    listed.write_text("\n".join(line for line in lines if not line.startswith("Bengal")))
-    assert "1 of 3 classes of pets37 have no training images: Bengal" in refusal("pets37", pets)
+def test_a_breed_without_training_images_raises_with_its_name(pets, error_message):
+    list_file = pets / "annotations" / "trainval.txt"
+    lines = list_file.read_text().splitlines()
+    list_file.write_text("\n".join(line for line in lines if not line.startswith("Bengal")))
+    assert "1 of 3 classes of pets37 have no training images: Bengal" in error_message("pets37", pets)

@@ -1,4 +1,4 @@
-"""One's own images: each layout gives the same data set, and what is wrong is named where it stands."""
+"""Your own images: each layout gives the same data set, and errors name the file and line."""
 
 import json
 import os
@@ -26,28 +26,28 @@ def root(tmp_path):
 
 @pytest.fixture
 def fill(root, draw_picture):
-    """Draws pictures: ``fill({"cat": 5})`` makes cat/0.png to cat/4.png."""
+    """Writes images: ``fill({"cat": 5})`` writes cat/0.png to cat/4.png."""
 
     def draw(counts: dict[str, int]):
-        for place, (folder, count) in enumerate(counts.items()):
+        for class_index, (folder, count) in enumerate(counts.items()):
             for number in range(count):
-                draw_picture(root / folder / f"{number}.png", 100 * place + number)
+                draw_picture(root / folder / f"{number}.png", 100 * class_index + number)
 
     return draw
 
 
 @pytest.fixture
 def read(root, tmp_path):
-    return lambda place=None, **settings: read_folder(
-        DataArgs(name="folder", root=str(place or root), **settings), tmp_path / "cache", PARTS
+    return lambda path=None, **settings: read_folder(
+        DataArgs(name="folder", root=str(path or root), **settings), tmp_path / "cache", PARTS
     )
 
 
 @pytest.fixture
-def refused(read):
-    def message(place=None, **settings) -> str:
+def error_message(read):
+    def message(path=None, **settings) -> str:
         with pytest.raises(UserError) as caught:
-            read(place, **settings)
+            read(path, **settings)
         return str(caught.value)
 
     return message
@@ -70,7 +70,7 @@ def rows_of(root, label_of=lambda folder: folder) -> list[dict]:
     return [{"path": path.as_posix(), "label": label_of(path.parts[0])} for path in paths]
 
 
-def test_a_folder_per_class_is_split_by_the_shares(fill, read):
+def test_a_folder_per_class_is_divided_by_the_split_ratios(fill, read):
     fill({"cat": 10, "dog": 5})
     dataset = read()
     assert dataset.names == ("cat", "dog")
@@ -99,7 +99,7 @@ def test_named_split_folders_are_kept(fill, read):
         assert all(f"/{folder}/" in s.path for s in dataset.parts[part])
 
 
-def test_without_val_a_share_of_train_serves(fill, read):
+def test_without_val_a_share_of_train_serves_as_val(fill, read):
     fill({"train/cat": 8, "train/dog": 3, "test/cat": 2, "test/dog": 2})
     dataset = read()
     assert per_class(dataset, "train") == {"cat": 6, "dog": 2}
@@ -110,7 +110,7 @@ def test_without_val_a_share_of_train_serves(fill, read):
 
 
 @pytest.mark.parametrize("name", ["samples.csv", "samples.jsonl"])
-def test_a_table_gives_what_the_same_folders_give(fill, read, root, name):
+def test_a_table_gives_the_same_data_set_as_folders(fill, read, root, name):
     fill({"cat": 6, "dog": 6})
     from_folders = read()
     table(root, name, rows_of(root))
@@ -119,7 +119,7 @@ def test_a_table_gives_what_the_same_folders_give(fill, read, root, name):
 
 
 @pytest.mark.parametrize("name", ["mine.csv", "mine.jsonl"])
-def test_a_table_names_labels_and_splits(fill, read, root, name):
+def test_a_table_gives_labels_and_splits(fill, read, root, name):
     fill({"a": 4, "b": 4})
     words = {"0": "train", "1": "training", "2": "validation", "3": "test"}
     rows = [row | {"split": words[row["path"][2]]} for row in rows_of(root, {"a": "un écu", "b": "7"}.get)]
@@ -141,13 +141,17 @@ def test_a_table_may_quote_commas_and_begin_with_a_byte_order_mark(fill, read, r
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "expected"),
     [
         ("samples.csv", "path,label\ncat/0.png,cat\ncat/1.png\n", "samples.csv, line 3: no label"),
         ("samples.csv", "file,class\ncat/0.png,cat\n", "samples.csv, line 2: no path"),
         ("samples.csv", "path,label\ncat/0.png,cat,dog\n", "samples.csv, line 2: more cells than columns"),
         ("samples.jsonl", '{"path": "cat/0.png", "label": ["cat", "dog"]}\n', "line 1: the class ['cat', 'dog'] is"),
-        ("samples.jsonl", '{"path": ["cat/0.png"], "label": "cat"}\n', "line 1: the path ['cat/0.png'] is no text"),
+        (
+            "samples.jsonl",
+            '{"path": ["cat/0.png"], "label": "cat"}\n',
+            "line 1: the path ['cat/0.png'] is not a string",
+        ),
         ("samples.csv", "path,label,split\ncat/0.png,cat,holdout\n", "samples.csv, line 2: split 'holdout'; use train"),
         ("samples.csv", "path,label,split\ncat/0.png,cat,train\ncat/1.png,cat,\n", "give all or none"),
         ("samples.csv", "path,label,split\ncat/0.png,cat,train\n", "the splits are ['train']; train and test"),
@@ -158,18 +162,18 @@ def test_a_table_may_quote_commas_and_begin_with_a_byte_order_mark(fill, read, r
         ("samples.jsonl", "{oops\n", "samples.jsonl, line 1: not readable"),
     ],
 )
-def test_a_malformed_table_is_named_by_line(fill, refused, root, name, text, said):
+def test_a_malformed_table_raises_with_its_line(fill, error_message, root, name, text, expected):
     fill({"cat": 4})
     (root / name).write_text(text)
-    assert said in refused()
+    assert expected in error_message()
 
 
-def test_a_line_that_is_not_json_is_named_by_its_own_number(fill, refused, root):
+def test_a_line_that_is_not_json_raises_with_its_number(fill, error_message, root):
     fill({"cat": 4})
     (root / "samples.jsonl").write_text(
         '{"path": "cat/0.png", "label": "cat"}\n{"path": "cat/1.png", "label": "cat"}\n{oops\n'
     )
-    assert "line 3" in refused()
+    assert "line 3" in error_message()
 
 
 @pytest.mark.parametrize(
@@ -179,56 +183,59 @@ def test_a_line_that_is_not_json_is_named_by_its_own_number(fill, refused, root)
         ("samples.jsonl", '{"path": "cat/0.png", "label": "cat"}\n\n\n\n{"path": "cat/1.png"}\n'),
     ],
 )
-def test_line_numbers_count_empty_lines(fill, refused, root, name, text):
+def test_line_numbers_count_empty_lines(fill, error_message, root, name, text):
     fill({"cat": 4})
     (root / name).write_text(text)
-    assert "line 5: no label" in refused()
+    assert "line 5: no label" in error_message()
 
 
 @pytest.mark.parametrize(
     ("name", "text"), [("samples.csv", "path,label\n"), ("samples.csv", ""), ("samples.jsonl", "")]
 )
-def test_an_empty_table_is_said_to_be_empty(fill, refused, root, name, text):
+def test_an_empty_table_raises_an_error(fill, error_message, root, name, text):
     fill({"cat": 4})
     (root / name).write_text(text)
-    message = refused()
+    message = error_message()
     assert name in message
     assert "no images" in message
 
 
-def test_a_missing_empty_or_unfit_root_is_named(tmp_path, refused, root):
-    assert f"data.root={tmp_path / 'gone'}: no such folder" in refused(tmp_path / "gone")
+def test_a_missing_empty_or_unsuitable_root_raises_an_error(tmp_path, error_message, root):
+    assert f"data.root={tmp_path / 'gone'}: no such folder" in error_message(tmp_path / "gone")
     root.mkdir()
-    assert "no images; it needs a folder per class, or samples.csv or samples.jsonl" in refused()
+    assert "no images; it needs a folder per class, or samples.csv or samples.jsonl" in error_message()
     (tmp_path / "notes.txt").write_text("")
-    assert "a file must be .csv or .jsonl" in refused(tmp_path / "notes.txt")
+    assert "a file must be .csv or .jsonl" in error_message(tmp_path / "notes.txt")
     with pytest.raises(UserError, match=r"data\.name=folder needs data\.root=PATH"):
         read_folder(DataArgs(name="folder"), tmp_path, PARTS)
 
 
-def test_a_class_with_one_image_is_an_error_or_skipped_and_counted(fill, read, refused):
+def test_a_class_with_one_image_raises_or_is_skipped_and_counted(fill, read, error_message):
     fill({"cat": 5, "dog": 1, "hen": 4})
-    assert "1 of 3 classes have fewer than 4 images: dog (1); add images, or set data.on_small_class=skip" in refused()
+    assert (
+        "1 of 3 classes have fewer than 4 images: dog (1); add images, or set data.on_small_class=skip"
+        in error_message()
+    )
     dataset = read(on_small_class="skip")
     assert dataset.skipped["small class"] == 1
     for part in PARTS:
         assert set(per_class(dataset, part)) == {"cat", "hen"}
 
 
-def test_a_class_without_training_images_is_an_error_or_skipped_and_counted(fill, read, refused):
+def test_a_class_without_training_images_raises_or_is_skipped_and_counted(fill, read, error_message):
     fill({"train/cat": 3, "test/cat": 1, "train/dog": 1, "test/dog": 2, "test/hen": 2})
-    assert "2 of 3 classes have fewer than 3 training images: dog (1), hen (0)" in refused()
+    assert "2 of 3 classes have fewer than 3 training images: dog (1), hen (0)" in error_message()
     dataset = read(on_small_class="skip")
     assert dataset.skipped["small class"] == 5
     assert per_class(dataset, "test") == {"cat": 1}
 
 
-def test_an_unreadable_image_is_named_or_skipped_and_counted(fill, read, refused, root):
+def test_an_unreadable_image_raises_or_is_skipped_and_counted(fill, read, error_message, root):
     fill({"cat": 6, "dog": 5})
-    whole = (root / "cat" / "1.png").read_bytes()
-    for number, data in ((1, whole[: len(whole) // 2]), (2, b"no picture")):
+    intact = (root / "cat" / "1.png").read_bytes()
+    for number, data in ((1, intact[: len(intact) // 2]), (2, b"not an image")):
         (root / "cat" / f"{number}.png").write_bytes(data)
-    assert f"{root / 'cat' / '1.png'}: not readable as an image: truncated (2 of 11 are not)" in refused(
+    assert f"{root / 'cat' / '1.png'}: not readable as an image: truncated (2 of 11 are not)" in error_message(
         on_error="raise"
     )
     dataset = read()
@@ -243,30 +250,30 @@ def test_other_files_and_hidden_folders_are_not_images(fill, read, root):
     assert read().names == ("cat",)
 
 
-def test_skipped_pictures_do_not_shift_labels(fill, read):
+def test_skipped_classes_do_not_shift_labels(fill, read):
     fill({"ant": 1, "cat": 4, "dog": 4})
     dataset = read(on_small_class="skip")
     assert all(f"/{dataset.names[s.label]}/" in s.path for part in PARTS for s in dataset.parts[part])
 
 
-def cut(count: int, by: list[float]) -> list[list[Sample]]:
-    return _cut([Sample(f"k{n}", f"{n}.png", 0, "") for n in range(count)], by, random.Random(0))
+def cut(count: int, ratios: list[float]) -> list[list[Sample]]:
+    return _cut([Sample(f"k{n}", f"{n}.png", 0, "") for n in range(count)], ratios, random.Random(0))
 
 
 @given(st.integers(4, 40), st.sampled_from([[0.6, 0.2, 0.2], [0.8, 0.1, 0.1], [0.5, 0.25, 0.25]]))
 @settings(max_examples=60, deadline=None)
-def test_a_cut_gives_each_image_to_one_part(count, by):
-    parts = cut(count, by)
+def test_each_image_is_assigned_to_exactly_one_part(count, ratios):
+    parts = cut(count, ratios)
     assert sorted(s.key for part in parts for s in part) == sorted(f"k{n}" for n in range(count))
     assert len(parts[0]) >= 2
     assert min(len(part) for part in parts) >= 1
 
 
-def test_every_part_gets_its_images_whatever_the_shares(fill, read):
-    """``read_folder`` promises two in train, so that one can be left out, and one each in val and test."""
+def test_every_part_gets_its_minimum_of_images_for_any_split_ratios(fill, read):
+    """At least two in train, so that leave-one-out search finds another one, and one each in val and test."""
     fill({"cat": 4, "dog": 6})
-    for by in ([0.2, 0.4, 0.4], [0.02, 0.96, 0.02]):
-        dataset = read(split_ratios=by)
+    for ratios in ([0.2, 0.4, 0.4], [0.02, 0.96, 0.02]):
+        dataset = read(split_ratios=ratios)
         assert all(per_class(dataset, "train").get(name, 0) >= 2 for name in dataset.names)
         assert all(per_class(dataset, part).get(name) for name in dataset.names for part in ("val", "test"))
 
@@ -278,7 +285,7 @@ def test_every_part_gets_its_images_whatever_the_shares(fill, read):
         {"train/cat": 4, "train/dog": 4, "test/cat": 4, "test/dog": 4, "extra": 4},
     ],
 )
-def test_split_folders_are_not_taken_for_classes(fill, read, folders):
+def test_split_folders_are_not_mistaken_for_classes(fill, read, folders):
     fill(folders)
     try:
         names = read().names
@@ -287,40 +294,40 @@ def test_split_folders_are_not_taken_for_classes(fill, read, folders):
     assert names == ("cat", "dog")
 
 
-def test_skipping_every_class_is_an_error(fill, refused):
+def test_skipping_every_class_is_an_error(fill, error_message):
     fill({"cat": 1, "dog": 2})
-    assert "data.on_small_class" in refused(on_small_class="skip")
+    assert "data.on_small_class" in error_message(on_small_class="skip")
 
 
-def test_a_table_names_its_column_of_classes(fill, read, root):
+def test_label_column_selects_the_class_column_of_a_table(fill, read, root):
     fill({"cat": 4, "dog": 4})
     table(root, "samples.csv", [{"path": row["path"], "breed": row["label"]} for row in rows_of(root)])
     assert read(label_column="breed").names == ("cat", "dog")
 
 
-def test_a_table_written_on_windows_gives_what_the_folders_give(fill, read, root):
+def test_a_table_written_on_windows_gives_the_same_data_set_as_folders(fill, read, root):
     fill({"cat": 5, "dog": 5})
     from_folders = read()
     table(root, "samples.csv", [row | {"path": ".\\" + row["path"].replace("/", "\\")} for row in rows_of(root)])
     assert read() == from_folders
 
 
-def test_a_class_without_a_readable_picture_never_vanishes(fill, read, refused, root, caplog):
+def test_a_class_without_a_readable_image_is_reported(fill, read, error_message, root, caplog):
     fill({"cat": 4, "dog": 4})
     (root / "empty").mkdir()
     (root / "texts").mkdir()
-    (root / "texts" / "0.txt").write_text("no picture")
+    (root / "texts" / "0.txt").write_text("not an image")
     (root / "phone").mkdir()
     for number in range(4):
         (root / "phone" / f"{number}.heic").write_bytes(b"\0\0\0 ftypheic" + bytes(20))
-    assert "3 of 5 classes have fewer than 4 images: empty (0), phone (0), texts (0)" in refused()
+    assert "3 of 5 classes have fewer than 4 images: empty (0), phone (0), texts (0)" in error_message()
     dataset = read(on_small_class="skip")
     assert "skipped 3 classes with fewer than 4 images: empty (0), phone (0), texts (0)" in caplog.text
     assert dataset.skipped["unreadable"] == 4
     assert dataset.skipped["passed over"] == 1
 
 
-def test_pictures_of_any_suffix_and_below_links_are_read(fill, read, root, tmp_path):
+def test_images_of_any_suffix_and_below_links_are_read(fill, read, root, tmp_path):
     fill({"cat": 4, "../store/dog": 4})
     for path in (root / "cat").iterdir():
         path.rename(path.with_suffix(".jfif"))
@@ -336,30 +343,32 @@ def test_names_that_look_the_same_are_one_class_with_a_warning(fill, read, caplo
     assert "1 class names are spelled in several ways that look the same, such as 'Ku\\u0308cken'" in caplog.text
 
 
-def test_a_class_that_is_not_tested_is_named(fill, read, caplog):
+def test_a_class_without_test_images_is_reported(fill, read, caplog):
     fill({"train/cat": 3, "test/cat": 1, "train/dog": 3})
     read()
     assert "1 classes have no test images: dog" in caplog.text
 
 
-def test_odd_files_are_left_out_and_counted(fill, read, refused, root):
+def test_pipes_and_broken_links_are_left_out_and_counted(fill, read, error_message, root):
     fill({"cat": 5, "dog": 5})
     os.mkfifo(root / "cat" / "pipe.png")
     (root / "cat" / "gone.png").symlink_to("nowhere")
     assert read().skipped["unreadable"] == 2
-    assert f"{root / 'cat' / 'gone.png'}: not readable as an image: broken link (2 of 12" in refused(on_error="raise")
+    assert f"{root / 'cat' / 'gone.png'}: not readable as an image: broken link (2 of 12" in error_message(
+        on_error="raise"
+    )
 
 
-def test_a_data_set_is_called_as_its_folder_wherever_one_stands(fill, read, root, monkeypatch):
+def test_a_data_set_is_named_after_its_folder_for_any_working_directory(fill, read, root, monkeypatch):
     fill({"cat": 4, "dog": 4})
     (root.parent / "photos.v2").symlink_to(root)
-    for where, place in ((root, "."), (root / "cat", ".."), (root, "../pets/.")):
-        monkeypatch.chdir(where)
-        assert read(place).name == "pets"
+    for working_directory, path in ((root, "."), (root / "cat", ".."), (root, "../pets/.")):
+        monkeypatch.chdir(working_directory)
+        assert read(path).name == "pets"
     assert read(root.parent / "photos.v2").name == "photos.v2"
 
 
-def test_a_split_within_a_split_of_its_own_name_is_refused(tmp_path, draw_picture, refused):
-    for place, split in enumerate(("train", "test")):
-        draw_picture(tmp_path / "data" / split / split / "cat" / "0.png", place)
-    assert "test/test: a split's folder alone in a split's folder" in refused(tmp_path / "data")
+def test_a_split_folder_inside_a_folder_of_the_same_name_raises_an_error(tmp_path, draw_picture, error_message):
+    for seed, split in enumerate(("train", "test")):
+        draw_picture(tmp_path / "data" / split / split / "cat" / "0.png", seed)
+    assert "test/test: a split's folder alone in a split's folder" in error_message(tmp_path / "data")

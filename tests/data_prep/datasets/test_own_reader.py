@@ -1,4 +1,4 @@
-"""The readers that docs/datasets.md shows, as it shows them."""
+"""The example readers in docs/datasets.md, run from the page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "datasets.md"
 
 
 @pytest.fixture
-def shown(monkeypatch):
-    """Puts a reader of the page among the readers, as its line in ``__init__.py`` would."""
+def add_reader(monkeypatch):
+    """Adds a reader of the page to ``READERS``, as its line in ``__init__.py`` would."""
 
     def add(name: str) -> None:
         (code,) = (code for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if name in code)
@@ -25,8 +25,8 @@ def shown(monkeypatch):
     return add
 
 
-def test_fixed_splits_are_read_by_the_reader_on_the_page(shown, tmp_path, draw_picture, read_named, refusal):
-    shown("shells")
+def test_the_pages_reader_of_fixed_splits_works(add_reader, tmp_path, draw_picture, read_named, error_message):
+    add_reader("shells")
     base, seed = tmp_path / "data" / "shells", 0
     for split, count in (("train", 4), ("test", 2)):
         lines = []
@@ -43,13 +43,13 @@ def test_fixed_splits_are_read_by_the_reader_on_the_page(shown, tmp_path, draw_p
     assert counts == {"train": 6, "val_memory": 6, "val": 2, "test_memory": 8, "test": 4}
     assert read_named("shells", base) == dataset
     (base / "train" / "dog0.png").unlink()
-    assert "dog0.png: no such image" in refusal("shells", base)
+    assert "dog0.png: no such image" in error_message("shells", base)
     (base / "train.txt").unlink()
-    assert "had from https://shells.example" in refusal("shells", tmp_path / "data").replace("is had", "had")
+    assert "from https://shells.example" in error_message("shells", tmp_path / "data")
 
 
-def test_rows_are_divided_by_the_reader_on_the_page(shown, tmp_path, draw_picture, read_named):
-    shown("minerals")
+def test_the_pages_reader_of_rows_works(add_reader, tmp_path, draw_picture, read_named):
+    add_reader("minerals")
     lines = ["file,mineral\n"]
     for label, name in enumerate(("quartz", "beryl")):
         for number in range(5):

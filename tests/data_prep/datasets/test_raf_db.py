@@ -1,4 +1,4 @@
-"""RAF-DB: the list that says split and emotion, and the aligned faces."""
+"""RAF-DB: the list of splits and emotions, and the aligned faces."""
 
 import pytest
 
@@ -29,14 +29,14 @@ def test_the_seven_emotions_are_read(base, read_named, tmp_path):
     assert read_named("raf_db", base) == dataset
 
 
-def test_what_is_wrong_is_named(base, refusal):
-    listed = base / "EmoLabel" / "list_patition_label.txt"
-    whole = listed.read_text()
+def test_malformed_lists_and_missing_images_raise_with_their_path(base, error_message):
+    list_file = base / "EmoLabel" / "list_patition_label.txt"
+    intact = list_file.read_text()
     for line in ("train_1.jpg 8", "other_1.jpg 1", "train_1.jpg happy"):
-        listed.write_text(line)
-        assert f"{listed}: '{line}' should be like 'train_00001.jpg 5'" in refusal("raf_db", base)
-    listed.write_text(whole)
+        list_file.write_text(line)
+        assert f"{list_file}: '{line}' should be like 'train_00001.jpg 5'" in error_message("raf_db", base)
+    list_file.write_text(intact)
     (base / "Image/aligned/train_00010_aligned.jpg").unlink()
-    assert "train_00010_aligned.jpg: no such image" in refusal("raf_db", base)
-    listed.unlink()
-    assert SOURCE in refusal("raf_db", base)
+    assert "train_00010_aligned.jpg: no such image" in error_message("raf_db", base)
+    list_file.unlink()
+    assert SOURCE in error_message("raf_db", base)

@@ -1,4 +1,4 @@
-"""Unlabelled images: how many of a class, the same for a seed, and nothing left of their labels."""
+"""Unlabelled images: their number per class, reproducible by seed, and without any trace of their labels."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.core.records import Sample
-from data_prep.datasets.unlabelled import UNLABELLED, draw_unlabelled
+from data_prep.core.records import Sample, SpecialLabel
+from data_prep.datasets.unlabelled import draw_unlabelled
 from data_prep.settings import DiscoverArgs
 
 
@@ -21,32 +21,32 @@ def pool(sizes: list[int]) -> list[Sample]:
     ]
 
 
-def drawn_of(drawn: list[Sample]) -> Counter[int]:
-    """Images by the class that only the test knows."""
-    return Counter(int(sample.key.split("-")[0]) for sample in drawn)
+def count_by_class(samples: list[Sample]) -> Counter[int]:
+    """Counts images by class, which the keys of this test contain."""
+    return Counter(int(sample.key.split("-")[0]) for sample in samples)
 
 
 sizes = st.lists(st.integers(1, 14), min_size=1, max_size=8)
 
 
 @given(sizes, st.integers(1, 4), st.integers(0, 5), st.sampled_from(["balanced", "zipf", "uniform"]))
-def test_draws_are_seeded_unlabelled_and_as_large_as_asked(sizes, images, seed, how):
-    samples, args = pool(sizes), DiscoverArgs(images=images, draw=how)
-    drawn = draw_unlabelled(samples, args, seed)
-    assert drawn == draw_unlabelled(samples, args, seed)
-    assert {sample.label for sample in drawn} == {UNLABELLED}
-    assert {s.key for s in drawn} <= {s.key for s in samples} and len({s.key for s in drawn}) == len(drawn)
-    assert [s.digest for s in drawn] == sorted(s.digest for s in drawn)
-    counts = drawn_of(drawn)
-    if how == "balanced":
+def test_sampling_is_seeded_unlabelled_and_of_the_requested_size(sizes, images, seed, draw):
+    samples, args = pool(sizes), DiscoverArgs(images=images, draw=draw)
+    selected = draw_unlabelled(samples, args, seed)
+    assert selected == draw_unlabelled(samples, args, seed)
+    assert {sample.label for sample in selected} == {SpecialLabel.UNLABELLED}
+    assert {s.key for s in selected} <= {s.key for s in samples} and len({s.key for s in selected}) == len(selected)
+    assert [s.digest for s in selected] == sorted(s.digest for s in selected)
+    counts = count_by_class(selected)
+    if draw == "balanced":
         assert counts == {label: min(images, size) for label, size in enumerate(sizes)}
-    elif how == "zipf":
-        assert all(1 <= counts[label] <= min(args.most, size) for label, size in enumerate(sizes))
+    elif draw == "zipf":
+        assert all(1 <= counts[label] <= min(args.max_images_per_class, size) for label, size in enumerate(sizes))
     else:
-        assert len(drawn) == min(images * len(sizes), len(samples))
+        assert len(selected) == min(images * len(sizes), len(samples))
 
 
-def test_other_seeds_draw_others_and_copies_stand_once():
+def test_another_seed_samples_other_images_and_copies_occur_once():
     samples = pool([12] * 6)
     first, second = (draw_unlabelled(samples, DiscoverArgs(), seed) for seed in (1, 2))
     assert {s.key for s in first} != {s.key for s in second}
@@ -54,9 +54,9 @@ def test_other_seeds_draw_others_and_copies_stand_once():
     assert len({s.digest for s in draw_unlabelled(copies, DiscoverArgs(images=20), 1)}) == len(samples)
 
 
-def test_the_long_tail_is_zipfs():
+def test_class_counts_follow_zipfs_law():
     args = DiscoverArgs(draw="zipf")
-    counts = np.array(list(drawn_of(draw_unlabelled(pool([12] * 900), args, 1)).values()))
+    counts = np.array(list(count_by_class(draw_unlabelled(pool([12] * 900), args, 1)).values()))
     # P(n) = n^-2 / zeta(2): 0.608, 0.152, and 0.064 for 10 and more.
-    for few, share in ((1, 0.608), (2, 0.152), (10, 0.064)):
-        assert abs((counts == few).mean() - share) < 0.05
+    for count, share in ((1, 0.608), (2, 0.152), (10, 0.064)):
+        assert abs((counts == count).mean() - share) < 0.05

@@ -1,4 +1,4 @@
-"""WebDataset shards: classes by number or name, splits by the shards' names, pictures byte for byte."""
+"""WebDataset shards: classes by index or name, splits by the shards' names, images byte for byte."""
 
 import io
 import json
@@ -19,23 +19,23 @@ def root(tmp_path):
 
 @pytest.fixture
 def make(root, tmp_path, draw_picture):
-    """Writes shards ``{"train/0.tar": 3}``: three images of each of two classes, with what ``label`` gives for one."""
+    """Writes shards ``{"train/0.tar": 3}``: three images of each of two classes, with the fields ``label`` returns."""
 
-    def made(counts, label=lambda number: {"cls": number}):
+    def write(counts, label=lambda number: {"cls": number}):
         hashes = set()
-        for place, (shard, count) in enumerate(counts.items()):
+        for index, (shard, count) in enumerate(counts.items()):
             (root / shard).parent.mkdir(parents=True, exist_ok=True)
             with TarWriter(str(root / shard)) as writer:
                 for n in range(2 * count):
-                    picture = draw_picture(tmp_path / "drawn" / f"{place}-{n}.png", 100 * place + n)
-                    hashes.add(file_hash(picture))
-                    writer.write({"__key__": f"s{n:04d}", "png": picture.read_bytes(), **label(n % 2)})
+                    image = draw_picture(tmp_path / "images" / f"{index}-{n}.png", 100 * index + n)
+                    hashes.add(file_hash(image))
+                    writer.write({"__key__": f"s{n:04d}", "png": image.read_bytes(), **label(n % 2)})
         return hashes
 
-    return made
+    return write
 
 
-def test_the_layout_of_clip_benchmark(make, read_named, root):
+def test_the_layout_of_clip_benchmark_is_read(make, read_named, root):
     hashes = make({"train/0.tar": 3, "train/1.tar": 2, "test/0.tar": 2})
     (root / "classnames.txt").write_text("or, a bend\nazure, a fess\n")
     (root / "zeroshot_classification_templates.txt").write_text("a shield of {c}.\n{c}\n")
@@ -44,11 +44,10 @@ def test_the_layout_of_clip_benchmark(make, read_named, root):
     assert dataset.names == ("azure, a fess", "or, a bend")
     assert dataset.templates == ("a shield of {}.", "{}")
     assert [len(dataset.parts[part]) for part in ("test_memory", "test")] == [8, 4]
-    found = {s.digest for part in ("train", "val", "test") for s in dataset.parts[part]}
-    assert found == hashes
+    assert {s.digest for part in ("train", "val", "test") for s in dataset.parts[part]} == hashes
 
 
-def test_splits_in_shard_names_and_classes_in_json(make, read_named, root):
+def test_splits_in_shard_names_and_classes_in_json_are_read(make, read_named, root):
     counts = {"train-000.tar": 3, "val-000.tar": 1, "test-000.tar": 1}
     make(counts, lambda n: {"json": json.dumps({"breed": ("cat", "dog")[n]}).encode()})
     dataset = read_named("webdataset", root, label_column="breed")
@@ -68,34 +67,34 @@ def test_shards_are_unpacked_once_and_again_after_a_change(make, read_named, roo
     assert len(read_named("webdataset", root).parts["train"]) == 8
 
 
-def test_what_is_wrong_is_named(make, refusal, root):
-    assert "needs a folder that holds .tar shards" in refusal("webdataset", root)
+def test_malformed_shards_raise_with_their_path_and_sample(make, error_message, root):
+    assert "needs a folder that holds .tar shards" in error_message("webdataset", root)
     make({"0.tar": 4}, lambda n: {})
-    assert "0.tar, s0000: no class; it needs .cls, or .json with label" in refusal("webdataset", root)
+    assert "0.tar, s0000: no class; it needs .cls, or .json with label" in error_message("webdataset", root)
     make({"0.tar": 4}, lambda n: {"json": b"{}", "jpg": b"two"})
-    assert "0.tar, s0000: should hold one image, but has" in refusal("webdataset", root)
+    assert "0.tar, s0000: should hold one image, but has" in error_message("webdataset", root)
     make({"0.tar": 4}, lambda n: {"cls": 2 + n})
     (root / "classnames.txt").write_text("a\nb\n")
-    assert "class 2 is neither in classnames.txt nor a number below 2" in refusal("webdataset", root)
+    assert "class 2 is neither in classnames.txt nor a number below 2" in error_message("webdataset", root)
     make({"0.tar": 4})
-    whole = (root / "0.tar").read_bytes()
-    (root / "0.tar").write_bytes(whole[: len(whole) // 3 + 100])
-    assert "0.tar: not readable as a shard" in refusal("webdataset", root)
+    intact = (root / "0.tar").read_bytes()
+    (root / "0.tar").write_bytes(intact[: len(intact) // 3 + 100])
+    assert "0.tar: not readable as a shard" in error_message("webdataset", root)
     (root / "0.tar").write_bytes(b"no shard" * 200)
-    assert "0.tar: not readable as a shard" in refusal("webdataset", root)
+    assert "0.tar: not readable as a shard" in error_message("webdataset", root)
 
 
-def test_an_unreadable_image_is_named(make, refusal, root):
+def test_an_unreadable_image_raises_an_error(make, error_message, root):
     make({"0.tar": 5})
-    make({"1.tar": 1}, lambda n: {"cls": n, "png": b"no picture"})
-    assert "(2 of 12 are not)" in refusal("webdataset", root)
+    make({"1.tar": 1}, lambda n: {"cls": n, "png": b"not an image"})
+    assert "(2 of 12 are not)" in error_message("webdataset", root)
 
 
-def test_a_shards_name_is_never_an_address(make, read_named, refusal, root, tmp_path, monkeypatch):
+def test_a_shards_name_is_never_read_as_a_url_or_command(make, read_named, error_message, root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shard = tmp_path / "pipe:touch ran;.tar"
     shard.touch()
-    assert "pipe:touch ran;.tar: not readable as a shard" in refusal("webdataset", ".")
+    assert "pipe:touch ran;.tar: not readable as a shard" in error_message("webdataset", ".")
     assert not (tmp_path / "ran").exists()
     shard.unlink()
     make({"all.tar": 5})
@@ -103,49 +102,53 @@ def test_a_shards_name_is_never_an_address(make, read_named, refusal, root, tmp_
     assert read_named("webdataset", "birds:v2").name == "birds:v2"
 
 
-def test_classes_of_one_name_stay_distinct(make, read_named, refusal, root):
+def test_classes_that_share_a_name_remain_distinct(make, read_named, error_message, root):
     make({"all.tar": 5})
     (root / "classnames.txt").write_text("\ufeffcrane\ncrane\n", encoding="utf-8")
     dataset = read_named("webdataset", root)
     assert dataset.names == ("crane", "crane (2)")
     assert [len(dataset.labels(part)) for part in ("train", "test")] == [2, 2]
     make({"all.tar": 5}, lambda n: {"cls": "crane"})
-    assert "class crane can be several classes of classnames.txt; number the classes" in refusal("webdataset", root)
+    assert "class crane can be several classes of classnames.txt; number the classes" in error_message(
+        "webdataset", root
+    )
     (root / "classnames.txt").write_text("crane\n\nheron\n")
-    assert "classnames.txt, line 2: is empty" in refusal("webdataset", root)
+    assert "classnames.txt, line 2: is empty" in error_message("webdataset", root)
     (root / "classnames.txt").write_text("1\n0\n")
     make({"all.tar": 4})
-    assert "class 0 can be several classes of classnames.txt" in refusal("webdataset", root)
+    assert "class 0 can be several classes of classnames.txt" in error_message("webdataset", root)
 
 
-def test_a_label_that_is_no_text_and_a_name_with_a_dot_are_refused(make, refusal, root):
+def test_a_label_that_is_a_list_and_a_name_with_a_dot_raise_an_error(make, error_message, root):
     make({"0.tar": 4}, lambda n: {"json": json.dumps({"label": ["cat", "dog"]}).encode()})
-    assert "0.tar, s0000: the class ['cat', 'dog'] is neither a text nor a number" in refusal("webdataset", root)
+    assert "0.tar, s0000: the class ['cat', 'dog'] is neither a string nor a number" in error_message(
+        "webdataset", root
+    )
     make({"0.tar": 4}, lambda n: {"json": b"[" * 100_000})
-    assert "0.tar, s0000: its .json is not readable" in refusal("webdataset", root)
+    assert "0.tar, s0000: its .json is not readable" in error_message("webdataset", root)
     with TarWriter(str(root / "0.tar")) as writer:
         writer.write({"__key__": "track 2", "0.jpg": b"picture", "0.cls": "cat"})
-    assert "a sample's name must hold no dot" in refusal("webdataset", root)
+    assert "a sample's name must have no dot" in error_message("webdataset", root)
 
 
-def test_what_a_mac_adds_to_a_shard_is_passed_over(make, read_named, root, caplog):
+def test_files_that_macos_adds_to_a_shard_are_passed_over(make, read_named, root, caplog):
     caplog.set_level(logging.INFO, "data_prep")
     make({"all.tar": 5})
     with tarfile.open(root / "all.tar", "a") as tar:
         for name in ("__MACOSX/._s0000.png", "._s0000.png", "README"):
             tar.addfile(tarfile.TarInfo(name), io.BytesIO())
     assert sum(len(read_named("webdataset", root).parts[part]) for part in ("train", "val", "test")) == 10
-    assert "passed over 3 files and folders (2 hidden or left by a system, 1 no picture)" in caplog.text
+    assert "passed over 3 files and folders (2 hidden or a system file, 1 not an image)" in caplog.text
 
 
-def test_what_was_unpacked_and_altered_is_named(make, read_named, refusal, root, tmp_path):
+def test_an_altered_or_missing_unpacked_file_raises_with_its_path(make, read_named, error_message, root, tmp_path):
     make({"all.tar": 5})
     first = read_named("webdataset", root)
     (folder,) = (tmp_path / "cache").glob("unpacked-*")
-    picture = folder / "000000" / "000000003.png"
-    for damage in (lambda: picture.write_bytes(b"no picture"), picture.unlink):
+    image = folder / "000000" / "000000003.png"
+    for damage in (lambda: image.write_bytes(b"not an image"), image.unlink):
         damage()
-        assert f"{picture}: " in refusal("webdataset", root)
-        assert f"delete {folder}" in refusal("webdataset", root)
+        assert f"{image}: " in error_message("webdataset", root)
+        assert f"delete {folder}" in error_message("webdataset", root)
     shutil.rmtree(folder)
     assert read_named("webdataset", root) == first

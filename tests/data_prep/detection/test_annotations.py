@@ -1,4 +1,4 @@
-"""Annotation files in the real layouts, and what is said about broken ones."""
+"""Annotation files in the real layouts are read, and broken ones are refused with a clear error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from data_prep.core.errors import UserError
 from data_prep.detection.annotations import CATEGORY_TREE, read_annotations, read_detections, readable_name
-from data_prep.detection.proposals import annotated_boxes
+from data_prep.detection.proposals import read_annotated_boxes
 from eval.detection.average_precision import average_precision
 from tests.data_prep.detection_files import write_coco, write_lvis, write_v3det
 
@@ -25,23 +25,24 @@ WRITERS = {"coco": write_coco, "lvis": write_lvis, "v3det": write_v3det}
         ("v3det", ("star fruit", "ballista"), (7, 8)),
     ],
 )
-def test_classes_are_read_by_id_with_names_that_one_would_write(form, names, categories, tmp_path):
-    found = read_annotations(WRITERS[form](tmp_path), form)
-    assert found.names == names and found.categories == categories
-    assert found.texts == tuple(name.removesuffix(" (2)") for name in names), "the number tells the encoder nothing"
-    assert found.label_of[categories[-1]] == len(categories) - 1
+def test_classes_are_read_in_order_of_id_with_readable_names(form, names, categories, tmp_path):
+    annotations = read_annotations(WRITERS[form](tmp_path), form)
+    assert annotations.names == names and annotations.categories == categories
+    texts = tuple(name.removesuffix(" (2)") for name in names)
+    assert annotations.texts == texts, "the number is no use to the encoder"
+    assert annotations.label_of[categories[-1]] == len(categories) - 1
 
 
-def test_lvis_has_synonyms_without_its_name_and_doubles(tmp_path):
+def test_lvis_synonyms_exclude_the_name_itself_and_duplicates(tmp_path):
     assert read_annotations(write_lvis(tmp_path), "lvis").synonyms == {0: (), 1: ("wake-up clock",), 2: ("longbow",)}
 
 
-def test_v3dets_annotations_get_ids_for_scoring(tmp_path):
+def test_v3det_annotations_get_ids_for_scoring(tmp_path):
     truth = read_annotations(write_v3det(tmp_path), "v3det").truth
     assert [annotation["id"] for annotation in truth["annotations"]] == [1]
 
 
-def test_v3dets_categories_know_their_ancestors_where_the_tree_is(tmp_path, caplog):
+def test_v3det_categories_get_their_ancestors_if_the_category_tree_is_present(tmp_path, caplog):
     path = write_v3det(tmp_path)
     categories = read_annotations(path, "v3det").truth["categories"]
     assert not any("ancestors" in category for category in categories)
@@ -53,52 +54,53 @@ def test_v3dets_categories_know_their_ancestors_where_the_tree_is(tmp_path, capl
     (tmp_path / CATEGORY_TREE).write_text(json.dumps(tree))
     categories = read_annotations(path, "v3det").truth["categories"]
     assert {category["id"]: category["ancestors"] for category in categories} == {7: [], 8: [7]}
-    whole = {"7": "n01", "8": "n03"}
-    for ids, below in (({}, None), ({"7": ["n01"]}, {}), (whole, {"n01": [["n03"]]}), (whole, {"n01": None})):
-        (tmp_path / CATEGORY_TREE).write_text(json.dumps({"categoryid2treeid": ids, "ancestor2descendant": below}))
+    valid = {"7": "n01", "8": "n03"}
+    for ids, descendants in (({}, None), ({"7": ["n01"]}, {}), (valid, {"n01": [["n03"]]}), (valid, {"n01": None})):
+        tree = {"categoryid2treeid": ids, "ancestor2descendant": descendants}
+        (tmp_path / CATEGORY_TREE).write_text(json.dumps(tree))
         with pytest.raises(UserError, match=f"{CATEGORY_TREE}: must have categoryid2treeid and ancestor2descendant"):
             read_annotations(path, "v3det")
 
 
-def test_a_byte_order_mark_before_the_json_is_read_over(tmp_path):
+def test_a_byte_order_mark_before_the_json_is_ignored(tmp_path):
     path = write_coco(tmp_path)
     path.write_text("\ufeff" + path.read_text())
     assert read_annotations(path, "coco").names == ("person", "toothbrush")
 
 
-def test_names_are_readable():
+def test_underscores_and_invisible_characters_are_removed_from_names():
     assert readable_name("bow_(weapon)") == "bow (weapon)"
     assert readable_name(" hot__dog ") == "hot dog"
     assert readable_name("jalapen\u0303o_\u200b") == "jalapeño"
 
 
-def test_keys_that_may_be_missing_may_be_null(tmp_path):
+def test_optional_keys_may_be_null(tmp_path):
     path = write_coco(tmp_path)
     truth = json.loads(path.read_text())
     detections = [{"image_id": 139, "category_id": 1, "bbox": [10.5, 10, 20, 30], "score": 0.9}]
-    as_it_was = average_precision(truth, detections, "coco")
+    expected = average_precision(truth, detections, "coco")
     truth["annotations"][1]["iscrowd"] = truth["categories"][1]["synonyms"] = None
     path.write_text(json.dumps(truth))
-    found = read_annotations(path, "coco")
-    assert len(annotated_boxes(found, tmp_path / "val2017", tmp_path / "cache", "skip").found) == 2
-    assert average_precision(found.truth, detections, "coco") == as_it_was
+    annotations = read_annotations(path, "coco")
+    assert len(read_annotated_boxes(annotations, tmp_path / "val2017", tmp_path / "cache", "skip").found) == 2
+    assert average_precision(annotations.truth, detections, "coco") == expected
 
 
-_GONE = object()
+_MISSING = object()
 
 
 @pytest.mark.parametrize(
-    ("form", "place", "value", "said"),
+    ("form", "keys", "value", "message"),
     [
-        ("coco", ("images",), _GONE, r"has no images; it must be COCO-style JSON .*cocodataset\.org"),
+        ("coco", ("images",), _MISSING, r"has no images; it must be COCO-style JSON .*cocodataset\.org"),
         ("coco", ("annotations",), [], r"has no annotations"),
         ("coco", ("images", 1, "width"), 0, r"images\[1\]: width is 0, but must be a number of pixels"),
-        ("coco", ("images", 1, "file_name"), _GONE, r"images\[1\]: names no file"),
+        ("coco", ("images", 1, "file_name"), _MISSING, r"images\[1\]: names no file"),
         ("coco", ("images", 1, "id"), 139, r"images\[1\]: has the id 139 of .*images\[0\]"),
         ("coco", ("categories", 0, "name"), " ", r"categories\[0\]: name is ' ', but must be a name"),
         ("coco", ("annotations", 2, "bbox"), [1, 2, 3], r"annotations\[2\]: bbox is \[1, 2, 3\], but must be left"),
         ("coco", ("annotations", 2, "bbox", 0), float("nan"), r"annotations\[2\]: bbox is \[nan"),
-        ("coco", ("annotations", 3, "area"), _GONE, r"annotations\[3\]: area is missing"),
+        ("coco", ("annotations", 3, "area"), _MISSING, r"annotations\[3\]: area is missing"),
         ("coco", ("annotations", 3), 5, r"annotations\[3\]: not a record"),
         ("coco", ("annotations", 0, "image_id"), 7, r"annotations\[0\]: image_id 7 is not among the images"),
         ("coco", ("annotations", 0, "category_id"), 7, r"category_id 7 is not among the categories"),
@@ -106,27 +108,27 @@ _GONE = object()
         ("coco", ("annotations", 0, "iscrowd"), "0", r"annotations\[0\]: iscrowd is '0', but must be 0 or 1"),
         ("coco", ("annotations", 0, "iscrowd"), [1], r"annotations\[0\]: iscrowd is \[1\]"),
         ("lvis", ("categories", 1, "synonyms"), "clock", r"categories\[1\]: synonyms is 'clock', but must be a list"),
-        ("lvis", ("categories", 2, "frequency"), _GONE, r"categories\[2\]: frequency is missing.*lvisdataset\.org"),
+        ("lvis", ("categories", 2, "frequency"), _MISSING, r"categories\[2\]: frequency is missing.*lvisdataset\.org"),
         ("lvis", ("images", 0, "neg_category_ids"), None, r"images\[0\]: neg_category_ids is None"),
         ("v3det", ("annotations", 0, "bbox"), None, r"annotations\[0\]: bbox is None.*github\.com/V3Det"),
     ],
 )
-def test_a_broken_file_is_refused_by_record(form, place, value, said, tmp_path):
+def test_the_error_about_a_broken_file_names_the_record(form, keys, value, message, tmp_path):
     path = WRITERS[form](tmp_path)
     truth = json.loads(path.read_text())
-    holder = reduce(operator.getitem, place[:-1], truth)
-    if value is _GONE:
-        del holder[place[-1]]
+    parent = reduce(operator.getitem, keys[:-1], truth)
+    if value is _MISSING:
+        del parent[keys[-1]]
     else:
-        holder[place[-1]] = value
+        parent[keys[-1]] = value
     path.write_text(json.dumps(truth))
-    with pytest.raises(UserError, match=said) as raised:
+    with pytest.raises(UserError, match=message) as raised:
         read_annotations(path, form)
     assert path.name in str(raised.value)
 
 
-def test_a_missing_file_says_where_the_data_set_is_had(tmp_path):
-    with pytest.raises(UserError, match=r"lvis_v1_val\.json: no such annotation file; LVIS v1 is had from"):
+def test_the_error_about_a_missing_file_says_where_to_download_the_data_set(tmp_path):
+    with pytest.raises(UserError, match=r"lvis_v1_val\.json: no such annotation file; Download LVIS v1 from"):
         read_annotations(tmp_path / "lvis_v1_val.json", "lvis")
 
 
@@ -136,7 +138,7 @@ def test_coco_read_as_lvis_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ({}, "not a list"),
         ([{"image_id": 139, "bbox": [0, 0, 5, 5]}], r"\[0\]: score is missing"),
@@ -151,10 +153,10 @@ def test_coco_read_as_lvis_is_refused(tmp_path):
         ),
     ],
 )
-def test_a_broken_result_file_is_refused_by_record(value, said, tmp_path):
+def test_the_error_about_a_broken_result_file_names_the_record(value, message, tmp_path):
     annotations = read_annotations(write_coco(tmp_path), "coco")
     path = tmp_path / "detector.json"
     path.write_text(json.dumps(value))
-    with pytest.raises(UserError, match=said) as raised:
+    with pytest.raises(UserError, match=message) as raised:
         read_detections(path, annotations)
     assert "detector.json" in str(raised.value)

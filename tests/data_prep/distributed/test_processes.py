@@ -1,4 +1,4 @@
-"""Processes of one run: the first goes first, and where one ends badly the others end soon, with its words."""
+"""Processes of one run: rank 0 runs first, and where one process fails the others exit soon, with its error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import write_json
 from data_prep.core.ranks import global_rank
 from data_prep.distributed.processes import Processes, process_group
-from data_prep.distributed.spawning import spawning
+from data_prep.distributed.spawning import spawn_errors
 from data_prep.settings import Recipe, TrainerArgs
 
 PROGRAM = """
@@ -28,7 +28,7 @@ from data_prep.core.command import run_command
 from data_prep.core.errors import UserError
 from data_prep.settings import Recipe, TrainerArgs
 
-processes._GRACE = 1
+processes._INTERRUPT_TIMEOUT = 1
 
 def fails():
     raise UserError("data.root=nowhere: no such folder")
@@ -37,7 +37,7 @@ def killed():
     os.kill(os.getpid(), signal.SIGKILL)
 
 def connection():
-    time.sleep(1.5)  # the other's end closes it
+    time.sleep(1.5)  # closed because the other process ended
     raise RuntimeError("Connection closed by peer")
 
 def stuck():
@@ -48,11 +48,11 @@ def main(arguments):
     rank, first, then = int(os.environ["RANK"]), *arguments
     does = {"works": lambda: time.sleep(2), "fails": fails, "killed": killed, "sleeps": lambda: time.sleep(60)}
     does |= {"connection": connection, "stuck": stuck, "ends": lambda: None}
-    with processes.together(Recipe("ranker", cache="cache", out="run", trainer=TrainerArgs(devices=2))) as group:
+    with processes.process_group(Recipe("ranker", cache="cache", out="run", trainer=TrainerArgs(devices=2))) as group:
         group.after_first("data", lambda: (does[first](), Path("made").write_text("")))
         assert Path("made").exists()
         Path(f"ready-{rank}").write_text("")
-        while not all(Path(f"ready-{one}").exists() for one in range(2)):
+        while not all(Path(f"ready-{other}").exists() for other in range(2)):
             time.sleep(0.1)
         does[then.split(",")[rank]]()
 
@@ -60,20 +60,20 @@ sys.exit(run_command(main, ""))
 """
 
 
-def launched(folder: Path, first: str, then: str, interrupted: int | None = None) -> list[tuple[int, str]]:
-    """Exit status and last words of two processes.
+def launch(folder: Path, first: str, then: str, interrupted: int | None = None) -> list[tuple[int, str]]:
+    """Runs two processes and returns each one's exit status and standard error.
 
     Args:
         folder: Where they run.
-        first: What the first does before the other goes on.
-        then: What each does then.
-        interrupted: Which one is sent Ctrl-C when both are there.
+        first: What rank 0 does before the other continues.
+        then: What each does after that, separated by a comma.
+        interrupted: Rank of the process that is sent Ctrl-C once both are ready.
     """
-    around = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    parent_environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     started = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM, first, then],
-            cwd=folder, env=around | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True,
+            cwd=folder, env=parent_environment | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
     ]  # fmt: skip
@@ -82,139 +82,143 @@ def launched(folder: Path, first: str, then: str, interrupted: int | None = None
         while len(list(folder.glob("ready-*"))) < 2 and time.monotonic() < end:
             time.sleep(0.1)
         started[interrupted].send_signal(signal.SIGINT)
-    said = [process.communicate(timeout=40)[1] for process in started]
-    return [(process.returncode, words) for process, words in zip(started, said, strict=True)]
+    messages = [process.communicate(timeout=40)[1] for process in started]
+    return [(process.returncode, message) for process, message in zip(started, messages, strict=True)]
 
 
-def test_the_others_wait_for_the_first_whatever_an_earlier_launch_left(tmp_path):
-    assert [code for code, _ in launched(tmp_path, "fails", "ends,ends")] == [2, 2]
-    assert [code for code, _ in launched(tmp_path, "works", "ends,ends")] == [0, 0]
+def test_other_ranks_wait_for_rank_0_despite_files_of_an_earlier_launch(tmp_path):
+    assert [code for code, _ in launch(tmp_path, "fails", "ends,ends")] == [2, 2]
+    assert [code for code, _ in launch(tmp_path, "works", "ends,ends")] == [0, 0]
     (tmp_path / "made").unlink()
-    assert launched(tmp_path, "works", "ends,ends") == [(0, ""), (0, "")]
+    assert launch(tmp_path, "works", "ends,ends") == [(0, ""), (0, "")]
 
 
-def test_where_the_first_fails_the_others_end_with_its_words(tmp_path):
-    (_, own), (code, other) = launched(tmp_path, "fails", "ends,ends")
-    assert own.splitlines()[-1] == "error: data.root=nowhere: no such folder"
+def test_if_rank_0_fails_the_others_exit_with_its_error(tmp_path):
+    (_, first), (code, other) = launch(tmp_path, "fails", "ends,ends")
+    assert first.splitlines()[-1] == "error: data.root=nowhere: no such folder"
     assert code == 2
     assert "error: process 0 of 2 (number" in other and "ended: data.root=nowhere: no such folder" in other
 
 
 @pytest.mark.parametrize(
-    ("then", "code", "words"),
+    ("then", "code", "message"),
     [
         ("killed,sleeps", 2, "process 0 of 2 (number"),
         ("sleeps,killed", 2, "process 1 of 2 (number"),
         ("connection,killed", 2, "was killed or crashed; if memory ran out, lower optim.batch_size"),
-        ("stuck,fails", 1, "ended: data.root=nowhere: no such folder; this one, 0, ends too"),
+        ("stuck,fails", 1, "ended: data.root=nowhere: no such folder; this process, 0, ends too"),
     ],
 )
-def test_where_one_is_gone_the_other_ends_soon_and_says_which(then, code, words, tmp_path):
+def test_if_one_process_is_gone_the_other_exits_soon_and_names_it(then, code, message, tmp_path):
     began = time.monotonic()
-    ends = launched(tmp_path, "ends", then)
+    ends = launch(tmp_path, "ends", then)
     assert time.monotonic() - began < 30
     survivor = 1 - next(rank for rank, does in enumerate(then.split(",")) if does in ("killed", "fails"))
     assert ends[survivor][0] == code
-    assert words in ends[survivor][1]
+    assert message in ends[survivor][1]
 
 
-def test_an_interrupted_process_keeps_its_own_words(tmp_path):
-    (code, own), (other_code, other) = launched(tmp_path, "ends", "sleeps,sleeps", interrupted=0)
-    assert code == 130 and own.strip().startswith("interrupted; the same command goes on")
+def test_an_interrupted_process_keeps_its_own_message(tmp_path):
+    (code, interrupted), (other_code, other) = launch(tmp_path, "ends", "sleeps,sleeps", interrupted=0)
+    assert code == 130 and interrupted.strip().startswith("interrupted; the same command resumes")
     assert other_code == 2 and "process 0 of 2" in other and "it was interrupted" in other
 
 
 def state(machine: str, pid: int = 1, launch: str = "its", failed: str | None = None) -> dict:
-    """What a process says of itself."""
+    """Returns the content of a process's state file."""
     return {"launch": launch, "pid": pid, "machine": machine, "done": [], "ended": False, "failed": failed}
 
 
-def gone() -> int:
-    """The number of a process that has ended."""
+def ended_pid() -> int:
+    """Returns the pid of a process that has ended."""
     process = subprocess.Popen(["true"])
     process.wait()
     return process.pid
 
 
-def test_a_disk_that_was_away_is_no_silence_of_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(data_prep.distributed.processes, "_SILENT", 1)
+def test_time_without_the_disk_does_not_count_as_silence_of_other_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_prep.distributed.processes, "_SILENCE_TIMEOUT", 1)
     write_json(tmp_path / "0.json", state("node7 pid:[1]"))
     second = Processes(tmp_path, 1, 2)
     second.start()
     second._over.set()
-    second._thread.join()  # as where it hangs in a look
-    second._signs.clear()
-    assert second._look() is None
+    second._thread.join()  # as if it hung in a check
+    second._heartbeats.clear()
+    assert second._check_others() is None
     time.sleep(1.2)
-    assert second._look() is None
+    assert second._check_others() is None
 
 
-def test_machines_of_one_name_are_not_taken_for_one(tmp_path):
-    host, *own = data_prep.distributed.processes._machine().split()
-    assert Path("/proc/sys/kernel/random/boot_id").read_text().strip() in own
-    write_json(tmp_path / "0.json", state(f"{host} another-boot {own[-1]}", gone()))
+def test_machines_with_the_same_host_name_are_told_apart(tmp_path):
+    host, *identity = data_prep.distributed.processes._machine_id().split()
+    assert Path("/proc/sys/kernel/random/boot_id").read_text().strip() in identity
+    write_json(tmp_path / "0.json", state(f"{host} another-boot {identity[-1]}", ended_pid()))
     second = Processes(tmp_path, 1, 2)
     second.start()
-    assert second._look() is None
+    assert second._check_others() is None
     second.end()
 
 
-def test_what_is_left_of_an_earlier_launch_says_nothing_of_this_one(tmp_path):
-    first, here = Processes(tmp_path, 0, 2), data_prep.distributed.processes._machine()
+def test_state_files_of_an_earlier_launch_are_ignored(tmp_path):
+    first, here = Processes(tmp_path, 0, 2), data_prep.distributed.processes._machine_id()
     first.start()
-    said = "process 0 of 2 (number 7 on here) was killed or crashed"
-    for left in (state(here, os.getpid(), "before", said), state(here, gone(), "before")):
-        write_json(tmp_path / "1.json", left)
-        assert first._look() is None
-    write_json(tmp_path / "1.json", state(here, gone(), first._state["launch"]))
-    assert "process 1 of 2" in first._look()
+    message = "process 0 of 2 (number 7 on here) was killed or crashed"
+    for stale in (state(here, os.getpid(), "before", message), state(here, ended_pid(), "before")):
+        write_json(tmp_path / "1.json", stale)
+        assert first._check_others() is None
+    write_json(tmp_path / "1.json", state(here, ended_pid(), first._state["launch"]))
+    assert "process 1 of 2" in first._check_others()
     first.end()
 
 
-def test_a_process_ends_where_the_first_was_started_again_without_it(tmp_path):
-    here = data_prep.distributed.processes._machine()
+def test_a_process_exits_if_rank_0_was_started_again_without_it(tmp_path):
+    here = data_prep.distributed.processes._machine_id()
     write_json(tmp_path / "0.json", state(here, os.getpid(), "before"))
     second = Processes(tmp_path, 1, 2)
     second.start()
-    assert second._look() is None
+    assert second._check_others() is None
     write_json(tmp_path / "0.json", state(here, os.getpid(), "after"))
-    assert "process 0 of 2 was started again" in second._look()
+    assert "process 0 of 2 was started again" in second._check_others()
     second._over.set()
 
 
-def test_a_process_is_known_before_it_goes_on(tmp_path):
-    write_json(tmp_path / "0.json", state(data_prep.distributed.processes._machine(), os.getpid()) | {"done": ["data"]})
+def test_a_process_rewrites_its_state_file_before_it_continues(tmp_path):
+    write_json(
+        tmp_path / "0.json", state(data_prep.distributed.processes._machine_id(), os.getpid()) | {"done": ["data"]}
+    )
     second = Processes(tmp_path, 1, 2)
     second.start()
     second._over.set()
     second._thread.join()
-    (tmp_path / "1.json").unlink()  # as the first does when it starts
+    (tmp_path / "1.json").unlink()  # as rank 0 does when it starts
     second.after_first("data", lambda: None)
     assert '"launch": "its"' in (tmp_path / "1.json").read_text()
 
 
-def test_without_linux_processes_are_still_known(monkeypatch):
+def test_processes_are_still_identified_without_linux(monkeypatch):
     def missing(path, *_):
         raise FileNotFoundError(path)
 
     for name in ("readlink", "read_text", "read_bytes"):
         monkeypatch.setattr(Path, name, missing)
-    assert data_prep.distributed.processes._machine() == data_prep.distributed.processes._machine()
-    assert data_prep.distributed.processes._alive(os.getpid())
-    assert not data_prep.distributed.processes._alive(gone())
+    assert data_prep.distributed.processes._machine_id() == data_prep.distributed.processes._machine_id()
+    assert data_prep.distributed.processes._is_alive(os.getpid())
+    assert not data_prep.distributed.processes._is_alive(ended_pid())
 
 
-def test_a_process_of_another_machine_that_falls_silent_counts_as_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(data_prep.distributed.processes, "_SILENT", 1)
+def test_a_process_on_another_machine_without_heartbeats_counts_as_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_prep.distributed.processes, "_SILENCE_TIMEOUT", 1)
     write_json(tmp_path / "0.json", state("node7 pid:[1]"))
     second = Processes(tmp_path, 1, 2)
     second.start()
-    with pytest.raises(UserError, match=r"process 0 of 2 \(number 1 on node7\) has given no sign for 1 s") as caught:
+    with pytest.raises(
+        UserError, match=r"process 0 of 2 \(number 1 on node7\) has sent no heartbeat for 1 s"
+    ) as caught:
         second.after_first("data", lambda: None)
     assert second.end(caught.value).args == caught.value.args
 
 
-def test_one_process_alone_leaves_no_files(tmp_path):
+def test_a_single_process_writes_no_state_files(tmp_path):
     done = []
     with process_group(Recipe("ranker", cache=str(tmp_path / "cache"), out=str(tmp_path / "run"))) as processes:
         processes.after_first("data", lambda: done.append(1))
@@ -224,7 +228,7 @@ def test_one_process_alone_leaves_no_files(tmp_path):
 def test_a_launcher_that_starts_more_processes_than_the_recipe_asks_for_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     recipe = Recipe("ranker", cache=str(tmp_path), out=str(tmp_path / "run"), trainer=TrainerArgs())
-    refused = r"process 1 of a launcher, and trainer\.devices=1 .* asks for 1 in all"
+    refused = r"a launcher started this as process 1, but trainer\.devices=1 .* asks for 1 in all"
     with pytest.raises(UserError, match=refused), process_group(recipe):
         pass
 
@@ -237,10 +241,10 @@ def test_a_launcher_that_starts_more_processes_than_the_recipe_asks_for_is_refus
         ({"LOCAL_RANK": "1", "NODE_RANK": "2"}, 9),
         ({"RANK": "8", "LOCAL_RANK": "0", "GROUP_RANK": "1"}, 8),
         ({"SLURM_PROCID": "8", "SLURM_LOCALID": "0"}, 8),
-        ({"SLURM_PROCID": "0", "LOCAL_RANK": "3"}, 3),  # started by Lightning, in a shell that SLURM gave
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "3"}, 3),  # started by Lightning, in a SLURM shell
     ],
 )
-def test_each_process_knows_its_number_under_every_launcher(environment, rank, monkeypatch):
+def test_each_process_knows_its_rank_under_every_launcher(environment, rank, monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -251,7 +255,7 @@ def test_each_process_knows_its_number_under_every_launcher(environment, rank, m
 def test_a_spawned_process_that_was_killed_is_named():
     killed = ProcessExitedException("process 1 terminated with signal SIGKILL", 1, 5, -9, "SIGKILL")
     with (
-        pytest.raises(UserError, match="process 1 terminated with signal SIGKILL; the same command goes on"),
-        spawning(),
+        pytest.raises(UserError, match="process 1 terminated with signal SIGKILL; the same command resumes"),
+        spawn_errors(),
     ):
         raise killed

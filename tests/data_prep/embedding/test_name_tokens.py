@@ -1,4 +1,4 @@
-"""Names that the encoder cannot read whole are counted and named, with every tokenizer of open_clip's kinds."""
+"""Truncated names are counted and listed, with every kind of open_clip tokenizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from data_prep.embedding.encoder import NANO_CLIP, embed_names, load_encoder
-from data_prep.embedding.name_tokens import cut_texts, find_names_alike, name_tokens
+from data_prep.embedding.name_tokens import find_identical_names, find_truncated, tokenize_names
 from data_prep.settings import RetrieverArgs
 
 SIMPLE, HF = SimpleTokenizer(context_length=12), HFTokenizer(str(NANO_CLIP), context_length=12)
@@ -20,7 +20,7 @@ words = st.lists(st.sampled_from(["azure", "a", "bend", "or", "gules", ","]), mi
 
 
 def length(tokenize, text: str) -> int:
-    """Tokens of a text that nothing cuts, end and beginning with it."""
+    """Returns the number of tokens of an untruncated text, with start and end tokens."""
     if isinstance(tokenize, SimpleTokenizer):
         return len(tokenize.encode(text)) + 2
     return len(tokenize.tokenizer(tokenize.clean_fn(text)).input_ids)
@@ -28,29 +28,31 @@ def length(tokenize, text: str) -> int:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(words, min_size=1, max_size=6), st.sampled_from([SIMPLE, HF, PADS_WITH_END]))
-def test_those_are_cut_that_are_longer_than_the_context(texts, tokenize):
-    expected = [place for place, text in enumerate(texts) if length(tokenize, text) > 12]
-    assert cut_texts(tokenize, texts, tokenize(texts)) == expected
+def test_exactly_the_texts_longer_than_the_context_are_reported_as_truncated(texts, tokenize):
+    expected = [index for index, text in enumerate(texts) if length(tokenize, text) > 12]
+    assert find_truncated(tokenize, texts, tokenize(texts)) == expected
 
 
-def test_names_are_alike_where_different_names_have_the_same_tokens():
+def test_different_names_with_identical_tokens_are_grouped():
     ids = torch.tensor([[1, 2], [1, 2], [3, 4], [1, 2]])
-    assert find_names_alike(["a", "A", "b", "a"], ids) == [["a", "A"]]
-    assert find_names_alike(["a", "a", "b", "a"], ids) == [], "one name is one text"
+    assert find_identical_names(["a", "A", "b", "a"], ids) == [["a", "A"]]
+    assert find_identical_names(["a", "a", "b", "a"], ids) == [], "a repeated name is one name"
 
 
-def test_cut_names_and_those_that_end_alike_are_warned_of(tmp_path, caplog):
+def test_a_warning_lists_truncated_names_and_names_with_identical_tokens(tmp_path, caplog):
     start = "azure, a bend or between two mullets argent and three crescents gules, on a chief vert a lion, " * 4
     names = ["gules", f"{start} a heart or", f"{start} a tower purpure", f"vert {start}"]
     embed_names(load_encoder(RetrieverArgs()), names, RetrieverArgs(templates=["{}", "a {}"]), tmp_path)
-    cut, alike = (record.getMessage() for record in caplog.records if record.name == "data_prep.embedding.name_tokens")
-    assert cut.startswith(
-        "names: 3 of 4 names are longer than the 32 tokens that the encoder reads, and were cut: 'azure"
+    truncated, identical = (
+        record.getMessage() for record in caplog.records if record.name == "data_prep.embedding.name_tokens"
     )
-    assert alike.startswith("names: 2 different names have the same embedding as another")
+    assert truncated.startswith(
+        "names: 3 of 4 names are longer than the 32 tokens that the encoder reads, and were truncated: 'azure"
+    )
+    assert identical.startswith("names: 2 different names have the same embedding as another")
 
 
 @pytest.mark.parametrize("tokenize", [SIMPLE, HF])
-def test_names_that_fit_are_passed_over_in_silence(tokenize, caplog):
-    assert name_tokens(tokenize, ["azure", "gules", "azure"], ["{}", "a {}"]).shape == (3, 2, 12)
+def test_names_that_fit_give_no_warning(tokenize, caplog):
+    assert tokenize_names(tokenize, ["azure", "gules", "azure"], ["{}", "a {}"]).shape == (3, 2, 12)
     assert not caplog.records

@@ -1,4 +1,4 @@
-"""Regions: windows by hand-made numbers, and pixels of a picture one can reason about."""
+"""Region crops: windows against hand-computed values, and pixels of simple synthetic images."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash
 from data_prep.embedding.encoder import embed_regions
 from data_prep.embedding.regions import (
-    Cut,
+    LazyRegion,
     Region,
     clamp_boxes,
     crop_scales,
@@ -47,18 +47,18 @@ boxes_inside = st.tuples(st.floats(0, 180), st.floats(0, 80), st.floats(1, 200),
 @given(st.lists(boxes_inside, min_size=1, max_size=6))
 @example([(0.0, 0.99999, 1.0, 1.0)])  # 0.99999 + 1 - 0.99999 is below 1
 @settings(max_examples=150, deadline=None)
-def test_a_window_lies_in_the_image_and_holds_its_box(rows):
+def test_a_window_is_inside_the_image_and_contains_its_box(rows):
     boxes, fit = clamp_boxes(np.array([box_at(*row) for row in rows]), 200, 100)
     assert fit.all()
     windows = crop_windows(boxes, 200, 100, RegionArgs())
     assert (windows[:, :2] >= 0).all() and (windows[:, 2:] <= [200, 100]).all()
     assert (windows[:, :2] <= boxes[:, :2]).all() and (windows[:, 2:] >= boxes[:, 2:]).all()
-    # Many at once are each alone.
-    alone = [crop_windows(box[None], 200, 100, RegionArgs())[0] for box in boxes]
-    assert np.array_equal(windows, alone)
+    # A batch gives the same windows as single boxes.
+    single = [crop_windows(box[None], 200, 100, RegionArgs())[0] for box in boxes]
+    assert np.array_equal(windows, single)
 
 
-def test_boxes_without_a_pixel_in_the_image_are_told_apart():
+def test_boxes_without_a_pixel_in_the_image_are_marked():
     boxes = [box_at(5, 5, 10, 10), box_at(5, 5, 0, 10), box_at(20, 5, -9, 10), box_at(300, 5, 10, 10)]
     boxes += [[np.nan, 0, 5, 5], box_at(-50, -50, 60, 60), box_at(99.5, 0, 50, 50)]
     clamped, fit = clamp_boxes(np.array(boxes), 100, 100)
@@ -67,7 +67,7 @@ def test_boxes_without_a_pixel_in_the_image_are_told_apart():
 
 
 def stripes() -> Image.Image:
-    """Black and white columns, each one pixel wide: any blur makes them grey."""
+    """Returns an image of black and white columns, each one pixel wide: any blur makes them grey."""
     pixels = np.zeros((96, 96, 3), np.uint8)
     pixels[:, ::2] = 255
     return Image.fromarray(pixels)
@@ -79,8 +79,8 @@ def test_the_object_stays_sharp_and_its_surroundings_are_blurred():
     assert np.array_equal(cut[32:64, 32:64], np.asarray(stripes())[32:64, 32:64, 0])
     around = np.concatenate([cut[:28].ravel(), cut[68:].ravel(), cut[:, :28].ravel(), cut[:, 68:].ravel()])
     assert (np.abs(around.astype(int) - 127) < 60).all()
-    whole = cut_regions(stripes(), boxes, RegionArgs(size=96, blur=0))[0]
-    assert np.array_equal(whole, np.asarray(stripes()))
+    unblurred = cut_regions(stripes(), boxes, RegionArgs(size=96, blur=0))[0]
+    assert np.array_equal(unblurred, np.asarray(stripes()))
 
 
 def test_a_region_shows_its_box_and_not_another():
@@ -91,7 +91,7 @@ def test_a_region_shows_its_box_and_not_another():
     red, blue = cut_regions(Image.fromarray(pixels), boxes, RegionArgs(size=64, small=8, large=16, blur=0))
     assert red.shape == (64, 64, 3)
     assert np.array_equal(red, np.broadcast_to([255, 0, 0], (64, 64, 3)))
-    # As wide as its longer side and the image's height: the half above it is black.
+    # The window is as wide as the box's longer side and as high as the image: the half above the box is black.
     assert (blue[36:, :, 2] > 200).all() and (blue[:28, :, 2] < 60).all()
 
 
@@ -114,16 +114,16 @@ def test_regions_are_embedded_by_box_and_settings(regions, encoder, tmp_path, ca
     assert "computing 2 of 2 regions" in caplog.text
 
 
-def test_an_image_that_changed_or_went_is_not_cut(regions, tmp_path):
+def test_an_image_that_changed_or_is_missing_is_an_error(regions, tmp_path):
     Image.new("RGB", (96, 96)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"a\.png: has changed since its boxes were read"):
-        Cut(regions[0], PLAIN).open()
+        LazyRegion(regions[0], PLAIN).open()
     (tmp_path / "a.png").unlink()
     with pytest.raises(UserError, match=r"a\.png: no such image"):
-        Cut(regions[0], PLAIN).open()
+        LazyRegion(regions[0], PLAIN).open()
 
 
-def test_a_region_is_known_by_content_box_and_settings_wherever_it_lies(regions):
+def test_a_region_key_depends_on_content_box_and_settings_but_not_on_the_path(regions):
     first, second = regions
     moved = replace(first, path="elsewhere.png", label=3)
     assert region_key(first, PLAIN) == region_key(moved, PLAIN)

@@ -1,4 +1,4 @@
-"""The embedding cache: what is read is what was written, or the damaged part is named."""
+"""Embedding cache: reads return what was written, or an error names the damaged part."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def store(tmp_path):
     return store
 
 
-def test_any_flipped_bit_is_noticed_or_harmless(store):
-    """A vector whose sign is flipped in one place keeps its length, so nothing else would notice."""
+def test_any_flipped_bit_is_detected_or_harmless(store):
+    """A vector with one flipped sign keeps its length, so no other check would detect it."""
     (part,) = store.folder.glob("part-*")
-    whole, noticed = part.read_bytes(), 0
-    for place in range(len(whole)):
-        flipped = bytes([whole[place] ^ 1 << place % 8])
-        part.write_bytes(whole[:place] + flipped + whole[place + 1 :])
+    original, detected = part.read_bytes(), 0
+    for offset in range(len(original)):
+        flipped = bytes([original[offset] ^ 1 << offset % 8])
+        part.write_bytes(original[:offset] + flipped + original[offset + 1 :])
         try:
-            assert np.array_equal(store.read(KEYS), VECTORS), place
+            assert np.array_equal(store.read(KEYS), VECTORS), offset
         except UserError as error:
             assert f"{part}: damaged" in str(error) and "delete it to have it made again" in str(error)
-            noticed += 1
-    # Only the header's spaces may change unseen.
-    assert noticed > 0.95 * len(whole)
+            detected += 1
+    # Only a change of the header's padding may go undetected.
+    assert detected > 0.95 * len(original)
 
 
-def test_a_part_without_checksums_is_not_believed(store):
+def test_a_part_without_checksums_is_refused(store):
     from safetensors.numpy import load_file, save_file
 
     (part,) = store.folder.glob("part-*")
@@ -49,21 +49,21 @@ def test_a_part_without_checksums_is_not_believed(store):
         store.missing(KEYS)
 
 
-def test_a_write_that_fails_leaves_nothing_behind(store, monkeypatch):
-    def full(tensors, path, metadata):
+def test_a_failed_write_leaves_no_files(store, monkeypatch):
+    def fail_halfway(tensors, path, metadata):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("data_prep.embedding.store.save_file", full)
+    monkeypatch.setattr("data_prep.embedding.store.save_file", fail_halfway)
     before = sorted(store.folder.iterdir())
     with pytest.raises(OSError, match="No space left"):
         store.write(KEYS[:1], VECTORS[:1])
     assert sorted(store.folder.iterdir()) == before
 
 
-def test_a_full_disk_is_named_with_the_part_and_leaves_nothing(tmp_path):
+def test_an_error_of_a_full_disk_names_the_part_and_leaves_no_part(tmp_path):
     store, sizes = EmbeddingStore(tmp_path / "embeddings", {"model": "m"}), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200, sizes[1]))  # as a full disk answers
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, sizes[1]))  # simulates a full disk
     try:
         with pytest.raises(OSError) as caught:
             store.write(KEYS, VECTORS)

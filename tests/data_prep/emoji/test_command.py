@@ -1,4 +1,4 @@
-"""From packages of art to pictures on disk."""
+"""The command that renders packages of art into images on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.tiny_emoji import made_place
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def root(tmp_path_factory) -> Path:
     return made_place(tmp_path_factory.mktemp("emoji"))
 
 
@@ -26,50 +26,50 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_every_listed_picture_is_there_in_the_size_asked_for_on_white(place):
-    found = rows(place / "data")
-    assert {row["family"] for row in found} == set(ART.values())
-    for row in found:
-        image = Image.open(place / "data" / row["path"]).convert("RGB")
+def test_every_listed_image_exists_in_the_requested_size_on_white(root):
+    listed = rows(root / "data")
+    assert {row["family"] for row in listed} == set(ART.values())
+    for row in listed:
+        image = Image.open(root / "data" / row["path"]).convert("RGB")
         assert image.size == (32, 32)
         assert image.getpixel((31, 31)) == (255, 255, 255)
 
 
-def test_classes_are_coloured_alike_in_all_families(place):
+def test_a_class_has_the_same_hue_in_all_families(root):
     hues = {}
-    for row in rows(place / "data"):
-        image = Image.open(place / "data" / row["path"]).convert("HSV")
+    for row in rows(root / "data"):
+        image = Image.open(root / "data" / row["path"]).convert("HSV")
         hues.setdefault(row["code"], set()).add(image.getpixel((12, 12))[0] // 3)
-    assert all(max(found) - min(found) <= 1 for found in hues.values()), "a drawing stands under another's name"
+    assert all(max(values) - min(values) <= 1 for values in hues.values()), "a drawing has the wrong class"
 
 
-def test_blank_drawings_and_those_of_few_families_are_left_out_and_counted(place):
-    metadata = make_emoji(place / "data", 32, place / "npm")
+def test_blank_drawings_are_left_out_and_counted(root):
+    metadata = make_emoji(root / "data", 32, root / "npm")
     assert metadata["left_out"] == {"blank": 1}
-    assert not [row for row in rows(place / "data") if row["path"] == "noto-v1/1f350.png"]
+    assert not [row for row in rows(root / "data") if row["path"] == "noto-v1/1f350.png"]
 
 
-def test_the_arts_licences_stand_beside_it(place):
-    text = (place / "data" / "LICENSES.md").read_text()
+def test_the_licences_of_the_art_are_written_to_the_folder(root):
+    text = (root / "data" / "LICENSES.md").read_text()
     assert all(f"Licence {number}" in text and package in text for number, package in enumerate(ART))
 
 
-def test_what_is_there_is_reused_and_another_size_made_anew(place, tmp_path):
-    before = (place / "data" / "pictures.csv").stat().st_mtime_ns
-    make_emoji(place / "data", 32, tmp_path / "nowhere")
-    assert (place / "data" / "pictures.csv").stat().st_mtime_ns == before
+def test_existing_output_is_reused_and_a_folder_of_other_files_raises_an_error(root, tmp_path):
+    before = (root / "data" / "pictures.csv").stat().st_mtime_ns
+    make_emoji(root / "data", 32, tmp_path / "nowhere")
+    assert (root / "data" / "pictures.csv").stat().st_mtime_ns == before
     other = tmp_path / "other"
     other.mkdir()
     (other / "letter.txt").write_text("mine")
     with pytest.raises(UserError, match="holds files that are not"):
-        make_emoji(other, 32, place / "npm")
+        make_emoji(other, 32, root / "npm")
 
 
 @pytest.mark.parametrize("file", ["noto-v1/1f434.png", "pictures.csv", "contents.json", "manifest.json"])
 @pytest.mark.parametrize("kind", ["flipped", "removed"])
-def test_damaged_data_are_not_reused_but_made_again_alike(place, tmp_path, caplog, file, kind):
-    folder = shutil.copytree(place / "data", tmp_path / "data")
+def test_damaged_data_is_rendered_again_with_the_same_bytes(root, tmp_path, caplog, file, kind):
+    folder = shutil.copytree(root / "data", tmp_path / "data")
     damage(folder / file, kind)
-    make_emoji(folder, 32, place / "npm")
-    assert f"{folder / file}: " in caplog.text and "all is made again" in caplog.text
-    assert contents(folder) == contents(place / "data")
+    make_emoji(folder, 32, root / "npm")
+    assert f"{folder / file}: " in caplog.text and "rendering all images again" in caplog.text
+    assert contents(folder) == contents(root / "data")

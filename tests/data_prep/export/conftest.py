@@ -1,4 +1,4 @@
-"""Shards with the names that break other readers."""
+"""Shards whose class names are difficult for parsers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from data_prep.core.names import disambiguate
 from data_prep.core.records import Candidate, RankingExample, Sample
 from data_prep.mining.shards import write_shards
 
-HARD = disambiguate(
+DIFFICULT_NAMES = disambiguate(
     [
         "St. Mary's cross",
         "fess, azure",
@@ -24,21 +24,23 @@ HARD = disambiguate(
 )
 
 
-def example_of(number: int) -> RankingExample:
-    labels = [(number + i) % len(HARD) for i in range(5)]
-    found = tuple(Candidate(label, HARD[label], 1 - i / 10, 1 - i / 7) for i, label in enumerate(labels))
-    return RankingExample(f"key{number}-image", labels[number % 5], found)
+def make_example(number: int) -> RankingExample:
+    labels = [(number + i) % len(DIFFICULT_NAMES) for i in range(5)]
+    candidates = tuple(
+        Candidate(label, DIFFICULT_NAMES[label], 1 - i / 10, 1 - i / 7) for i, label in enumerate(labels)
+    )
+    return RankingExample(f"key{number}-image", labels[number % 5], candidates)
 
 
 @pytest.fixture
 def shards(tmp_path, draw_picture):
-    """Nine examples, every class at every place; the first two show the same picture."""
+    """Nine examples with every class at every position; the first two have the same image."""
     folder = tmp_path / "shards"
     folder.mkdir()
     pairs = []
     for n in range(9):
         path = draw_picture(tmp_path / "images" / f"{n}.png", max(n, 1))
-        pairs.append((example_of(n), Sample(f"key{n}", str(path), 0, file_hash(path))))
-    metadata = {"part": "train", "dataset": "pets", "classes": len(HARD), "encoder": "", "counts": {}}
+        pairs.append((make_example(n), Sample(f"key{n}", str(path), 0, file_hash(path))))
+    metadata = {"part": "train", "dataset": "pets", "classes": len(DIFFICULT_NAMES), "encoder": "", "counts": {}}
     write_shards(folder, pairs, 4, metadata)
     return folder

@@ -1,4 +1,4 @@
-"""Every format: what is written is what the format's trainer reads, whatever the names are."""
+"""Every format writes what its trainer reads, even with difficult names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_prep.core.errors import UserError
 from data_prep.export.formats import FORMATS
-from data_prep.export.writing import check_export, export, export_fault
+from data_prep.export.writing import check_export, export, find_export_problem
 from data_prep.mining.shards import ShardedExamples
 from data_prep.prompting.prompt_lengths import TokenCounter
 from data_prep.prompting.replies import read_list
@@ -19,22 +19,22 @@ from data_prep.prompting.targets import target_names
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("target", ["truth_first", "truth_only", "graded"])
-def test_answers_come_back_through_the_reply_parser_in_every_format(shards, tmp_path, name, target):
+def test_in_every_format_the_reply_parser_reads_the_answers_back(shards, tmp_path, name, target):
     to = tmp_path / "out"
     assert export(shards, to, name, target, order="retriever") == {"exported": 9}
     turns = list(FORMATS[name].read(to))
     for turn, example in zip(turns, ShardedExamples(shards).examples(), strict=True):
         names = [candidate.name for candidate in example.candidates]
         ranking = read_list(turn.assistant, names)
-        wanted = list(target_names(example, target))
-        assert [names[place] for place in ranking.order][: len(wanted)] == wanted
-        assert (ranking.outcome == "ok") == (len(wanted) == len(names))
+        expected = list(target_names(example, target))
+        assert [names[position] for position in ranking.order][: len(expected)] == expected
+        assert (ranking.outcome == "ok") == (len(expected) == len(names))
         assert Image.open(to / turn.images[0]).size == (24, 24)
-    assert len(list((to / "images").iterdir())) == 8  # two examples share a picture
+    assert len(list((to / "images").iterdir())) == 8  # two examples share an image
     assert json.loads((to / "export.json").read_text())["counts"] == {"exported": 9}
 
 
-def test_llava_records_are_as_llava_documents_them(shards, tmp_path):
+def test_llava_records_follow_the_documented_format(shards, tmp_path):
     export(shards, tmp_path / "out", "llava")
     record = json.loads((tmp_path / "out" / "llava.json").read_text())[0]
     assert record.keys() == {"id", "image", "conversations"} and record["id"] == "key0-image"
@@ -43,7 +43,7 @@ def test_llava_records_are_as_llava_documents_them(shards, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "role", "user"), [("sharegpt", "from", "human"), ("openai", "role", "user")])
-def test_llama_factory_is_told_whose_words_the_list_uses(shards, tmp_path, name, role, user):
+def test_the_dataset_info_for_llama_factory_gives_the_keys_and_roles_of_the_list(shards, tmp_path, name, role, user):
     export(shards, tmp_path / "out", name)
     (entry,) = json.loads((tmp_path / "out" / "dataset_info.json").read_text()).values()
     record = json.loads((tmp_path / "out" / entry["file_name"]).read_text())[0]
@@ -63,7 +63,7 @@ def test_swift_and_trl_records_hold_messages_and_images(shards, tmp_path):
         assert len(record[images]) == 1
 
 
-def test_rar_records_are_in_the_released_words(shards, tmp_path):
+def test_rar_records_have_the_released_prompt(shards, tmp_path):
     export(shards, tmp_path / "out", "rar", order="retriever", expert="aircraft classification")
     record = json.loads((tmp_path / "out" / "rar.json").read_text())[0]
     example = next(ShardedExamples(shards).examples())
@@ -78,22 +78,22 @@ def test_rar_records_are_in_the_released_words(shards, tmp_path):
     assert record["conversations"][1] == {"from": "assistant", "value": str(target_names(example, "truth_first"))}
 
 
-def test_candidates_are_shuffled_unless_asked_otherwise(shards, tmp_path):
+def test_candidates_are_shuffled_by_default(shards, tmp_path):
     export(shards, tmp_path / "a", "llava")
     export(shards, tmp_path / "b", "llava", order="retriever")
     export(shards, tmp_path / "c", "llava", seed=1)
-    lists = [(tmp_path / place / "llava.json").read_text() for place in "abc"]
+    lists = [(tmp_path / folder / "llava.json").read_text() for folder in "abc"]
     assert len(set(lists)) == 3
 
 
-def test_what_would_break_a_trainer_is_left_out_and_counted(shards, tmp_path):
-    assert export_fault(["a <image> of a cat", "dog"], 0, None) == "dropped: a name holds a media tag"
-    assert export_fault(["cat", " "], 0, None) == "dropped: an empty name"
-    counts = export(shards, tmp_path / "out", "swift", tokens=(TokenCounter("nano-mllm"), 400))
+def test_examples_that_would_break_a_trainer_are_skipped_and_counted(shards, tmp_path):
+    assert find_export_problem(["a <image> of a cat", "dog"], 0, None) == "dropped: a name holds a media tag"
+    assert find_export_problem(["cat", " "], 0, None) == "dropped: an empty name"
+    counts = export(shards, tmp_path / "out", "swift", token_limit=(TokenCounter("nano-mllm"), 400))
     assert 0 < counts["exported"] < 9
     assert counts["exported"] + counts["dropped: longer than 400 tokens"] == 9
     with pytest.raises(UserError, match=r"nothing of .* could be exported .*longer than 3 tokens"):
-        export(shards, tmp_path / "none", "swift", tokens=(TokenCounter("nano-mllm"), 3))
+        export(shards, tmp_path / "none", "swift", token_limit=(TokenCounter("nano-mllm"), 3))
     assert not (tmp_path / "none").exists()
 
 
@@ -111,22 +111,22 @@ def test_a_folder_with_other_files_is_never_replaced(shards, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("<image>", "<image><image>", "2 image tags in place of 1"),
+        ("<image>", "<image><image>", "2 image tags instead of 1"),
         ("fess, azure", "fess azure", "names that differ"),
         ("images/", "pictures/", "of which one is missing"),
     ],
 )
-def test_a_record_that_was_written_wrong_is_named(shards, tmp_path, old, new, message):
+def test_the_error_about_a_wrong_record_names_it(shards, tmp_path, old, new, message):
     from data_prep.export import swift
     from data_prep.export.conversation import Conversation
 
     folder = tmp_path / "out"
     (folder / "images").mkdir(parents=True)
     (folder / "images" / "a.png").touch()
-    made = [Conversation("key0", "images/a.png", ["fess, azure", "b"], "Sort ['fess, azure', 'b'].", "['b']")]
-    swift.write(folder, "pets", made)
-    check_export(folder, "swift", made)
+    conversations = [Conversation("key0", "images/a.png", ["fess, azure", "b"], "Sort ['fess, azure', 'b'].", "['b']")]
+    swift.write(folder, "pets", conversations)
+    check_export(folder, "swift", conversations)
     path = Path(folder / swift.FILE)
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(UserError, match=f"record of key0: .*{message}"):
-        check_export(folder, "swift", made)
+        check_export(folder, "swift", conversations)

@@ -1,4 +1,4 @@
-"""RAR's native JSON comes in as it went out, and what is no ranking example is counted."""
+"""RAR's native JSON is imported as it was exported, and records that are not ranking examples are counted."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ NAMES = ["Boeing 737-200", "l'avion", 'the "Rock"', "a, b [c]"]
 
 @pytest.fixture
 def exported(tmp_path, draw_picture):
-    """An export of three examples, and what they were."""
+    """An export of three examples, and the examples."""
     pairs = []
     for n in range(3):
-        found = tuple(Candidate((n + i) % 4, NAMES[(n + i) % 4], 1 - i / 10) for i in range(3))
+        candidates = tuple(Candidate((n + i) % 4, NAMES[(n + i) % 4], 1 - i / 10) for i in range(3))
         path = draw_picture(tmp_path / f"{n}.png", n)
-        pairs.append((RankingExample(f"key{n}", (n + 1) % 4, found), Sample("", str(path), 0, f"d{n}")))
+        pairs.append((RankingExample(f"key{n}", (n + 1) % 4, candidates), Sample("", str(path), 0, f"d{n}")))
     (tmp_path / "shards").mkdir()
     write_shards(tmp_path / "shards", pairs, 9, {"part": "train", "dataset": "planes"})
     export(tmp_path / "shards", tmp_path / "out", "rar", order="retriever")
     return tmp_path / "out", [example for example, _ in pairs]
 
 
-def test_an_export_comes_back(exported, tmp_path):
+def test_an_imported_export_equals_the_original(exported, tmp_path):
     folder, examples = exported
     assert import_rar(folder / "rar.json", folder, tmp_path / "in") == {"imported": 3}
-    found = ShardedExamples(tmp_path / "in")
-    assert found.manifest["classes"] == 4
+    sharded = ShardedExamples(tmp_path / "in")
+    assert sharded.manifest["classes"] == 4
     for number, example in enumerate(examples):
-        one, image = found[number]
-        assert [c.name for c in one.candidates] == [c.name for c in example.candidates]
-        assert target_names(one, "truth_first") == target_names(example, "truth_first")
-        assert sorted(NAMES)[one.label] == NAMES[example.label]
+        imported, image = sharded[number]
+        assert [c.name for c in imported.candidates] == [c.name for c in example.candidates]
+        assert target_names(imported, "truth_first") == target_names(example, "truth_first")
+        assert sorted(NAMES)[imported.label] == NAMES[example.label]
         assert image.size == (24, 24)
     assert len(read_mined(tmp_path / "in")) == 3
     with pytest.raises(UserError, match="exists; choose another folder"):
         import_rar(folder / "rar.json", folder, tmp_path / "in")
 
 
-def test_what_is_no_ranking_example_is_counted_by_reason_and_named(exported, tmp_path, caplog):
+def test_records_that_are_not_ranking_examples_are_counted_by_reason_and_logged(exported, tmp_path, caplog):
     folder, _ = exported
     good = json.loads((folder / "rar.json").read_text())[0]
     user, assistant = good["conversations"]

@@ -1,7 +1,8 @@
-"""The exported sets in the trainers themselves.
+"""The trainers themselves load the exports.
 
-TRL is in the extra ``bench``; LLaMA-Factory pins other versions, so it goes beside:
-``pip install --no-deps --target FOLDER llamafactory torchaudio``, then ``PYTHONPATH=FOLDER pytest -m slow`` this file.
+TRL is in the extra ``bench``; LLaMA-Factory pins other versions, so install it into a separate folder:
+``pip install --no-deps --target FOLDER llamafactory torchaudio``, then
+``PYTHONPATH=FOLDER pytest -m slow`` on this file.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import os
 import pytest
 
 from data_prep.export.writing import export
-from tests.data_prep.export.conftest import HARD
+from tests.data_prep.export.conftest import DIFFICULT_NAMES
 
 pytestmark = pytest.mark.slow
 
 
 def test_trl_collates_the_export(shards, tmp_path, monkeypatch):
-    """TRL's SFT collator with the embedded MLLM's processor: pictures decoded, answers labelled."""
+    """TRL's SFT collator with the embedded MLLM's processor: images are decoded, answers are labelled."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     datasets = pytest.importorskip("datasets")
     sft = pytest.importorskip("trl.trainer.sft_trainer")
@@ -41,7 +42,7 @@ def test_trl_collates_the_export(shards, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["sharegpt", "openai"])
 def test_llama_factory_loads_the_export(shards, tmp_path, name, monkeypatch):
-    """LLaMA-Factory's own reader and converter; both spell a converted turn as role and content."""
+    """LLaMA-Factory's own reader and converter, which turn both styles into role and content."""
     monkeypatch.setenv("DISABLE_VERSION_CHECK", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     pytest.importorskip("llamafactory.data.converter", exc_type=ImportError)
@@ -67,5 +68,5 @@ def test_llama_factory_loads_the_export(shards, tmp_path, name, monkeypatch):
         assert [turn["role"] for turn in (*row["_prompt"], *row["_response"])] == ["user", "assistant"]
         assert row["_prompt"][0]["content"].count("<image>") == 1
         assert os.path.isfile(row["_images"][0])  # noqa: PTH113  (their string)
-        assert any(repr(shown) in row["_response"][0]["content"] for shown in HARD)
+        assert any(repr(name) in row["_response"][0]["content"] for name in DIFFICULT_NAMES)
     assert json.loads((out / "dataset_info.json").read_text()).keys() == {"pets"}

@@ -1,4 +1,4 @@
-"""Training and evaluated images stay apart by content: both sides check."""
+"""Mining and evaluation both refuse images that are in training and evaluated."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def test_mining_refuses_an_image_that_is_evaluated():
         drop_evaluated(DATA, "error")
 
 
-def test_or_leaves_it_out_and_counts_it():
-    kept = drop_evaluated(DATA, "skip")
-    assert [s.digest for s in kept.parts["train"]] == ["a", "b"]
-    assert kept.skipped == {"training image that is evaluated too": 1}
-    assert kept.parts["test"] == DATA.parts["test"]
+def test_with_the_policy_skip_mining_leaves_it_out_and_counts_it():
+    dataset = drop_evaluated(DATA, "skip")
+    assert [s.digest for s in dataset.parts["train"]] == ["a", "b"]
+    assert dataset.skipped == {"training image that is evaluated too": 1}
+    assert dataset.parts["test"] == DATA.parts["test"]
 
 
-def test_a_whole_split_that_is_evaluated_is_never_mined():
-    whole = replace(DATA, parts=DATA.parts | {"train": DATA.parts["test"]})
+def test_a_training_split_that_is_evaluated_entirely_is_never_mined():
+    dataset = replace(DATA, parts=DATA.parts | {"train": DATA.parts["test"]})
     with pytest.raises(UserError, match="2 of 2 training images are evaluated too"):
-        drop_evaluated(whole, "skip")
+        drop_evaluated(dataset, "skip")
 
 
 def test_evaluation_refuses_images_that_were_mined(tmp_path):
@@ -48,13 +48,13 @@ def test_evaluation_refuses_images_that_were_mined(tmp_path):
         check_not_mined(tmp_path, samples("c", "b"), "test")
 
 
-def test_a_damaged_list_is_refused_and_the_copy_that_the_error_names_is_the_way_out(tmp_path):
+def test_a_damaged_list_is_refused_and_the_copy_that_the_error_names_repairs_it(tmp_path):
     examples, run = tmp_path / "examples", tmp_path / "run"
     for folder in (examples, run):
         write_mined(folder, ["a1", "b2"])
     assert (examples / MINED).read_bytes() == (run / MINED).read_bytes()
-    whole = (run / MINED).read_text()
-    for damaged in (whole.replace("b2", "b3"), whole.replace("b2\n", ""), whole[3:], ""):
+    intact = (run / MINED).read_text()
+    for damaged in (intact.replace("b2", "b3"), intact.replace("b2\n", ""), intact[3:], ""):
         (run / MINED).write_text(damaged)
         with pytest.raises(UserError, match=r"run/mined\.txt: damaged .*data\.json names it under train"):
             check_not_mined(run, samples("b3"), "test")
@@ -62,6 +62,6 @@ def test_a_damaged_list_is_refused_and_the_copy_that_the_error_names_is_the_way_
     assert read_mined(run) == {"a1", "b2"}
 
 
-def test_a_run_without_the_list_is_said_to_be_unchecked(tmp_path, caplog):
+def test_a_run_without_the_list_gets_a_warning(tmp_path, caplog):
     check_not_mined(tmp_path, samples("a"), "test")
     assert "no list of mined images" in caplog.text

@@ -1,4 +1,4 @@
-"""The memory's command, called in this process: classes come and go, and mistakes are named."""
+"""The memory command, called in this process: classes are added and removed, and errors are clear."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_lock
 from data_prep.memory.commands import main
-from data_prep.memory.kept import KeptMemory
+from data_prep.memory.stored import StoredMemory
 
 BUILD = (
     "recipe=ranker_lora",
@@ -20,76 +20,77 @@ BUILD = (
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("place")
+def workspace(tmp_path_factory):
+    return tmp_path_factory.mktemp("workspace")
 
 
 @pytest.fixture(scope="module")
-def memory(place):
-    folder = place / "mem"
-    main(["build", str(folder), *BUILD, f"cache={place / 'cache'}"])
+def memory(workspace):
+    folder = workspace / "mem"
+    main(["build", str(folder), *BUILD, f"cache={workspace / 'cache'}"])
     return str(folder)
 
 
-def times(memory: str) -> dict[str, int]:
+def modification_times(memory: str) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in Path(memory).rglob("*") if path.name != ".memory.lock"}
 
 
-def checked(memory: str, capsys) -> dict[str, str]:
+def entry_counts(memory: str, capsys) -> dict[str, str]:
     capsys.readouterr()
     main(["check", memory, "k=2", "sample=10"])
     return dict(re.findall(r"(\w+): (\d+) entries, flat: recall@2 1\.0000 against exact", capsys.readouterr().out))
 
 
-def test_a_class_is_added_once_and_removed(memory, place, draw_picture, capsys, caplog):
-    assert checked(memory, capsys) == {"images": "32", "names": "8"}
-    pictures = place / "new"
+def test_a_class_is_added_once_and_removed(memory, workspace, draw_picture, capsys, caplog):
+    assert entry_counts(memory, capsys) == {"images": "32", "names": "8"}
+    images = workspace / "new"
     for number in range(3):
-        draw_picture(pictures / f"{number}.png", number)
-    (pictures / "broken.png").write_bytes(b"no image")
-    (pictures / "2.png").rename(pictures / "2")  # a picture by its content
-    (pictures / "._0.png").write_bytes(b"left by a Mac")
+        draw_picture(images / f"{number}.png", number)
+    (images / "broken.png").write_bytes(b"no image")
+    (images / "2.png").rename(images / "2")  # recognised as an image by its content
+    (images / "._0.png").write_bytes(b"left by macOS")
     caplog.set_level("INFO", "data_prep")
-    main(["add", memory, "name=a new one", str(pictures)])
+    main(["add", memory, "name=a new one", str(images)])
     assert "new class a new one" in caplog.text
-    assert "added 3 images of a new one; 1 skipped or there already" in caplog.text
-    main(["add", memory, "name=a new one", str(pictures), str(draw_picture(place / "more.png", 9))])
+    assert "added 3 images of a new one; 1 skipped or already in it" in caplog.text
+    main(["add", memory, "name=a new one", str(images), str(draw_picture(workspace / "more.png", 9))])
     assert "added 1 images of a new one; 4 skipped" in caplog.text
-    assert checked(memory, capsys) == {"images": "36", "names": "9"}
+    assert entry_counts(memory, capsys) == {"images": "36", "names": "9"}
     main(["remove", memory, "name=a  new\u200b one "])
     assert "removed a new one with 4 images" in caplog.text
-    assert checked(memory, capsys) == {"images": "32", "names": "8"}
+    assert entry_counts(memory, capsys) == {"images": "32", "names": "8"}
 
 
-def test_files_whose_names_hold_an_equals_sign_are_files(memory, place, draw_picture, capsys):
-    draw_picture(place / "w=800&h=600.png", 20)
-    draw_picture(place / "page=3" / "seed=1.png", 21)
-    main(["add", memory, "name=equal=ly", str(place / "w=800&h=600.png"), str(place / "page=3"), "trainer.devices=1"])
-    assert checked(memory, capsys) == {"images": "34", "names": "9"}
-    main(["remove", memory, "name=EQUAL=LY "])  # as a name looks
-    assert checked(memory, capsys) == {"images": "32", "names": "8"}
+def test_an_existing_file_with_an_equals_sign_in_its_name_is_not_a_setting(memory, workspace, draw_picture, capsys):
+    draw_picture(workspace / "w=800&h=600.png", 20)
+    draw_picture(workspace / "page=3" / "seed=1.png", 21)
+    paths = [str(workspace / "w=800&h=600.png"), str(workspace / "page=3")]
+    main(["add", memory, "name=equal=ly", *paths, "trainer.devices=1"])
+    assert entry_counts(memory, capsys) == {"images": "34", "names": "9"}
+    main(["remove", memory, "name=EQUAL=LY "])  # names match regardless of case
+    assert entry_counts(memory, capsys) == {"images": "32", "names": "8"}
 
 
-def test_what_changes_a_memory_holds_its_lock_from_reading_to_writing(memory, place, monkeypatch):
-    waiting = []
+def test_commands_that_change_a_memory_hold_its_lock_from_reading_to_writing(memory, workspace, monkeypatch):
+    locked_folders = []
 
-    def read(folder, settings):
+    def load_while_locked(folder, settings):
         with pytest.raises(UserError, match="another command"), file_lock(folder / "memory", 0.01):
             pass
-        waiting.append(folder)
+        locked_folders.append(folder)
         raise UserError("far enough")
 
-    monkeypatch.setattr(KeptMemory, "load", read)
+    monkeypatch.setattr(StoredMemory, "load", load_while_locked)
     for command in ("add", "remove"):
         with pytest.raises(UserError, match="far enough"):
             main([command, memory, "name=x"])
-    assert len(waiting) == 2
+    assert len(locked_folders) == 2
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["remove", "MEM", "name=nobody"], "mem: holds no class nobody"),
+        (["remove", "MEM", "name=nobody"], "mem: contains no class nobody"),
         (["add", "MEM", "name=x", "nowhere.png"], "nowhere.png: no such image or folder"),
         (["add", "MEM", "name=x", "seed=1.png"], "seed=1.png: no such image or folder"),
         (["add", "MEM", "name=x", "here/seed=1"], "here/seed=1: no such image or folder"),
@@ -106,9 +107,9 @@ def test_what_changes_a_memory_holds_its_lock_from_reading_to_writing(memory, pl
         (["add", "MEM", "name=x", "retriever.mmap=true"], "retriever.mmap=true"),
     ],
 )
-def test_mistakes_are_named_and_leave_the_memory_alone(memory, arguments, said, capsys):
-    before = times(memory)
+def test_wrong_arguments_are_refused_and_leave_the_memory_unchanged(memory, arguments, message, capsys):
+    before = modification_times(memory)
     with pytest.raises(UserError) as caught:
         main([memory if argument == "MEM" else argument for argument in arguments])
-    assert said in str(caught.value)
-    assert times(memory) == before
+    assert message in str(caught.value)
+    assert modification_times(memory) == before

@@ -1,4 +1,4 @@
-"""Memories are asked with the prompts of the data set, and drawn as the recipe says."""
+"""Image and name memories: the data set's prompts, shots sampled by the recipe, and caching."""
 
 import shutil
 from dataclasses import replace
@@ -17,7 +17,7 @@ from data_prep.memory.memories import Memories, load_memories, name_memory
 from data_prep.memory.memory import Memory
 from data_prep.settings import DataArgs, Recipe, RetrieverArgs
 
-OWN = ("a shield: {}.", "{}, painted")
+DATASET_TEMPLATES = ("a shield: {}.", "{}, painted")
 
 
 @pytest.fixture
@@ -35,27 +35,28 @@ def expected(encoder, dataset, templates, cache) -> np.ndarray:
     return embed_names(encoder, names, RetrieverArgs(templates=list(templates)), cache)
 
 
-def test_names_stand_in_the_data_sets_prompts_unless_the_recipe_has_its_own(recipe, encoder, armory, tmp_path):
-    prompted = replace(armory, templates=OWN)
-    bare, own, other = (expected(encoder, armory, t, tmp_path) for t in (("{}",), OWN, ("a {}",)))
-    assert np.abs(bare - own).max() > 1e-3
+def test_names_use_the_data_sets_templates_unless_the_recipe_has_some(recipe, encoder, armory, tmp_path):
+    prompted = replace(armory, templates=DATASET_TEMPLATES)
+    templates = (("{}",), DATASET_TEMPLATES, ("a {}",))
+    bare, from_dataset, from_recipe = (expected(encoder, armory, t, tmp_path) for t in templates)
+    assert np.abs(bare - from_dataset).max() > 1e-3
     np.testing.assert_allclose(name_vectors(recipe, encoder, armory), bare, atol=1e-6)
-    np.testing.assert_allclose(name_vectors(recipe, encoder, prompted), own, atol=1e-6)
+    np.testing.assert_allclose(name_vectors(recipe, encoder, prompted), from_dataset, atol=1e-6)
     chosen = replace(recipe, retriever=RetrieverArgs(templates=["a {}"]))
-    np.testing.assert_allclose(name_vectors(chosen, encoder, prompted), other, atol=1e-6)
+    np.testing.assert_allclose(name_vectors(chosen, encoder, prompted), from_recipe, atol=1e-6)
 
 
 @pytest.mark.parametrize("draw", ["coop", "first_n"])
-def test_shots_are_drawn_as_the_recipe_says(recipe, encoder, armory, draw):
+def test_shots_are_sampled_by_the_recipes_method(recipe, encoder, armory, draw):
     recipe = replace(recipe, data=replace(recipe.data, draw=draw))
     pool = armory.parts["test_memory"]
-    held = load_memories(recipe, encoder, armory, "test_memory", 2, 3).images
-    drawn = draw_shots(pool, 2, 3) if draw == "coop" else first_shots(pool, 2)
+    images = load_memories(recipe, encoder, armory, "test_memory", 2, 3).images
+    expected_shots = draw_shots(pool, 2, 3) if draw == "coop" else first_shots(pool, 2)
     assert draw_shots(pool, 2, 3) != first_shots(pool, 2)
-    assert [entry.key for entry in held.entries] == [sample.key for sample in drawn]
+    assert [entry.key for entry in images.entries] == [sample.key for sample in expected_shots]
 
 
-def test_a_class_is_found_by_its_synonyms_too(encoder, tmp_path):
+def test_a_class_is_also_found_by_its_synonyms(encoder, tmp_path):
     names, args = ("azure, a bend or", "gules"), RetrieverArgs(templates=["{}"])
     memory = name_memory(encoder, [0, 1], names, args, tmp_path, {1: ("sable", "vert, a fess argent")})
     assert [(entry.label, entry.key) for entry in memory.entries] == [
@@ -65,32 +66,32 @@ def test_a_class_is_found_by_its_synonyms_too(encoder, tmp_path):
         (1, "vert, a fess argent"),
     ]
     xq = embed_names(encoder, ["vert, a fess argent"], args, tmp_path)
-    (found,) = Memories(None, memory).candidates("name", xq, 2, args, names)
-    assert [candidate.name for candidate in found] == ["gules", "azure, a bend or"]
-    assert found[0].score == pytest.approx(1, abs=1e-5)
+    (candidates,) = Memories(None, memory).candidates("name", xq, 2, args, names)
+    assert [candidate.name for candidate in candidates] == ["gules", "azure, a bend or"]
+    assert candidates[0].score == pytest.approx(1, abs=1e-5)
 
 
-def test_two_commands_that_make_one_memory_at_once_leave_it_whole(encoder, tmp_path, monkeypatch):
+def test_two_commands_that_build_the_same_memory_leave_it_intact(encoder, tmp_path, monkeypatch):
     names, args = ("azure", "gules", "sable"), RetrieverArgs(templates=["{}"])
     write, build = memory.write_manifest, Memory.build
 
-    def the_other_is_faster(path, value):
+    def finish_another_build_first(path, value):
         monkeypatch.setattr(memory, "write_manifest", write)
-        # Its index has other bytes, as a graph that several threads build has.
+        # Its index has other bytes, like a graph built by several threads.
         monkeypatch.setattr(Memory, "build", lambda vectors, entries, *rest: build(vectors[::-1], entries[::-1], *rest))
         name_memory(encoder, range(3), names, args, tmp_path)
         write(path, value)
 
-    monkeypatch.setattr(memory, "write_manifest", the_other_is_faster)
+    monkeypatch.setattr(memory, "write_manifest", finish_another_build_first)
     for _ in range(2):
-        held = name_memory(encoder, range(3), names, args, tmp_path)
-        assert sorted(entry.key for entry in held.entries) == sorted(names)
+        built = name_memory(encoder, range(3), names, args, tmp_path)
+        assert sorted(entry.key for entry in built.entries) == sorted(names)
     assert not list(tmp_path.glob(".memory-*"))
 
 
-def test_a_damaged_memory_of_a_cache_is_made_again_as_the_error_says(encoder, tmp_path):
+def test_a_damaged_cached_memory_is_rebuilt_after_the_suggested_deletion(encoder, tmp_path):
     names, args = ("azure", "gules", "sable"), RetrieverArgs(templates=["{}"])
-    held = name_memory(encoder, range(3), names, args, tmp_path)
+    original = name_memory(encoder, range(3), names, args, tmp_path)
     (folder,) = tmp_path.glob("memory-*")
     for file in [path.name for path in folder.iterdir()]:
         data = (folder / file).read_bytes()
@@ -98,24 +99,24 @@ def test_a_damaged_memory_of_a_cache_is_made_again_as_the_error_says(encoder, tm
         with pytest.raises(UserError, match=rf"{file}: .*damaged.*; delete {folder} to have it built again"):
             name_memory(encoder, range(3), names, args, tmp_path)
         shutil.rmtree(folder)
-        again = name_memory(encoder, range(3), names, args, tmp_path)
-        assert again.entries == held.entries
-        assert np.array_equal(again.vectors(range(3)), held.vectors(range(3)))
+        rebuilt = name_memory(encoder, range(3), names, args, tmp_path)
+        assert rebuilt.entries == original.entries
+        assert np.array_equal(rebuilt.vectors(range(3)), original.vectors(range(3)))
 
 
-def test_numbers_of_classes_of_one_name_stay_out_of_the_prompts(recipe, encoder, monkeypatch):
-    """What is shown of "missile (2)" is a missile; a class that is really called so keeps its text."""
+def test_numbers_added_to_repeated_class_names_are_left_out_of_the_prompts(recipe, encoder, monkeypatch):
+    """Images of "missile (2)" show a missile; a class whose original name has a number keeps its text."""
     classes = ("missile", "crane", "missile", "crane (2)", "crane")
     samples = [Sample(f"s{label}", "", label, f"d{label}") for label in range(5)]
     monkeypatch.setitem(READERS, "folder", lambda *_: Dataset("twins", classes, {"test_memory": samples}))
-    read = read_dataset(DataArgs(name="folder"), Path(recipe.cache), ("test_memory",))
-    assert read.names == ("missile", "crane", "missile (2)", "crane (2)", "crane (3)")
-    assert read.texts == classes
-    memory = load_memories(recipe, encoder, read, "test_memory", 0, 0).names
-    assert [entry.key for entry in memory.entries] == list(read.names)
+    dataset = read_dataset(DataArgs(name="folder"), Path(recipe.cache), ("test_memory",))
+    assert dataset.names == ("missile", "crane", "missile (2)", "crane (2)", "crane (3)")
+    assert dataset.texts == classes
+    memory = load_memories(recipe, encoder, dataset, "test_memory", 0, 0).names
+    assert [entry.key for entry in memory.entries] == list(dataset.names)
     vectors = memory.vectors(range(5))
     assert np.array_equal(vectors[0], vectors[2]) and np.array_equal(vectors[1], vectors[4])
     assert abs(vectors[3] @ vectors[1]) < 0.9999
-    # The same names without numbers to leave out are another memory, not this one from the cache.
-    real = load_memories(recipe, encoder, replace(read, unnumbered=()), "test_memory", 0, 0).names
-    assert not np.array_equal(real.vectors([2]), vectors[2:3])
+    # The same names without numbers to leave out give another memory, not this one from the cache.
+    literal = load_memories(recipe, encoder, replace(dataset, unnumbered=()), "test_memory", 0, 0).names
+    assert not np.array_equal(literal.vectors([2]), vectors[2:3])

@@ -1,4 +1,4 @@
-"""The memory: search of every kind, entries that come and go, and files that are whole and of the same encoder."""
+"""The memory: search with every index, adding and removing entries, and verified files of the same encoder."""
 
 import shutil
 import signal
@@ -56,7 +56,7 @@ def test_no_queries_give_no_rows(memory):
     assert memory.search(unit_vectors(0), 5)[1].shape == (0, 5)
 
 
-def test_stored_vectors_come_back_by_id(memory):
+def test_stored_vectors_are_returned_by_id(memory):
     assert np.array_equal(memory.vectors([7, 0, 7]), unit_vectors(12)[[7, 0, 7]])
 
 
@@ -69,13 +69,13 @@ def test_a_saved_memory_loads_as_it_was(memory, tmp_path):
         assert np.array_equal(before, after)
 
 
-def test_a_folder_moves_with_its_memory(memory, tmp_path):
+def test_a_memory_loads_after_its_folder_was_moved(memory, tmp_path):
     memory.save(tmp_path / "memory")
     shutil.move(tmp_path / "memory", tmp_path / "moved")
     assert len(Memory.load(tmp_path / "moved", "encoder-a").entries) == 12
 
 
-def test_manifest_says_what_the_memory_is(memory, tmp_path):
+def test_the_manifest_describes_the_memory(memory, tmp_path):
     memory.save(tmp_path / "memory")
     manifest = read_json(tmp_path / "memory" / "manifest.json")
     assert (manifest["encoder"], manifest["dimension"], manifest["entries"]) == ("encoder-a", 8, 12)
@@ -88,7 +88,7 @@ def test_another_encoder_is_refused_and_both_are_named(memory, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["index-*.faiss", "entries-*.jsonl"])
-def test_a_damaged_or_missing_file_is_refused_by_name(memory, tmp_path, name):
+def test_an_error_names_a_damaged_or_missing_file(memory, tmp_path, name):
     memory.save(tmp_path / "memory")
     (file,) = (tmp_path / "memory").glob(name)
     data = bytearray(file.read_bytes())
@@ -126,13 +126,13 @@ def test_names_with_unusual_line_breaks_survive_saving(tmp_path, name):
     assert Memory.load(tmp_path / "memory", "encoder-a").entries == memory.entries
 
 
-def args_of(kind: str, **settings) -> RetrieverArgs:
-    """Settings under which also an approximate index of a few hundred entries is nearly exact."""
+def retriever_args(kind: str, **settings) -> RetrieverArgs:
+    """Returns settings with which even an approximate index of a few hundred entries is nearly exact."""
     return RetrieverArgs(index=kind, hnsw=HnswArgs(16, 64, 256), ivf=IvfArgs(nlist=4, nprobe=4), **settings)
 
 
 def clustered(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, list[Entry]]:
-    """Vectors around their class's own, as a memory has them."""
+    """Returns vectors scattered around one centre per class, as in a real memory."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     vectors = unit_vectors(classes, 16, seed)[labels] + 0.15 * rng.standard_normal((count, 16)).astype(np.float32)
@@ -141,9 +141,9 @@ def clustered(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, list
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_class_comes_and_goes_and_leaves_the_memory_as_it_was(kind, tmp_path):
+def test_adding_and_removing_a_class_leaves_the_memory_unchanged(kind, tmp_path):
     vectors, entries = clustered(400, 20)
-    memory = Memory.build(vectors, entries, "e", args_of(kind))
+    memory = Memory.build(vectors, entries, "e", retriever_args(kind))
     xq = clustered(30, 20, seed=1)[0]
     before = memory.search(xq, 5)
     new = unit_vectors(6, 16, seed=7)
@@ -157,51 +157,52 @@ def test_a_class_comes_and_goes_and_leaves_the_memory_as_it_was(kind, tmp_path):
     after = memory.search(xq, 5)
     assert np.array_equal(before[1], after[1])
     assert before[0] == pytest.approx(after[0], abs=1e-6)
-    # What was removed does not come back from the files either, and its ids are never given again.
+    # Removed entries do not reappear after loading either, and their ids are never reused.
     memory.save(tmp_path / "memory")
-    loaded = Memory.load(tmp_path / "memory", "e", args_of(kind))
+    loaded = Memory.load(tmp_path / "memory", "e", retriever_args(kind))
     assert not np.isin(loaded.search(new, 50)[1], ids).any()
     assert list(loaded.add(new[:1], [Entry(21, "image", "later")])) == [406]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_removing_many_and_adding_many_rebuilds_what_needs_it(kind, caplog):
+def test_an_index_is_rebuilt_after_many_changes_where_its_kind_needs_it(kind, caplog):
     vectors, entries = clustered(300, 30)
-    memory = Memory.build(vectors[:60], entries[:60], "e", args_of(kind))
+    memory = Memory.build(vectors[:60], entries[:60], "e", retriever_args(kind))
     caplog.set_level("INFO", "data_prep")
     memory.add(vectors[60:], entries[60:])
     for label in range(20):
         memory.remove(memory.ids_of(label))
-    kept = [n for n, entry in enumerate(entries) if entry.label >= 20]
-    assert list(memory.ids) == kept
+    remaining = [n for n, entry in enumerate(entries) if entry.label >= 20]
+    assert list(memory.ids) == remaining
     xq = clustered(40, 30, seed=1)[0]
-    expected = np.array(kept)[np.argsort(-(xq @ vectors[kept].T), axis=1)[:, :5]]
+    expected = np.array(remaining)[np.argsort(-(xq @ vectors[remaining].T), axis=1)[:, :5]]
     assert (memory.search(xq, 5)[1] == expected).mean() > 0.97
     assert np.array_equal(memory.search(xq, 5, exact=True)[1], expected)
-    said = {"flat": "", "hnsw": "building the hnsw index", "ivf": "building the ivf index"}[kind]
-    assert said in caplog.text
+    message = {"flat": "", "hnsw": "rebuilding the hnsw index", "ivf": "rebuilding the ivf index"}[kind]
+    assert message in caplog.text
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_the_smallest_memories_of_every_kind_give_all_they_have(kind, count, tmp_path):
-    memory = Memory.build(unit_vectors(count, 16), [Entry(n, "name", str(n)) for n in range(count)], "e", args_of(kind))
+def test_a_tiny_memory_of_every_kind_returns_all_its_entries(kind, count, tmp_path):
+    entries = [Entry(n, "name", str(n)) for n in range(count)]
+    memory = Memory.build(unit_vectors(count, 16), entries, "e", retriever_args(kind))
     similarities, ids = memory.search(unit_vectors(2, 16, seed=1), 50)
     assert ids.shape == similarities.shape == (2, count)
     assert [sorted(row) for row in ids] == [list(range(count))] * 2
     memory.save(tmp_path / "m")
-    grown = Memory.load(tmp_path / "m", "e", args_of(kind))
+    grown = Memory.load(tmp_path / "m", "e", retriever_args(kind))
     grown.add(unit_vectors(2, 16, seed=5), [Entry(9, "name", "a"), Entry(9, "name", "b")])
     assert grown.search(unit_vectors(2, 16, seed=5), 1)[1].ravel().tolist() == [count, count + 1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mmap", [False, True])
-def test_every_kind_loads_as_it_was_saved_also_from_disk(kind, mmap, tmp_path):
+def test_every_kind_loads_as_it_was_saved_with_and_without_mmap(kind, mmap, tmp_path):
     vectors, entries = clustered(300, 20)
-    memory = Memory.build(vectors, entries, "e", args_of(kind), {"templates": ["a {}"]})
+    memory = Memory.build(vectors, entries, "e", retriever_args(kind), {"templates": ["a {}"]})
     memory.save(tmp_path / "memory")
-    loaded = Memory.load(tmp_path / "memory", "e", args_of(kind, mmap=mmap))
+    loaded = Memory.load(tmp_path / "memory", "e", retriever_args(kind, mmap=mmap))
     assert (loaded.entries, loaded.metadata, loaded.index.kind) == (memory.entries, {"templates": ["a {}"]}, kind)
     for before, after in zip(memory.search(vectors[:9], 7), loaded.search(vectors[:9], 7), strict=True):
         assert np.array_equal(before, after)
@@ -209,10 +210,10 @@ def test_every_kind_loads_as_it_was_saved_also_from_disk(kind, mmap, tmp_path):
     (index,) = (tmp_path / "memory").glob("index-*.faiss")
     data = bytearray(index.read_bytes())
     data[-40] ^= 1
-    (tmp_path / "memory" / "damaged").write_bytes(data)  # beside it: the loaded one may read the other still
+    (tmp_path / "memory" / "damaged").write_bytes(data)  # a new file: the loaded index may still map the old one
     (tmp_path / "memory" / "damaged").rename(index)
     with pytest.raises(UserError, match=f"{index.name}: missing or damaged"):
-        Memory.load(tmp_path / "memory", "e", args_of(kind, mmap=mmap))
+        Memory.load(tmp_path / "memory", "e", retriever_args(kind, mmap=mmap))
     if mmap:
         with pytest.raises(UserError, match=r"retriever\.mmap"):
             loaded.remove([3])
@@ -220,19 +221,19 @@ def test_every_kind_loads_as_it_was_saved_also_from_disk(kind, mmap, tmp_path):
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(1, 4)), max_size=12), st.sampled_from(KINDS))
 @settings(max_examples=60, deadline=None)
-def test_any_course_of_adding_and_removing_equals_a_plain_list(course, kind):
+def test_any_sequence_of_additions_and_removals_equals_a_plain_dictionary(steps, kind):
     rng = np.random.default_rng(0)
-    memory = Memory.build(np.empty((0, 8), np.float32), [], "e", args_of(kind))
+    memory = Memory.build(np.empty((0, 8), np.float32), [], "e", retriever_args(kind))
     plain: dict[int, tuple[int, np.ndarray]] = {}
-    for adds, label, count in course:
+    for adds, label, count in steps:
         if adds:
             vectors = unit_vectors(count, 8, int(rng.integers(1 << 30)))
             ids = memory.add(vectors, [Entry(label, "image", "k")] * count)
             plain |= {int(i): (label, vector) for i, vector in zip(ids, vectors, strict=True)}
         else:
-            gone = [i for i, (own, _) in plain.items() if own == label]
-            assert memory.remove(memory.ids_of(label)) == len(gone)
-            plain = {i: value for i, value in plain.items() if i not in gone}
+            removed = [i for i, (entry_label, _) in plain.items() if entry_label == label]
+            assert memory.remove(memory.ids_of(label)) == len(removed)
+            plain = {i: value for i, value in plain.items() if i not in removed}
     assert memory.ids.tolist() == list(plain)
     assert memory.labels.tolist() == [label for label, _ in plain.values()]
     xq = unit_vectors(3, 8, seed=99)
@@ -244,10 +245,11 @@ def test_any_course_of_adding_and_removing_equals_a_plain_list(course, kind):
 
 
 @pytest.mark.parametrize(
-    ("path", "said"), [("/dev/full", "No space left on device"), ("gone/index.faiss", "No such file or directory")]
+    ("path", "reason"),
+    [("/dev/full", "No space left on device"), ("missing/index.faiss", "No such file or directory")],
 )
-def test_a_disk_that_refuses_the_index_is_named(memory, tmp_path, path, said):
-    with pytest.raises(UserError, match=f"{path}: not written: {said}; give the command again"):
+def test_an_error_of_writing_the_index_names_the_file_and_the_reason(memory, tmp_path, path, reason):
+    with pytest.raises(UserError, match=f"{path}: not written: {reason}; fix that and run the command again"):
         memory.index.write(tmp_path / path)
 
 
@@ -257,7 +259,7 @@ def test_the_default_is_exact_until_it_would_be_slow():
     assert kind_for("ivf", 3) == "ivf"
 
 
-def test_recall_tells_a_bad_index_from_a_good_one():
+def test_recall_distinguishes_a_bad_index_from_a_good_one():
     vectors = unit_vectors(2000, 32)
     entries = [Entry(n, "image", str(n)) for n in range(2000)]
     exact = Memory.build(vectors, entries, "e", RetrieverArgs(index="flat"))
@@ -285,7 +287,7 @@ while True:
 
 
 def test_a_kill_at_any_moment_leaves_the_old_memory_or_the_new(tmp_path):
-    for wait in (0.05, 0.1, 0.2, 0.4):
+    for delay in (0.05, 0.1, 0.2, 0.4):
         saver = subprocess.Popen(
             [sys.executable, "-c", _SAVER, str(tmp_path / "memory")],
             env=environment() | {"PYTHONPATH": str(Path.cwd())},
@@ -293,7 +295,7 @@ def test_a_kill_at_any_moment_leaves_the_old_memory_or_the_new(tmp_path):
             text=True,
         )
         assert saver.stdout.readline() == "ready\n"
-        time.sleep(wait)
+        time.sleep(delay)
         saver.send_signal(signal.SIGKILL)
         saver.wait()
         memory = Memory.load(tmp_path / "memory", "e")

@@ -1,4 +1,4 @@
-"""Retrieval: k distinct classes, against a brute-force reference in numpy."""
+"""Retrieval of k distinct classes, compared with a brute-force reference in NumPy."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data_prep.core.records import Candidate
 from data_prep.memory.memories import Memories
 from data_prep.memory.memory import Entry, Memory
-from data_prep.memory.search import fused_classes, nearest_classes, nearest_entries, to_candidates
+from data_prep.memory.search import SearchOptions, fused_classes, nearest_classes, nearest_entries, to_candidates
 from data_prep.settings import RetrieverArgs
 
 
@@ -19,7 +19,7 @@ def unit(rows) -> np.ndarray:
 
 @st.composite
 def searches(draw):
-    """Memories on a coarse grid, so that ties and copies are common, and queries with a digest to leave out."""
+    """Generates memories on a coarse grid, where ties and copies are common, and queries with a digest to exclude."""
     vector = st.tuples(*[st.integers(-2, 2)] * 3).filter(any)
     rows = draw(st.lists(st.tuples(vector, st.integers(0, 5), st.sampled_from("abcd")), min_size=1, max_size=40))
     queries = draw(st.lists(st.tuples(vector, st.sampled_from("abcdz")), min_size=1, max_size=4))
@@ -28,55 +28,55 @@ def searches(draw):
     return memory, unit([q[0] for q in queries]), [q[1] for q in queries]
 
 
-def best_by_class(memory: Memory, query: np.ndarray, left_out: str | None) -> dict[int, float]:
+def best_by_class(memory: Memory, query: np.ndarray, excluded: str | None) -> dict[int, float]:
     scores = memory.vectors(range(len(memory.entries))) @ query
     best: dict[int, float] = {}
     for entry, score in zip(memory.entries, scores, strict=True):
-        if entry.digest != left_out:
+        if entry.digest != excluded:
             best[entry.label] = max(best.get(entry.label, -2), float(score))
     return best
 
 
 @given(searches(), st.integers(1, 7), st.integers(1, 6), st.booleans())
 @settings(max_examples=100, deadline=None)
-def test_k_distinct_classes_equal_brute_force(search, k, pool, leave_out):
+def test_k_distinct_classes_equal_brute_force(search, k, initial_fetch, exclude):
     memory, xq, digests = search
-    found = nearest_classes(memory, xq, k, pool, digests if leave_out else None)
-    for row, scores in enumerate(found):
-        best = best_by_class(memory, xq[row], digests[row] if leave_out else None)
-        # Where classes tie for the last place either may come back; the scores are the same then.
+    results = nearest_classes(memory, xq, k, SearchOptions(initial_fetch, digests if exclude else None))
+    for row, scores in enumerate(results):
+        best = best_by_class(memory, xq[row], digests[row] if exclude else None)
+        # Where classes tie for the last rank either may be returned; the scores are equal then.
         assert list(scores.values()) == pytest.approx(sorted(best.values(), reverse=True)[:k], abs=1e-5)
         assert scores == pytest.approx({label: best[label] for label in scores}, abs=1e-5)
 
 
-def test_a_small_pool_is_widened_past_a_crowded_class():
-    """A hundred entries of one class are nearer than the only one of the other."""
+def test_a_small_initial_fetch_is_widened_past_a_crowded_class():
+    """A hundred entries of one class are nearer than the only entry of the other."""
     vectors = unit([[1, 0.001 * n] for n in range(100)] + [[0, 1]])
     entries = [Entry(0, "image", str(n)) for n in range(100)] + [Entry(1, "image", "far")]
-    found = nearest_classes(Memory.build(vectors, entries, "encoder"), unit([[1, 0]]), 2, 4)
-    assert list(found[0]) == [0, 1]
+    results = nearest_classes(Memory.build(vectors, entries, "encoder"), unit([[1, 0]]), 2, SearchOptions(4))
+    assert list(results[0]) == [0, 1]
 
 
-def test_names_are_never_left_out_by_an_empty_digest():
+def test_an_empty_digest_excludes_no_names():
     memory = Memory.build(np.eye(2, dtype=np.float32), [Entry(n, "name", str(n)) for n in range(2)], "encoder")
-    assert list(nearest_classes(memory, unit([[1, 0]]), 2, 8, exclude=[""])[0]) == [0, 1]
+    assert list(nearest_classes(memory, unit([[1, 0]]), 2, SearchOptions(8, exclude=[""]))[0]) == [0, 1]
 
 
-def test_an_empty_memory_gives_every_query_no_candidate():
+def test_an_empty_memory_returns_no_candidates():
     empty = Memory.build(np.empty((0, 2), np.float32), [], "encoder")
-    assert nearest_classes(empty, unit([[1, 0], [0, 1]]), 3, 8) == [{}, {}]
+    assert nearest_classes(empty, unit([[1, 0], [0, 1]]), 3, SearchOptions(8)) == [{}, {}]
 
 
 def standardised(scores: dict[int, float]) -> dict[int, float]:
     values = np.array(list(scores.values()))
-    scale = values.std() if values.std() > 1e-6 else 1  # below it is rounding alone
+    scale = values.std() if values.std() > 1e-6 else 1  # smaller differences are rounding
     return {label: (score - values.mean()) / scale for label, score in scores.items()}
 
 
-def test_scores_that_differ_by_rounding_alone_are_not_told_apart():
+def test_scores_that_differ_only_by_rounding_are_treated_as_equal():
     images = Memory.build(unit([[1, 1, 0]] * 3), [Entry(n, "image", str(n)) for n in range(3)], "encoder")
     names = Memory.build(unit([[1, 1, 1], [1, 1, 1.000001], [1, 1, 0.999999]]), images.entries, "encoder")
-    (scores,) = fused_classes(images, names, unit([[1, 2, 3]]), 3, 64, 0.5, None, "max", 1)
+    (scores,) = fused_classes(images, names, unit([[1, 2, 3]]), 3, 0.5, SearchOptions(64))
     assert list(scores.values()) == pytest.approx([0, 0, 0], abs=1e-3)
 
 
@@ -91,12 +91,12 @@ def two_memories():
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("leave_out", [False, True])
-def test_fused_scores_mix_standardised_similarities(two_memories, weight, leave_out):
+@pytest.mark.parametrize("exclude_queries", [False, True])
+def test_fused_scores_mix_standardised_similarities(two_memories, weight, exclude_queries):
     images, names, xq = two_memories
-    exclude = [f"d{n}" for n in range(5)] if leave_out else None
-    found = fused_classes(images, names, xq, 4, 64, weight, exclude)
-    for row, scores in enumerate(found):
+    exclude = [f"d{n}" for n in range(5)] if exclude_queries else None
+    results = fused_classes(images, names, xq, 4, weight, SearchOptions(64, exclude))
+    for row, scores in enumerate(results):
         by_image = standardised(best_by_class(images, xq[row], exclude and exclude[row]))
         by_name = standardised(best_by_class(names, xq[row], None))
         mixed = {label: (1 - weight) * by_image[label] + weight * by_name[label] for label in by_name}
@@ -104,39 +104,40 @@ def test_fused_scores_mix_standardised_similarities(two_memories, weight, leave_
         assert scores == pytest.approx({label: mixed[label] for label in scores}, abs=1e-4)
 
 
-def test_a_class_that_the_pool_missed_keeps_its_true_similarity(two_memories):
-    """With a pool of one, a class found by name alone still gets its own image score, not the lowest."""
+def test_a_class_that_the_initial_fetch_missed_gets_its_true_similarity(two_memories):
+    """With an initial fetch of one, a class found only by name still gets its real image score, not the lowest."""
     images, names, xq = two_memories
-    wide = fused_classes(images, names, xq, 3, 64, 0.0)
-    narrow = fused_classes(images, names, xq, 3, 1, 0.0)
+    wide = fused_classes(images, names, xq, 3, 0.0, SearchOptions(64))
+    narrow = fused_classes(images, names, xq, 3, 0.0, SearchOptions(1))
     assert [list(scores)[:1] for scores in narrow] == [list(scores)[:1] for scores in wide]
     for row, scores in enumerate(narrow):
         best = best_by_class(images, xq[row], None)
         assert list(scores) == sorted(scores, key=lambda label: -best[label])
 
 
-def test_a_class_whose_only_image_is_the_query_ranks_by_its_name_alone():
+def test_a_class_whose_only_image_is_the_query_is_ranked_by_its_name():
     images = Memory.build(
         np.eye(3, dtype=np.float32), [Entry(n, "image", str(n), f"d{n}") for n in range(3)], "encoder"
     )
     names = Memory.build(np.eye(3, dtype=np.float32), [Entry(n, "name", str(n)) for n in range(3)], "encoder")
     query = unit([[1, 0.2, 0.1]])
-    assert list(fused_classes(images, names, query, 3, 8, 1.0, ["d0"])[0]) == [0, 1, 2]
-    assert next(iter(fused_classes(images, names, query, 3, 8, 0.0, ["d0"])[0])) == 1
+    options = SearchOptions(8, ["d0"])
+    assert list(fused_classes(images, names, query, 3, 1.0, options)[0]) == [0, 1, 2]
+    assert next(iter(fused_classes(images, names, query, 3, 0.0, options)[0])) == 1
 
 
 def test_candidates_carry_label_name_and_score_in_order():
     assert to_candidates({2: 0.9, 0: 0.5}, ["a", "b", "c"]) == (Candidate(2, "c", 0.9), Candidate(0, "a", 0.5))
 
 
-def by_class(memory: Memory, query: np.ndarray, left_out: str | None, aggregate: str, m: int) -> dict[int, float]:
-    """A plain reference: every entry, class by class."""
-    own: dict[int, list] = {}
+def by_class(memory: Memory, query: np.ndarray, excluded: str | None, aggregate: str, m: int) -> dict[int, float]:
+    """Returns reference scores: every entry, class by class."""
+    vectors_by_class: dict[int, list] = {}
     for entry, vector in zip(memory.entries, memory.vectors(memory.ids), strict=True):
-        if left_out is None or entry.digest != left_out:
-            own.setdefault(entry.label, []).append(vector.astype(np.float64))
+        if excluded is None or entry.digest != excluded:
+            vectors_by_class.setdefault(entry.label, []).append(vector.astype(np.float64))
     scores = {}
-    for label, vectors in own.items():
+    for label, vectors in vectors_by_class.items():
         similarities = sorted((float(v @ query) for v in vectors), reverse=True)
         mean = np.mean(vectors, axis=0)
         scores[label] = {
@@ -149,33 +150,33 @@ def by_class(memory: Memory, query: np.ndarray, left_out: str | None, aggregate:
 
 @given(searches(), st.sampled_from(["max", "mean", "prototype"]), st.integers(1, 4), st.integers(1, 6), st.booleans())
 @settings(max_examples=150, deadline=None)
-def test_every_aggregation_equals_a_plain_reference(search, aggregate, m, k, leave_out):
+def test_every_aggregation_equals_brute_force(search, aggregate, m, k, exclude):
     memory, xq, digests = search
-    found = nearest_classes(memory, xq, k, 2, digests if leave_out else None, aggregate, m)
-    for row, scores in enumerate(found):
-        expected = by_class(memory, xq[row], digests[row] if leave_out else None, aggregate, m)
+    results = nearest_classes(memory, xq, k, SearchOptions(2, digests if exclude else None, aggregate, m))
+    for row, scores in enumerate(results):
+        expected = by_class(memory, xq[row], digests[row] if exclude else None, aggregate, m)
         assert list(scores.values()) == pytest.approx(sorted(expected.values(), reverse=True)[:k], abs=1e-5)
         assert scores == pytest.approx({label: expected[label] for label in scores}, abs=1e-5)
 
 
 @given(searches(), st.integers(1, 9), st.booleans())
 @settings(max_examples=80, deadline=None)
-def test_the_nearest_entries_equal_a_plain_reference(search, k, leave_out):
+def test_the_nearest_entries_equal_brute_force(search, k, exclude):
     memory, xq, digests = search
-    found = nearest_entries(memory, xq, k, 2, digests if leave_out else None)
-    for row, pairs in enumerate(found):
-        kept = [i for i, e in enumerate(memory.entries) if not (leave_out and e.digest == digests[row])]
-        expected = np.sort(memory.vectors(kept) @ xq[row])[::-1][:k] if kept else []
+    results = nearest_entries(memory, xq, k, SearchOptions(2, digests if exclude else None))
+    for row, pairs in enumerate(results):
+        included = [i for i, e in enumerate(memory.entries) if not (exclude and e.digest == digests[row])]
+        expected = np.sort(memory.vectors(included) @ xq[row])[::-1][:k] if included else []
         assert [score for _, score in pairs] == pytest.approx(list(expected), abs=1e-5)
 
 
 @given(searches(), st.sampled_from(["max", "mean", "prototype"]), st.sampled_from([0.0, 0.4, 1.0]), st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
-def test_fused_scores_of_every_aggregation_equal_a_plain_reference(search, aggregate, weight, m):
+def test_fused_scores_of_every_aggregation_equal_brute_force(search, aggregate, weight, m):
     images, xq, _ = search
     names = Memory.build(unit(np.eye(3)), [Entry(n, "name", str(n)) for n in range(3)], "encoder")
-    found = fused_classes(images, names, xq, 9, 64, weight, None, aggregate, m)
-    for row, scores in enumerate(found):
+    results = fused_classes(images, names, xq, 9, weight, SearchOptions(64, None, aggregate, m))
+    for row, scores in enumerate(results):
         by_image = standardised(by_class(images, xq[row], None, aggregate, m))
         by_name = standardised({n: float(xq[row][n]) for n in range(3)})
         lowest = min(by_image.values()), min(by_name.values())
@@ -189,21 +190,22 @@ def test_fused_scores_of_every_aggregation_equal_a_plain_reference(search, aggre
 def test_candidates_are_distinct_classes_or_the_classes_of_the_nearest_images():
     vectors = unit([[1, 0], [1, 0.1], [1, 0.2], [0, 1]])
     memory = Memory.build(vectors, [Entry(n, "image", str(i)) for i, n in enumerate([0, 0, 1, 2])], "encoder")
-    both, xq = Memories(memory, None), unit([[1, 0]])
-    distinct = both.candidates("image", xq, 3, RetrieverArgs(), "abc")[0]
+    memories, xq = Memories(memory, None), unit([[1, 0]])
+    distinct = memories.candidates("image", xq, 3, RetrieverArgs(), "abc")[0]
     assert [candidate.name for candidate in distinct] == ["a", "b", "c"]
-    released = both.candidates("image", xq, 3, RetrieverArgs(candidate_unit="image"), "abc")[0]
-    assert [candidate.name for candidate in released] == ["a", "a", "b"]
+    by_entry = memories.candidates("image", xq, 3, RetrieverArgs(candidate_unit="image"), "abc")[0]
+    assert [candidate.name for candidate in by_entry] == ["a", "a", "b"]
 
 
 @pytest.mark.parametrize("aggregate", ["max", "mean", "prototype"])
-def test_one_class_and_no_class_are_results_too(aggregate):
+def test_results_with_one_class_or_none_are_valid(aggregate):
     one = Memory.build(unit([[1, 0], [0, 1]]), [Entry(4, "image", str(n), "d") for n in range(2)], "encoder")
-    assert list(nearest_classes(one, unit([[1, 0]]), 5, 8, None, aggregate, 2)[0]) == [4]
-    assert nearest_classes(one, unit([[1, 0]]), 5, 8, ["d"], aggregate, 2) == [{}]
+    options = SearchOptions(8, None, aggregate, 2)
+    assert list(nearest_classes(one, unit([[1, 0]]), 5, options)[0]) == [4]
+    assert nearest_classes(one, unit([[1, 0]]), 5, SearchOptions(8, ["d"], aggregate, 2)) == [{}]
     empty = Memory.build(np.empty((0, 2), np.float32), [], "encoder")
-    assert nearest_classes(empty, unit([[1, 0]]), 5, 8, None, aggregate, 2) == [{}]
-    assert fused_classes(empty, one, unit([[1, 0]]), 5, 8, 0.5, None, aggregate, 2)[0].keys() == {4}
+    assert nearest_classes(empty, unit([[1, 0]]), 5, options) == [{}]
+    assert fused_classes(empty, one, unit([[1, 0]]), 5, 0.5, options)[0].keys() == {4}
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
@@ -212,8 +214,8 @@ def test_approximate_indexes_give_k_distinct_classes_of_true_similarity(kind):
     vectors = unit(rng.standard_normal((500, 8)))
     entries = [Entry(n % 50, "image", str(n), f"d{n}") for n in range(500)]
     memory = Memory.build(vectors, entries, "encoder", RetrieverArgs(index=kind))
-    found = nearest_classes(memory, vectors[:20], 5, 8, [f"d{n}" for n in range(20)])
-    for row, scores in enumerate(found):
+    results = nearest_classes(memory, vectors[:20], 5, SearchOptions(8, [f"d{n}" for n in range(20)]))
+    for row, scores in enumerate(results):
         best = best_by_class(memory, vectors[row], f"d{row}")
         assert len(scores) == 5
         assert all(score <= best[label] + 1e-5 for label, score in scores.items())

@@ -1,4 +1,4 @@
-"""Construction: what is promised about candidates holds for whatever was retrieved."""
+"""Building examples: the guarantees about candidates hold for any retrieved list."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.core.names import normalize_name
-from data_prep.core.records import NONE_OF_THESE, Candidate
-from data_prep.mining.examples import build_examples, candidate_lists
+from data_prep.core.records import Candidate, SpecialLabel
+from data_prep.mining.examples import build_examples, select_candidates
 from data_prep.prompting.prompts import NONE_NAME
 from data_prep.settings import MiningArgs
 
@@ -19,7 +19,7 @@ SYNONYMS = {label: (f"kind {label}", f"class {label + 1}", "Class  3") for label
 
 
 def candidates(labels) -> tuple[Candidate, ...]:
-    return tuple(Candidate(label, NAMES[label], 1 - place / 100) for place, label in enumerate(labels))
+    return tuple(Candidate(label, NAMES[label], 1 - position / 100) for position, label in enumerate(labels))
 
 
 distinct = st.lists(st.integers(0, 39), unique=True, min_size=0, max_size=40).map(candidates)
@@ -47,34 +47,35 @@ def mining_args(draw):
     )
 
 
-def made(found, args, label=7, key="key"):
-    return [one for one, _ in build_examples(key, label, found[: args.depth], args, NAMES, SYNONYMS) if one]
+def build(retrieved, args, label=7, key="key"):
+    outcomes = build_examples(key, label, retrieved[: args.depth], args, NAMES, SYNONYMS)
+    return [example for example, _ in outcomes if example]
 
 
 @settings(max_examples=200, deadline=None)
 @given(distinct, mining_args(), st.integers(0, 39))
-def test_examples_hold_distinct_classes_under_distinct_names_and_the_truth_as_promised(found, args, label):
-    outcomes = list(build_examples("key", label, found[: args.depth], args, NAMES, SYNONYMS))
-    assert len(outcomes) >= 1  # an image is never lost without a reason
+def test_examples_hold_distinct_classes_under_distinct_names_and_the_truth_by_the_policy(retrieved, args, label):
+    outcomes = list(build_examples("key", label, retrieved[: args.depth], args, NAMES, SYNONYMS))
+    assert len(outcomes) >= 1  # an image is never dropped without a reason
     keys = [example.key for example, _ in outcomes if example]
     assert len(set(keys)) == len(keys)
     for example, reason in outcomes:
         assert (example is None) == reason.startswith("dropped: ")
         if example is None:
             continue
-        real = [c for c in example.candidates if c.label != NONE_OF_THESE]
+        real = [c for c in example.candidates if c.label != SpecialLabel.NONE_OF_THESE]
         assert len({c.label for c in real}) == len(real) <= args.most
         assert len({normalize_name(c.name) for c in example.candidates}) == len(example.candidates)
         assert all(c.name in (NAMES[c.label], *SYNONYMS.get(c.label, ())) for c in real)
         if args.names == "canonical":
             assert all(c.name == NAMES[c.label] for c in real)
         assert (example.candidates[-1].name == NONE_NAME) == args.none_of_these
-        held = any(c.label == label for c in real)
+        has_truth = any(c.label == label for c in real)
         if args.ground_truth == "insert":
-            assert held
+            assert has_truth
         if args.ground_truth == "only_if_retrieved":
-            assert held and reason == "truth retrieved"
-        if held:
+            assert has_truth and reason == "truth retrieved"
+        if has_truth:
             assert example.candidates[example.truth].label == label
         else:
             assert (example.truth == len(real)) if args.none_of_these else example.truth is None
@@ -82,17 +83,17 @@ def test_examples_hold_distinct_classes_under_distinct_names_and_the_truth_as_pr
 
 @settings(max_examples=100, deadline=None)
 @given(distinct, mining_args(), st.integers(0, 39))
-def test_only_if_retrieved_loses_no_image_whose_truth_is_among_the_k_nearest(found, args, label):
+def test_only_if_retrieved_loses_no_image_whose_truth_is_among_the_k_nearest(retrieved, args, label):
     args.ground_truth, args.none_of_these = "only_if_retrieved", False
-    near = [c.label for c in found[: args.k]]
+    near = [c.label for c in retrieved[: args.k]]
     if label in near and len(near) >= 2:
-        assert made(found, args, label)
+        assert build(retrieved, args, label)
 
 
-def test_windows_are_every_run_of_k_and_drop_those_without_the_truth():
+def test_windows_are_all_runs_of_k_candidates_and_those_without_the_truth_are_dropped():
     args = MiningArgs(construction="windows", retrieved=20, k=5, candidate_unit="image")
     labels = [7, 1, 2, 7, 3, *range(10, 25)]
-    lists = list(candidate_lists("key", 7, candidates(labels), args))
+    lists = list(select_candidates("key", 7, candidates(labels), args))
     assert [[c.label for c in row] for _, row in lists] == [labels[i : i + 5] for i in range(16)]
     counts = Counter(reason for _, reason in build_examples("key", 7, candidates(labels), args, NAMES, {}))
     assert counts == {"truth retrieved": 4, "dropped: truth not retrieved": 12}
@@ -101,53 +102,53 @@ def test_windows_are_every_run_of_k_and_drop_those_without_the_truth():
 def test_insert_replaces_the_last_of_k_and_appends_where_there_are_fewer():
     full, short = candidates([1, 2, 3]), candidates([1, 2])
     args = MiningArgs(k=3, ground_truth="insert")
-    assert [c.label for c in made(full, args)[0].candidates] == [1, 2, 7]
-    assert [c.label for c in made(short, args)[0].candidates] == [1, 2, 7]
+    assert [c.label for c in build(full, args)[0].candidates] == [1, 2, 7]
+    assert [c.label for c in build(short, args)[0].candidates] == [1, 2, 7]
 
 
-def test_numbers_of_candidates_spread_over_the_range_and_depend_on_the_key_alone():
+def test_the_number_of_candidates_varies_over_the_range_and_depends_only_on_the_key():
     args = MiningArgs(k=3, k_max=6, ground_truth="insert")
-    found = candidates(range(20))
-    sizes = [len(made(found, args, key=str(n))[0].candidates) for n in range(400)]
+    retrieved = candidates(range(20))
+    sizes = [len(build(retrieved, args, key=str(n))[0].candidates) for n in range(400)]
     assert set(sizes) == {3, 4, 5, 6} and all(60 < sizes.count(k) < 140 for k in (3, 4, 5, 6))
-    assert sizes == [len(made(found, args, key=str(n))[0].candidates) for n in range(400)]
+    assert sizes == [len(build(retrieved, args, key=str(n))[0].candidates) for n in range(400)]
 
 
-def test_easier_candidates_come_from_further_down_and_the_nearest_stay():
+def test_easy_negatives_have_lower_ranks_and_the_nearest_candidates_stay():
     args = MiningArgs(k=5, num_easy_negatives=2, easy_negative_max_rank=20)
-    found = candidates(range(30))
-    rows = [[c.label for c in made(found, args, label=1, key=str(n))[0].candidates] for n in range(300)]
+    retrieved = candidates(range(30))
+    rows = [[c.label for c in build(retrieved, args, label=1, key=str(n))[0].candidates] for n in range(300)]
     assert all(row[:3] == [0, 1, 2] and row == sorted(row) and len(row) == 5 for row in rows)
-    drawn = Counter(label for row in rows for label in row[3:])
-    assert set(drawn) == set(range(3, 20))
+    sampled = Counter(label for row in rows for label in row[3:])
+    assert set(sampled) == set(range(3, 20))
     # A truth just outside the hard ones, but among the k nearest, is kept.
-    assert all(4 in [c.label for c in made(found, args, label=4, key=str(n))[0].candidates] for n in range(50))
+    assert all(4 in [c.label for c in build(retrieved, args, label=4, key=str(n))[0].candidates] for n in range(50))
 
 
 def test_synonyms_change_from_example_to_example_and_never_name_another_candidate():
     args = MiningArgs(k=5, names="synonyms")
-    found = candidates([2, 3, 4, 5, 6])
-    names = Counter(c.name for n in range(200) for c in made(found, args, label=4, key=str(n))[0].candidates)
+    retrieved = candidates([2, 3, 4, 5, 6])
+    names = Counter(c.name for n in range(200) for c in build(retrieved, args, label=4, key=str(n))[0].candidates)
     assert min(names["kind 4"], names["class 4"]) > 30
-    # "class 3", "class 5" and "Class  3" are synonyms of 2 and 4, but other candidates are called so.
+    # "class 3", "class 5" and "Class  3" are synonyms of 2 and 4, but other candidates have these names.
     assert names["class 3"] == names["class 5"] == 200 and not names["Class  3"]
 
 
 @settings(max_examples=50, deadline=None)
 @given(repeated, st.integers(0, 5))
-def test_a_class_that_stands_twice_has_one_name(found, label):
+def test_a_class_that_occurs_twice_has_one_name(retrieved, label):
     args = MiningArgs(k=5, candidate_unit="image", names="synonyms", ground_truth="insert")
-    for example in made(found, args, label):
+    for example in build(retrieved, args, label):
         assert len({(c.label, c.name) for c in example.candidates}) == len({c.label for c in example.candidates})
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"k": 27}, r"mining.k=27: must lie in 2..26"),
-        ({"k": 26, "none_of_these": True}, r"mining.k=26: must lie in 2..25"),
+        ({"k": 27}, r"mining.k=27: must be in 2..26"),
+        ({"k": 26, "none_of_these": True}, r"mining.k=26: must be in 2..25"),
         ({"k": 5, "k_max": 4}, r"mining.k_max=4: must be at least k, 5"),
-        ({"k": 5, "num_easy_negatives": 5}, r"mining.num_easy_negatives=5: must lie in 0..4"),
+        ({"k": 5, "num_easy_negatives": 5}, r"mining.num_easy_negatives=5: must be in 0..4"),
         (
             {"num_easy_negatives": 2, "easy_negative_max_rank": 5},
             r"mining.easy_negative_max_rank=5: must be at least 7",
@@ -158,6 +159,6 @@ def test_a_class_that_stands_twice_has_one_name(found, label):
         ({"neighbours": "none"}, r"mining.neighbours=none: must be one of leave_one_out, disjoint, self"),
     ],
 )
-def test_settings_that_contradict_each_other_are_errors(changes, message):
+def test_contradictory_settings_are_errors(changes, message):
     with pytest.raises(Exception, match=message.replace(".", r"\.")):
         MiningArgs(**changes)

@@ -1,4 +1,4 @@
-"""Mining: nothing finds itself, the policies keep what they promise, and results are reused."""
+"""Mining excludes each query and its copies, applies the ground-truth policies, and reuses cached results."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from data_prep.distributed.blockwise import block_rows
 from data_prep.embedding.encoder import embed_images
 from data_prep.leakage.contamination import read_mined
 from data_prep.memory.memories import Memories, image_memory, name_memory
-from data_prep.mining.mine import mine
+from data_prep.mining.mine import CandidatePool, mine
 from data_prep.mining.shards import ShardedExamples
 from data_prep.prompting.targets import target_names
 from data_prep.settings import MiningArgs, RetrieverArgs
@@ -27,7 +27,7 @@ NAMES = ("a cat", "a dog", "a cow", "a hen")
 
 @pytest.fixture
 def dataset(tmp_path, draw_picture):
-    """Four classes of three pictures; one of the dogs is a copy of the first cat under another name."""
+    """Four classes of three images; one of the dogs is a copy of the first cat under another name."""
     samples = []
     for label in range(4):
         for number in range(3):
@@ -40,7 +40,7 @@ def dataset(tmp_path, draw_picture):
 
 @pytest.fixture
 def mined(encoder, dataset, tmp_path):
-    """Mines the dataset against itself and returns the folder."""
+    """Returns a function that mines the dataset against itself and returns the folder."""
     cache = tmp_path / "cache"
 
     def run(leave_out=True, retriever=RETRIEVER, processes=1, **settings):
@@ -50,7 +50,7 @@ def mined(encoder, dataset, tmp_path):
             name_memory(encoder, range(len(dataset.names)), dataset.names, retriever, cache),
         )
         args = MiningArgs(**settings)
-        return mine(encoder, dataset, "train", memories, leave_out, retriever, args, cache, processes)
+        return mine(encoder, dataset, "train", CandidatePool(memories, leave_out), retriever, args, cache, processes)
 
     return run
 
@@ -65,23 +65,23 @@ def similarities(encoder, dataset, tmp_path):
     return vectors @ vectors.T
 
 
-def test_a_query_never_meets_its_own_bytes_under_any_class(encoder, dataset, mined, tmp_path):
+def test_a_query_never_retrieves_its_own_bytes_under_any_class(encoder, dataset, mined, tmp_path):
     found = by_key(mined(k=4, sources=["image"], ground_truth="insert"))
-    like = similarities(encoder, dataset, tmp_path)
+    cosines = similarities(encoder, dataset, tmp_path)
     cat = {c.label: c.score for c in found["class0-picture0-image"].candidates}
-    # Samples 0 and 3 are the same picture: the cat is scored by cats 1 and 2, the dog by dogs 4 and 5.
-    assert cat == pytest.approx({n: max(like[0, 3 * n + (n < 2) : 3 * n + 3]) for n in range(4)}, abs=1e-5)
+    # Samples 0 and 3 are the same image: the cat is scored by cats 1 and 2, the dog by dogs 4 and 5.
+    assert cat == pytest.approx({n: max(cosines[0, 3 * n + (n < 2) : 3 * n + 3]) for n in range(4)}, abs=1e-5)
     assert max(c.score for example in found.values() for c in example.candidates) < 0.9999
 
 
-def test_without_leaving_out_a_copy_is_found(mined):
+def test_without_exclusion_a_copy_is_retrieved(mined):
     found = by_key(mined(leave_out=False, k=4, sources=["image"]))
     scores = {c.label: c.score for c in found["class0-picture0-image"].candidates}
     assert scores[0] == pytest.approx(1, abs=1e-5)
     assert scores[1] == pytest.approx(1, abs=1e-5)
 
 
-def test_fused_candidates_leave_the_query_out_too(encoder, dataset, mined):
+def test_fused_candidates_exclude_the_query_too(encoder, dataset, mined):
     with_copies = by_key(mined(leave_out=False, k=4, sources=["fused"], retriever=replace(RETRIEVER, text_weight=0.0)))
     without = by_key(mined(k=4, sources=["fused"], retriever=replace(RETRIEVER, text_weight=0.0)))
     key = "class0-picture0-fused"
@@ -100,27 +100,27 @@ def test_only_if_retrieved_keeps_examples_with_their_truth_and_counts_the_rest(m
 
 
 def test_insert_keeps_every_example_and_puts_a_missed_truth_last(mined):
-    kept, found = by_key(mined(k=2)), by_key(mined(k=2, ground_truth="insert"))
+    retrieved, found = by_key(mined(k=2)), by_key(mined(k=2, ground_truth="insert"))
     assert len(found) == 12 * 2
-    assert len(kept) < len(found)
+    assert len(retrieved) < len(found)
     for key, example in found.items():
         assert len({c.label for c in example.candidates}) == 2
         assert [c.name for c in example.candidates] == [NAMES[c.label] for c in example.candidates]
         scores = [c.score for c in example.candidates]
         assert scores == sorted(scores, reverse=True)
-        if key in kept:
-            assert example == kept[key]
+        if key in retrieved:
+            assert example == retrieved[key]
         else:
             assert example.truth == 1
 
 
 @pytest.mark.parametrize("unit", ["class", "image"])
-def test_mining_and_retrieval_have_a_unit_each(mined, unit):
-    """The retriever's concerns evaluation: examples are those of ``mining.candidate_unit`` whatever it says."""
+def test_mining_and_evaluation_each_have_a_candidate_unit(mined, unit):
+    """``retriever.candidate_unit`` is for evaluation: examples depend only on ``mining.candidate_unit``."""
     other = {"class": "image", "image": "class"}[unit]
     found = [
-        mined(k=4, candidate_unit=unit, retriever=replace(RETRIEVER, candidate_unit=retrieved))
-        for retrieved in (other, unit)
+        mined(k=4, candidate_unit=unit, retriever=replace(RETRIEVER, candidate_unit=retriever_unit))
+        for retriever_unit in (other, unit)
     ]
     assert found[0] == found[1]
     distinct = [len({c.label for c in example.candidates}) == 4 for example in by_key(found[0]).values()]
@@ -132,7 +132,7 @@ def test_there_is_an_example_per_image_and_source(mined):
     assert len(by_key(mined(k=4, sources=["name"]))) == 12
 
 
-def test_examples_keep_the_bytes_of_their_images(dataset, mined):
+def test_examples_store_the_bytes_of_their_images(dataset, mined):
     folder = mined(k=4, shard_size=5)
     rows = list(wds.WebDataset([str(path) for path in sorted(folder.glob("*.tar"))], shardshuffle=False))
     paths = {sample.key: Path(sample.path) for sample in dataset.parts["train"]}
@@ -165,7 +165,7 @@ def test_a_mined_result_is_reused(dataset, mined):
         {"retriever": replace(RETRIEVER, text_weight=0.25)},
     ],
 )
-def test_another_setting_is_mined_anew(mined, settings):
+def test_another_setting_is_mined_again(mined, settings):
     assert mined(**({"k": 4} | settings)) != mined(k=4)
 
 
@@ -175,36 +175,36 @@ def test_another_template_changes_the_candidates(mined):
     assert any(plain[key].candidates != other[key].candidates for key in plain)
 
 
-def test_a_changed_memory_is_mined_anew(encoder, dataset, mined, tmp_path):
+def test_a_changed_memory_is_mined_again(encoder, dataset, mined, tmp_path):
     first = mined(k=3)
     fewer = [s for s in dataset.parts["train"] if not s.key.endswith("picture2")]
     cache = tmp_path / "cache"
     memories = Memories(
         image_memory(encoder, fewer, RETRIEVER, cache), name_memory(encoder, range(4), NAMES, RETRIEVER, cache)
     )
-    second = mine(encoder, dataset, "train", memories, True, RETRIEVER, MiningArgs(k=3), cache)
+    second = mine(encoder, dataset, "train", CandidatePool(memories, True), RETRIEVER, MiningArgs(k=3), cache)
     assert second != first
     assert by_key(second) != by_key(first)
 
 
-def test_a_copy_encoded_anew_is_left_out_counted_and_listed(encoder, dataset, mined, tmp_path):
-    """A dog's picture saved again as JPEG under the cats: no equal bytes, but the same picture."""
-    again = tmp_path / "images" / "again.jpg"
-    with Image.open(dataset.parts["train"][4].path) as picture:
-        picture.save(again, quality=95)
-    dataset.parts["train"].append(Sample("again", str(again), 0, file_hash(again)))
+def test_a_reencoded_copy_is_excluded_counted_and_listed(encoder, dataset, mined, tmp_path):
+    """A dog's image saved as JPEG under the cats: other bytes, but the same image."""
+    copy = tmp_path / "images" / "copy.jpg"
+    with Image.open(dataset.parts["train"][4].path) as image:
+        image.save(copy, quality=95)
+    dataset.parts["train"].append(Sample("copy", str(copy), 0, file_hash(copy)))
     folder = mined(k=4, sources=["image"], ground_truth="insert", near_duplicate_threshold=0.98)
-    like = similarities(encoder, dataset, tmp_path)
-    assert like[4, 12] > 0.98, "the encoder no longer sees that these are the same picture; take a better quality"
+    cosines = similarities(encoder, dataset, tmp_path)
+    assert cosines[4, 12] > 0.98, "the encoder no longer sees that these are the same image; use a higher quality"
     listed = (folder / "copies.jsonl").read_text()
-    assert '"class1-picture1"' in listed and '"again"' in listed
+    assert '"class1-picture1"' in listed and '"copy"' in listed
     manifest = ShardedExamples(folder).manifest
     assert manifest["copies"] == {"equal": 1, "near": 1, "conflicting_classes": 2}
     found = by_key(folder)
-    for key in ("class1-picture1-image", "again-image"):
+    for key in ("class1-picture1-image", "copy-image"):
         assert max(c.score for c in found[key].candidates) < 0.98
     plain = by_key(mined(k=4, sources=["image"], ground_truth="insert", near_duplicate_threshold=1.1))
-    assert max(c.score for c in plain["again-image"].candidates) > 0.98
+    assert max(c.score for c in plain["copy-image"].candidates) > 0.98
 
 
 @pytest.mark.slow
@@ -212,12 +212,12 @@ def test_several_processes_mine_the_same_bytes(mined, monkeypatch, tmp_path):
     monkeypatch.setattr(blockwise, "BLOCK", 3)
     monkeypatch.setattr(blockwise, "_SMALL", 1)
     monkeypatch.setattr(blockwise, "LEAST_BLOCKS", 1)
-    one = mined(k=3, sources=["image", "fused"])
-    kept = {path.name: path.read_bytes() for path in one.iterdir()}
-    one.rename(tmp_path / "one")
-    two = mined(k=3, sources=["image", "fused"], processes=2)
-    assert two == one
-    assert {path.name: path.read_bytes() for path in two.iterdir()} == kept
+    by_one = mined(k=3, sources=["image", "fused"])
+    expected = {path.name: path.read_bytes() for path in by_one.iterdir()}
+    by_one.rename(tmp_path / "by-one")
+    by_two = mined(k=3, sources=["image", "fused"], processes=2)
+    assert by_two == by_one
+    assert {path.name: path.read_bytes() for path in by_two.iterdir()} == expected
 
 
 def test_blocks_hold_every_query_once_and_none_is_too_small(monkeypatch):
@@ -228,23 +228,23 @@ def test_blocks_hold_every_query_once_and_none_is_too_small(monkeypatch):
         assert len(blocks) == 1 or min(map(len, blocks)) >= 20
 
 
-def released(dataset, vectors, names, k=5, retrieved=20):
-    """The released generator as method.md describes it: each image queries the index that holds it."""
-    made = []
+def released_examples(dataset, vectors, names, k=5, retrieved=20):
+    """Builds examples like the released generator that method.md describes: each image queries the index it is in."""
+    examples = []
     for row, sample in enumerate(dataset.parts["train"]):
         order = sorted(range(len(vectors)), key=lambda n: -(vectors[row] @ vectors[n]))[:retrieved]
-        found = [names[dataset.parts["train"][n].label] for n in order]
-        windows = [found[i : i + k] for i in range(retrieved - k + 1)]
+        candidates = [names[dataset.parts["train"][n].label] for n in order]
+        windows = [candidates[i : i + k] for i in range(retrieved - k + 1)]
         truth = names[sample.label]
         for window in windows:
             if truth in window:
                 first = [name for name in window if name == truth]
-                made.append((window, first + [name for name in window if name != truth]))
-    return made
+                examples.append((window, first + [name for name in window if name != truth]))
+    return examples
 
 
 def test_the_papers_construction_is_reproduced(encoder, tmp_path, draw_picture):
-    """8 classes of 4 pictures: windows, order and counts as in the released code."""
+    """8 classes of 4 images: windows, order and counts as in the released code."""
     names = tuple(f"aircraft {n}" for n in range(8))
     samples = []
     for n in range(32):
@@ -258,36 +258,36 @@ def test_the_papers_construction_is_reproduced(encoder, tmp_path, draw_picture):
     args = MiningArgs(
         k=5, retrieved=20, construction="windows", candidate_unit="image", sources=["image"], neighbours="self"
     )
-    folder = mine(encoder, planes, "train", memories, False, RETRIEVER, args, cache)
+    folder = mine(encoder, planes, "train", CandidatePool(memories, False), RETRIEVER, args, cache)
     examples = ShardedExamples(folder)
-    made = [([c.name for c in e.candidates], target_names(e, "truth_first")) for e in examples.examples()]
+    pairs = [([c.name for c in e.candidates], target_names(e, "truth_first")) for e in examples.examples()]
     vectors = embed_images(encoder, samples, RETRIEVER, cache)
-    assert made == released(planes, vectors, names)
+    assert pairs == released_examples(planes, vectors, names)
     assert sum(examples.manifest["counts"].values()) == 32 * 16
     assert examples.manifest["recall"]["image"]["1"] == 1  # the leak
 
 
-def test_likenesses_are_those_of_the_names(encoder, dataset, mined, tmp_path):
+def test_candidates_hold_the_similarity_of_their_names_to_the_true_name(encoder, dataset, mined, tmp_path):
     memory = name_memory(encoder, range(4), NAMES, RETRIEVER, tmp_path / "cache")
     vectors = memory.vectors(range(4))
     for example in by_key(mined(k=4)).values():
         for candidate in example.candidates:
             expected = vectors[candidate.label] @ vectors[example.label]
-            assert candidate.likeness == pytest.approx(expected, abs=1e-5)
+            assert candidate.name_similarity == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_manifest_tells_recall_counts_and_what_was_mined(dataset, mined):
+def test_the_manifest_holds_recall_and_counts_and_the_mined_images_are_listed(dataset, mined):
     folder = mined(k=2)
     manifest = ShardedExamples(folder).manifest
     for source in ("image", "name"):
         examples = [e for key, e in by_key(folder).items() if key.endswith(source)]
         assert manifest["recall"][source]["2"] == pytest.approx(len(examples) / 12, abs=1e-6)
     assert read_mined(folder) == {s.digest for s in dataset.parts["train"]}
-    assert manifest["mined"]["images"] == 11  # two are one picture
+    assert manifest["mined"]["images"] == 11  # two are the same image
 
 
-def test_nothing_kept_is_an_error_that_says_what_to_change(dataset, mined):
-    """Where every class repeats one picture, leaving a query out leaves its class without any."""
+def test_the_error_when_no_example_is_kept_says_what_to_change(dataset, mined):
+    """If all images of each class are the same, excluding a query leaves no image of its class."""
     for label in range(4):
         first, *copies = (n for n, s in enumerate(dataset.parts["train"]) if s.label == label)
         for copy in copies:

@@ -1,4 +1,4 @@
-"""The data stages in one call, on a tiny armory: what is there is reused, what a setting touches is made."""
+"""The data stages in one call, on a small armory: cached results are reused, what a setting affects is rebuilt."""
 
 import re
 import shutil
@@ -51,19 +51,19 @@ def rows(folder: Path) -> list:
     return [examples[number] for number in range(len(examples))]
 
 
-def test_tuning_and_development_get_examples_of_their_own_classes(built):
-    tuning, development = (rows(folder) for folder in built)
-    assert len(tuning) > 12
-    assert len(development) > 8
-    names = [{c.name for example, _ in part for c in example.candidates} for part in (tuning, development)]
+def test_train_and_val_have_examples_of_disjoint_classes(built):
+    train, val = (rows(folder) for folder in built)
+    assert len(train) > 12
+    assert len(val) > 8
+    names = [{c.name for example, _ in part for c in example.candidates} for part in (train, val)]
     assert not names[0] & names[1]
-    for example, image in tuning + development:
+    for example, image in train + val:
         assert len({c.label for c in example.candidates}) == 4
         assert example.truth is not None
         assert image.size == (96, 96)
 
 
-def test_an_example_shows_the_picture_that_its_key_names(built, cache):
+def test_the_image_of_an_example_is_the_one_its_key_names(built, cache):
     examples = {example.key: image for example, image in rows(built[0])}
     dataset = read_dataset(recipe_in(cache).data, cache, ("train",))
     shown = [s for s in dataset.parts["train"] if f"{s.key}-image" in examples]
@@ -72,13 +72,13 @@ def test_an_example_shows_the_picture_that_its_key_names(built, cache):
         assert examples[f"{sample.key}-image"].tobytes() == Image.open(sample.path).convert("RGB").tobytes()
 
 
-def test_a_second_build_makes_nothing(built, cache):
+def test_a_second_build_writes_nothing(built, cache):
     before = state(cache)
     assert build(recipe_in(cache)) == built
     assert state(cache) == before
 
 
-def test_another_k_makes_only_the_examples_anew(built, cache):
+def test_another_k_rebuilds_only_the_examples(built, cache):
     before = state(cache)
     folders = build(recipe_in(cache, "mining.k=3"))
     after = state(cache)
@@ -88,13 +88,13 @@ def test_another_k_makes_only_the_examples_anew(built, cache):
 
 
 def test_an_equal_recipe_gives_the_same_bytes_in_another_cache(built, tmp_path):
-    again = build(recipe_in(tmp_path))
-    for one, other in zip(built, again, strict=True):
-        assert {p.name: p.read_bytes() for p in one.iterdir()} == {p.name: p.read_bytes() for p in other.iterdir()}
+    rebuilt = build(recipe_in(tmp_path))
+    for first, second in zip(built, rebuilt, strict=True):
+        assert {p.name: p.read_bytes() for p in first.iterdir()} == {p.name: p.read_bytes() for p in second.iterdir()}
 
 
 @pytest.mark.parametrize(("shots", "images"), [(None, 32), (2, 16), (0, None)])
-def test_memories_hold_the_drawn_shots_and_every_name(built, cache, encoder, shots, images):
+def test_memories_hold_the_sampled_shots_and_every_name(built, cache, encoder, shots, images):
     recipe = recipe_in(cache)
     dataset = read_dataset(recipe.data, cache, ("val_memory",))
     memories = load_memories(recipe, encoder, dataset, "val_memory", shots, 1)
@@ -104,51 +104,52 @@ def test_memories_hold_the_drawn_shots_and_every_name(built, cache, encoder, sho
     else:
         assert len(memories.images.entries) == images
     if shots:
-        drawn = draw_shots(dataset.parts["val_memory"], shots, 1)
-        assert [entry.digest for entry in memories.images.entries] == [sample.digest for sample in drawn]
+        sampled = draw_shots(dataset.parts["val_memory"], shots, 1)
+        assert [entry.digest for entry in memories.images.entries] == [sample.digest for sample in sampled]
 
 
 @pytest.mark.parametrize(
     "setting", ["mining.target=graded", "mining.seed=3", "trainer.devices=2", "ranker.lora.rank=4"]
 )
-def test_what_examples_do_not_depend_on_makes_nothing(built, cache, setting):
+def test_a_setting_that_does_not_affect_the_examples_rebuilds_nothing(built, cache, setting):
     before = state(cache)
     assert build(recipe_in(cache, setting)) == built
     assert state(cache) == before
 
 
-def test_disjoint_halves_ask_each_other(built, cache):
-    tuning, _ = build(recipe_in(cache, "mining.neighbours=disjoint", "mining.ground_truth=insert"))
+def test_with_disjoint_halves_one_half_queries_the_other(built, cache):
+    train, _ = build(recipe_in(cache, "mining.neighbours=disjoint", "mining.ground_truth=insert"))
     dataset = read_dataset(recipe_in(cache).data, cache, ("train",))
     memory, queries = split_halves(dataset.parts["train"], 0)
-    keys = {example.key.rpartition("-")[0] for example, _ in rows(tuning)}
+    keys = {example.key.rpartition("-")[0] for example, _ in rows(train)}
     assert keys == {sample.key for sample in queries}
     assert not keys & {sample.key for sample in memory}
 
 
-def test_mining_a_leak_warns(cache, caplog):
+def test_mining_with_a_leak_warns(cache, caplog):
     build(recipe_in(cache, "mining.neighbours=self"))
     assert "lets each image find itself" in caplog.text
 
 
 def test_data_sets_are_mixed_by_weight(built, cache):
-    """Another armory beside the first: a half of the first's examples by lot, and all of the other's twice."""
+    """Mixes a random half of one armory's examples with all examples of another armory, twice."""
     other = "{seed: 5, armory: {train_classes: 4, val_classes: 8, train_images: 3}}"
     mixed = ["mining.weight=0.5", f"mining.mix=[{{data: {other}, weight: 2}}]"]
-    tuning, development = build(recipe_in(cache, *mixed))
-    assert development == built[1]
+    train, val = build(recipe_in(cache, *mixed))
+    assert val == built[1]
     first = {example.key: example for example, _ in rows(built[0])}
-    both = {example.key: example for example, _ in rows(tuning)}
-    ours = [key for key in both if key.startswith("0-armory-")]
-    theirs = [key for key in both if key.startswith("1-armory-")]
-    assert 0.2 * len(first) < len(ours) < 0.8 * len(first)
-    assert all(both[key].candidates == first[key.removeprefix("0-armory-")].candidates for key in ours)
-    assert len(theirs) + len(ours) == len(both)
-    assert {k for k in theirs if k.endswith("-again1")} == {f"{k}-again1" for k in theirs if not k.endswith("-again1")}
+    both = {example.key: example for example, _ in rows(train)}
+    first_keys = [key for key in both if key.startswith("0-armory-")]
+    other_keys = [key for key in both if key.startswith("1-armory-")]
+    assert 0.2 * len(first) < len(first_keys) < 0.8 * len(first)
+    assert all(both[key].candidates == first[key.removeprefix("0-armory-")].candidates for key in first_keys)
+    assert len(other_keys) + len(first_keys) == len(both)
+    once = [key for key in other_keys if not key.endswith("-again1")]
+    assert set(other_keys) - set(once) == {f"{key}-again1" for key in once}
     offset = ShardedExamples(built[0]).manifest["classes"]
-    assert min(both[key].label for key in theirs) >= offset
+    assert min(both[key].label for key in other_keys) >= offset
     assert all(both[key].truth is not None for key in both)
-    assert build(recipe_in(cache, *mixed))[0] == tuning
+    assert build(recipe_in(cache, *mixed))[0] == train
 
 
 def test_a_folder_of_shards_takes_the_place_of_mining(built, cache, tmp_path):
@@ -156,7 +157,7 @@ def test_a_folder_of_shards_takes_the_place_of_mining(built, cache, tmp_path):
     assert build(recipe_in(cache, f"mining.shards={tmp_path / 'mine'}")) == (tmp_path / "mine", built[1])
 
 
-def test_damaged_shards_of_a_cache_are_made_again_as_the_error_says_and_others_are_not_to_be_deleted(built, tmp_path):
+def test_damaged_shards_are_rebuilt_once_deleted_as_the_error_says_unless_they_are_outside_the_cache(built, tmp_path):
     shutil.copytree(built[0].parent, tmp_path / "cache")
     folder = tmp_path / "cache" / built[0].name
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -171,6 +172,6 @@ def test_damaged_shards_of_a_cache_are_made_again_as_the_error_says_and_others_a
         build(recipe_in(tmp_path / "cache", f"mining.shards={folder}"))
 
 
-def test_an_unknown_data_set_lists_those_there_are(tmp_path):
+def test_the_error_about_an_unknown_data_set_lists_the_known_ones(tmp_path):
     with pytest.raises(UserError, match=r"data\.name=shields: there are armory, emoji, folder"):
         build(recipe_in(tmp_path, "data.name=shields"))

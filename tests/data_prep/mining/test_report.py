@@ -1,4 +1,4 @@
-"""The report: figures that agree with the examples, and a page that shows them."""
+"""The report's statistics agree with the examples, and the page shows them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from data_prep.core.records import NONE_OF_THESE, Candidate, RankingExample, Sample
-from data_prep.mining.report import report_on
+from data_prep.core.records import Candidate, RankingExample, Sample, SpecialLabel
+from data_prep.mining.report import write_report
 from data_prep.mining.shards import write_shards
 from data_prep.prompting.prompt_lengths import TokenCounter
 from data_prep.prompting.prompts import NONE_NAME, list_prompt
@@ -21,15 +21,15 @@ NAMES = ["a <b>bold</b> cat", "dog's", "cow", NONE_NAME]
 
 @pytest.fixture
 def shards(tmp_path, draw_picture):
-    """Seven examples of two of five classes."""
+    """Shards of seven examples of two of five classes, and the examples."""
     folder = tmp_path / "examples-train-x"
     folder.mkdir()
     pairs = []
     for n in range(7):
-        labels = [(n + i) % 3 for i in range(3)] if n < 6 else [1, 2, NONE_OF_THESE]
-        found = tuple(Candidate(label, NAMES[label], 0.5) for label in labels)
+        labels = [(n + i) % 3 for i in range(3)] if n < 6 else [1, 2, SpecialLabel.NONE_OF_THESE]
+        candidates = tuple(Candidate(label, NAMES[label], 0.5) for label in labels)
         path = draw_picture(tmp_path / f"{n}.png", n)
-        pairs.append((RankingExample(f"key{n}-image", int(n < 2), found), Sample(f"key{n}", str(path), 0, "")))
+        pairs.append((RankingExample(f"key{n}-image", int(n < 2), candidates), Sample(f"key{n}", str(path), 0, "")))
     metadata = {"part": "train", "dataset": "pets", "classes": 5, "counts": {"truth retrieved": 6}}
     metadata |= {
         "recall": {"image": {"1": 0.25, "3": 0.75}},
@@ -45,9 +45,9 @@ def recipe(tmp_path):
     return load_recipe(["recipe=ranker_lora", f"cache={tmp_path / 'cache'}"])
 
 
-def test_figures_agree_with_the_examples(shards, recipe):
+def test_statistics_agree_with_the_examples(shards, recipe):
     folder, examples = shards
-    report = json.loads((report_on(folder, recipe).parent / "report.json").read_text())
+    report = json.loads((write_report(folder, recipe).parent / "report.json").read_text())
     assert report["examples"] == 7 and report["counts"] == {"truth retrieved": 6}
     assert report["position"]["retrieved"] == {
         str(k + 1): v for k, v in sorted(Counter(e.truth for e in examples).items())
@@ -65,19 +65,19 @@ def test_figures_agree_with_the_examples(shards, recipe):
     assert report["copies_listed"] == [{"key": "key1", "other": "key2", "similarity": 0.999}]
 
 
-def test_the_page_shows_figures_pictures_and_names_as_they_are(shards, recipe):
-    page = report_on(shards[0], recipe).read_text(encoding="utf-8")
+def test_the_page_shows_statistics_images_and_escaped_names(shards, recipe):
+    page = write_report(shards[0], recipe).read_text(encoding="utf-8")
     assert "pets: 7 train examples" in page and "@3 75.0 %" in page
     assert page.count("data:image/jpeg;base64,") == 7
     assert "a &lt;b&gt;bold&lt;/b&gt; cat" in page and "<b>bold</b>" not in page
     assert len(re.findall(r'<li class="truth">', page)) == 7
 
 
-def test_a_report_is_reused_and_a_tokenizer_that_is_missing_is_said(shards, recipe, tmp_path):
-    first = report_on(shards[0], recipe)
+def test_a_report_is_reused_and_a_missing_tokenizer_is_reported(shards, recipe, tmp_path):
+    first = write_report(shards[0], recipe)
     before = first.stat().st_mtime_ns
-    assert report_on(shards[0], recipe) == first and first.stat().st_mtime_ns == before
+    assert write_report(shards[0], recipe) == first and first.stat().st_mtime_ns == before
     (tmp_path / "empty").mkdir()
     other = replace(recipe, ranker=replace(recipe.ranker, model=str(tmp_path / "empty")))
-    report = json.loads((report_on(shards[0], other).parent / "report.json").read_text())
+    report = json.loads((write_report(shards[0], other).parent / "report.json").read_text())
     assert report["tokens"] == {} and "could not be loaded" in report["tokens_missing"]

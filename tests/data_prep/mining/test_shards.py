@@ -1,4 +1,4 @@
-"""Shards: what is written reads back, in any reader of WebDataset, and damage is named."""
+"""Shards read back as written, also with other WebDataset readers, and errors name damaged files."""
 
 import io
 import tempfile
@@ -51,7 +51,7 @@ def written(tmp_path, draw_picture):
     return folder, pairs
 
 
-def test_a_turned_photograph_has_the_size_that_it_is_shown_in(tmp_path):
+def test_the_size_of_a_rotated_photo_is_the_size_after_rotation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(tmp_path / "0.jpg", exif=exif)
@@ -64,29 +64,29 @@ def test_a_turned_photograph_has_the_size_that_it_is_shown_in(tmp_path):
 @given(some_examples, st.integers(1, 4))
 @settings(max_examples=25, deadline=None)
 def test_examples_and_their_images_read_back_in_order(examples, shard_size):
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "shards"
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "shards"
         folder.mkdir()
         images = []
         for number in range(len(examples)):
-            images.append(Path(place) / f"{number}.png")
+            images.append(Path(parent) / f"{number}.png")
             Image.new("RGB", (3, 2), (number, 0, 99)).save(images[-1])
         write_shards(folder, zip(examples, map(sample, images), strict=True), shard_size, {})
-        found = ShardedExamples(folder)
-        read = [found[number] for number in range(len(found))]
-        assert [one for one, _ in read] == examples
-        assert [image.getpixel((0, 0)) for _, image in read] == [(n, 0, 99) for n in range(len(examples))]
+        sharded = ShardedExamples(folder)
+        pairs = [sharded[index] for index in range(len(sharded))]
+        assert [read for read, _ in pairs] == examples
+        assert [image.getpixel((0, 0)) for _, image in pairs] == [(n, 0, 99) for n in range(len(examples))]
 
 
-def test_any_example_is_read_alone_and_as_rgb(tmp_path):
+def test_examples_are_read_in_any_order_and_images_as_rgb(tmp_path):
     Image.new("L", (4, 4), 7).save(tmp_path / "grey.jpg")
     Image.new("RGBA", (4, 4), (1, 2, 3, 0)).save(tmp_path / "ALPHA.PNG")
     (tmp_path / "shards").mkdir()
     samples = [sample(tmp_path / name) for name in ("grey.jpg", "ALPHA.PNG")]
     write_shards(tmp_path / "shards", [(example(n), samples[n]) for n in range(2)], 9, {})
-    found = ShardedExamples(tmp_path / "shards")
-    assert [found[n][1].mode for n in (1, 0)] == ["RGB", "RGB"]
-    assert found[1][0] == example(1)
+    examples = ShardedExamples(tmp_path / "shards")
+    assert [examples[n][1].mode for n in (1, 0)] == ["RGB", "RGB"]
+    assert examples[1][0] == example(1)
 
 
 def test_webdataset_reads_the_shards(written):
@@ -94,10 +94,10 @@ def test_webdataset_reads_the_shards(written):
     urls = [str(path) for path in sorted(folder.glob("*.tar"))]
     assert len(urls) == 3
     rows = list(wds.WebDataset(urls, shardshuffle=False).decode("pil"))
-    assert [row["__key__"] for row in rows] == [one.key for one, _ in pairs]
-    assert [from_json(row["json"]) for row in rows] == [one for one, _ in pairs]
-    for row, (_, one) in zip(rows, pairs, strict=True):
-        assert np.array_equal(np.asarray(row["png"]), np.asarray(Image.open(one.path).convert("RGB")))
+    assert [row["__key__"] for row in rows] == [written_example.key for written_example, _ in pairs]
+    assert [from_json(row["json"]) for row in rows] == [written_example for written_example, _ in pairs]
+    for row, (_, image_sample) in zip(rows, pairs, strict=True):
+        assert np.array_equal(np.asarray(row["png"]), np.asarray(Image.open(image_sample.path).convert("RGB")))
 
 
 def test_image_bytes_are_kept_as_they_are(written):
@@ -106,7 +106,7 @@ def test_image_bytes_are_kept_as_they_are(written):
     assert raw["png"] == Path(pairs[0][1].path).read_bytes()
 
 
-def test_bytes_depend_on_the_examples_alone(written, tmp_path):
+def test_the_bytes_depend_only_on_the_examples(written, tmp_path):
     folder, pairs = written
     again = tmp_path / "again"
     again.mkdir()
@@ -114,13 +114,13 @@ def test_bytes_depend_on_the_examples_alone(written, tmp_path):
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == {p.name: p.read_bytes() for p in again.iterdir()}
 
 
-def test_manifest_counts_the_examples_and_keeps_the_facts(written):
+def test_the_manifest_counts_the_examples_and_keeps_the_metadata(written):
     manifest = ShardedExamples(written[0]).manifest
     assert (manifest["examples"], manifest["part"]) == (5, "train")
 
 
 @pytest.mark.parametrize("name", ["examples-000001.tar", "index.jsonl"])
-def test_a_corrupt_or_missing_file_is_named(written, name):
+def test_the_error_about_a_damaged_or_missing_file_names_it(written, name):
     file = written[0] / name
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -132,7 +132,7 @@ def test_a_corrupt_or_missing_file_is_named(written, name):
         ShardedExamples(written[0])
 
 
-def test_a_changed_digit_of_the_manifest_is_noticed(written):
+def test_a_changed_digit_in_the_manifest_is_detected(written):
     path = written[0] / "manifest.json"
     path.write_text(path.read_text().replace('"examples": 5', '"examples": 6'))
     with pytest.raises(
@@ -141,7 +141,7 @@ def test_a_changed_digit_of_the_manifest_is_noticed(written):
         ShardedExamples(written[0])
 
 
-def test_shards_that_are_not_of_a_cache_are_not_to_be_deleted(written):
+def test_the_remedy_for_shards_outside_the_cache_is_not_to_delete_them(written):
     (written[0] / "index.jsonl").unlink()
     with pytest.raises(UserError, match=r"index\.jsonl: missing; copy it again$"):
         ShardedExamples(written[0], "copy it again")
@@ -152,55 +152,55 @@ def test_a_folder_without_manifest_is_a_readable_error(tmp_path):
         ShardedExamples(tmp_path)
 
 
-def test_an_image_whose_file_name_has_no_suffix_is_kept_too(tmp_path):
-    """A table may list any path, and the readers accept what decodes."""
+def test_an_image_without_a_file_suffix_is_stored_too(tmp_path):
+    """A table may list any path, and the readers accept every file that decodes."""
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "png")
-    (tmp_path / "picture").write_bytes(buffer.getvalue())
+    (tmp_path / "image").write_bytes(buffer.getvalue())
     (tmp_path / "shards").mkdir()
-    write_shards(tmp_path / "shards", [(example(0), sample(tmp_path / "picture"))], 9, {})
+    write_shards(tmp_path / "shards", [(example(0), sample(tmp_path / "image"))], 9, {})
     assert ShardedExamples(tmp_path / "shards")[0][1].size == (4, 4)
 
 
-def test_paths_are_kept_in_place_of_bytes_and_a_changed_image_is_noticed(written, tmp_path):
+def test_paths_are_stored_instead_of_bytes_and_a_changed_image_is_detected(written, tmp_path):
     folder, pairs = written
     light = tmp_path / "light"
     light.mkdir()
     write_shards(light, pairs, 2, {}, "paths")
-    sizes = [sum(path.stat().st_size for path in place.glob("*.tar")) for place in (light, folder)]
-    raw, found = ShardedExamples(folder), ShardedExamples(light)
+    sizes = [sum(path.stat().st_size for path in shards.glob("*.tar")) for shards in (light, folder)]
+    raw, by_path = ShardedExamples(folder), ShardedExamples(light)
     assert sizes[0] <= sizes[1]
     for number in range(5):
-        assert found[number][0] == raw[number][0]
-        assert found[number][1].tobytes() == raw[number][1].tobytes()
+        assert by_path[number][0] == raw[number][0]
+        assert by_path[number][1].tobytes() == raw[number][1].tobytes()
     Path(pairs[3][1].path).write_bytes(Path(pairs[2][1].path).read_bytes())
     with pytest.raises(UserError, match=r"3\.png: changed since example key-3-image"):
-        found[3]
+        by_path[3]
     Path(pairs[4][1].path).unlink()
     with pytest.raises(UserError, match=r"4\.png: missing; example key-4-image"):
-        found[4]
+        by_path[4]
 
 
 def test_shards_of_an_earlier_version_are_read():
-    """Candidates had no likeness then."""
+    """Their candidates have no name similarity."""
     old = {"key": "a", "label": 1, "candidates": [{"label": 1, "name": "b", "score": 0.5}]}
     assert from_json(old) == RankingExample("a", 1, (Candidate(1, "b", 0.5),))
 
 
-def test_the_manifest_counts_each_shard_and_covers_files_beside_them(tmp_path, draw_picture):
+def test_the_manifest_counts_each_shard_and_hashes_other_files_in_the_folder(tmp_path, draw_picture):
     folder = tmp_path / "shards"
     folder.mkdir()
-    (folder / "beside.txt").write_text("x")
+    (folder / "other.txt").write_text("x")
     write_shards(folder, [(example(n), sample(draw_picture(tmp_path / f"{n}.png", n))) for n in range(3)], 2, {})
     manifest = ShardedExamples(folder).manifest
     assert manifest["shards"] == {"examples-000000.tar": 2, "examples-000001.tar": 1}
-    (folder / "beside.txt").write_text("y")
-    with pytest.raises(UserError, match=r"beside\.txt: damaged"):
+    (folder / "other.txt").write_text("y")
+    with pytest.raises(UserError, match=r"other\.txt: damaged"):
         ShardedExamples(folder)
 
 
 @pytest.mark.parametrize("name", ["100%data", "50%d", "c:x", "pipe:touch ran;"])
-def test_a_folders_name_is_neither_an_address_nor_a_pattern(tmp_path, draw_picture, monkeypatch, name):
+def test_a_folder_name_is_not_taken_for_a_url_or_a_pattern(tmp_path, draw_picture, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     Path(name).mkdir()
     write_shards(Path(name), [(example(n), sample(draw_picture(tmp_path / f"{n}.png", n))) for n in range(3)], 2, {})
@@ -208,9 +208,9 @@ def test_a_folders_name_is_neither_an_address_nor_a_pattern(tmp_path, draw_pictu
     assert not Path("ran").exists()
 
 
-def test_an_image_of_another_suffix_is_stored_by_its_format(tmp_path, draw_picture):
-    odd = draw_picture(tmp_path / "0.png", 0).rename(tmp_path / "0.json")
+def test_an_image_with_another_suffix_is_stored_under_its_format(tmp_path, draw_picture):
+    image = draw_picture(tmp_path / "0.png", 0).rename(tmp_path / "0.json")
     (tmp_path / "shards").mkdir()
-    write_shards(tmp_path / "shards", [(example(0), sample(odd))], 2, {})
-    found = ShardedExamples(tmp_path / "shards")
-    assert found[0][0] == example(0) and found[0][1].size == (24, 24)
+    write_shards(tmp_path / "shards", [(example(0), sample(image))], 2, {})
+    examples = ShardedExamples(tmp_path / "shards")
+    assert examples[0][0] == example(0) and examples[0][1].size == (24, 24)

@@ -1,4 +1,4 @@
-"""Names out of replies: what a model may write, never a name that it did not write, never an exception."""
+"""Names parsed from replies: what models write, never a name that is not in the reply, never an exception."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BIRDS = ("Blue Jay", "Clark's Nutcracker", "Black-footed Albatross")
         ("[1, 2, 3]", (), "unreadable"),
     ],
 )
-def test_three_names_are_read_from_what_models_write(reply, names, outcome):
+def test_three_names_are_parsed_from_typical_replies(reply, names, outcome):
     guess = read_guesses(reply, 3)
     assert (guess.names, guess.outcome, guess.reply) == (names, outcome, reply)
 
@@ -66,7 +66,7 @@ def test_three_names_are_read_from_what_models_write(reply, names, outcome):
         ("Audi TT (2012)", "Audi TT (2012)", "ok"),
     ],
 )
-def test_one_name_is_the_whole_reply(reply, name, outcome):
+def test_if_one_name_is_requested_the_complete_reply_is_the_name(reply, name, outcome):
     guess = read_guesses(reply, 1)
     assert (guess.names, guess.outcome) == ((name,), outcome)
 
@@ -77,30 +77,30 @@ lists = st.lists(names, min_size=2, max_size=6, unique_by=normalize_name)
 
 
 @given(lists, st.sampled_from([list_answer, json.dumps]))
-def test_a_list_of_names_comes_back_as_it_was(written, write):
+def test_a_list_of_names_is_parsed_unchanged(written, write):
     guess = read_guesses(write(written), len(written))
     assert (guess.names, guess.outcome) == (tuple(written), "ok")
 
 
 @given(lists, st.sampled_from(["{n}. {name}", "- {name}", "{name}"]))
-def test_lines_of_names_come_back(written, line):
+def test_names_on_separate_lines_are_parsed(written, line):
     reply = "\n".join(line.format(n=n, name=name) for n, name in enumerate(written, 1))
     guess = read_guesses(reply, len(written))
     assert (guess.names, guess.outcome) == (tuple(written), "repaired")
 
 
 @given(lists, st.data())
-def test_a_list_that_ends_early_gives_the_names_before(written, data):
+def test_a_truncated_list_gives_the_names_before_the_cut(written, data):
     reply = list_answer(written)
-    whole = read_guesses(reply, len(written)).names
+    all_names = read_guesses(reply, len(written)).names
     cut = data.draw(st.integers(reply.index(", ") + 2, len(reply) - 1))
-    found = read_guesses(reply[:cut], len(written))
-    assert found.names == whole[: len(found.names)] and found.names
-    assert found.outcome == "repaired"
+    guess = read_guesses(reply[:cut], len(written))
+    assert guess.names == all_names[: len(guess.names)] and guess.names
+    assert guess.outcome == "repaired"
 
 
 @given(st.text(max_size=200) | st.text("[]'\",.;:-\n12ab I\\*", max_size=80), st.integers(1, 4))
-def test_no_reply_is_too_strange(reply, count):
+def test_every_reply_gives_a_valid_guess(reply, count):
     guess = read_guesses(reply, count)
     assert len(guess.names) <= count and all(name.strip() for name in guess.names)
     assert len({normalize_name(name) for name in guess.names}) == len(guess.names)
@@ -111,19 +111,19 @@ def test_no_reply_is_too_strange(reply, count):
 def test_names_are_counted_by_image_under_their_most_frequent_spelling():
     guesses = [("Blue Jay", "blue jay"), ("blue  jay", "Owl"), ("blue jay",), ()]
     assert count_names(guesses) == {"blue jay": 3, "Owl": 1}
-    assert count_names([("b",), ("B",)]) == {"B": 2}  # of equals the first in the alphabet
+    assert count_names([("b",), ("B",)]) == {"B": 2}  # on ties the alphabetically first
 
 
 @given(
     st.lists(st.lists(st.sampled_from("abcde"), max_size=4, unique=True), min_size=1, max_size=12), st.integers(1, 3)
 )
-def test_what_enough_images_chose_is_kept(orders, least):
-    votes, own = elect_names(orders, least)
+def test_names_with_enough_votes_are_elected(orders, min_votes):
+    votes, choices = elect_names(orders, min_votes)
     firsts = [order[0] for order in orders if order]
-    assert votes == {name: firsts.count(name) for name in sorted(set(firsts)) if firsts.count(name) >= least}
-    for order, name in zip(orders, own, strict=True):
-        kept = [one for one in order if one in votes]
-        assert name == (kept[0] if kept else None)
-    if least == 1:
-        assert [name for name in own if name] == firsts  # everyone gets what it chose
+    assert votes == {name: firsts.count(name) for name in sorted(set(firsts)) if firsts.count(name) >= min_votes}
+    for order, choice in zip(orders, choices, strict=True):
+        elected = [name for name in order if name in votes]
+        assert choice == (elected[0] if elected else None)
+    if min_votes == 1:
+        assert [choice for choice in choices if choice] == firsts  # every image gets its first choice
         assert sum(votes.values()) == len(firsts)

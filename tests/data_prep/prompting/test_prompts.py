@@ -1,4 +1,4 @@
-"""Prompts: what the model is asked, word for word where the paper prints it."""
+"""Prompts: their content, and their exact text where the paper prints it."""
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +11,7 @@ from data_prep.prompting.prompts import (
     letters_prompt,
     list_answer,
     list_prompt,
-    with_examples,
+    with_exemplars,
 )
 from data_prep.prompting.replies import read_list
 
@@ -27,7 +27,7 @@ def test_letters_prompt_gives_each_name_its_letter_in_order(names):
     assert "letter" in lines[-1]
 
 
-def test_letters_prompt_refuses_more_names_than_letters():
+def test_letters_prompt_rejects_more_names_than_letters():
     with pytest.raises(ValueError, match="27 candidates, but only 26 letters"):
         letters_prompt([str(n) for n in range(27)])
 
@@ -40,7 +40,7 @@ def test_list_prompt_is_the_text_of_the_paper():
     )
 
 
-def test_structured_list_prompt_adds_the_released_reply_format_for_as_many_categories_as_there_are():
+def test_structured_list_prompt_adds_the_released_reply_format_for_the_actual_number_of_categories():
     five = list("abcde")
     assert list_prompt(five, structured=True) == list_prompt(five) + (
         " Your answer should follow the following format, like:['category A', 'category B', 'category C', "
@@ -52,21 +52,21 @@ def test_structured_list_prompt_adds_the_released_reply_format_for_as_many_categ
     )
 
 
-def test_names_are_asked_for_by_their_number_and_subject():
+def test_guesses_prompt_states_the_number_of_names_and_the_subject():
     assert guesses_prompt(1) == NAMING
     assert guesses_prompt(1, "bird species") == "What bird species does the picture show? Answer with its name alone."
-    asked = guesses_prompt(2, "bird species")
-    assert asked.startswith("What bird species does the picture show? List two possible names, the most likely first")
-    assert "such as ['name A', 'name B']" in asked
+    prompt = guesses_prompt(2, "bird species")
+    assert prompt.startswith("What bird species does the picture show? List two possible names, the most likely first")
+    assert "such as ['name A', 'name B']" in prompt
     assert "What object does" in guesses_prompt(40) and "List 40 possible" in guesses_prompt(40)
 
 
-def test_examples_are_announced_before_the_prompt():
-    assert with_examples(letters_prompt(["cat"])).endswith("\n" + letters_prompt(["cat"]))
+def test_exemplar_images_are_explained_before_the_prompt():
+    assert with_exemplars(letters_prompt(["cat"])).endswith("\n" + letters_prompt(["cat"]))
 
 
 @given(st.lists(one_line_names, min_size=1, max_size=8, unique_by=lambda n: " ".join(n.split()).casefold()))
 @settings(max_examples=60, deadline=None)
-def test_list_prompt_holds_the_names_in_order_whatever_they_contain(names):
+def test_list_prompt_contains_the_names_in_order_whatever_their_characters(names):
     assert list_answer(names) in list_prompt(names)
     assert read_list(list_prompt(names), names).order == tuple(range(len(names)))

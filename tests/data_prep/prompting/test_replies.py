@@ -1,4 +1,4 @@
-"""Reading replies: always a permutation of the candidates, with an outcome that tells how it was got."""
+"""Parsing replies: always a permutation of the candidates, with an outcome that says how it was obtained."""
 
 import json
 
@@ -12,7 +12,7 @@ from data_prep.prompting.replies import read_list
 
 NAMES = ["a bend or", "a bend sinister or", "St. Mary's cross", "fess, azure", 'the "Rock" [old]']
 
-# Pieces that make replies hard to read are drawn far more often than by chance.
+# Pieces that make replies hard to parse are generated far more often than by chance.
 pieces = st.sampled_from([*NAMES, "[", "]", "'", '"', ", ", "\\", "{", "}", "\n", "1. ", "(", ")", "\x00"])
 replies = st.one_of(st.text(), st.lists(pieces | st.text(max_size=3), max_size=12).map("".join))
 awkward = st.text(st.sampled_from("ab'\",[](){}\\ \nßİ"), min_size=1, max_size=8)
@@ -38,36 +38,36 @@ def test_every_reply_gives_a_permutation(reply, names):
 @given(distinct_names)
 @example(["back\\slash", "O'Neil", "a, b", 'the "Rock"', "[x]", "['x']", "])}"])
 @settings(max_examples=100, deadline=None)
-def test_a_rendered_answer_reads_back_as_itself(answer):
+def test_a_formatted_answer_is_parsed_unchanged(answer):
     names = sorted(answer)
     ranking = read_list(list_answer(answer), names)
     assert [names[position] for position in ranking.order] == answer
     assert ranking.outcome == "ok"
 
 
-def test_an_answer_is_found_within_a_sentence_and_whatever_its_case():
+def test_a_list_is_found_within_a_sentence_and_case_is_ignored():
     reply = "Sure [1]! Here is the list: ['FESS,  azure', 'a bend or', \"st. mary's cross\"]. Hope it helps."
     ranking = read_list(reply, NAMES[:1] + NAMES[2:4])
     assert (ranking.order, ranking.outcome) == ((2, 0, 1), "ok")
 
 
-def test_repeats_and_strangers_are_dropped_and_missing_names_appended():
+def test_repeats_and_unknown_names_are_dropped_and_missing_names_appended():
     ranking = read_list("['cat', 'fess, azure', 'fess, azure', 'a bend or']", NAMES)
     assert (ranking.order, ranking.outcome) == ((3, 0, 1, 2, 4), "repaired")
 
 
-@pytest.mark.parametrize("names", ["['a', 'b', 'b']", "['a', 'c', 'b']", "['a']", "a, then b"])
-def test_anything_but_each_candidate_once_counts_as_repaired(names):
-    ranking = read_list(names, ["a", "b"])
+@pytest.mark.parametrize("reply", ["['a', 'b', 'b']", "['a', 'c', 'b']", "['a']", "a, then b"])
+def test_a_reply_that_does_not_list_each_candidate_once_counts_as_repaired(reply):
+    ranking = read_list(reply, ["a", "b"])
     assert (ranking.order, ranking.outcome) == ((0, 1), "repaired")
 
 
-def test_free_text_is_read_in_the_order_of_mention():
+def test_free_text_is_parsed_in_the_order_of_mention():
     ranking = read_list("Rather fess, azure than A Bend Or.", NAMES)
     assert (ranking.order, ranking.outcome) == ((3, 0, 1, 2, 4), "repaired")
 
 
-def test_a_longer_name_is_not_taken_for_the_shorter_one_within_it():
+def test_a_longer_name_is_not_mistaken_for_the_shorter_one_within_it():
     assert read_list("It is a bend sinister.", ["cross", "bend", "bend sinister"]).order == (2, 0, 1)
     assert read_list("Crossing the street", ["bend", "cross"]).outcome == "unreadable"
 
@@ -78,8 +78,8 @@ def test_a_reply_without_any_candidate_keeps_the_order_of_the_retriever():
         assert (ranking.order, ranking.outcome) == ((0, 1, 2, 3, 4), "unreadable")
 
 
-def test_a_bracketed_dictionary_or_set_does_not_break_the_reading():
-    """``ast.literal_eval`` raises TypeError on keys that do not hash."""
+def test_a_bracketed_dictionary_or_set_does_not_break_the_parser():
+    """``ast.literal_eval`` raises TypeError on unhashable keys."""
     for reply in ("[{[]: 1}] a bend or", "[{{}}] a bend or"):
         assert read_list(reply, NAMES).order[0] == 0
 
@@ -91,7 +91,7 @@ def test_brackets_around_other_text_do_not_hide_the_candidates():
     assert (ranking.order[0], ranking.outcome) == (3, "repaired")
 
 
-def test_a_longer_name_said_twice_is_not_taken_for_the_shorter_one():
+def test_a_longer_name_mentioned_twice_is_not_mistaken_for_the_shorter_one():
     ranking = read_list("A bend sinister, yes, a bend sinister; perhaps a cross.", ["bend", "bend sinister", "cross"])
     assert ranking.order == (1, 2, 0)
 
@@ -148,15 +148,15 @@ SHOWN = ["Abyssinian", "Maine Coon", "Sphynx"]  # A, B, C and 1, 2, 3
         "By the tail [B, A], but by its fur [C, B, A].",
     ],
 )
-def test_lists_of_many_forms_are_read_whole(reply):
+def test_lists_of_many_forms_are_parsed_completely(reply):
     ranking = read_list(reply, CATS, SHOWN)
-    assert ([CATS[place] for place in ranking.order], ranking.outcome) == (["Sphynx", "Maine Coon", "Abyssinian"], "ok")
+    assert ([CATS[i] for i in ranking.order], ranking.outcome) == (["Sphynx", "Maine Coon", "Abyssinian"], "ok")
 
 
 @pytest.mark.parametrize(
     "reply", ["C", "C.", "(C)", "Answer: C", "The answer is C.", "I'd say the answer is (C)", "Sphynx", "3"]
 )
-def test_one_label_or_name_is_first_and_the_rest_as_retrieved(reply):
+def test_a_single_label_or_name_is_ranked_first_and_the_rest_as_retrieved(reply):
     ranking = read_list(reply, CATS, SHOWN)
     assert (ranking.order, ranking.outcome) == ((1, 0, 2), "repaired")
 
@@ -164,17 +164,17 @@ def test_one_label_or_name_is_first_and_the_rest_as_retrieved(reply):
 @pytest.mark.parametrize(
     "reply", ["The answer is a cat.", "A cat, I think.", "<think>Sphynx, Maine Coon", "D, E", "7", "I see 3 cats", "[]"]
 )
-def test_what_names_no_candidate_is_unreadable(reply):
+def test_a_reply_that_names_no_candidate_is_unreadable(reply):
     assert read_list(reply, CATS, SHOWN).outcome == "unreadable"
 
 
-def test_names_that_look_like_labels_are_names():
+def test_names_that_look_like_labels_are_treated_as_names():
     digits = ["0", "1", "2", "3"]
     assert read_list("2, 0, 3, 1", digits, digits[::-1]).order == (2, 0, 3, 1)
     assert read_list("['B', 'A']", ["A", "B"], ["B", "A"]).order == (1, 0)
 
 
-def test_classes_of_one_name_stand_together_in_retriever_order():
+def test_classes_with_the_same_name_are_adjacent_in_retriever_order():
     names = ["crane", "stork", "crane"]
     for reply in ("['stork', 'crane']", "['stork', 'crane', 'crane']"):
         ranking = read_list(reply, names)
@@ -194,19 +194,19 @@ plain_names = st.lists(
 @example(["St. John's", 'the "Rock"', "a, b", "c/d", "[e]", "3"], None)
 @example(["3", "[3]", "3[3]"], None)
 @settings(max_examples=100, deadline=None)
-def test_names_of_any_punctuation_read_back_as_json_and_by_number(names, rng):
+def test_names_with_any_punctuation_are_parsed_from_json_and_numbered_lines(names, rng):
     answer = sorted(names) if rng is None else rng.sample(names, len(names))
     numbered = "\n".join(f"{number}. {name}" for number, name in enumerate(answer, 1))
     for reply in (json.dumps(answer), json.dumps({"ranking": answer}), numbered):
         ranking = read_list(reply, names)
-        assert ([names[place] for place in ranking.order], ranking.outcome) == (answer, "ok"), reply
+        assert ([names[i] for i in ranking.order], ranking.outcome) == (answer, "ok"), reply
 
 
 @given(st.permutations(range(5)), st.permutations(range(5)))
 @settings(max_examples=60, deadline=None)
 def test_letters_refer_to_the_order_shown(order, shown):
-    reply = ", ".join("ABCDE"[shown.index(place)] for place in order)
-    ranking = read_list(reply, NAMES, [NAMES[place] for place in shown])
+    reply = ", ".join("ABCDE"[shown.index(candidate)] for candidate in order)
+    ranking = read_list(reply, NAMES, [NAMES[candidate] for candidate in shown])
     assert (ranking.order, ranking.outcome) == (tuple(order), "ok")
 
 
@@ -218,35 +218,35 @@ def test_letters_refer_to_the_order_shown(order, shown):
     st.sampled_from(["{}", "Ranking: {}", "The final order is as follows.\nAnswer: {}.", "[{}]"]),
 )
 @settings(max_examples=100, deadline=None)
-def test_labels_and_names_with_signs_between_are_read_whole(order, count, sign, marks, whole):
+def test_labels_and_names_joined_by_separators_are_parsed_completely(order, count, separator, marks, template):
     names = [*NAMES, "row 3"][:count]
-    order = [place for place in order if place < count]
-    for words in ("ABCDEF", "123456", names):
-        reply = whole.format(sign.join(marks.format(words[place]) for place in order))
+    order = [candidate for candidate in order if candidate < count]
+    for labels in ("ABCDEF", "123456", names):
+        reply = template.format(separator.join(marks.format(labels[candidate]) for candidate in order))
         ranking = read_list(reply, names)
         assert (ranking.order, ranking.outcome) == (tuple(order), "ok"), reply
 
 
 @pytest.mark.parametrize("reply", ["[17] > [3] > [0] > [100]", "'17' > '3' > '0' > '100'", "(17), (3), (0), (100)"])
-def test_numbers_that_are_names_are_names_in_every_form(reply):
+def test_numbers_that_are_names_are_treated_as_names_in_every_form(reply):
     ranking = read_list(reply, ["3", "100", "17", "0"])
     assert (ranking.order, ranking.outcome) == ((2, 0, 3, 1), "ok")
 
 
-def test_a_comparison_within_a_sentence_is_no_ranking():
+def test_a_comparison_within_a_sentence_is_not_a_ranking():
     ranking = read_list("Since 2 > 1, it is the Sphynx.", CATS, SHOWN)
     assert (ranking.order, ranking.outcome) == ((1, 0, 2), "repaired")
 
 
 @given(replies, replies)
 @settings(max_examples=60, deadline=None)
-def test_nothing_carries_over_from_one_reply_to_the_next(one, other):
-    before = read_list(other, NAMES)
-    read_list(one, NAMES[::-1])
-    assert read_list(other, NAMES) == before
+def test_parsing_a_reply_does_not_depend_on_earlier_replies(earlier, reply):
+    before = read_list(reply, NAMES)
+    read_list(earlier, NAMES[::-1])
+    assert read_list(reply, NAMES) == before
 
 
-def test_a_hostile_reply_takes_no_time():
+def test_a_hostile_reply_is_parsed_quickly():
     for reply in (
         "[1] > " * 3000,
         "1 > " * 3000,

@@ -1,4 +1,4 @@
-"""One odd file is a reason, never a stop or a wait; and pictures are decoded within a budget of memory."""
+"""A file that cannot be decoded gets a reason and never stops or blocks a run; decoding has a memory budget."""
 
 import contextlib
 import os
@@ -10,12 +10,12 @@ from data_prep.core import images
 from data_prep.core.errors import UserError
 from data_prep.core.memory_budget import MemoryBudget
 from data_prep.reading import checked
-from data_prep.reading.checked import MOST_BYTES, check_picture
-from data_prep.reading.dataset import digests
+from data_prep.reading.checked import MOST_BYTES, check_image
+from data_prep.reading.dataset import hash_images
 
 
 def odd_files(folder) -> dict[str, str]:
-    """Makes files that cannot be shown; gives the reason by name."""
+    """Creates files that cannot be decoded; returns the expected reason by file name."""
     os.mkfifo(folder / "pipe.jpg")
     (folder / "folder.jpg").mkdir()
     (folder / "broken.jpg").symlink_to("nowhere")
@@ -38,34 +38,34 @@ def odd_files(folder) -> dict[str, str]:
     }
 
 
-def test_odd_files_are_skipped_with_their_reasons_or_refused(tmp_path, draw_picture, caplog):
+def test_undecodable_files_are_skipped_with_a_reason_or_raise(tmp_path, draw_picture, caplog):
     expected = odd_files(tmp_path)
     odd = tmp_path / os.fsdecode(b"k\xe4tzchen.png")
     draw_picture(tmp_path / "0.png", 0).rename(odd)
     long = tmp_path / f"{'x' * 300}.png"
     good = draw_picture(tmp_path / "1.png", 1)
     paths = [*(tmp_path / name for name in expected), odd, long, good]
-    found = digests(paths, tmp_path / "cache", "skip")
-    assert [digest is None for digest in found] == [True] * (len(paths) - 1) + [False]
-    reasons = [check_picture(path).get("reason") for path in paths]
+    hashes = hash_images(paths, tmp_path / "cache", "skip")
+    assert [digest is None for digest in hashes] == [True] * (len(paths) - 1) + [False]
+    reasons = [check_image(path).get("reason") for path in paths]
     assert reasons == [*expected.values(), "file name that is not UTF-8", "file name too long", None]
     assert f"skipped {len(paths) - 1} images that cannot be shown (" in caplog.text
-    assert digests(paths, tmp_path / "cache", "skip") == found
+    assert hash_images(paths, tmp_path / "cache", "skip") == hashes
     with pytest.raises(UserError, match=r"pipe\.jpg: not readable as an image: pipe, not a file \(10 of 11 are not\)"):
-        digests(paths, tmp_path / "cache", "raise")
+        hash_images(paths, tmp_path / "cache", "raise")
 
 
-def test_pictures_are_read_and_decoded_within_budgets(tmp_path, draw_picture, monkeypatch):
+def test_images_are_read_and_decoded_within_memory_budgets(tmp_path, draw_picture, monkeypatch):
     files = [draw_picture(tmp_path / f"{n}.png", n) for n in range(4)]
-    asked = []
+    requested = []
 
-    class Noted(MemoryBudget):
+    class RecordingBudget(MemoryBudget):
         def holding(self, amount):
-            asked.append(amount)
+            requested.append(amount)
             return super().holding(amount)
 
-    monkeypatch.setattr(checked, "_READING", Noted(1))
-    monkeypatch.setattr(images, "_DECODING", Noted(1))
-    assert all(digests(files, tmp_path / "cache", "raise"))
-    assert len(asked) == 8 and {file.stat().st_size for file in files} < set(asked)
-    assert 24 * 24 * 8 in asked
+    monkeypatch.setattr(checked, "_READ_BUDGET", RecordingBudget(1))
+    monkeypatch.setattr(images, "_DECODING", RecordingBudget(1))
+    assert all(hash_images(files, tmp_path / "cache", "raise"))
+    assert len(requested) == 8 and {file.stat().st_size for file in files} < set(requested)
+    assert 24 * 24 * 8 in requested

@@ -1,10 +1,10 @@
-"""A folder that the cache keeps is used whole and unaltered, or named with what to do."""
+"""A cached folder is used only if complete and unaltered; otherwise the error names the file and the remedy."""
 
 import pytest
 
 from data_prep.core.errors import UserError
 from data_prep.core.manifests import hash_files
-from data_prep.reading.dataset import check_pictures
+from data_prep.reading.dataset import check_images
 from data_prep.reading.kept import confirm, seal
 
 
@@ -17,11 +17,11 @@ def folder(tmp_path, draw_picture):
     return tmp_path / "kept"
 
 
-def test_what_is_as_it_was_made_is_confirmed_once_by_time_and_size(folder, tmp_path, caplog):
+def test_images_of_an_unaltered_folder_are_hashed_only_once(folder, tmp_path, caplog):
     caplog.set_level("INFO", "data_prep")
     for _ in range(2):
         confirm(folder, tmp_path / "cache")
-    check_pictures([folder / f"{number}.png" for number in range(3)], tmp_path / "cache")
+    check_images([folder / f"{number}.png" for number in range(3)], tmp_path / "cache")
     assert caplog.text.count("checking 3 images") == 1
 
 
@@ -30,12 +30,12 @@ def test_what_is_as_it_was_made_is_confirmed_once_by_time_and_size(folder, tmp_p
     [
         ("1.png", lambda path: path.unlink()),
         ("1.png", lambda path: path.write_bytes(path.with_name("2.png").read_bytes())),
-        ("1.png", lambda path: path.write_bytes(b"no picture")),
+        ("1.png", lambda path: path.write_bytes(b"not an image")),
         ("classes.csv", lambda path: path.write_text("number,name\n0,dog\n")),
         ("contents.json", lambda path: path.write_text(path.read_text().replace("1.png", "7.png"))),
     ],
 )
-def test_what_is_gone_or_altered_is_named_with_what_to_do(folder, tmp_path, name, change):
+def test_a_missing_or_altered_file_raises_with_its_path_and_a_remedy(folder, tmp_path, name, change):
     confirm(folder, tmp_path / "cache")
     change(folder / name)
     with pytest.raises(UserError) as caught:

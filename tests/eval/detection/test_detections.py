@@ -1,4 +1,4 @@
-"""From ranked boxes to result records: scores, limits, and suppression against one written out here."""
+"""Ranked boxes become result records: scores, limits, and suppression against a naive implementation."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ REGION = Region("a.png", "0", (0, 0, 10, 10))
 CATEGORIES = (11, 12, 13)
 
 
-def candidates(*labels: int) -> tuple[Candidate, ...]:
+def make_candidates(*labels: int) -> tuple[Candidate, ...]:
     return tuple(Candidate(label, f"class {label}", 0.5) for label in labels)
 
 
-def named(args: DetectionArgs) -> list[dict]:
-    """Three boxes in two images; the first two lie over each other and their classes differ in order."""
+def detect(args: DetectionArgs) -> list[dict]:
+    """Makes detections of three boxes in two images; the first two overlap and their classes differ in order."""
     proposals = [
         Proposal(REGION, 1, (-3.5, 0, 20, 20)),
         Proposal(REGION, 1, (-3.5, 1, 20, 20)),
@@ -35,7 +35,7 @@ def named(args: DetectionArgs) -> list[dict]:
     ]
     return make_detections(
         proposals,
-        [candidates(0, 1), candidates(0, 2), candidates(2, 1)],
+        [make_candidates(0, 1), make_candidates(0, 2), make_candidates(2, 1)],
         ranked,
         "ranker_probability",
         CATEGORIES,
@@ -43,36 +43,36 @@ def named(args: DetectionArgs) -> list[dict]:
     )
 
 
-def test_each_box_has_all_its_candidates_with_the_files_own_numbers():
-    found = named(DetectionArgs(nms_iou=1, score_threshold=0))
-    assert [(d["image_id"], d["category_id"], d["score"]) for d in found] == [
+def test_each_box_has_all_its_candidates_with_the_category_ids_of_the_file():
+    detections = detect(DetectionArgs(nms_iou=1, score_threshold=0))
+    assert [(d["image_id"], d["category_id"], d["score"]) for d in detections] == [
         (1, 11, 0.9),
         (1, 13, 0.8),
         (1, 11, 0.2),
         (1, 12, 0.1),
         (2, 13, 0.5),
     ]
-    assert found[0]["bbox"] == [-3.5, 0, 20, 20]
+    assert detections[0]["bbox"] == [-3.5, 0, 20, 20]
 
 
-def test_of_overlapping_boxes_of_a_class_the_best_stays():
-    assert [(d["category_id"], d["score"]) for d in named(DetectionArgs(nms_iou=0.5)) if d["image_id"] == 1] == [
+def test_of_overlapping_boxes_of_a_class_only_the_best_is_kept():
+    assert [(d["category_id"], d["score"]) for d in detect(DetectionArgs(nms_iou=0.5)) if d["image_id"] == 1] == [
         (11, 0.9),
         (13, 0.8),
         (12, 0.1),
     ]
 
 
-def test_low_scores_and_the_least_of_an_image_are_dropped():
-    assert [d["score"] for d in named(DetectionArgs(nms_iou=1, score_threshold=0.2))] == [0.9, 0.8, 0.2, 0.5]
-    assert [d["score"] for d in named(DetectionArgs(nms_iou=1, max_dets=1))] == [0.9, 0.5]
+def test_detections_below_the_threshold_or_above_the_maximum_per_image_are_dropped():
+    assert [d["score"] for d in detect(DetectionArgs(nms_iou=1, score_threshold=0.2))] == [0.9, 0.8, 0.2, 0.5]
+    assert [d["score"] for d in detect(DetectionArgs(nms_iou=1, max_dets=1))] == [0.9, 0.5]
 
 
 def iou(a: list[float], b: list[float]) -> float:
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    common = max(width, 0) * max(height, 0)
-    return common / (a[2] * a[3] + b[2] * b[3] - common)
+    intersection = max(width, 0) * max(height, 0)
+    return intersection / (a[2] * a[3] + b[2] * b[3] - intersection)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.sampled_from([0.3, 0.5, 0.9]))
@@ -87,9 +87,9 @@ def test_suppression_is_greedy_within_each_class(seed, count, overlap):
         }
         for score in rng.permutation(count) / count
     ]
-    kept: list[dict] = []
+    expected: list[dict] = []
     for record in sorted(records, key=lambda record: -record["score"]):
-        own = [other for other in kept if other["category_id"] == record["category_id"]]
-        if all(iou(record["bbox"], other["bbox"]) <= overlap for other in own):
-            kept.append(record)
-    assert suppress(records, overlap) == kept
+        same_class = [better for better in expected if better["category_id"] == record["category_id"]]
+        if all(iou(record["bbox"], better["bbox"]) <= overlap for better in same_class):
+            expected.append(record)
+    assert suppress(records, overlap) == expected

@@ -1,4 +1,4 @@
-"""The retriever's probabilities against a softmax written out here."""
+"""The retriever's probabilities against a naive softmax."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.memory.memory import Entry, Memory
-from data_prep.memory.search import nearest_classes, to_candidates
+from data_prep.memory.search import SearchOptions, nearest_classes, to_candidates
 from eval.detection.named_boxes import class_probabilities
 
 
@@ -21,13 +21,13 @@ def test_probabilities_are_a_softmax_over_all_classes_by_their_nearest_names(see
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     names, xq = vectors[:8], vectors[8:]
     memory = Memory.build(names, [Entry(label, "name", str(n)) for n, label in enumerate(labels)], "encoder")
-    candidates = [to_candidates(found, "abcdef") for found in nearest_classes(memory, xq, k, 4)]
-    found = class_probabilities(memory, xq, candidates, temperature)
-    for query, own, probabilities in zip(xq, candidates, found, strict=True):
-        similar = {
+    candidates = [to_candidates(nearest, "abcdef") for nearest in nearest_classes(memory, xq, k, SearchOptions(4))]
+    by_query = class_probabilities(memory, xq, candidates, temperature)
+    for query, row, probabilities in zip(xq, candidates, by_query, strict=True):
+        similarities = {
             label: max(float(names[n] @ query) for n in np.flatnonzero(np.array(labels) == label)) for label in labels
         }
-        total = sum(np.exp((value - max(similar.values())) / temperature) for value in similar.values())
-        expected = [np.exp((similar[c.label] - max(similar.values())) / temperature) / total for c in own]
+        total = sum(np.exp((value - max(similarities.values())) / temperature) for value in similarities.values())
+        expected = [np.exp((similarities[c.label] - max(similarities.values())) / temperature) / total for c in row]
         assert probabilities == pytest.approx(expected, abs=1e-4)
         assert list(probabilities) == sorted(probabilities, reverse=True)

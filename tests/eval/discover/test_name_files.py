@@ -1,4 +1,4 @@
-"""Others' names from any of their files."""
+"""Names are read from files of any supported format."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_names_are_read_and_spellings_joined(tmp_path, name):
+def test_names_are_read_and_spellings_merged(tmp_path, name):
     (tmp_path / name).write_text(FILES[name])
     assert read_vocabulary(tmp_path / name) == {"Blue Jay": 2, "Owl": 1}
 
 
-def test_what_was_written_is_read_back_with_most_votes_first(tmp_path):
+def test_written_names_are_read_back_with_most_votes_first(tmp_path):
     records = names_lines({"crow": 1, "owl": 3}, {"crow": 2, "owl": 4, "kite": 1}, 7)
     assert records == [
         {"name": "owl", "votes": 3, "guessed": 4, "seed": 7},
@@ -34,9 +34,9 @@ def test_what_was_written_is_read_back_with_most_votes_first(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
-        ("names.txt", "\n \n", "holds no names"),
+        ("names.txt", "\n \n", "contains no names"),
         ("names.json", '{"a": 1}', "should be a list of names"),
         ("names.json", '["a", 3]', r"names\.json, 2: no name"),
         ("names.csv", "label\nx\n", r"names\.csv, 2: no name; give a \.txt"),
@@ -44,12 +44,12 @@ def test_what_was_written_is_read_back_with_most_votes_first(tmp_path):
         ("names.xlsx", "", r"give a \.txt file"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_named(tmp_path, name, text, said):
+def test_errors_name_the_file_and_the_problem(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_vocabulary(tmp_path / name)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"--names .*gone\.txt: no such file"):
         read_vocabulary(tmp_path / "gone.txt")

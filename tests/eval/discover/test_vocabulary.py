@@ -1,4 +1,4 @@
-"""The steps of a discovery: what is asked, who chooses, what is kept."""
+"""The steps of vocabulary discovery: the prompt, the vote, and the names that are kept."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ import pytest
 
 from data_prep.armory.blazon import draw_classes
 from data_prep.armory.render import render
-from data_prep.core.records import Sample
+from data_prep.core.records import Sample, SpecialLabel
 from data_prep.datasets import Dataset
-from data_prep.datasets.unlabelled import UNLABELLED
 from data_prep.embedding.encoder import Encoder, embed_images, load_encoder
 from data_prep.memory.memories import with_templates
 from data_prep.prompting.prompts import NAMING
-from data_prep.reading.dataset import digests, sample_key
+from data_prep.reading.dataset import hash_images, sample_key
 from data_prep.settings import Recipe
 from data_prep.settings.loading import load_recipe
-from eval.discover.vocabulary import Vocabulary, choose_names, given_vocabulary, naming_prompt, retrieve_by_vocabulary
+from eval.discover.vocabulary import (
+    Vocabulary,
+    choose_names,
+    naming_prompt,
+    retrieve_by_vocabulary,
+    vocabulary_from_file,
+)
 
 BLAZONS = draw_classes("test", 4, 1, 3)
 NAMES = tuple(sorted(blazon.name for blazon in BLAZONS))
@@ -26,25 +31,25 @@ NAMES = tuple(sorted(blazon.name for blazon in BLAZONS))
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    """The embedded one."""
+    """The embedded encoder."""
     return load_encoder(load_recipe(["recipe=ranker_lora"]).retriever)
 
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory) -> list[Sample]:
-    """Three pictures each of four shields, whose labels nothing may look at."""
+    """Three images each of four shields, whose labels must not be used."""
     folder, paths = tmp_path_factory.mktemp("shields"), []
     for label, blazon in enumerate(BLAZONS):
-        for number in range(3):
-            paths.append(folder / f"{label}-{number}.png")
-            render(blazon, 96, np.random.default_rng([label, number])).save(paths[-1])
-    found = digests(paths, folder / "cache", "raise")
-    return [Sample(sample_key(p.name), str(p), UNLABELLED, d) for p, d in zip(paths, found, strict=True)]
+        for index in range(3):
+            paths.append(folder / f"{label}-{index}.png")
+            render(blazon, 96, np.random.default_rng([label, index])).save(paths[-1])
+    hashes = hash_images(paths, folder / "cache", "raise")
+    return [Sample(sample_key(p.name), str(p), SpecialLabel.UNLABELLED, d) for p, d in zip(paths, hashes, strict=True)]
 
 
 @pytest.fixture
-def recipe_of(tmp_path_factory):
-    """A recipe with changes; all share a cache."""
+def make_recipe(tmp_path_factory):
+    """A factory of recipes with changes; all share a cache."""
 
     def make(*changes: str) -> Recipe:
         cache = tmp_path_factory.getbasetemp() / "discovery-cache"
@@ -53,48 +58,52 @@ def recipe_of(tmp_path_factory):
     return make
 
 
-def test_a_benchmark_a_subject_and_a_users_prompt_decide_what_is_asked(recipe_of):
-    assert "What dog breed does the picture show?" in naming_prompt(recipe_of("data.name=dogs120"))
-    assert "What object does the picture show?" in naming_prompt(recipe_of())
-    assert naming_prompt(recipe_of("discover.names_per_image=1")) == NAMING
-    assert "What shield does" in naming_prompt(recipe_of("discover.subject=shield", "data.name=dogs120"))
-    assert naming_prompt(recipe_of("discover.prompt=Name it.")) == "Name it."
+def test_the_prompt_depends_on_the_data_set_the_subject_and_the_users_prompt(make_recipe):
+    assert "What dog breed does the picture show?" in naming_prompt(make_recipe("data.name=dogs120"))
+    assert "What object does the picture show?" in naming_prompt(make_recipe())
+    assert naming_prompt(make_recipe("discover.names_per_image=1")) == NAMING
+    assert "What shield does" in naming_prompt(make_recipe("discover.subject=shield", "data.name=dogs120"))
+    assert naming_prompt(make_recipe("discover.prompt=Name it.")) == "Name it."
 
 
-def chosen(recipe: Recipe, encoder: Encoder, samples: list[Sample], guessed: dict[str, int]) -> Vocabulary:
+def choose(recipe: Recipe, encoder: Encoder, samples: list[Sample], guessed: dict[str, int]) -> Vocabulary:
     args = with_templates(recipe.retriever, Dataset("armory", (), {}))
-    (found,) = choose_names(recipe, encoder, args, {1: samples}, {1: guessed}, Path("none"), Path("none"))
-    return found
+    (vocabulary,) = choose_names(recipe, encoder, args, {1: samples}, {1: guessed}, Path("none"), Path("none"))
+    return vocabulary
 
 
-def test_the_retriever_chooses_the_nearest_guess_and_images_are_labelled_by_it(recipe_of, encoder, samples):
-    strangers = [blazon.name for blazon in draw_classes("val", 6, 1, 9)]
-    recipe = recipe_of("discover.vote_by=retriever")
-    found = chosen(recipe, encoder, samples, dict.fromkeys([*NAMES, *strangers], 1))
-    assert sum(found.votes.values()) == len(found.images) == 12
-    # Most pictures are nearest to their own blazon, so that most strangers have no votes and are gone.
-    right = [s for s in found.images if found.names[s.label] == BLAZONS[int(Path(s.path).stem.split("-")[0])].name]
-    assert len(right) >= 8 and len(found.names) <= 7
-    few = chosen(recipe_of("discover.vote_by=retriever", "discover.min_votes=3"), encoder, samples, found.guessed)
-    assert set(few.names) < set(found.names) or few.names == found.names
-    assert all(votes >= 3 for votes in few.votes.values())
-    assert few.metadata["images_without_name"] == 12 - len(few.images)
+def test_with_the_retriever_each_image_votes_for_the_nearest_guess_and_is_labelled_by_it(make_recipe, encoder, samples):
+    unrelated = [blazon.name for blazon in draw_classes("val", 6, 1, 9)]
+    recipe = make_recipe("discover.vote_by=retriever")
+    vocabulary = choose(recipe, encoder, samples, dict.fromkeys([*NAMES, *unrelated], 1))
+    assert sum(vocabulary.votes.values()) == len(vocabulary.images) == 12
+    # Most images are nearest to their true name, so most unrelated names have no votes and are dropped.
+    true_names = [BLAZONS[int(Path(s.path).stem.split("-")[0])].name for s in vocabulary.images]
+    right = [s for s, name in zip(vocabulary.images, true_names, strict=True) if vocabulary.names[s.label] == name]
+    assert len(right) >= 8 and len(vocabulary.names) <= 7
+    frequent = choose(
+        make_recipe("discover.vote_by=retriever", "discover.min_votes=3"), encoder, samples, vocabulary.guessed
+    )
+    assert set(frequent.names) < set(vocabulary.names) or frequent.names == vocabulary.names
+    assert all(votes >= 3 for votes in frequent.votes.values())
+    assert frequent.metadata["images_without_name"] == 12 - len(frequent.images)
 
 
-def test_every_guess_is_kept_where_nobody_votes(recipe_of, encoder, samples):
-    found = chosen(recipe_of("discover.vote_by=none"), encoder, samples, dict.fromkeys(NAMES, 2))
-    assert (found.names, set(found.votes.values()), found.images) == (NAMES, {0}, [])
+def test_every_guess_is_kept_without_a_vote(make_recipe, encoder, samples):
+    vocabulary = choose(make_recipe("discover.vote_by=none"), encoder, samples, dict.fromkeys(NAMES, 2))
+    assert (vocabulary.names, set(vocabulary.votes.values()), vocabulary.images) == (NAMES, {0}, [])
 
 
-def test_a_picture_is_never_its_own_neighbour_in_the_memory(recipe_of, encoder, samples):
-    recipe = recipe_of("discover.memory=image", "eval.k=4")
+def test_an_image_never_retrieves_itself_from_the_memory(make_recipe, encoder, samples):
+    recipe = make_recipe("discover.memory=image", "eval.k=4")
     args = with_templates(recipe.retriever, Dataset("armory", (), {}))
-    labelled = [Sample(s.key, s.path, place // 3, s.digest) for place, s in enumerate(samples)]
+    labelled = [Sample(s.key, s.path, index // 3, s.digest) for index, s in enumerate(samples)]
     votes = {blazon.name: 3 for blazon in BLAZONS}
     vocabulary = Vocabulary(1, votes, votes, labelled, {})
     xq = embed_images(encoder, samples, args, Path(recipe.cache))
-    found = retrieve_by_vocabulary(recipe, encoder, args, vocabulary, samples, xq)
-    assert max(candidate.score for row in found for candidate in row) < 0.9999
-    assert all(len(row) == 4 for row in found)
-    told = retrieve_by_vocabulary(recipe_of(), encoder, args, given_vocabulary(dict.fromkeys(NAMES, 1)), samples, xq)
-    assert {candidate.name for row in told for candidate in row} == set(NAMES)
+    candidates = retrieve_by_vocabulary(recipe, encoder, args, vocabulary, samples, xq)
+    assert max(candidate.score for row in candidates for candidate in row) < 0.9999
+    assert all(len(row) == 4 for row in candidates)
+    names = vocabulary_from_file(dict.fromkeys(NAMES, 1))
+    by_name = retrieve_by_vocabulary(make_recipe(), encoder, args, names, samples, xq)
+    assert {candidate.name for row in by_name for candidate in row} == set(NAMES)

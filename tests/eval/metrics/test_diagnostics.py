@@ -1,4 +1,4 @@
-"""Curves, calibration and confusions against plain counting."""
+"""Curves, calibration and confusions against naive counting."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from eval.metrics.diagnostics import STATUSES, Case, accuracy_by_share_ranked, c
 NAMES = tuple("abcd")
 
 
-def case(truth: str, tuned: str = "abc", similarities: tuple = (0.9, 0.5, 0.1), probabilities: tuple = ()) -> Case:
-    """An image for which the retriever proposes a, b and c."""
+def make_case(truth: str, tuned: str = "abc", similarities: tuple = (0.9, 0.5, 0.1), probabilities: tuple = ()) -> Case:
+    """Returns an image for which the retriever proposes a, b and c."""
     return Case("key", truth, tuple("abc"), similarities, tuple("abc"), tuple(tuned), probabilities, "ok", "")
 
 
-cases_of = st.lists(
+cases_strategy = st.lists(
     st.builds(
-        case,
+        make_case,
         st.sampled_from(NAMES),
         st.permutations("abc").map("".join),
         st.floats(0, 1).map(lambda margin: (1.0, 1.0 - margin, 0.0)),
@@ -40,38 +40,38 @@ cases_of = st.lists(
     ],
 )
 def test_each_case_has_its_status(truth, tuned, status):
-    assert case(truth, tuned).status == status and status in STATUSES
+    assert make_case(truth, tuned).status == status and status in STATUSES
 
 
 def test_confidence_is_the_probability_of_the_first_in_the_tuned_order():
-    assert case("a", "cab", probabilities=(0.2, 0.1, 0.7)).confidence == 0.7
-    assert case("a").confidence is None
+    assert make_case("a", "cab", probabilities=(0.2, 0.1, 0.7)).confidence == 0.7
+    assert make_case("a").confidence is None
 
 
-@given(cases_of)
-def test_found_within_counts_images_whose_truth_is_in_time(cases):
+@given(cases_strategy)
+def test_recall_within_k_counts_images_whose_true_class_is_among_the_first_k(cases):
     orders, truths = [c.tuned for c in cases], [c.truth for c in cases]
     expected = [np.mean([t in o[:depth] for o, t in zip(orders, truths, strict=True)]) for depth in (1, 2, 3)]
     assert recall_within(orders, truths, 3) == pytest.approx(expected)
 
 
-@given(cases_of)
-def test_ranking_none_gives_the_retrievers_accuracy_and_ranking_all_the_rankers(cases):
+@given(cases_strategy)
+def test_ranking_no_image_gives_the_retrievers_accuracy_and_ranking_all_the_rankers(cases):
     shares, accuracies = accuracy_by_share_ranked(cases)
     assert (shares[0], shares[-1]) == (0, 1)
     assert accuracies[0] == pytest.approx(np.mean([c.truth == "a" for c in cases]))
     assert accuracies[-1] == pytest.approx(np.mean([c.truth == c.tuned[0] for c in cases]))
 
 
-def test_the_unsure_are_ranked_first():
-    unsure = case("b", "bac", (0.9, 0.89, 0.1))
-    sure = case("a", "bac", (0.9, 0.1, 0.0))
-    _, accuracies = accuracy_by_share_ranked([sure, unsure], points=3)
-    assert accuracies == [0.5, 1.0, 0.5]  # none; the unsure one put right; the sure one made wrong
+def test_images_that_the_retriever_is_uncertain_of_are_ranked_first():
+    uncertain = make_case("b", "bac", (0.9, 0.89, 0.1))
+    certain = make_case("a", "bac", (0.9, 0.1, 0.0))
+    _, accuracies = accuracy_by_share_ranked([certain, uncertain], points=3)
+    assert accuracies == [0.5, 1.0, 0.5]  # none ranked; the uncertain one corrected; the certain one broken
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50))
-def test_calibration_weighs_each_bins_gap_by_its_images(pairs):
+def test_calibration_error_weights_each_bin_by_its_number_of_images(pairs):
     confidences, right = zip(*pairs, strict=True)
     points, error = calibration(confidences, right)
     assert sum(n for _, _, n in points) == len(pairs)
@@ -85,7 +85,7 @@ def test_a_perfectly_calibrated_ranker_has_no_error():
     assert calibration([1.0, 1.0], [False, False])[1] == pytest.approx(1)
 
 
-def test_confusions_leave_out_what_was_never_a_candidate():
-    cases = [case("b", "abc")] * 3 + [case("c", "bca")] * 2 + [case("d", "abc"), case("a", "abc")]
+def test_confusions_leave_out_classes_that_were_not_candidates():
+    cases = [make_case("b", "abc")] * 3 + [make_case("c", "bca")] * 2 + [make_case("d", "abc"), make_case("a", "abc")]
     assert most_confused(cases, 5) == [("b", "a", 3), ("c", "b", 2)]
     assert most_confused(cases, 1) == [("b", "a", 3)]

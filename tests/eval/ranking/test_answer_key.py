@@ -1,4 +1,4 @@
-"""The key of answers changes with everything that changes an answer."""
+"""The cache key of answers changes with everything that changes an answer."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def adapter(tmp_path: Path) -> Path:
     return tmp_path / "adapter"
 
 
-def test_every_setting_of_the_models_changes_it_and_those_of_training_do_not(adapter):
-    one = RankerArgs()
+def test_every_setting_of_the_models_changes_the_key_and_those_of_training_do_not(adapter):
+    args = RankerArgs()
     changed = {"dtype": "bfloat16", "quantize": "4bit", "max_pixels": 10_000, "model": "llava-hf/llava-1.5-7b-hf"}
-    keys = [models_key(replace(one, **{name: value}), adapter) for name, value in changed.items()]
-    assert len({models_key(one, adapter), *keys}) == 1 + len(changed)
-    training = replace(one, lora=LoraArgs(rank=4), max_tokens=300)
-    assert models_key(training, adapter) == models_key(one, adapter)
+    keys = [models_key(replace(args, **{name: value}), adapter) for name, value in changed.items()]
+    assert len({models_key(args, adapter), *keys}) == 1 + len(changed)
+    training = replace(args, lora=LoraArgs(rank=4), max_tokens=300)
+    assert models_key(training, adapter) == models_key(args, adapter)
 
 
-def test_other_weights_another_alpha_and_another_chat_template_change_it(adapter, tmp_path):
+def test_other_weights_another_alpha_and_another_chat_template_change_the_key(adapter, tmp_path):
     base = shutil.copytree(NANO_MLLM, tmp_path / "base")
     args = RankerArgs(model=str(base))
     keys = [models_key(args, adapter)]
@@ -46,7 +46,7 @@ def test_other_weights_another_alpha_and_another_chat_template_change_it(adapter
 
 
 @pytest.mark.parametrize("name", ["VERSION", "_PROMPTS"])
-def test_a_release_that_opens_pictures_or_asks_otherwise_changes_it(adapter, monkeypatch, name):
+def test_a_release_that_changes_image_decoding_or_prompts_changes_the_key(adapter, monkeypatch, name):
     before = models_key(RankerArgs(), adapter)
     monkeypatch.setattr(answer_key, name, "another")
     assert models_key(RankerArgs(), adapter) != before

@@ -1,4 +1,4 @@
-"""Every way to ask, for every family of MLLM, on its real architecture in small."""
+"""Every ranking mode with every MLLM family, on a tiny model of its real architecture."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ def mllm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def questions() -> list[RankingRequest]:
-    """Pictures of two shapes, with two and three names."""
+def requests() -> list[RankingRequest]:
+    """Images of two shapes, with two and three names."""
     rng = np.random.default_rng(0)
-    pictures = [Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)) for size in ((64, 64), (60, 96))]
+    images = [Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)) for size in ((64, 64), (60, 96))]
     return [
-        RankingRequest("a", pictures[0], ("cat", "dog's")),
-        RankingRequest("b", pictures[1], ("cat", "dog's", "elk, red")),
+        RankingRequest("a", images[0], ("cat", "dog's")),
+        RankingRequest("b", images[1], ("cat", "dog's", "elk, red")),
     ]
 
 
-def test_every_family_is_asked_for_names_alike_alone_and_in_a_batch(mllm, questions):
-    manner = RankingMode("name", reply_tokens=6, prompt="What does the picture show?")
-    together = run_batch(mllm, manner, questions)
-    assert together == [answer for question in questions for answer in run_batch(mllm, manner, [question])]
+def test_every_family_generates_the_same_names_alone_and_in_a_batch(mllm, requests):
+    name_mode = RankingMode("name", reply_tokens=6, prompt="What does the picture show?")
+    together = run_batch(mllm, name_mode, requests)
+    assert together == [response for request in requests for response in run_batch(mllm, name_mode, [request])]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_ranks_with_every_family_alike_alone_and_in_a_batch(mllm, questions, mode):
-    manner = RankingMode(mode, reply_tokens=12)
-    together = run_batch(mllm, manner, questions)
-    for question, answer in zip(questions, together, strict=True):
-        ranking = to_ranking(mode, question.names, question, answer)
-        assert sorted(ranking.order) == list(range(len(question.names)))
+def test_every_mode_ranks_the_same_alone_and_in_a_batch_with_every_family(mllm, requests, mode):
+    ranking_mode = RankingMode(mode, reply_tokens=12)
+    together = run_batch(mllm, ranking_mode, requests)
+    for request, response in zip(requests, together, strict=True):
+        ranking = to_ranking(mode, request.names, request, response)
+        assert sorted(ranking.order) == list(range(len(request.names)))
         assert ranking.outcome == "ok" or mode == "generate"
-        (alone,) = run_batch(mllm, manner, [question])
-        assert to_ranking(mode, question.names, question, alone).order == ranking.order
+        (alone,) = run_batch(mllm, ranking_mode, [request])
+        assert to_ranking(mode, request.names, request, alone).order == ranking.order
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_names_that_hold_control_tokens_are_ranked_as_text(mllm, questions, mode):
+def test_names_that_hold_control_tokens_are_ranked_as_text(mllm, requests, mode):
     tokens = (mllm.processor.image_token, mllm.turn_end)
-    question = RankingRequest("c", questions[0].image, (*(f"{token} button" for token in tokens), "elk, red"))
-    (answer,) = run_batch(mllm, RankingMode(mode, reply_tokens=12), [question])
-    ranking = to_ranking(mode, question.names, question, answer)
+    request = RankingRequest("c", requests[0].image, (*(f"{token} button" for token in tokens), "elk, red"))
+    (response,) = run_batch(mllm, RankingMode(mode, reply_tokens=12), [request])
+    ranking = to_ranking(mode, request.names, request, response)
     assert sorted(ranking.order) == [0, 1, 2]
     assert ranking.outcome == "ok" or mode == "generate"

@@ -1,4 +1,4 @@
-"""Questions: the order shown, what identifies them, and the pictures that go with them."""
+"""Ranking requests: the order shown, their ids, and their images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES = tuple(f"class {i}" for i in range(7))
 
 @settings(max_examples=60, deadline=None)
 @given(st.permutations(CLASSES), st.text(max_size=10), st.integers(0, 3))
-def test_the_order_shown_carries_nothing_of_the_order_retrieved(names, key, shuffle):
+def test_the_order_shown_does_not_depend_on_the_order_retrieved(names, key, shuffle):
     def shown(names) -> list[str]:
         return RankingRequest(key, "", tuple(names), shuffle).shown_names
 
@@ -27,69 +27,67 @@ def test_the_order_shown_carries_nothing_of_the_order_retrieved(names, key, shuf
 
 
 @pytest.mark.parametrize("shuffle", [0, 3])
-def test_the_order_shown_differs_from_image_to_image_and_puts_each_name_first_as_often(shuffle):
+def test_the_order_shown_differs_between_images_and_puts_each_name_first_equally_often(shuffle):
     first = [RankingRequest(str(key), "", CLASSES[:5], shuffle).shown[0] for key in range(1000)]
-    assert all(140 < first.count(place) < 260 for place in range(5))
+    assert all(140 < first.count(index) < 260 for index in range(5))
 
 
-def test_shuffles_are_different_orders_of_the_same_question_and_the_first_is_the_question():
-    question = RankingRequest("key", "image.png", CLASSES)
-    several = shuffled_requests(question, 6)
-    assert several[0] == question
-    assert len({tuple(one.shown_names) for one in several}) == 6
-    assert {(one.key, one.image, one.names) for one in several} == {("key", "image.png", CLASSES)}
+def test_shuffles_are_different_orders_of_the_same_request_and_the_first_is_the_request_itself():
+    request = RankingRequest("key", "image.png", CLASSES)
+    shuffled = shuffled_requests(request, 6)
+    assert shuffled[0] == request
+    assert len({tuple(r.shown_names) for r in shuffled}) == 6
+    assert {(r.key, r.image, r.names) for r in shuffled} == {("key", "image.png", CLASSES)}
 
 
-def test_ids_tell_images_contents_names_orders_and_examples_apart_but_not_paths():
-    one = RankingRequest("key", "image.png", ("a", "b"))
-    assert replace(one, image="moved.png").id == one.id
+def test_ids_depend_on_image_contents_names_order_and_examples_but_not_on_paths():
+    base = RankingRequest("key", "image.png", ("a", "b"))
+    assert replace(base, image="moved.png").id == base.id
     assert (
-        replace(one, contents=("1", "2", "3"), examples=("a.png", "b.png")).id
-        == replace(one, contents=("1", "2", "3"), examples=("moved/a.png", "moved/b.png")).id
+        replace(base, contents=("1", "2", "3"), examples=("a.png", "b.png")).id
+        == replace(base, contents=("1", "2", "3"), examples=("moved/a.png", "moved/b.png")).id
     )
     others = [
-        replace(one, key="other"),
-        replace(one, contents=("1",)),
-        replace(one, contents=("2",)),
-        replace(one, contents=("1", "2", "3"), examples=("a.png", "b.png")),
-        replace(one, contents=("1", "2", "4"), examples=("a.png", "b.png")),
-        replace(one, names=("b", "a")),
-        replace(one, names=("a",)),
-        replace(one, shuffle=1),
-        replace(one, examples=("a.png", "b.png")),
-        replace(one, examples=("a.png", "c.png")),
+        replace(base, key="other"),
+        replace(base, contents=("1",)),
+        replace(base, contents=("2",)),
+        replace(base, contents=("1", "2", "3"), examples=("a.png", "b.png")),
+        replace(base, contents=("1", "2", "4"), examples=("a.png", "b.png")),
+        replace(base, names=("b", "a")),
+        replace(base, names=("a",)),
+        replace(base, shuffle=1),
+        replace(base, examples=("a.png", "b.png")),
+        replace(base, examples=("a.png", "c.png")),
     ]
-    assert len({question.id for question in [one, *others]}) == 11
+    assert len({request.id for request in [base, *others]}) == 11
 
 
-def test_examples_stand_behind_the_image_in_the_order_shown(tmp_path):
+def test_examples_follow_the_image_in_the_order_shown(tmp_path):
     files = {}
-    for number, name in enumerate(["image", *CLASSES]):
+    for index, name in enumerate(["image", *CLASSES]):
         files[name] = str(tmp_path / f"{name}.png")
-        Image.new("RGB", (4, 4), (number, 0, 0)).save(files[name])
-    question = RankingRequest("key", files["image"], CLASSES, examples=tuple(files[name] for name in CLASSES))
-    seen = [picture.getpixel((0, 0))[0] for picture in question.images()]
-    assert seen == [0, *(1 + place for place in question.shown)]
+        Image.new("RGB", (4, 4), (index, 0, 0)).save(files[name])
+    request = RankingRequest("key", files["image"], CLASSES, examples=tuple(files[name] for name in CLASSES))
+    colours = [image.getpixel((0, 0))[0] for image in request.images()]
+    assert colours == [0, *(1 + index for index in request.shown)]
 
 
-def test_a_picture_that_changed_after_the_data_set_was_read_is_named(tmp_path):
-    files = [tmp_path / f"{number}.png" for number in range(3)]
-    for number, file in enumerate(files):
-        Image.new("RGB", (4, 4), (number, 0, 0)).save(file)
+def test_an_image_that_changed_after_the_data_set_was_read_is_named(tmp_path):
+    files = [tmp_path / f"{index}.png" for index in range(3)]
+    for index, file in enumerate(files):
+        Image.new("RGB", (4, 4), (index, 0, 0)).save(file)
     image, *examples = map(str, files)
-    question = RankingRequest(
-        "key", image, CLASSES[:2], examples=tuple(examples), contents=tuple(map(file_hash, files))
-    )
-    assert len(question.images()) == 3
+    request = RankingRequest("key", image, CLASSES[:2], examples=tuple(examples), contents=tuple(map(file_hash, files)))
+    assert len(request.images()) == 3
     for file in files:
-        whole = file.read_bytes()
+        original = file.read_bytes()
         Image.new("RGB", (4, 4), (9, 9, 9)).save(file)
         with pytest.raises(UserError, match=rf"{file.name}: has changed since the data set was read"):
-            question.images()
-        file.write_bytes(whole)
+            request.images()
+        file.write_bytes(original)
 
 
-def test_an_image_in_memory_is_taken_as_it_is():
+def test_an_image_in_memory_is_accepted():
     assert open_request_image(Image.new("L", (3, 2), 7)).getpixel((0, 0)) == (7, 7, 7)
 
 

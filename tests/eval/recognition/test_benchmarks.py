@@ -1,4 +1,4 @@
-"""Several data sets by one command: their table, what is reused, what is refused, and figures anew from predictions."""
+"""Several data sets by one command: their table, reuse of complete ones, refused leaks, and rescoring."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from data_prep.embedding.encoder import load_encoder
 from data_prep.settings import RetrieverArgs
 from data_prep.settings.loading import load_recipe, load_saved_recipe
 from eval.recognition.benchmarks import recipe_by_dataset
-from eval.recognition.evaluate import Run, evaluation_stamp, read_checked
+from eval.recognition.evaluate import Run, evaluation_fingerprint, read_checked
 from eval.report.reading import FILES
-from eval.report.results import read_figures
+from eval.report.results import read_metrics
 from eval.run import main
 from tests.commands import environment
 
@@ -37,8 +37,8 @@ FEW = ("--task", "fewshot", "--shots", "4", "all", "--seeds", "1", "2")
 QUICK = ("eval.k=2", "eval.ranker_only_images=2", "eval.bootstrap=50", "eval.near_duplicate_threshold=1.1")
 
 
-def write_set(root: Path, name: str, seed: int) -> None:
-    """Random blocks in a benchmark's layout, four images a class to learn from and two to recognise."""
+def write_dataset(root: Path, name: str, seed: int) -> None:
+    """Writes random noise in a benchmark's layout, with five train, one val and two test images per class."""
     folder, split_file = SETS[name]
     rng, split = np.random.default_rng(seed), {"train": [], "val": [], "test": []}
     for part, count in (("train", 5), ("val", 1), ("test", 2)):
@@ -55,13 +55,13 @@ def write_set(root: Path, name: str, seed: int) -> None:
 def root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("benchmarks") / "DATA"
     for seed, name in enumerate(SETS):
-        write_set(folder, name, seed)
+        write_dataset(folder, name, seed)
     return folder
 
 
 @pytest.fixture(scope="module")
 def run(finished: Path, root: Path, tmp_path_factory) -> Path:
-    """A run that both were evaluated with."""
+    """A run with which both data sets were evaluated."""
     run = shutil.copytree(finished, tmp_path_factory.mktemp("several") / "run")
     main(["--ckpt", str(run), *FEW, "--datasets", *SETS, f"data.root={root}", *QUICK])
     return run
@@ -72,11 +72,11 @@ def folder(run: Path) -> Path:
     return run / "eval" / "fewshot-test-likelihood"
 
 
-def again(run: Path, root: Path, *more: str) -> None:
+def evaluate_again(run: Path, root: Path, *more: str) -> None:
     main(["--ckpt", str(run), *FEW, "--datasets", *SETS, f"data.root={root}", *QUICK, *more])
 
 
-def test_there_are_rows_of_every_data_set_and_of_their_average(folder):
+def test_there_are_rows_for_every_data_set_and_for_their_average(folder):
     results = read_json(folder / "results.json")
     assert results["datasets"] == list(SETS)
     kinds = [("few_shot", 4, 1), ("few_shot", 4, 2), ("whole_set", 0, 0)]
@@ -98,13 +98,13 @@ def test_there_are_rows_of_every_data_set_and_of_their_average(folder):
     ]
 
 
-def test_the_papers_figures_of_the_same_shots_stand_beside_measured_ones(folder):
-    found = {(row["dataset"], row["method"]): row for row in read_json(folder / "results.json")["published"]}
-    assert set(found) == {(name, method) for name in (*SETS, "average") for method in ("clip_knn", "rar")}
-    assert {row["shots"] for row in found.values()} == {4}
-    assert found["dtd", "rar"]["published"] == 53.9 and found["eurosat", "clip_knn"]["published"] == 67.6
-    assert found["average", "rar"]["published"] == pytest.approx((53.9 + 74.8) / 2)
-    for row in found.values():
+def test_the_papers_results_with_the_same_shots_are_listed_next_to_measured_ones(folder):
+    rows = {(row["dataset"], row["method"]): row for row in read_json(folder / "results.json")["published"]}
+    assert set(rows) == {(name, method) for name in (*SETS, "average") for method in ("clip_knn", "rar")}
+    assert {row["shots"] for row in rows.values()} == {4}
+    assert rows["dtd", "rar"]["published"] == 53.9 and rows["eurosat", "clip_knn"]["published"] == 67.6
+    assert rows["average", "rar"]["published"] == pytest.approx((53.9 + 74.8) / 2)
+    for row in rows.values():
         assert row["difference"] == pytest.approx(row["measured"] - row["published"])
 
 
@@ -115,45 +115,46 @@ def test_the_page_has_a_line_for_each_data_set_and_the_average(folder):
     assert "Beside the paper" in page and (folder / "dtd" / "report.html").is_file()
 
 
-def test_complete_data_sets_are_reused_and_others_evaluated(run, root, folder, caplog):
+def test_complete_data_sets_are_reused_and_others_evaluated(run, root, folder, caplog, monkeypatch):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with caplog.at_level("INFO"):
-        again(run, root)
+        evaluate_again(run, root)
     assert "dtd: reusing" in caplog.text and "eurosat: reusing" in caplog.text
     assert "ranking by" not in caplog.text and "embeddings:" not in caplog.text
     caplog.clear()
     (folder / "eurosat" / "results.json").unlink()
     (folder / "dtd" / "pictures.json").write_text("{}")
+    monkeypatch.setattr("eval.ranking.inference.load_mllm", None)  # all answers are on disk
     with caplog.at_level("INFO"):
-        again(run, root)
+        evaluate_again(run, root)
     assert "dtd/pictures.json: damaged or changed" in caplog.text and "dtd: evaluating" in caplog.text
-    assert "eurosat: evaluating" in caplog.text and "ranking batches" not in caplog.text
+    assert "eurosat: evaluating" in caplog.text
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_what_is_reused_goes_by_everything_that_it_came_from(run, root, tmp_path):
-    copy, pictures = shutil.copytree(run, tmp_path / "run"), shutil.copytree(root, tmp_path / "DATA")
+def test_an_evaluation_is_reused_only_if_all_of_its_inputs_are_the_same(run, root, tmp_path):
+    copy, data = shutil.copytree(run, tmp_path / "run"), shutil.copytree(root, tmp_path / "DATA")
     encoder = load_encoder(RetrieverArgs())
 
     def stamp_of(*settings: str, encoder=encoder) -> str:
-        own = ["data.name=dtd", f"data.root={pictures}", *QUICK, *settings]
-        recipe, one = load_saved_recipe(copy / "recipe.yaml", own), Run(copy, copy / "adapter")
-        return evaluation_stamp(recipe, one, read_checked(recipe, copy), encoder)
+        settings = ["data.name=dtd", f"data.root={data}", *QUICK, *settings]
+        recipe = load_saved_recipe(copy / "recipe.yaml", settings)
+        return evaluation_fingerprint(recipe, Run(copy, copy / "adapter"), read_checked(recipe, copy), encoder)
 
-    kinds = [
+    variants = [
         (),
         ("eval.fusion=true",),
         ("ranker.max_pixels=9000",),
         ("ranker.dtype=bfloat16",),
         ("seed=3",),
     ]
-    before = [stamp_of(*settings) for settings in kinds]
+    before = [stamp_of(*settings) for settings in variants]
     before.append(stamp_of(encoder=replace(encoder, id="another")))
-    assert len(set(before)) == len(kinds) + 1
-    # A picture of the validation split decides what is fitted there, and nothing else.
-    Image.new("RGB", (32, 32), (9, 9, 9)).save(pictures / "dtd/images/dotted/val_0.png")
+    assert len(set(before)) == len(variants) + 1
+    # An image of the validation split only affects what is fitted there.
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(data / "dtd/images/dotted/val_0.png")
     assert stamp_of() == before[0] and stamp_of("eval.fusion=true") != before[1]
-    Image.new("RGB", (32, 32), (8, 8, 8)).save(pictures / "dtd/images/dotted/train_0.png")
+    Image.new("RGB", (32, 32), (8, 8, 8)).save(data / "dtd/images/dotted/train_0.png")
     assert stamp_of() != before[0]
 
 
@@ -166,32 +167,33 @@ def test_a_missing_data_set_is_named_with_where_to_get_it_before_a_model_loads(r
         main(["--ckpt", str(run), *FEW, "--datasets", "dtd"])
 
 
-def test_a_test_image_in_training_is_refused_or_counted(run, root, tmp_path, capsys):
+def test_a_test_image_in_the_memory_is_refused_or_counted(run, root, tmp_path, capsys):
     leaky = shutil.copytree(root, tmp_path / "DATA")
     images = leaky / "dtd" / "images"
     shutil.copy(images / "dotted" / "test_1.png", images / "woven" / "train_2.png")
-    own = ["--ckpt", str(run), "--task", "zeroshot", "--datasets", "dtd", f"data.root={leaky}", *QUICK[:3]]
-    said = rf"dtd: 1 of 6 images of test stand in test_memory too.*{re.escape(str(images))}/dotted/test_1.png"
-    with pytest.raises(UserError, match=said):
-        main(own)
-    # Saved anew, the copy is another file of the same look.
+    arguments = ["--ckpt", str(run), "--task", "zeroshot", "--datasets", "dtd", f"data.root={leaky}", *QUICK[:3]]
+    message = rf"dtd: 1 of 6 images of test are in test_memory too.*{re.escape(str(images))}/dotted/test_1.png"
+    with pytest.raises(UserError, match=message):
+        main(arguments)
+    # Saved again, the copy is another file that looks the same.
     Image.open(images / "banded" / "test_0.png").save(images / "banded" / "train_0.png", compress_level=1)
-    main([*own, "eval.leaks=allow", "eval.full_train_memory=true", "eval.near_duplicate_threshold=0.999"])
+    main([*arguments, "eval.leaks=allow", "eval.full_train_memory=true", "eval.near_duplicate_threshold=0.999"])
     leaks = read_json(run / "eval" / "zeroshot-test-likelihood" / "dtd" / "results.json")["leaks"]
-    found = leaks["parts"]["test_memory"]
-    assert (leaks["clean"], found["images"], found["exact"], found["other_class"]) == (False, 15, 1, 1)
-    assert found["near"] == 1
+    part = leaks["parts"]["test_memory"]
+    assert (leaks["clean"], part["images"], part["exact"], part["other_class"]) == (False, 15, 1, 1)
+    assert part["near"] == 1
     printed = " ".join(capsys.readouterr().out.split())
-    assert "leaks, dtd: 1 of 6 evaluated images stand in test_memory byte for byte, 1 of 6 have a near-dup" in printed
+    exact = r"leaks, dtd: 1 of 6 evaluated images \w+ in test_memory byte for byte"
+    assert re.search(rf"{exact}, 1 of 6 have a near-dup", printed)
 
 
-def test_rescoring_gives_the_same_bytes_without_torch_and_other_predictions_other_figures(
+def test_rescoring_gives_the_same_bytes_without_torch_and_other_metrics_for_other_predictions(
     run, folder, tmp_path, capsys
 ):
     before = {path: path.read_bytes() for path in folder.rglob("*.json")}
     code = "import sys; from eval.run import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
-    where = ("--ckpt", str(run), "--rescore")
-    done = subprocess.run([sys.executable, "-c", code, *where], env=environment(), capture_output=True, text=True)
+    arguments = ("--ckpt", str(run), "--rescore")
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {path: path.read_bytes() for path in before} == before
     copy = shutil.copytree(folder, tmp_path / "copy")
@@ -208,13 +210,13 @@ def test_rescoring_gives_the_same_bytes_without_torch_and_other_predictions_othe
     write_results(copy / "dtd", read_results(copy / "dtd"), FILES)
     main(["--rescore", str(copy)])
 
-    def top1(where: Path, dataset: str, method: str) -> float:
-        rows = read_json(where / "results.json")["rows"]
+    def top1(folder: Path, dataset: str, method: str) -> float:
+        rows = read_json(folder / "results.json")["rows"]
         return next(r["top1"] for r in rows if (r["dataset"], r["task"], r["method"]) == (dataset, "whole_set", method))
 
     for method in ("clip_knn", "rar"):
-        moved = abs(top1(copy, "dtd", method) - top1(folder, "dtd", method))
-        assert moved == pytest.approx(1 / 6)
+        change = abs(top1(copy, "dtd", method) - top1(folder, "dtd", method))
+        assert change == pytest.approx(1 / 6)
         assert abs(top1(copy, "average", method) - top1(folder, "average", method)) == pytest.approx(1 / 12)
     assert top1(copy, "eurosat", "rar") == top1(folder, "eurosat", "rar")
 
@@ -227,11 +229,11 @@ def test_damaged_predictions_are_named(folder, tmp_path):
         main(["--rescore", str(copy)])
     metadata = read_results(copy)
     with pytest.raises(UserError, match=r"predictions.jsonl, line \d+: no prediction of eval.run"):
-        read_figures(copy, metadata)
+        read_metrics(copy, metadata)
     lines = (copy / "predictions.jsonl").read_text().splitlines(keepends=True)[:-1]
     (copy / "predictions.jsonl").write_text("".join(lines[1:]))
     with pytest.raises(UserError, match="are not of the same images"):
-        read_figures(copy, metadata).results()
+        read_metrics(copy, metadata).results()
     (copy / "predictions.jsonl").unlink()
     with pytest.raises(UserError, match=r"predictions\.jsonl: no such file"):
         main(["--rescore", str(copy)])
@@ -239,34 +241,34 @@ def test_damaged_predictions_are_named(folder, tmp_path):
         main(["--rescore", str(tmp_path)])
 
 
-def test_data_sets_share_a_recipe_but_root_and_prompts(tmp_path):
+def test_the_data_sets_recipes_differ_in_root_and_prompts_alone(tmp_path):
     recipe = load_recipe(["recipe=ranker_lora", "data.root=DATA", "retriever.templates=['a photo of a {}.']"])
-    recipes = recipe_by_dataset(recipe, ["dtd", "armory"], own_templates=True)
+    recipes = recipe_by_dataset(recipe, ["dtd", "armory"], default_templates=True)
     assert [(r.data.name, r.data.root, r.retriever.templates) for r in recipes.values()] == [
         ("dtd", "DATA", []),
         ("armory", None, []),
     ]
-    (kept,) = recipe_by_dataset(recipe, ["dtd"], own_templates=False).values()
-    assert kept.retriever.templates == ["a photo of a {}."]
-    for names, said in ((["dtdd"], "there are armory"), (["dtd"] * 2, "named once"), (["dtd", "folder"], "alone")):
-        with pytest.raises(UserError, match=said):
-            recipe_by_dataset(recipe, names, own_templates=True)
+    (unchanged,) = recipe_by_dataset(recipe, ["dtd"], default_templates=False).values()
+    assert unchanged.retriever.templates == ["a photo of a {}."]
+    for names, message in ((["dtdd"], "there are armory"), (["dtd"] * 2, "named once"), (["dtd", "folder"], "alone")):
+        with pytest.raises(UserError, match=message):
+            recipe_by_dataset(recipe, names, default_templates=True)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (("--task", "zeroshot", "--shots", "4"), "--task zeroshot draws no shots"),
+        (("--task", "zeroshot", "--shots", "4"), "--task zeroshot samples no shots"),
         (("--task", "fewshot", "--shots", "four"), "--shots four: give whole numbers, or all"),
         (("--task", "fewshot", "--seeds", "all"), "--seeds all: give whole numbers"),
     ],
 )
-def test_wrong_words_say_what_to_give(run, arguments, said):
-    with pytest.raises(UserError, match=re.escape(said)):
+def test_invalid_options_are_refused_with_what_to_give(run, arguments, message):
+    with pytest.raises(UserError, match=re.escape(message)):
         main(["--ckpt", str(run), *arguments])
 
 
 @pytest.mark.parametrize("arguments", [(), ("--rescore",), ("--ckpt", "RUN", "--datasets", "dtd")])
-def test_a_command_line_that_misses_something_is_refused(arguments):
+def test_a_command_line_without_a_required_option_is_refused(arguments):
     with pytest.raises(SystemExit):
         main(list(arguments))

@@ -1,4 +1,4 @@
-"""What the retriever proposes for each memory, and the rows that figures stand in."""
+"""The tasks of an evaluation: the candidates that the retriever proposes for each memory."""
 
 from __future__ import annotations
 
@@ -17,68 +17,72 @@ from eval.recognition.tasks import make_tasks
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 300), st.integers(0, 300))
-def test_a_spread_is_ascending_distinct_and_as_many_as_asked(count, most):
-    chosen = evenly_spaced(count, most)
-    assert chosen == sorted(set(chosen))
-    assert len(chosen) == min(count, most)
-    assert all(0 <= number < count for number in chosen)
-    if len(chosen) > 1:
-        assert (chosen[0], chosen[-1]) == (0, count - 1)
-        gaps = [b - a for a, b in pairwise(chosen)]
+def test_evenly_spaced_indices_are_ascending_distinct_and_of_the_right_number(count, limit):
+    indices = evenly_spaced(count, limit)
+    assert indices == sorted(set(indices))
+    assert len(indices) == min(count, limit)
+    assert all(0 <= index < count for index in indices)
+    if len(indices) > 1:
+        assert (indices[0], indices[-1]) == (0, count - 1)
+        gaps = [b - a for a, b in pairwise(indices)]
         assert max(gaps) - min(gaps) <= 1
 
 
 @pytest.fixture(scope="module")
-def made(tiny, tmp_path_factory):
-    """A recipe, its data set and its settings."""
+def recipe_dataset_tasks(tiny, tmp_path_factory):
+    """A recipe, its data set and its tasks."""
     recipe = tiny(tmp_path_factory.mktemp("out"))
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("test_memory", "test"))
     return recipe, dataset, make_tasks(recipe, load_encoder(recipe.retriever), dataset)
 
 
-def test_there_is_a_setting_for_zero_shot_and_for_each_shots_and_seed(made):
-    _, _, found = made
-    names = [(one.task, one.shots, one.seed) for one in found]
+def test_there_is_a_task_for_zero_shot_and_for_each_number_of_shots_and_seed(recipe_dataset_tasks):
+    _, _, tasks = recipe_dataset_tasks
+    names = [(task.task, task.shots, task.seed) for task in tasks]
     few = [("few_shot", shots, seed) for shots in (1, 2) for seed in (1, 2)]
     assert names == [("zero_shot", 0, 0), *few]
-    assert set(found[0].retrieved) == {"clip_zero_shot"}
-    assert set(found[1].retrieved) == {"clip_zero_shot", "clip_knn", "clip_fused"}
+    assert set(tasks[0].retrieved) == {"clip_zero_shot"}
+    assert set(tasks[1].retrieved) == {"clip_zero_shot", "clip_knn", "clip_fused"}
 
 
-def test_candidates_are_the_first_k_distinct_classes_of_their_source(made):
-    recipe, dataset, found = made
-    for setting in found:
-        source = "clip_fused" if setting.task == "few_shot" else "clip_zero_shot"
-        assert len(setting.candidates) == len(dataset.parts["test"])
-        for candidates, labels in zip(setting.candidates, setting.retrieved[source], strict=True):
-            own = [candidate.label for candidate in candidates]
-            assert len(set(own)) == recipe.eval.k and own == labels[: recipe.eval.k]
+def test_candidates_are_the_first_k_distinct_classes_of_their_source(recipe_dataset_tasks):
+    recipe, dataset, tasks = recipe_dataset_tasks
+    for task in tasks:
+        source = "clip_fused" if task.task == "few_shot" else "clip_zero_shot"
+        assert len(task.candidates) == len(dataset.parts["test"])
+        for candidates, labels in zip(task.candidates, task.retrieved[source], strict=True):
+            candidate_labels = [candidate.label for candidate in candidates]
+            assert len(set(candidate_labels)) == recipe.eval.k and candidate_labels == labels[: recipe.eval.k]
             assert len(labels) == 5  # enough for top-5 although k is 4
-            assert [candidate.name for candidate in candidates] == [dataset.names[label] for label in own]
+            assert [candidate.name for candidate in candidates] == [dataset.names[label] for label in candidate_labels]
             scores = [candidate.score for candidate in candidates]
             assert scores == sorted(scores, reverse=True)
 
 
-def test_another_seed_draws_another_memory_and_names_stay_the_same(made):
-    _, _, (zero, one, other, *_) = made
-    assert one.candidates != other.candidates
-    assert one.retrieved["clip_zero_shot"] == other.retrieved["clip_zero_shot"] == zero.retrieved["clip_zero_shot"]
+def test_another_seed_samples_another_memory_and_names_stay_the_same(recipe_dataset_tasks):
+    _, _, (zero_shot, seed_1, seed_2, *_) = recipe_dataset_tasks
+    assert seed_1.candidates != seed_2.candidates
+    assert (
+        seed_1.retrieved["clip_zero_shot"]
+        == seed_2.retrieved["clip_zero_shot"]
+        == zero_shot.retrieved["clip_zero_shot"]
+    )
 
 
-def test_candidates_may_come_from_names_or_fused(tiny, made, tmp_path):
-    _, dataset, _ = made
+def test_candidates_may_come_from_names_or_fused(tiny, recipe_dataset_tasks, tmp_path):
+    _, dataset, _ = recipe_dataset_tasks
     for source, method in (("name", "clip_zero_shot"), ("fused", "clip_fused")):
         recipe = tiny(tmp_path, f"eval.candidates={source}", "eval.zero_shot=false", "eval.shots=[1]", "eval.seeds=[1]")
-        (setting,) = make_tasks(recipe, load_encoder(recipe.retriever), dataset)
-        own = [[candidate.label for candidate in row] for row in setting.candidates]
-        assert own == [labels[: recipe.eval.k] for labels in setting.retrieved[method]]
+        (task,) = make_tasks(recipe, load_encoder(recipe.retriever), dataset)
+        candidate_labels = [[candidate.label for candidate in row] for row in task.candidates]
+        assert candidate_labels == [labels[: recipe.eval.k] for labels in task.retrieved[method]]
 
 
-def test_the_whole_training_set_is_a_memory_without_a_draw(tiny, made, tmp_path):
-    _, dataset, _ = made
+def test_the_full_training_set_is_a_memory_without_sampling(tiny, recipe_dataset_tasks, tmp_path):
+    _, dataset, _ = recipe_dataset_tasks
     recipe = tiny(tmp_path, "eval.full_train_memory=true", "eval.zero_shot=false", "eval.shots=[4]", "eval.seeds=[1]")
-    four, whole = make_tasks(recipe, load_encoder(recipe.retriever), dataset)
-    assert (whole.task, whole.shots, whole.seed) == ("whole_set", 0, 0)
-    assert set(whole.retrieved) == {"clip_zero_shot", "clip_knn", "clip_fused"}
-    # There are four images a class: four shots are the whole set, by another draw.
-    assert whole.retrieved == four.retrieved
+    four_shots, full = make_tasks(recipe, load_encoder(recipe.retriever), dataset)
+    assert (full.task, full.shots, full.seed) == ("whole_set", 0, 0)
+    assert set(full.retrieved) == {"clip_zero_shot", "clip_knn", "clip_fused"}
+    # There are four images per class, so four shots are the full set, sampled another way.
+    assert full.retrieved == four_shots.retrieved

@@ -1,4 +1,4 @@
-"""An evaluation as a run of its own in the group of its fit, read back from the offline file."""
+"""An evaluation logged as a separate run in the group of its fit, read back from the offline file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SETTINGS = ("tracking.wandb=offline", "tracking.project=shields", "tracking.pict
 
 @pytest.fixture(scope="module")
 def tracked(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, OfflineRun]:
-    """The run's folder, and what its evaluation logged."""
+    """The run's folder, and the logged evaluation."""
     run = shutil.copytree(finished, tmp_path_factory.mktemp("tracked") / "run")
     main(["--ckpt", str(run), *SETTINGS])
     (folder,) = (run / "wandb").glob("offline-run-*")
     return run, OfflineRun(folder)
 
 
-def test_it_is_a_run_of_its_own_linked_to_the_fit(tracked):
+def test_an_evaluation_is_a_separate_run_linked_to_the_fit(tracked):
     run, logged = tracked
     assert (logged.run.project, logged.run.job_type) == ("shields", "evaluation")
     assert logged.run.display_name == "run test-likelihood"
@@ -38,13 +38,13 @@ def test_it_is_a_run_of_its_own_linked_to_the_fit(tracked):
     assert logged.config["eval"]["shots"] == [1, 2]
 
 
-def test_its_table_holds_every_row_of_the_results(tracked):
+def test_the_table_has_every_row_of_the_results(tracked):
     run, logged = tracked
     rows = read_json(run / "eval" / "test-likelihood" / "results.json")["rows"]
-    kept = logged.table("eval/table")
-    assert len(kept) == len(rows)
-    for shown, row in zip(kept, rows, strict=True):
-        assert {name: row.get(name) for name in shown} == pytest.approx(shown)
+    table = logged.table("eval/table")
+    assert len(table) == len(rows)
+    for logged_row, row in zip(table, rows, strict=True):
+        assert {name: row.get(name) for name in logged_row} == pytest.approx(logged_row)
 
 
 def test_accuracy_is_a_curve_over_shots(tracked):
@@ -59,7 +59,7 @@ def test_accuracy_is_a_curve_over_shots(tracked):
         assert point[f"{task}/rar"] <= point[f"{task}/recall_at_k"] <= 1
 
 
-def test_rankings_come_with_their_pictures(tracked):
+def test_rankings_are_logged_with_their_images(tracked):
     run, logged = tracked
     rows = logged.table("eval/rankings")
     assert [row["shots"] for row in rows] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
@@ -77,13 +77,13 @@ def test_the_sweep_of_the_docs_resolves_in_every_combination_and_maximises_what_
     assert (env, command[:5], last) == (
         "${env}", ["python", "-m", "eval.run", "--ckpt", "runs/ranker_lora"], "${args_no_hyphens}"
     )  # fmt: skip
-    names, grids = zip(*((name, own["values"]) for name, own in sweep["parameters"].items()), strict=True)
-    found = set()
+    names, grids = zip(*((name, grid["values"]) for name, grid in sweep["parameters"].items()), strict=True)
+    combinations = set()
     for values in product(*grids):
         chosen = {name: {"value": value} for name, value in zip(names, values, strict=True)}
         arguments = create_sweep_command_args({"args": chosen})["args_no_hyphens"]
         args = parsed("eval.run", *command[3:], *arguments)
         recipe = load_recipe(["recipe=ranker_lora", *args.settings])
         assert args.split == "val" and recipe.tracking.wandb == "online"
-        found.add((*recipe.eval.shots, recipe.eval.k))
-    assert found == set(product((1, 2, 4, 8, 16), (3, 4, 5, 6, 7)))
+        combinations.add((*recipe.eval.shots, recipe.eval.k))
+    assert combinations == set(product((1, 2, 4, 8, 16), (3, 4, 5, 6, 7)))

@@ -1,4 +1,4 @@
-"""The report's page: what it says of evaluations, and that nothing in a name can break it."""
+"""The report page: its content, and that no name can break it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def evaluation(tmp_path) -> Path:
 
 
 class Page(HTMLParser):
-    """The parts of a page that a test asks about."""
+    """The parts of a page that the tests use."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -46,10 +46,10 @@ class Page(HTMLParser):
             self.texts.append(data)
 
 
-def test_the_page_needs_no_other_file_and_holds_all_predictions(evaluation):
+def test_the_page_needs_no_other_file_and_contains_all_predictions(evaluation):
     html = write_page(evaluation).read_text(encoding="utf-8")
     page = Page(html)
-    # Namespaces in SVG are names and fetch nothing.
+    # Namespaces in SVG are names and are not fetched.
     fetched = [a.get("src") or a.get("href") for tag, a in page.tags if tag in ("script", "link", "img", "iframe")]
     assert [source for source in fetched if source] == []
     data = json.loads(page.script)
@@ -70,7 +70,7 @@ def test_no_name_or_reply_becomes_markup(evaluation):
     assert "<b>gules</b>" in page.texts  # in the table of confusions, as text
 
 
-def test_the_page_tells_accuracies_gains_and_outcomes(evaluation):
+def test_the_page_shows_accuracies_gains_and_outcomes(evaluation):
     page = Page(write_page(evaluation).read_text(encoding="utf-8"))
     text = re.sub(r"\s+", " ", " ".join(page.texts))
     assert "51.5 ± 0.7" in text  # mean and deviation of 51 and 52
@@ -81,7 +81,7 @@ def test_the_page_tells_accuracies_gains_and_outcomes(evaluation):
     assert sum(tag == "svg" for tag, _ in page.tags) == 5
 
 
-def test_runs_stand_beside_each_other(evaluation):
+def test_several_runs_are_compared_on_one_page(evaluation):
     (pair,) = read_evaluations(evaluation.parent.parent)
     html = render_page([pair[1], pair[1]])
     page = Page(html)
@@ -89,7 +89,7 @@ def test_runs_stand_beside_each_other(evaluation):
     assert " ".join(page.texts).count("run test-letters") > 10
 
 
-def test_a_runs_name_is_drawn_as_it_is_whatever_it_holds(tmp_path):
+def test_a_runs_name_is_shown_verbatim_whatever_characters_it_has(tmp_path):
     folder = write_evaluation(tmp_path).parent.parent.rename(tmp_path / "$\\lr_{1e-3}$ #2")
     (pair,) = read_evaluations(folder)
     page = Page(render_page([pair[1], pair[1]]))
@@ -99,15 +99,15 @@ def test_a_runs_name_is_drawn_as_it_is_whatever_it_holds(tmp_path):
 
 def test_a_page_of_damaged_files_is_refused(evaluation):
     for name in ("predictions.jsonl", "pictures.json", "results.json"):
-        whole = (evaluation / name).read_text()
-        (evaluation / name).write_text(whole.replace("image-1", "image-2", 1).replace("0.52", "0.92", 1))
+        intact = (evaluation / name).read_text()
+        (evaluation / name).write_text(intact.replace("image-1", "image-2", 1).replace("0.52", "0.92", 1))
         with pytest.raises(UserError, match=rf"{name}: damaged .*; run the command that wrote it again"):
             read_evaluations(evaluation)
-        (evaluation / name).write_text(whole)
+        (evaluation / name).write_text(intact)
     assert read_evaluations(evaluation)
 
 
-def test_a_page_of_many_predictions_keeps_an_even_spread_of_each_setting(evaluation):
+def test_a_page_of_many_predictions_keeps_evenly_spaced_ones_of_each_setting(evaluation):
     ((_, evaluated),) = read_evaluations(evaluation)
     data = browser_data(evaluated, most=9)
     assert data["total"] == 18 and [case["setting"] for case in data["cases"]] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
@@ -119,9 +119,9 @@ def test_a_folder_without_an_evaluation_is_an_error_that_says_what_to_run(tmp_pa
         read_evaluations(tmp_path)
 
 
-def test_a_thumbnail_keeps_the_picture_whole_and_a_lost_or_broken_file_gives_none(tmp_path):
+def test_a_missing_or_broken_file_gives_no_thumbnail(tmp_path):
     Image.fromarray(np.full((300, 100, 3), 255, np.uint8)).save(tmp_path / "tall.png")
-    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    (tmp_path / "broken.png").write_bytes(b"not an image")
     assert thumbnail(tmp_path / "tall.png", 60).startswith("data:image/webp;base64,")
     assert thumbnail(tmp_path / "broken.png", 60) is None
     assert thumbnail(tmp_path / "gone.png", 60) is None

@@ -1,4 +1,4 @@
-"""The report's page in a real browser: filters, search, pages and keyboard, on a phone and in the dark."""
+"""The report page in a real browser: filters, search, paging and keyboard, on a phone and in dark mode."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ def cards(page) -> list:
     return page.find_elements(By.CSS_SELECTOR, "#cases > li")
 
 
-def comes_to(page, count: str) -> bool:
-    """Waits until the page says how many predictions it shows."""
+def waits_for(page, count: str) -> bool:
+    """Waits until the page shows this count of predictions."""
     return WebDriverWait(page, 10).until(lambda _: page.find_element(By.ID, "count").text == count, count)
 
 
 def test_filters_and_search_narrow_the_predictions(page):
-    assert comes_to(page, "1 to 18 of 18") and len(cards(page)) == 18
+    assert waits_for(page, "1 to 18 of 18") and len(cards(page)) == 18
     Select(page.find_element(By.ID, "status")).select_by_visible_text("unreadable")
-    assert comes_to(page, "1 to 3 of 3")
+    assert waits_for(page, "1 to 3 of 3")
     assert "unreadable" in cards(page)[0].text
     Select(page.find_element(By.ID, "setting")).select_by_visible_text("few shot, 4 shots")
-    assert comes_to(page, "1 to 1 of 1")
+    assert waits_for(page, "1 to 1 of 1")
     Select(page.find_element(By.ID, "status")).select_by_visible_text("corrected")
-    assert comes_to(page, "1 to 2 of 2")  # whose truth stands last, where the ranker looks first
+    assert waits_for(page, "1 to 2 of 2")  # whose true class is last, which the ranker puts first
     Select(page.find_element(By.ID, "status")).select_by_visible_text("all")
     page.find_element(By.ID, "query").send_keys("<B>")
-    assert comes_to(page, "1 to 2 of 2") and NAMES[2] in cards(page)[0].text
+    assert waits_for(page, "1 to 2 of 2") and NAMES[2] in cards(page)[0].text
     page.find_element(By.ID, "query").send_keys("nothing")
-    assert comes_to(page, "none") and cards(page) == []
+    assert waits_for(page, "none") and cards(page) == []
 
 
-def test_a_card_shows_picture_ranking_and_probabilities(page):
+def test_a_card_shows_image_ranking_and_probabilities(page):
     page.find_element(By.ID, "query").send_keys("image-2")
-    assert comes_to(page, "1 to 3 of 3")
+    assert waits_for(page, "1 to 3 of 3")
     card = cards(page)[0]
     assert card.find_element(By.CSS_SELECTOR, ".head img").get_attribute("naturalWidth") != "0"
     lines = [line.text for line in card.find_elements(By.CSS_SELECTOR, "ol.ranking > li")]
     assert [NAMES[4] in lines[0], NAMES[3] in lines[1], NAMES[2] in lines[2]] == [True] * 3
     assert "(retrieved 3)" in lines[0] and "50.0 %" in lines[0]
-    assert "no picture" in lines[0]  # of a class without one
+    assert "no image" in lines[0]  # of a class without one
 
 
 def test_the_keyboard_reaches_every_control_in_order(page):
@@ -67,13 +67,13 @@ def test_the_keyboard_reaches_every_control_in_order(page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_scrolls_in_one_direction_only_and_text_stands_out(page, scheme):
+def test_a_phone_scrolls_vertically_only_and_text_has_contrast(page, scheme):
     as_on_a_phone(page, scheme)
-    wide = page.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    overflow = page.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
     colours = page.execute_script(
         "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor].map(c => c.match(/\\d+/g))"
     )
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    assert wide == 0
-    ink, ground = (sum(map(int, colour[:3])) for colour in colours)
-    assert (ink < ground) == (scheme == "light") and abs(ink - ground) > 400
+    assert overflow == 0
+    text, background = (sum(map(int, colour[:3])) for colour in colours)
+    assert (text < background) == (scheme == "light") and abs(text - background) > 400

@@ -1,4 +1,4 @@
-"""What the console shows of figures that one can work out by hand."""
+"""Console tables and lines of results whose metrics can be computed by hand."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ def test_the_table_shows_every_method_in_per_cent_and_the_gains_in_points(rows, 
     assert "few_shot 4: rar - rar_untuned = +50.0 points" in printed
 
 
-def test_the_table_tells_what_the_ranker_moved_and_the_lines_below_what_else_was_measured(rows, hits, capsys):
+def test_the_table_shows_what_the_ranker_changed_and_the_lines_below_the_other_metrics(rows, hits, capsys):
     staged = {"top1_given_hit": 0.91, "corrected": 17, "broken": 3, "outcomes": {"ok": 3, "unreadable": 1}}
-    rows = [one | staged if one["method"] == "rar" else one for one in rows]
-    place = {"place": 1, "n": 4, "top1": 0.625, "chosen": 0.5}
+    rows = [row | staged if row["method"] == "rar" else row for row in rows]
+    position = {"place": 1, "n": 4, "top1": 0.625, "chosen": 0.5}
     curve = [{"share": tenth / 10, "top1": 0.5 + tenth / 100} for tenth in range(11)]
-    more = {
-        "by_place": {"rar": {"shown": [place, place | {"top1": None}]}},
+    details = {
+        "by_place": {"rar": {"shown": [position, position | {"top1": None}]}},
         "gate": {"few_shot-4": {"by": "margin", "share_asked": 0.3, "curve": curve}},
         "unknown": {"auroc": {"score": 0.812}, "signal": "score", "known_accepted": 0.7, "unknown_refused": 0.8},
     }
     head = {"dataset": "armory", "split": "test", "mode": "generate", "k": 5}
-    print_results(head | {"rows": rows, "summary": summarise([(hits, CLASSES)], 50)} | more)
+    print_results(head | {"rows": rows, "summary": summarise([(hits, CLASSES)], 50)} | details)
     printed = " ".join(capsys.readouterr().out.split())
-    for figure in ("91.0 ± 0.0", "17 / 3", "rar: replies ok 6, unreadable 2", "truth is shown: 62.5, -"):
-        assert figure in printed
-    for figure in (
+    for text in ("91.0 ± 0.0", "17 / 3", "rar: replies ok 6, unreadable 2", "true class is shown: 62.5, -"):
+        assert text in printed
+    for text in (
         "asks about 30 % of the images",
         "ranked: 50.0, 51.0",
         "AUROC score 0.812",
         "70.0 % of known images",
     ):
-        assert figure in printed
+        assert text in printed
 
 
 def test_several_data_sets_have_a_line_each_and_one_for_the_average(rows, hits, capsys):
-    other = [row | {"dataset": "dtd", "top1": 0.0} for row in rows]
+    second = [row | {"dataset": "dtd", "top1": 0.0} for row in rows]
     summary = [{"dataset": "average"} | part for part in summarise([(hits, CLASSES)] * 2, 50)]
     head = {"dataset": "armory, dtd", "datasets": ["armory", "dtd"], "split": "test", "mode": "letters", "k": 5}
-    print_results(head | {"rows": rows + other + average_rows([rows, other]), "summary": summary})
+    print_results(head | {"rows": rows + second + average_rows([rows, second]), "summary": summary})
     printed = capsys.readouterr().out
     line = {name: next(t for t in printed.splitlines() if f" {name} " in t) for name in ("armory", "dtd", "average")}
     assert "87.5 ± 17.7" in line["armory"] and "0.0 ± 0.0" in line["dtd"] and "43.8 ± 8.8" in line["average"]
@@ -68,16 +68,16 @@ def test_several_data_sets_have_a_line_each_and_one_for_the_average(rows, hits, 
     assert "few_shot 4: rar - rar_untuned = +50.0 points" in printed
 
 
-def test_the_papers_figures_stand_beside_with_the_difference():
+def test_the_papers_results_are_shown_with_the_difference():
     row = {"task": "few_shot", "dataset": "dtd", "method": "rar", "shots": 4, "figure": "top1"}
     row |= {"measured": 60.0, "published": 53.9, "difference": 6.1}
     assert published_lines({"published": [row]}) == ["dtd, 4 shots: rar top1 60.0, paper 53.9, difference +6.1"]
 
 
-def test_leaks_are_told_where_there_are_any():
+def test_leaks_are_reported_where_there_are_any():
     none = {"images": 9, "embedded": 9, "exact": 0, "near": 0, "other_class": 0, "pairs": []}
     leaks = {"queries": 4, "clean": True, "near_from": 0.99, "near_queries": 4, "parts": {"test_memory": none}}
     assert leak_lines({"dataset": "dtd", "leaks": leaks}) == []
-    found = leaks | {"parts": {"test_memory": none | {"exact": 2, "near": 1}, "training": none}}
-    (line,) = leak_lines({"dataset": "dtd, food101", "datasets": ["dtd"], "leaks": {"dtd": found, "food101": leaks}})
-    assert line.startswith("leaks, dtd: 2 of 4 evaluated images stand in test_memory byte for byte, 1 of 4 have a near")
+    leaky = leaks | {"parts": {"test_memory": none | {"exact": 2, "near": 1}, "training": none}}
+    (line,) = leak_lines({"dataset": "dtd, food101", "datasets": ["dtd"], "leaks": {"dtd": leaky, "food101": leaks}})
+    assert line.startswith("leaks, dtd: 2 of 4 evaluated images are in test_memory byte for byte, 1 of 4 have a near")

@@ -1,6 +1,8 @@
-"""From the recipe's words to Lightning's strategies."""
+"""The recipe's strategy, accelerator and processes become Lightning's strategies."""
 
 from __future__ import annotations
+
+import importlib.util
 
 import pytest
 import torch
@@ -8,14 +10,16 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 
 from data_prep.core.errors import UserError
-from data_prep.core.ranks import is_first_process, leave_slurm_alone
-from data_prep.distributed.devices import own_gpu, resolve_accelerator
+from data_prep.core.ranks import disable_lightning_slurm, is_first_process
+from data_prep.distributed.devices import local_gpu_index, resolve_accelerator
 from data_prep.settings import TrainerArgs
 from data_prep.settings.loading import load_recipe
-from rar_train.engine.optimizer import adamw
+from rar_train.engine.optimizer import make_adamw
 from rar_train.engine.strategies import make_strategy
+from rar_train.engine.trainer import make_device_trainer
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+with_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed needs Linux")
 
 
 def test_one_cpu_process_needs_no_process_group():
@@ -31,17 +35,34 @@ def test_several_cpu_processes_talk_over_gloo(args):
     assert strategy.process_group_backend == "gloo"
 
 
+@with_deepspeed
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_deepspeed_runs_on_cpu_processes_and_keeps_checkpoints_small(stage, monkeypatch):
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")  # what strategy_of sets is undone after the test
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")  # make_strategy sets it; undone after the test
     strategy = make_strategy(TrainerArgs(accelerator="cpu", strategy=f"deepspeed_stage_{stage}"))
     assert isinstance(strategy, DeepSpeedStrategy)
     assert strategy.config["zero_optimization"]["stage"] == stage
     assert strategy.exclude_frozen_parameters
     assert strategy.root_device.type == "cpu"
-    assert strategy.config["train_micro_batch_size_per_gpu"] == 1  # or it would ask a stream's loader, which has none
+    assert strategy.config["train_micro_batch_size_per_gpu"] == 1  # else it is read from a loader, and streams lack it
 
 
+@pytest.mark.parametrize(
+    ("strategy", "stage"),
+    [("auto", 0), ("ddp", 0), ("deepspeed_stage_1", 1), ("deepspeed_stage_2", 2), ("deepspeed_stage_3", 3)],
+)
+def test_the_zero_stage_is_that_of_a_deepspeed_strategy_and_0_otherwise(strategy, stage):
+    assert TrainerArgs(strategy=strategy).zero_stage == stage
+
+
+def test_a_deepspeed_strategy_without_deepspeed_says_that_it_needs_linux(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
+    with pytest.raises(UserError, match=r"deepspeed_stage_2: .* needs Linux.*pip install deepspeed ninja"):
+        make_strategy(TrainerArgs(accelerator="cpu", strategy="deepspeed_stage_2"))
+    assert isinstance(make_strategy(TrainerArgs(accelerator="cpu")), SingleDeviceStrategy)
+
+
+@with_deepspeed
 @pytest.mark.parametrize(
     ("stage", "offload", "expected"),
     [(2, "optimizer", {"offload_optimizer"}), (3, "all", {"offload_optimizer", "offload_param"})],
@@ -54,13 +75,21 @@ def test_offload_settings_reach_deepspeed(stage, offload, expected, monkeypatch)
 
 
 @pytest.fixture
-def as_with_a_gpu(monkeypatch):
-    """Settings are read as on a machine that has one."""
+def fake_gpu(monkeypatch):
+    """Settings are read as on a machine with a CUDA GPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
 
+@pytest.fixture
+def fake_mps(monkeypatch):
+    """Settings are read as on a Mac: an Apple GPU, no CUDA."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+
+
+@with_deepspeed
 @pytest.mark.parametrize(("stage", "offload"), [(2, "none"), (2, "optimizer"), (3, "all")])
-def test_on_a_gpu_too_deepspeed_takes_the_optimiser_that_it_is_given(stage, offload, as_with_a_gpu):
+def test_on_a_gpu_too_deepspeed_uses_the_optimiser_that_it_is_given(stage, offload, fake_gpu):
     args = TrainerArgs(accelerator="gpu", strategy=f"deepspeed_stage_{stage}", offload=offload)
     strategy = make_strategy(args)
     assert type(strategy) is DeepSpeedStrategy
@@ -79,16 +108,16 @@ def test_on_a_gpu_too_deepspeed_takes_the_optimiser_that_it_is_given(stage, offl
         (("trainer.accelerator=gpu", "optim.fused=false"), None),
     ],
 )
-def test_the_optimiser_is_fused_by_the_recipe_wherever_the_weights_still_are(settings, fused, as_with_a_gpu):
+def test_the_optimiser_is_fused_by_the_recipes_device(settings, fused, fake_gpu):
     weights = [torch.nn.Parameter(torch.zeros(2))]
-    assert adamw(weights, load_recipe(["recipe=ranker_lora", *settings])).defaults["fused"] is fused
+    assert make_adamw(weights, load_recipe(["recipe=ranker_lora", *settings])).defaults["fused"] is fused
 
 
 @pytest.mark.parametrize(
     ("strategy", "offload", "message"),
     [("ddp", "optimizer", "only DeepSpeed offloads"), ("deepspeed_stage_2", "all", "deepspeed_stage_3 alone")],
 )
-def test_offload_that_a_strategy_cannot_do_is_refused(strategy, offload, message):
+def test_offload_that_a_strategy_does_not_support_is_refused(strategy, offload, message):
     with pytest.raises(UserError, match=message):
         TrainerArgs(strategy=strategy, offload=offload)
 
@@ -104,7 +133,7 @@ def test_offload_that_a_strategy_cannot_do_is_refused(strategy, offload, message
         ({"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0"}, True),
     ],
 )
-def test_one_process_alone_is_the_first_under_every_launcher(environment, first, monkeypatch):
+def test_exactly_one_process_is_the_first_under_every_launcher(environment, first, monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -113,22 +142,22 @@ def test_one_process_alone_is_the_first_under_every_launcher(environment, first,
 
 
 @pytest.mark.parametrize(
-    ("environment", "gpus", "own"),
+    ("environment", "gpus", "expected"),
     [
         ({}, 8, 0),
         ({"LOCAL_RANK": "3", "RANK": "11"}, 8, 3),
         ({"SLURM_LOCALID": "5", "SLURM_PROCID": "13"}, 8, 5),
-        ({"SLURM_LOCALID": "5"}, 1, 0),  # SLURM shows each process its own GPU alone
+        ({"SLURM_LOCALID": "5"}, 1, 0),  # SLURM shows each process only its own GPU
         ({"LOCAL_RANK": "1"}, 0, 0),
     ],
 )
-def test_each_process_of_a_machine_has_a_gpu_of_its_own(environment, gpus, own, monkeypatch):
+def test_each_process_of_a_machine_has_its_own_gpu(environment, gpus, expected, monkeypatch):
     for name in ("LOCAL_RANK", "SLURM_LOCALID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert own_gpu() == own
+    assert local_gpu_index() == expected
 
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "8"}
@@ -136,20 +165,20 @@ SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "8"}
 
 @pytest.fixture
 def in_slurm(monkeypatch):
-    """Plays a SLURM job of eight tasks; what is set is undone."""
+    """Sets the environment of a SLURM job of eight tasks for the test."""
 
-    def play(**more: str) -> None:
+    def set_environment(**changes: str) -> None:
         for name in ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "TORCHELASTIC_RUN_ID", "NODE_RANK"):
             monkeypatch.delenv(name, raising=False)
-        for name, value in (SLURM | more).items():
+        for name, value in (SLURM | changes).items():
             monkeypatch.setenv(name, value)
 
-    return play
+    return set_environment
 
 
 def test_in_a_batch_script_lightning_starts_the_processes_itself(in_slurm):
     in_slurm()
-    leave_slurm_alone()
+    disable_lightning_slurm()
     assert not SLURMEnvironment.detect()
     for devices in (1, 2):
         make_strategy(TrainerArgs(accelerator="cpu", devices=devices))
@@ -161,7 +190,7 @@ def test_in_a_batch_script_lightning_starts_the_processes_itself(in_slurm):
 
 def test_srun_starts_as_many_tasks_as_there_are_devices(in_slurm):
     in_slurm(SLURM_STEP_ID="0")
-    leave_slurm_alone()
+    disable_lightning_slurm()
     assert SLURMEnvironment.detect()
     make_strategy(TrainerArgs(accelerator="cpu", devices=4, num_nodes=2))
     with pytest.raises(UserError, match=r"srun started 8 tasks, but .* is 1; make them equal \(srun --ntasks 1\)"):
@@ -171,24 +200,49 @@ def test_srun_starts_as_many_tasks_as_there_are_devices(in_slurm):
 
 
 @without_gpu
-def test_auto_takes_the_cpu_where_there_is_no_gpu():
+def test_auto_uses_the_cpu_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert resolve_accelerator(TrainerArgs()) == "cpu"
+
+
+@pytest.mark.parametrize("accelerator", ["auto", "mps"])
+def test_an_apple_gpu_is_used_by_one_process(accelerator, fake_mps):
+    args = TrainerArgs(accelerator=accelerator)
+    assert resolve_accelerator(args) == "mps"
+    strategy = make_strategy(args)
+    assert isinstance(strategy, SingleDeviceStrategy) and strategy.root_device == torch.device("mps", 0)
+
+
+def test_several_processes_use_the_cpu_by_auto_on_a_mac_and_are_refused_on_mps(fake_mps):
+    assert resolve_accelerator(TrainerArgs(devices=2)) == "cpu"
+    for settings in ({"devices": 2}, {"strategy": "deepspeed_stage_2"}):
+        with pytest.raises(UserError, match=r"mps.*trainer.accelerator=cpu|needs Linux"):
+            make_strategy(TrainerArgs(accelerator="mps", **settings))
+
+
+def test_mps_where_there_is_no_apple_gpu_is_an_error_with_a_remedy(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"trainer.accelerator=mps, but .* use auto or cpu"):
+        make_strategy(TrainerArgs(accelerator="mps"))
+    recipe = load_recipe(["recipe=ranker_lora", "trainer.accelerator=mps"])
+    with pytest.raises(UserError, match=r"trainer\.accelerator=mps"):
+        make_device_trainer(recipe, tmp_path, 1)
 
 
 @without_gpu
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
-def test_asking_for_a_gpu_where_there_is_none_says_what_to_do(accelerator):
+def test_a_gpu_where_there_is_none_is_an_error_with_a_remedy(accelerator):
     with pytest.raises(UserError, match="no GPU here; use auto or cpu"):
         make_strategy(TrainerArgs(accelerator=accelerator))
 
 
-@pytest.mark.parametrize("accelerator", ["tpu", "mps", "cpuu"])
-def test_an_accelerator_that_is_not_supported_is_named_with_those_that_are(accelerator):
-    with pytest.raises(UserError, match=f"trainer.accelerator={accelerator}: must be auto, cpu or gpu"):
+@pytest.mark.parametrize("accelerator", ["tpu", "cpuu"])
+def test_an_unsupported_accelerator_is_an_error_that_lists_the_supported(accelerator):
+    with pytest.raises(UserError, match=f"trainer.accelerator={accelerator}: must be auto, cpu, gpu or mps"):
         make_strategy(TrainerArgs(accelerator=accelerator))
 
 
 @pytest.mark.gpu
-def test_auto_takes_the_gpu():
+def test_auto_uses_the_gpu():
     assert resolve_accelerator(TrainerArgs()) == "cuda"
     assert make_strategy(TrainerArgs()).root_device == torch.device("cuda", 0)

@@ -1,4 +1,4 @@
-"""The environment may switch Weights & Biases off or on, and uploading needs a key before anything is made."""
+"""The environment overrides the mode of Weights & Biases, and uploading needs a key before a run starts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rar_train.engine.wandb_mode import check_tracking, wandb_mode
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch, tmp_path):
-    """No settings and no keys of whoever runs the tests."""
+def clean_environment(monkeypatch, tmp_path):
+    """Removes settings and keys of the user who runs the tests."""
     for name in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_API_KEY", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -29,13 +29,13 @@ def own_environment(monkeypatch, tmp_path):
         ({"WANDB_DISABLED": "false"}, "offline", "offline"),
     ],
 )
-def test_the_environment_decides_before_the_recipe(environment, recipe, expected, monkeypatch):
+def test_the_environment_overrides_the_recipe(environment, recipe, expected, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert wandb_mode(TrackingArgs(wandb=recipe)) == expected
 
 
-def test_a_mode_that_wandb_does_not_know_is_named(monkeypatch):
+def test_an_unknown_mode_of_wandb_is_an_error(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "of")
     with pytest.raises(UserError, match="WANDB_MODE=of: must be online, offline or disabled"):
         wandb_mode(TrackingArgs())

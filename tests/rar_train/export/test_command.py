@@ -1,4 +1,4 @@
-"""An exported model is plain, says what base and adapter say, and carries a card with what was measured."""
+"""An exported model is plain, agrees with base and adapter, and has a card with the measured metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.damage import KINDS, damage
 
 @pytest.fixture
 def run(llava_folder, tiny, tmp_path) -> Path:
-    """A run's folder around a LLaVA of the hub's kind."""
+    """A run's folder of a LLaVA in the hub's layout."""
     recipe = tiny(tmp_path / "run", f"ranker.model={llava_folder}")
     mllm = add_lora(load_mllm(recipe.ranker), LoraArgs(rank=2, scope="language+projector"))
     for name, parameter in mllm.model.named_parameters():
@@ -37,7 +37,7 @@ def run(llava_folder, tiny, tmp_path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_merged_model_loads_without_this_project_and_says_the_same(run, llava_folder, tmp_path):
+def test_a_merged_model_loads_without_this_project_and_gives_the_same_log_probabilities(run, llava_folder, tmp_path):
     main(["--ckpt", str(run), "--merge"])
     expected = log_probabilities(load_adapter(load_mllm(RankerArgs(model=str(llava_folder))), run / "adapter"))
     code = (
@@ -52,7 +52,7 @@ def test_a_merged_model_loads_without_this_project_and_says_the_same(run, llava_
     torch.testing.assert_close(log_probabilities(plain), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_the_card_holds_what_the_runs_files_hold(run):
+def test_the_card_contains_the_metrics_of_the_runs_files(run):
     manifest = json.loads((run / "adapter" / "manifest.json").read_text())
     evaluated = run / "eval" / "test-letters"
     evaluated.mkdir(parents=True)
@@ -63,20 +63,20 @@ def test_the_card_holds_what_the_runs_files_hold(run):
     write_results(other, {"rows": [row | {"top1": 0.4321}], "adapter": "another"})
     main(["--ckpt", str(run)])
     card = (run / "exported" / "README.md").read_text()
-    for fact in (manifest["base_model"], manifest["adapter"], "0.625", "0.8125", "step 7", "NAME"):
-        assert fact in card
+    for text in (manifest["base_model"], manifest["adapter"], "0.625", "0.8125", "step 7", "NAME"):
+        assert text in card
     assert "0.4321" not in card  # measured on another adapter
     assert (run / "exported" / "adapter_model.safetensors").is_file()
 
 
-def test_the_asked_type_is_written(run, tmp_path):
+def test_the_requested_dtype_is_written(run, tmp_path):
     main(["--ckpt", str(run), "--merge", "--dtype", "bfloat16", "--to", str(tmp_path / "half")])
     model = load_mllm(RankerArgs(model=str(tmp_path / "half"), dtype="bfloat16")).model
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
-def test_a_merge_that_says_something_else_is_refused(run, monkeypatch):
+def test_a_merge_with_other_log_probabilities_is_refused(run, monkeypatch):
     merge = "peft.tuners.lora.layer.Linear.get_delta_weight"
     monkeypatch.setattr(merge, lambda self, name: torch.zeros_like(self.get_base_layer().weight))
     with pytest.raises(UserError, match=r"differ by .* nothing was written"):
@@ -84,9 +84,9 @@ def test_a_merge_that_says_something_else_is_refused(run, monkeypatch):
     assert not (run / "merged").exists()
 
 
-def test_a_disk_that_refuses_a_merged_model_is_named(run):
+def test_a_full_disk_at_a_merge_is_an_error_that_names_the_folder(run):
     sizes = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, sizes[1]))  # as a full disk answers
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, sizes[1]))  # the error is like that of a full disk
     try:
         with pytest.raises(UserError, match=r"merged: could not be written .*; the run is as it was. Make room"):
             main(["--ckpt", str(run), "--merge"])
@@ -96,16 +96,16 @@ def test_a_disk_that_refuses_a_merged_model_is_named(run):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_damage_to_a_merged_model_is_named_where_it_is_used(run, kind):
+def test_damage_to_a_merged_model_is_an_error_when_it_is_loaded(run, kind):
     main(["--ckpt", str(run), "--merge"])
-    (run / "merged" / "README.md").write_text("as its publisher wants it")
+    (run / "merged" / "README.md").write_text("edited by its publisher")
     assert load_mllm(RankerArgs(model=str(run / "merged"))).id
     damage(run / "merged" / "tokenizer.json", kind)
     with pytest.raises(UserError, match=r"tokenizer\.json: (missing|damaged)"):
         load_mllm(RankerArgs(model=str(run / "merged")))
 
 
-def test_not_a_number_is_no_match():
+def test_nan_is_not_within_the_tolerance():
     with pytest.raises(UserError, match="differ by nan"):
         check_same(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, float("nan")]]), 1e-3, "it")
 

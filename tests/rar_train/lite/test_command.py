@@ -1,4 +1,4 @@
-"""The lite models in their real size, from the packages that make lite installs."""
+"""The lite models at their real size, from the packages that make lite installs."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ def mllm(models: Path) -> Mllm:
     return load_mllm(RankerArgs(model=str(models / "lite-mllm")))
 
 
-def test_what_is_there_is_reused(models):
+def test_existing_models_are_reused(models):
     before = (models / "lite-clip" / "manifest.json").stat().st_mtime_ns
     main(["--out", str(models)])
     assert (models / "lite-clip" / "manifest.json").stat().st_mtime_ns == before
 
 
-def test_a_damaged_model_is_made_again_by_the_command_that_its_error_names(models, tmp_path, caplog):
+def test_a_damaged_model_is_rebuilt_by_the_command_that_its_error_names(models, tmp_path, caplog):
     shutil.copytree(models, tmp_path / "models")
     weights = tmp_path / "models" / "lite-clip" / "open_clip_model.safetensors"
     damage(weights, "flipped")
     with pytest.raises(UserError, match=r"damaged .*; give the command that made this folder again"):
         load_encoder(RetrieverArgs(model=f"local-dir:{weights.parent}"))
     main(["--out", str(tmp_path / "models")])
-    assert "damaged (its checksum differs); it is made again" in caplog.text
+    assert "damaged (its checksum differs); rebuilding it" in caplog.text
     assert contents(tmp_path / "models") == contents(models)
 
 
-def test_lite_clip_knows_which_names_are_alike(models):
+def test_lite_clip_embeds_similar_names_close_together(models):
     encoder = load_encoder(RetrieverArgs(model=f"local-dir:{models / 'lite-clip'}"))
     with torch.no_grad():
         dog, puppy, car = encoder.model.encode_text(encoder.tokenize(["dog", "puppy", "car"]), normalize=True)
@@ -62,16 +62,16 @@ def test_lite_clip_knows_which_names_are_alike(models):
     assert encoder.preprocess(Image.new("RGB", (50, 70))).shape == (3, 160, 160)
 
 
-def test_lite_mllms_language_model_still_answers(mllm):
+def test_lite_mllms_language_model_still_answers_questions(mllm):
     tokenizer = mllm.processor.tokenizer
-    ask = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
-    ids = tokenizer(ask, return_tensors="pt", add_special_tokens=False)
+    prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
     reply = mllm.base.generate(**ids, max_new_tokens=20, do_sample=False)[0, ids["input_ids"].shape[1] :]
     assert "Paris" in tokenizer.decode(reply)
     assert int(reply[-1]) == mllm.turn_end_id
 
 
-def test_lite_mllm_takes_a_picture_in_8_tokens(mllm):
+def test_lite_mllm_reads_an_image_as_8_tokens(mllm):
     inputs = mllm.inputs([Image.new("RGB", (300, 200), "red")], [NAMING])
     assert (inputs["input_ids"] == mllm.base.config.image_token_id).sum() == 8
     assert mllm.letter_ids(26)

@@ -1,4 +1,4 @@
-"""lite-mllm in small: a LLaVA joined from a language model and a timm tower, which the Auto classes load."""
+"""A tiny lite-mllm: a LLaVA joined from a language model and a timm tower, which the Auto classes load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlamaConfig
 from data_prep.core.errors import UserError
 from data_prep.prompting.prompts import NAMING, letters_prompt
 from data_prep.settings import RankerArgs
-from rar_train.lite.mllm import joined, tower_config
+from rar_train.lite.mllm import join_models, tower_config
 from rar_train.models.mllm import load_mllm
 from tests.rar_train.conftest import NAMES, llava_processor
 
@@ -33,7 +33,7 @@ def tiny_join(pixels: int = 64, stage: int = 4):
     )
     language = LlamaForCausalLM(config)
     weights = timm.create_model(TOWER, pretrained=False).state_dict()
-    return *joined(language, tokenizer, tower_config(stage), weights, pixels, TOKENS), language, weights
+    return *join_models(language, tokenizer, tower_config(stage), weights, pixels, TOKENS), language, weights
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +48,16 @@ def saved(tmp_path_factory) -> tuple:
 
 def test_the_auto_classes_load_what_was_saved(saved):
     folder, model, processor, *_ = saved
-    again = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    reloaded = AutoModelForImageTextToText.from_pretrained(folder).eval()
     images, text = [Image.new("RGB", (50, 70), "red")], "<|im_start|>user\n<image>\nWhat?<|im_end|>\n"
     inputs = AutoProcessor.from_pretrained(folder)(images=images, text=text, return_tensors="pt")
     assert (inputs["input_ids"] == model.config.image_token_id).sum() == model.config.image_seq_length == TOKENS
-    own = processor(images=images, text=text, return_tensors="pt")
+    expected = processor(images=images, text=text, return_tensors="pt")
     with torch.no_grad():
-        assert torch.allclose(again(**inputs).logits, model(**own).logits, atol=1e-5)
+        assert torch.allclose(reloaded(**inputs).logits, model(**expected).logits, atol=1e-5)
 
 
-def test_it_keeps_the_weights_of_what_it_was_joined_from(saved):
+def test_it_keeps_the_weights_of_the_language_model_and_tower(saved):
     _, model, _, language, weights = saved
     text = model.model.language_model.state_dict()
     assert all(torch.equal(text[name], value) for name, value in language.model.state_dict().items())
@@ -65,7 +65,7 @@ def test_it_keeps_the_weights_of_what_it_was_joined_from(saved):
     assert all(torch.equal(value, weights[name]) for name, value in tower.items())
 
 
-def test_the_backend_takes_it_as_a_llava(saved: tuple[Path]):
+def test_the_backend_loads_it_as_a_llava(saved: tuple[Path]):
     mllm = load_mllm(RankerArgs(model=str(saved[0])))
     assert mllm.turn_end == "<|im_end|>"
     image = Image.new("RGB", (64, 64), "blue")
@@ -76,24 +76,24 @@ def test_the_backend_takes_it_as_a_llava(saved: tuple[Path]):
     assert mllm.letter_ids(5)
 
 
-def test_image_tokens_spell_the_likeliest_name_and_fill_up_behind_it():
+def test_image_tokens_spell_the_likeliest_name_and_pad_after_it():
     model, *_ = tiny_join()
     names = [[7, 8, 9], [7, 5], list(range(10, 20))]
     model.set_names(names, fill=6)
     projector, embeddings = model.model.multi_modal_projector, model.get_input_embeddings().weight
     maps = torch.randn(2, 4, model.config.vision_config.hidden_size)
-    for place, ids in enumerate(names):
+    for index, ids in enumerate(names):
         with torch.no_grad():
             for reader in projector.readers:
                 reader.head.weight.zero_()
-                reader.head.bias.copy_(torch.eye(3)[place] * 100)
+                reader.head.bias.copy_(torch.eye(3)[index] * 100)
             spelt = projector(maps)
-        wanted = (ids + [6] * TOKENS)[:TOKENS]
-        assert torch.allclose(spelt, embeddings[wanted].expand(2, -1, -1), atol=1e-5)
+        expected = (ids + [6] * TOKENS)[:TOKENS]
+        assert torch.allclose(spelt, embeddings[expected].expand(2, -1, -1), atol=1e-5)
 
 
 @pytest.mark.parametrize(("sharpness", "first"), [(1.0, 0.75), (4.0, 81 / 82)])
-def test_two_names_in_doubt_are_mixed(sharpness, first):
+def test_uncertain_names_are_mixed(sharpness, first):
     model, *_ = tiny_join()
     model.set_names([[7], [8]], fill=6)
     projector, embeddings = model.model.multi_modal_projector, model.get_input_embeddings().weight
@@ -106,7 +106,7 @@ def test_two_names_in_doubt_are_mixed(sharpness, first):
     assert torch.allclose(spelt, first * embeddings[7] + (1 - first) * embeddings[8], atol=1e-5)
 
 
-def test_all_readers_are_heard_in_evaluation_and_the_less_certain_half_in_training():
+def test_evaluation_averages_all_readers_and_training_the_less_certain_half():
     model, *_ = tiny_join()
     model.set_names([[7], [8]], fill=6)
     projector = model.model.multi_modal_projector
@@ -116,22 +116,22 @@ def test_all_readers_are_heard_in_evaluation_and_the_less_certain_half_in_traini
             reader.head.weight.zero_()
             reader.head.bias.copy_(torch.tensor([share, 1 - share]).log())
         maps = torch.randn(2, 4, model.config.vision_config.hidden_size)
-        heard, trained = (projector.train(mode).log_shares(maps).exp() for mode in (False, True))
-    assert torch.allclose(heard, torch.tensor([0.65, 0.35]).expand(2, -1))
-    assert torch.allclose(trained, torch.tensor([0.45, 0.55]).expand(2, -1))
+        in_eval, in_training = (projector.train(mode).log_shares(maps).exp() for mode in (False, True))
+    assert torch.allclose(in_eval, torch.tensor([0.65, 0.35]).expand(2, -1))
+    assert torch.allclose(in_training, torch.tensor([0.45, 0.55]).expand(2, -1))
 
 
-def test_the_projector_sees_where_in_the_map_things_are():
+def test_the_projector_uses_positions_in_the_map():
     model, *_ = tiny_join()
     model.set_names([[7], [8]], fill=6)
     projector = model.model.multi_modal_projector.eval()
     maps = torch.randn(1, 4, model.config.vision_config.hidden_size)
     with torch.no_grad():
-        turned = projector.name_logits(maps.flip(1))
-        assert not torch.allclose(projector.name_logits(maps), turned, atol=1e-3)
+        reversed_logits = projector.name_logits(maps.flip(1))
+        assert not torch.allclose(projector.name_logits(maps), reversed_logits, atol=1e-3)
 
 
-def test_a_finer_map_has_more_places_and_must_divide_the_picture():
+def test_a_finer_map_has_more_positions_and_its_stride_must_divide_the_image():
     model, *_ = tiny_join(stage=3)
     assert model.config.projector_places == 16
     with pytest.raises(UserError, match="pixels=72: must be a multiple of the stride, 32"):

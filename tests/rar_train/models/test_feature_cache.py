@@ -1,4 +1,4 @@
-"""A frozen tower's features from disk are the tower's own, and it computes each picture once."""
+"""Features from the cache equal the tower's output, and each image is computed once."""
 
 from __future__ import annotations
 
@@ -18,50 +18,50 @@ from tests.rar_train.tiny_families import save_tiny
 FIXED = ("llava", "llava_next", "llava_onevision", "internvl", "gemma3", "paligemma")
 
 
-def logits_of(mllm, pictures) -> torch.Tensor:
+def compute_logits(mllm, pictures) -> torch.Tensor:
     with torch.no_grad():
         return mllm.model(**mllm.inputs(pictures, [NAMING] * len(pictures)), logits_to_keep=1).logits
 
 
 @pytest.mark.parametrize("kind", [*FIXED, "nano"])
-def test_logits_are_the_same_and_no_picture_is_computed_twice(kind, pictures, tmp_path):
+def test_logits_are_the_same_and_no_image_is_computed_twice(kind, pictures, tmp_path):
     args = RankerArgs() if kind == "nano" else RankerArgs(model=str(save_tiny(kind, tmp_path / "model")))
-    expected = logits_of(load_mllm(args), pictures[:2])
+    expected = compute_logits(load_mllm(args), pictures[:2])
     mllm = load_mllm(args)
-    kept = cache_features(mllm, tmp_path, LoraArgs())
-    torch.testing.assert_close(logits_of(mllm, pictures[:2]), expected, rtol=1e-4, atol=1e-5)
-    computed = kept.computed
+    cache = cache_features(mllm, tmp_path, LoraArgs())
+    torch.testing.assert_close(compute_logits(mllm, pictures[:2]), expected, rtol=1e-4, atol=1e-5)
+    computed = cache.computed
     assert computed >= 2
-    torch.testing.assert_close(logits_of(mllm, pictures[1::-1]), expected.flip(0), rtol=1e-4, atol=1e-4)
-    assert kept.computed == computed
+    torch.testing.assert_close(compute_logits(mllm, pictures[1::-1]), expected.flip(0), rtol=1e-4, atol=1e-4)
+    assert cache.computed == computed
     again = load_mllm(args)  # another run
-    kept = cache_features(again, tmp_path, LoraArgs())
-    torch.testing.assert_close(logits_of(again, pictures[:2]), expected, rtol=1e-4, atol=1e-5)
-    assert kept.computed == 0
+    cache = cache_features(again, tmp_path, LoraArgs())
+    torch.testing.assert_close(compute_logits(again, pictures[:2]), expected, rtol=1e-4, atol=1e-5)
+    assert cache.computed == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_file_is_computed_again(kind, pictures, tmp_path, caplog):
+def test_a_damaged_file_is_recomputed(kind, pictures, tmp_path, caplog):
     mllm = load_mllm(RankerArgs())
-    kept = cache_features(mllm, tmp_path, LoraArgs())
-    expected = logits_of(mllm, pictures[:1])
-    (path,) = Path(kept.folder).rglob("*.safetensors")
+    cache = cache_features(mllm, tmp_path, LoraArgs())
+    expected = compute_logits(mllm, pictures[:1])
+    (path,) = Path(cache.folder).rglob("*.safetensors")
     damage(path, kind)
-    torch.testing.assert_close(logits_of(mllm, pictures[:1]), expected)
-    assert kept.computed == 2
+    torch.testing.assert_close(compute_logits(mllm, pictures[:1]), expected)
+    assert cache.computed == 2
     assert (f"{path} is damaged" in caplog.text) == (kind != "removed")
 
 
-def test_a_tower_that_trains_or_takes_any_size_is_refused(tmp_path):
-    with pytest.raises(UserError, match="the vision tower trains"):
+def test_a_tower_that_is_trained_or_takes_images_of_any_size_is_refused(tmp_path):
+    with pytest.raises(UserError, match="the vision tower is trained"):
         cache_features(load_mllm(RankerArgs()), tmp_path, LoraArgs(scope="language+projector+vision"))
     qwen = load_mllm(RankerArgs(model=str(save_tiny("qwen2_5_vl", tmp_path / "qwen"))))
     with pytest.raises(UserError, match="images of any size"):
         cache_features(qwen, tmp_path, LoraArgs())
 
 
-def test_models_of_one_tower_share_its_features_and_another_tower_has_its_own(pictures, tmp_path):
-    kept = []
+def test_models_with_the_same_tower_share_features_and_another_tower_does_not(pictures, tmp_path):
+    results = []
     for part in ("nothing", "multi_modal_projector", "vision_tower"):
         mllm = load_mllm(RankerArgs())
         with torch.no_grad():
@@ -69,8 +69,8 @@ def test_models_of_one_tower_share_its_features_and_another_tower_has_its_own(pi
                 parameter += 0.01 * (part in name)
         mllm.id = part  # as of a model with other weights
         cache = cache_features(mllm, tmp_path, LoraArgs())
-        logits_of(mllm, pictures[:2])
-        kept.append((cache.folder, cache.computed))
-    (first, own), (second, shared), (third, other) = kept
+        compute_logits(mllm, pictures[:2])
+        results.append((cache.folder, cache.computed))
+    (first, of_first), (second, of_second), (third, of_third) = results
     assert (first == second, second == third) == (True, False)
-    assert (shared, own, other) == (0, 2, 2)
+    assert (of_first, of_second, of_third) == (2, 0, 2)

@@ -1,4 +1,4 @@
-"""An adapter touches what its scope says, and is loaded whole or not at all."""
+"""An adapter changes the layers of its scope, and is loaded completely or not at all."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.damage import KINDS, damage
 from tests.manifests import rewrite_manifest
 
 
-def logits_of(mllm: Mllm, image) -> torch.Tensor:
+def compute_logits(mllm: Mllm, image) -> torch.Tensor:
     with torch.no_grad():
         return mllm.model.eval()(**mllm.inputs([image], [NAMING])).logits
 
 
 def perturb(mllm: Mllm) -> Mllm:
-    """Gives a fresh adapter, which does nothing, weights that matter."""
+    """Gives a fresh adapter, which has no effect, random weights."""
     torch.manual_seed(1)
     for name, parameter in mllm.model.named_parameters():
         if "lora_B" in name:
@@ -45,26 +45,26 @@ def saved(tiny, tmp_path) -> Path:
 
 
 def rewrite(folder: Path, weights: dict) -> None:
-    """Puts other weights into an adapter's folder, as a consistent one would hold them."""
+    """Puts other weights into an adapter's folder and updates its manifest to match."""
     save_file(weights, folder / "adapter_model.safetensors", {"format": "pt"})
     rewrite_manifest(folder, adapter=file_hash(folder / "adapter_model.safetensors"))
 
 
 @pytest.mark.parametrize("scope", ["language", "language+projector"])
 def test_a_saved_adapter_gives_the_same_logits_when_loaded(fresh, scope, pictures, tiny, tmp_path):
-    before = logits_of(fresh(), pictures[0])
+    before = compute_logits(fresh(), pictures[0])
     tuned = perturb(add_lora(fresh(), LoraArgs(rank=4, scope=scope)))
-    expected = logits_of(tuned, pictures[0])
+    expected = compute_logits(tuned, pictures[0])
     save_adapter(tuned, tmp_path / "adapter", tiny(tmp_path), {})
     loaded = load_adapter(fresh(), tmp_path / "adapter")
-    assert torch.equal(logits_of(loaded, pictures[0]), expected)
+    assert torch.equal(compute_logits(loaded, pictures[0]), expected)
     assert not torch.allclose(expected, before, atol=1e-3)
     assert not any(module.training for module in loaded.model.modules())
 
 
 def test_a_fresh_adapter_leaves_the_model_as_it_was(fresh, pictures):
-    before = logits_of(fresh(), pictures[0])
-    assert torch.equal(logits_of(add_lora(fresh(), LoraArgs()), pictures[0]), before)
+    before = compute_logits(fresh(), pictures[0])
+    assert torch.equal(compute_logits(add_lora(fresh(), LoraArgs()), pictures[0]), before)
 
 
 def test_language_scope_trains_lora_on_every_projection_of_the_language_model_alone(fresh):
@@ -88,7 +88,7 @@ def test_projector_scope_adds_the_two_projector_layers_and_never_the_vision_towe
     assert not any("vision_tower" in name for name in trained("language+projector"))
 
 
-def test_an_adapter_folder_is_pefts_own_format_and_names_no_machine_path(llava_folder, tiny, tmp_path):
+def test_an_adapter_folder_is_in_pefts_format_and_contains_no_local_path(llava_folder, tiny, tmp_path):
     mllm = load_mllm(RankerArgs(model=str(llava_folder)))
     save_adapter(add_lora(mllm, LoraArgs(rank=2)), tmp_path / "adapter", tiny(tmp_path), {"step": 7})
     files = {path.name for path in (tmp_path / "adapter").iterdir()}
@@ -103,9 +103,9 @@ def test_an_adapter_folder_is_pefts_own_format_and_names_no_machine_path(llava_f
 @pytest.mark.parametrize(
     ("change", "counts"),
     [
-        ("drop", "1 weights missing, 0 unknown, 0 of another shape"),
-        ("rename", "1 weights missing, 1 unknown, 0 of another shape"),
-        ("reshape", "0 weights missing, 0 unknown, 1 of another shape"),
+        ("drop", "1 weights missing, 0 unexpected, 0 of another shape"),
+        ("rename", "1 weights missing, 1 unexpected, 0 of another shape"),
+        ("reshape", "0 weights missing, 0 unexpected, 1 of another shape"),
     ],
 )
 def test_an_adapter_that_fits_only_in_part_is_refused_with_counts(saved, change, counts):
@@ -127,7 +127,7 @@ def test_an_adapter_of_another_base_is_refused_and_both_are_named(saved, llava, 
     assert nano.id in str(caught.value) and llava.id in str(caught.value) and "ranker.model" in str(caught.value)
 
 
-def test_an_adapter_of_another_trainer_is_named_as_one(saved, nano):
+def test_an_adapter_of_another_trainer_is_refused_with_advice(saved, nano):
     (saved / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"another program trained this adapter .* merge it into its base"):
         load_adapter(nano, saved)

@@ -24,16 +24,11 @@ NAMES = [
 ]
 
 
-def asked(names=NAMES) -> list[tuple[str, str]]:
-    return [
-        (NAMING, names[0]),
-        (letters_prompt(names), "B"),
-        (list_prompt(names), list_answer(names[::-1])),
-    ]
+TURNS = [(NAMING, NAMES[0]), (letters_prompt(NAMES), "B"), (list_prompt(NAMES), list_answer(NAMES[::-1]))]
 
 
-def test_labels_decode_to_the_answer_and_the_turns_end_and_stand_nowhere_else(either: Mllm, pictures):
-    prompts, answers = zip(*asked(), strict=True)
+def test_labels_decode_to_the_answer_and_the_turns_end_and_are_nowhere_else(either: Mllm, pictures):
+    prompts, answers = zip(*TURNS, strict=True)
     batch = either.labelled(pictures[:3], prompts, answers)
     tokenizer = either.processor.tokenizer
     for ids, labels, mask, answer in zip(
@@ -42,19 +37,19 @@ def test_labels_decode_to_the_answer_and_the_turns_end_and_stand_nowhere_else(ei
         labelled = labels != -100
         assert tokenizer.decode(labels[labelled]).strip() == answer + tokenizer.eos_token
         assert torch.equal(labels[labelled], ids[labelled])
-        places = labelled.nonzero().flatten()
-        assert places.tolist() == list(range(int(places[0]), int(mask.sum())))
+        positions = labelled.nonzero().flatten()
+        assert positions.tolist() == list(range(int(positions[0]), int(mask.sum())))
 
 
 def test_prompts_are_padded_on_the_left_and_end_where_the_answer_begins(either: Mllm, pictures):
-    prompts, answers = zip(*asked(), strict=True)
+    prompts, answers = zip(*TURNS, strict=True)
     batch = either.inputs(pictures[:3], prompts)
     full = either.labelled(pictures[:3], prompts, answers)
     assert batch["attention_mask"][:, -1].all() and not batch["attention_mask"][:, 0].all()
-    for ids, mask, whole, labels in zip(
+    for ids, mask, conversation, labels in zip(
         batch["input_ids"], batch["attention_mask"], full["input_ids"], full["labels"], strict=True
     ):
-        assert ids[mask.bool()].tolist() == whole[: int((labels != -100).nonzero()[0])].tolist()
+        assert ids[mask.bool()].tolist() == conversation[: int((labels != -100).nonzero()[0])].tolist()
 
 
 def test_a_tokenizer_that_adds_bos_adds_it_once(llava: Mllm, nano: Mllm, pictures):
@@ -76,7 +71,7 @@ def test_every_image_token_is_kept_for_each_image(either: Mllm, pictures):
     assert (ids == image).sum(1).tolist() == [either.model.config.image_seq_length] * 2
 
 
-def test_each_of_26_letters_is_one_token_of_its_own(either: Mllm):
+def test_each_of_26_letters_is_a_distinct_single_token(either: Mllm):
     ids = either.letter_ids(26)
     assert len(set(ids)) == 26
     listed = letters_prompt([f"class {i}" for i in range(26)])
@@ -93,7 +88,7 @@ def test_a_tokenizer_whose_letters_share_a_token_is_refused(llava: Mllm):
         Mllm(llava.model, processor, llava.family, "spelling-model").letter_ids(3)
 
 
-def test_a_template_whose_prompt_is_no_prefix_is_refused(pictures):
+def test_a_template_whose_prompt_is_not_a_prefix_is_refused(pictures):
     mllm = load_mllm(RankerArgs())
     mllm.processor.chat_template = mllm.processor.chat_template.replace(
         " ASSISTANT:{% endif %}", " ASSISTANT: {% endif %}"
@@ -102,7 +97,7 @@ def test_a_template_whose_prompt_is_no_prefix_is_refused(pictures):
         mllm.labelled(pictures[:1], [NAMING], ["gules"])
 
 
-def test_a_hub_name_without_network_says_model_and_way_out(monkeypatch, tmp_path):
+def test_a_hub_name_without_network_names_the_model_and_a_remedy(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"ranker.model=llava-hf/llava-1.5-7b-hf.*ranker.model=FOLDER of a local copy"):
@@ -112,8 +107,8 @@ def test_a_hub_name_without_network_says_model_and_way_out(monkeypatch, tmp_path
 def test_a_folder_that_lacks_a_weight_is_refused_rather_than_filled_at_random(llava_folder: Path, tmp_path):
     folder = shutil.copytree(llava_folder, tmp_path / "broken")
     weights = load_file(folder / "model.safetensors")
-    gone = next(name for name in sorted(weights) if "layers.0.self_attn.q_proj" in name)
-    del weights[gone]
+    removed = next(name for name in sorted(weights) if "layers.0.self_attn.q_proj" in name)
+    del weights[removed]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"broken: its files lack 1 weights, such as .*layers\.0\.self_attn\.q_proj"):
         load_mllm(RankerArgs(model=str(folder)))
@@ -130,7 +125,7 @@ def test_an_empty_folder_and_damaged_weights_are_user_errors_that_name_the_folde
 
 def test_an_unsupported_family_is_named_with_those_that_are(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "kosmos-2"}')
-    with pytest.raises(UserError, match=f"family kosmos-2 is not supported; there are {', '.join(FAMILIES)}"):
+    with pytest.raises(UserError, match=f"family kosmos-2 is not supported; supported are {', '.join(FAMILIES)}"):
         load_mllm(RankerArgs(model=str(tmp_path)))
 
 
@@ -144,8 +139,8 @@ def test_a_folder_that_lacks_a_file_of_its_processor_is_refused(llava_folder: Pa
         load_mllm(RankerArgs(model=str(copy)))
 
 
-def with_template_of_the_tokenizer(folder: Path, to: Path, template: str) -> Path:
-    """A copy of a model's folder whose chat template stands in tokenizer_config.json alone."""
+def move_template_to_tokenizer(folder: Path, to: Path, template: str) -> Path:
+    """Copies a model's folder with the chat template in tokenizer_config.json only."""
     copy = shutil.copytree(folder, to)
     (copy / "chat_template.jinja").unlink()
     config = json.loads((copy / "tokenizer_config.json").read_text())
@@ -153,25 +148,25 @@ def with_template_of_the_tokenizer(folder: Path, to: Path, template: str) -> Pat
     return copy
 
 
-def test_a_chat_template_of_the_tokenizer_is_taken(llava: Mllm, llava_folder: Path, tmp_path):
+def test_the_tokenizers_chat_template_is_used_where_there_is_no_other(llava: Mllm, llava_folder: Path, tmp_path):
     template = (llava_folder / "chat_template.jinja").read_text()
-    folder = with_template_of_the_tokenizer(llava_folder, tmp_path / "older", template)
-    found = load_mllm(RankerArgs(model=str(folder)))
-    assert found.render(NAMING, "gules") == llava.render(NAMING, "gules")
+    folder = move_template_to_tokenizer(llava_folder, tmp_path / "older", template)
+    loaded = load_mllm(RankerArgs(model=str(folder)))
+    assert loaded.render(NAMING, "gules") == llava.render(NAMING, "gules")
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "message"),
     [
-        ("{% for m in messages %}USER: {{ m['content'] }}{% endfor %}", "leaves out the picture or the text"),
-        ("{% for m in messages %}{{ 'USER: ' + m['content'] }}{% endfor %}", "does not render a picture and a text"),
-        ("{% for m in messages %}{{ m['content'] }", "does not render a picture and a text"),
+        ("{% for m in messages %}USER: {{ m['content'] }}{% endfor %}", "leaves out the image or the text"),
+        ("{% for m in messages %}{{ 'USER: ' + m['content'] }}{% endfor %}", "does not render an image and a text"),
+        ("{% for m in messages %}{{ m['content'] }", "does not render an image and a text"),
         ("{{ raise_exception('no system role') }}", "no system role"),
     ],
 )
-def test_a_chat_template_for_text_alone_is_refused_when_loaded(llava_folder: Path, tmp_path, template, said):
-    folder = with_template_of_the_tokenizer(llava_folder, tmp_path / "text", template)
-    with pytest.raises(UserError, match=rf"ranker\.model=.*text: its chat template.*{said}"):
+def test_a_chat_template_for_text_alone_is_refused_when_loaded(llava_folder: Path, tmp_path, template, message):
+    folder = move_template_to_tokenizer(llava_folder, tmp_path / "text", template)
+    with pytest.raises(UserError, match=rf"ranker\.model=.*text: its chat template.*{message}"):
         load_mllm(RankerArgs(model=str(folder)))
 
 
@@ -197,7 +192,7 @@ def test_a_processor_that_lacks_a_setting_is_refused_when_loaded(llava_folder: P
         load_mllm(RankerArgs(model=str(folder)))
 
 
-def test_an_adapter_is_no_model_and_none_is_added_in_silence(llava_folder: Path, tmp_path):
+def test_an_adapter_is_not_loaded_as_a_model_and_none_is_added_silently(llava_folder: Path, tmp_path):
     model = AutoModelForImageTextToText.from_pretrained(llava_folder)
     config = peft.LoraConfig(r=2, target_modules=r".*language_model.*\.q_proj")
     peft.get_peft_model(model, config).save_pretrained(tmp_path / "lora")
@@ -215,7 +210,7 @@ def test_four_bits_without_a_gpu_say_what_they_need(llava_folder: Path):
         load_mllm(RankerArgs(model=str(llava_folder), quantize="4bit"))
 
 
-def test_loading_gives_eval_mode_the_asked_type_and_an_id_made_of_the_weights(llava_folder: Path, tmp_path):
+def test_loading_gives_eval_mode_the_configured_dtype_and_an_id_from_the_weights(llava_folder: Path, tmp_path):
     mllm = load_mllm(RankerArgs(model=str(llava_folder), dtype="bfloat16"))
     assert {parameter.dtype for parameter in mllm.model.parameters()} == {torch.bfloat16}
     assert not any(module.training for module in mllm.model.modules())

@@ -34,7 +34,7 @@ def test_tokens_are_the_maps_cells_row_by_row(stage, stride, channels):
     assert torch.equal(output.hidden_states[-1], output.last_hidden_state)
 
 
-def test_a_finer_map_is_laid_onto_the_coarser_ones_grid():
+def test_a_finer_map_is_unshuffled_onto_the_coarser_maps_grid():
     config = TimmTowerConfig("resnet18", SMALL, stage=3, hidden_size=16 + 4 * 16, finer=[2])
     tower = TimmTower(config).eval()
     pixels = torch.randn(2, 3, 64, 64)
@@ -44,13 +44,13 @@ def test_a_finer_map_is_laid_onto_the_coarser_ones_grid():
     size = coarse.shape[-1]
     assert tokens.shape == (2, size * size, 16 + 4 * 16)
     row, column = 1, 0
-    place = tokens[:, row * size + column]
-    under = fine[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].flatten(1)
-    assert torch.equal(place[:, : 4 * 16], under)
-    assert torch.equal(place[:, 4 * 16 :], coarse[:, :, row, column])
+    token = tokens[:, row * size + column]
+    fine_cells = fine[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].flatten(1)
+    assert torch.equal(token[:, : 4 * 16], fine_cells)
+    assert torch.equal(token[:, 4 * 16 :], coarse[:, :, row, column])
 
 
-def test_a_saved_tower_comes_back_with_its_weights_and_statistics(tmp_path):
+def test_a_saved_tower_loads_with_its_weights_and_statistics(tmp_path):
     tower = TimmTower(TimmTowerConfig("resnet18", SMALL, stage=3, hidden_size=16))
     tower.train()(torch.randn(4, 3, 64, 64))  # moves the batch-norm statistics
     tower.eval().save_pretrained(tmp_path)
@@ -63,5 +63,5 @@ def test_a_saved_tower_comes_back_with_its_weights_and_statistics(tmp_path):
 
 def test_nano_config_describes_the_shipped_model():
     shipped = AutoModelForImageTextToText.from_pretrained(NANO_MLLM).state_dict()
-    made = LlavaForConditionalGeneration(nano_config()).state_dict()
-    assert {name: value.shape for name, value in made.items()} == {name: v.shape for name, v in shipped.items()}
+    built = LlavaForConditionalGeneration(nano_config()).state_dict()
+    assert {name: value.shape for name, value in built.items()} == {name: v.shape for name, v in shipped.items()}

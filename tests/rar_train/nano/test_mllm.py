@@ -1,4 +1,4 @@
-"""Base training's conversations, and both stages in a few steps."""
+"""Conversations of base training, and both stages with a few steps."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from rar_train.engine.run_folder import is_complete
 from rar_train.models.families import FAMILIES
 from rar_train.models.mllm import NANO_MLLM, Mllm, load_mllm
 from rar_train.nano.architecture import PIXELS, TOKENS, nano_config, nano_processor
-from rar_train.nano.conversations import Conversations, tempting_wrong
+from rar_train.nano.conversations import Conversations, sample_hard_negative
 from rar_train.nano.mllm import LanguageModule, train_nano_mllm
 from rar_train.nano.tower import (
     RandomBatches,
     TowerModule,
-    start_projector,
+    init_projector,
     to_pixel_values,
     tower_features,
     train_tower,
@@ -47,7 +47,7 @@ ROWS = np.arange(12)
 
 @pytest.fixture(scope="module")
 def corpus() -> BaseCorpus:
-    """Blazons with noise for pictures."""
+    """Blazons with noise as images."""
     rng = np.random.default_rng(0)
     blazons = [random_blazon_of_split("base", rng) for _ in range(40)]
     images = rng.integers(0, 256, (40, PIXELS, PIXELS, 3), dtype=np.uint8)
@@ -59,39 +59,39 @@ def conversations(corpus: BaseCorpus) -> Conversations:
     return Conversations(corpus)
 
 
-def replies_of(conversations: Conversations, batch) -> list[str]:
-    """What the labels decode to."""
+def decode_replies(conversations: Conversations, batch) -> list[str]:
+    """Decodes the labels."""
     return [conversations.tokenizer.decode(row[row != -100]) for row in batch.labels]
 
 
-def prompts_of(conversations: Conversations, batch) -> list[str]:
-    """What stands between the image and the answer."""
+def decode_prompts(conversations: Conversations, batch) -> list[str]:
+    """Decodes the text between the image and the answer."""
     texts = conversations.tokenizer.batch_decode(batch.ids)
     return [text.split("<image>\n")[-1].split(" ASSISTANT:")[0] for text in texts]
 
 
-def candidates_of(prompt: str) -> list[str]:
+def parse_candidates(prompt: str) -> list[str]:
     return [line.split(". ", 1)[1] for line in prompt.split("\n")[1:-1]]
 
 
-def blazon_of(name: str) -> Blazon:
-    """Reads a name back."""
+def parse_blazon(name: str) -> Blazon:
+    """Parses a name into its blazon."""
     tinctures, words = "|".join(TINCTURES), "|".join(COUNT_WORDS.values())
-    form = (
+    pattern = (
         rf"(?:(?P<division>{'|'.join(DIVISIONS)}) )?(?P<field>{tinctures})(?: and (?P<field2>{tinctures}))?, "
         rf"a (?P<ordinary>.+) (?P<ordinary_tincture>{tinctures}), "
         rf"(?P<count>{words}) (?P<charge>\w+?)s? (?P<charge_tincture>{tinctures})"
     )
-    told = re.fullmatch(form, name).groupdict()
-    count = next(number for number, word in COUNT_WORDS.items() if word == told["count"])
-    told |= {"count": count, "division": told["division"] or "plain", "field2": told["field2"] or ""}
-    return Blazon(**told)
+    details = re.fullmatch(pattern, name).groupdict()
+    count = next(count for count, word in COUNT_WORDS.items() if word == details["count"])
+    details |= {"count": count, "division": details["division"] or "plain", "field2": details["field2"] or ""}
+    return Blazon(**details)
 
 
 def test_naming_asks_for_the_name(corpus, conversations):
     batch = conversations.naming(ROWS)
-    assert replies_of(conversations, batch) == [f" {corpus.blazons[row].name}</s>" for row in ROWS]
-    assert prompts_of(conversations, batch) == [NAMING] * len(ROWS)
+    assert decode_replies(conversations, batch) == [f" {corpus.blazons[row].name}</s>" for row in ROWS]
+    assert decode_prompts(conversations, batch) == [NAMING] * len(ROWS)
     assert (batch.ids == nano_config().image_token_id).sum(1).tolist() == [TOKENS] * len(ROWS)
 
 
@@ -99,9 +99,9 @@ def test_letters_ask_for_the_letter_of_the_truth_among_base_candidates(corpus, c
     batch = conversations.letters(ROWS, np.random.default_rng(0))
     counts = set()
     for row, prompt, reply in zip(
-        ROWS, prompts_of(conversations, batch), replies_of(conversations, batch), strict=True
+        ROWS, decode_prompts(conversations, batch), decode_replies(conversations, batch), strict=True
     ):
-        names = candidates_of(prompt)
+        names = parse_candidates(prompt)
         assert prompt == letters_prompt(names)
         assert len(set(names)) == len(names)
         assert {owning_split(name) for name in names} == {"base"}
@@ -110,9 +110,9 @@ def test_letters_ask_for_the_letter_of_the_truth_among_base_candidates(corpus, c
     assert counts <= set(range(3, 8)) and len(counts) > 1
 
 
-def test_the_probes_ask_at_each_detail_and_at_each_candidates_end(corpus, conversations):
+def test_the_probes_are_at_each_detail_and_at_each_candidates_end(corpus, conversations):
     batch = conversations.letters(ROWS, np.random.default_rng(0))
-    listed = [(n, name) for n, p in enumerate(prompts_of(conversations, batch)) for name in candidates_of(p)]
+    listed = [(n, name) for n, p in enumerate(decode_prompts(conversations, batch)) for name in parse_candidates(p)]
     assert len(listed) == len(batch.ends) == len(batch.true)
     words = iter(zip(batch.words.tolist(), batch.shown.tolist(), strict=True))
     for (row, name), (at_row, at), true in zip(listed, batch.ends.tolist(), batch.true, strict=True):
@@ -120,13 +120,13 @@ def test_the_probes_ask_at_each_detail_and_at_each_candidates_end(corpus, conver
         assert at_row == row
         assert conversations.tokenizer.decode(batch.ids[row, : at + 1]).endswith(f". {name}\n")
         assert true == (name == truth.name)
-        told = ""
-        candidate = blazon_of(name)
+        text_so_far = ""
+        candidate = parse_blazon(name)
         for text, details in candidate.phrases:
             (word_row, word), shown = next(words)
-            told += text
+            text_so_far += text
             assert word_row == row
-            assert conversations.tokenizer.decode(batch.ids[row, : word + 1]).endswith(f". {told}")
+            assert conversations.tokenizer.decode(batch.ids[row, : word + 1]).endswith(f". {text_so_far}")
             assert shown == all(getattr(candidate, d) == getattr(truth, d) for d in details)
     assert next(words, None) is None
 
@@ -134,7 +134,7 @@ def test_the_probes_ask_at_each_detail_and_at_each_candidates_end(corpus, conver
 def test_sorting_asks_for_all_candidates_with_the_truth_first(corpus, conversations):
     batch = conversations.sorting(ROWS, np.random.default_rng(0))
     for row, prompt, reply in zip(
-        ROWS, prompts_of(conversations, batch), replies_of(conversations, batch), strict=True
+        ROWS, decode_prompts(conversations, batch), decode_replies(conversations, batch), strict=True
     ):
         names = reply.removesuffix("</s>").strip()[2:-2].split("', '")
         assert reply == f" {list_answer(names)}</s>"
@@ -149,50 +149,50 @@ def test_training_texts_are_those_of_the_chat_template_and_prompts(conversations
     mllm = Mllm(torch.nn.Module(), nano_processor(), FAMILIES["llava"], "unused")
     batch = conversations.naming(ROWS[:3])
     names = [conversations.corpus.blazons[row].name for row in ROWS[:3]]
-    pictures = [Image.fromarray(conversations.corpus.images[row]) for row in ROWS[:3]]
-    served = mllm.labelled(pictures, [NAMING] * 3, names)
+    images = [Image.fromarray(conversations.corpus.images[row]) for row in ROWS[:3]]
+    served = mllm.labelled(images, [NAMING] * 3, names)
     assert torch.equal(served["input_ids"], batch.ids) and torch.equal(served["labels"], batch.labels)
     torch.testing.assert_close(served["pixel_values"], to_pixel_values(conversations.corpus.images[:3]))
 
 
-def test_the_training_forward_is_the_models_own(corpus, conversations, nano):
-    """Cached tower features and embedded images give the loss that the whole model gives."""
+def test_the_training_forward_pass_equals_the_models(corpus, conversations, nano):
+    """Cached tower features and embedded images give the same loss as the full model."""
     features = tower_features(nano.model.model.vision_tower, corpus)
     module = LanguageModule(nano.model, features, corpus, None).eval()
     batch = conversations.naming(ROWS[:4])
     with torch.no_grad():
         loss, _, _ = module(batch, ROWS[:4])
-        whole = nano.model(
+        full_loss = nano.model(
             input_ids=batch.ids,
             attention_mask=(batch.ids != 0).long(),
             pixel_values=to_pixel_values(corpus.images[ROWS[:4]]),
             labels=batch.labels,
         ).loss
-    torch.testing.assert_close(loss, whole, rtol=1e-2, atol=1e-2)  # features are kept in half precision
+    torch.testing.assert_close(loss, full_loss, rtol=1e-2, atol=1e-2)  # features are cached in half precision
 
 
 def test_wrong_candidates_differ_mostly_in_one_or_two_details(corpus):
     rng = np.random.default_rng(0)
-    changed = []
+    changes = []
     for truth in corpus.blazons * 5:
-        other = tempting_wrong(truth, rng)
+        other = sample_hard_negative(truth, rng)
         assert other != truth and other.is_visible and owning_split(other.name) == "base"
-        changed.append(np.not_equal(detail_indices(other), detail_indices(truth)).sum())
-    assert min(changed) == 1
-    assert np.mean(np.array(changed) <= 2) > 0.6
+        changes.append(np.not_equal(detail_indices(other), detail_indices(truth)).sum())
+    assert min(changes) == 1
+    assert np.mean(np.array(changes) <= 2) > 0.6
 
 
-def test_the_projector_starts_with_what_the_tower_classifies(corpus):
+def test_the_projector_is_initialized_with_the_towers_classifiers(corpus):
     model = LlavaForConditionalGeneration(nano_config())
     tower = TowerModule(model.model.vision_tower, corpus, NanoArgs()).eval()
-    start_projector(model, tower)
+    init_projector(model, tower)
     tokens = torch.randn(2, TOKENS, nano_config().vision_config.hidden_size)
     first = model.model.multi_modal_projector.linear_1(tokens)
-    said = torch.cat([head(tokens) for head in tower.heads], -1)
-    torch.testing.assert_close(first[..., : said.shape[-1]], said)
+    logits = torch.cat([head(tokens) for head in tower.heads], -1)
+    torch.testing.assert_close(first[..., : logits.shape[-1]], logits)
 
 
-def test_random_batches_repeat_with_their_seed_and_hold_distinct_rows():
+def test_random_batches_repeat_for_a_seed_and_hold_distinct_rows():
     def first(seed: int) -> list[list[int]]:
         return [rows.tolist() for rows, _ in zip(RandomBatches(20, 8, seed), range(5))]
 
@@ -205,7 +205,7 @@ def test_the_model_is_small():
     assert sum(parameter.numel() for parameter in model.parameters()) < 3e6
 
 
-def test_the_shipped_files_are_those_of_their_manifest():
+def test_the_shipped_files_match_their_manifest():
     manifest = read_json(NANO_MLLM / "manifest.json")
     present = {path.name for path in NANO_MLLM.iterdir()} - {"manifest.json"}
     assert manifest["files"] == {name: file_hash(NANO_MLLM / name) for name in present}
@@ -220,8 +220,8 @@ def recipe(request, nano_cache, tmp_path) -> Recipe:
     return load_recipe([*settings.split(), f"out={tmp_path / 'run'}"])
 
 
-def test_the_stages_of_training_leave_a_model_that_loads_and_its_measurements(recipe, pictures, monkeypatch, caplog):
-    for module in ("mllm", "tower"):  # to measure on fewer pictures
+def test_training_saves_a_model_that_loads_and_its_measured_accuracies(recipe, pictures, monkeypatch, caplog):
+    for module in ("mllm", "tower"):  # to measure on fewer images
         monkeypatch.setattr(f"rar_train.nano.{module}.HELD_OUT", 100)
     folder = train_nano_mllm(recipe)
     mllm = load_mllm(RankerArgs(model=str(folder)))
@@ -232,11 +232,11 @@ def test_the_stages_of_training_leave_a_model_that_loads_and_its_measurements(re
     assert 0 <= manifest["measured"]["letter_accuracy"] <= 1
     assert manifest["files"]["model.safetensors"] == file_hash(folder / "model.safetensors")
 
-    # The trained tower is kept: another model takes its weights from the cache.
+    # The trained tower is cached: another model loads its weights from there.
     other = LlavaForConditionalGeneration(nano_config())
     train_tower(recipe, other, base_corpus(Path(recipe.cache), 2, PIXELS, 0))
-    kept, loaded = other.model.vision_tower.state_dict(), mllm.model.model.vision_tower.state_dict()
-    assert all(torch.equal(kept[name], loaded[name]) for name in loaded)
+    cached, loaded = other.model.vision_tower.state_dict(), mllm.model.model.vision_tower.state_dict()
+    assert all(torch.equal(cached[name], loaded[name]) for name in loaded)
     (weights,) = Path(recipe.cache).glob("nano-tower-*/tower.safetensors")
     damage(weights, "flipped")
     train_tower(recipe, other, base_corpus(Path(recipe.cache), 2, PIXELS, 0))

@@ -1,4 +1,4 @@
-"""The nano models' tokenizer: whole words of blazons, single letters, and any spelling at all."""
+"""The nano models' tokenizer: full words of blazons, single letters, and arbitrary text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_word_of_the_prompts_with_candidates_is_one_token(tokenizer, promp
     assert set(re.findall(r"[A-Za-z]{2,}", prompt)) | {"USER", "ASSISTANT"} <= tokens
 
 
-def test_every_letter_is_one_token_of_its_own_in_its_places(tokenizer):
+def test_every_letter_is_a_distinct_single_token_in_lists_and_answers(tokenizer):
     answers, listed = set(), set()
     for letter in LETTERS:
         (answer,) = tokenizer(f" {letter}").input_ids
@@ -50,11 +50,11 @@ def test_every_letter_is_one_token_of_its_own_in_its_places(tokenizer):
 
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(max_size=60).filter(lambda text: not any(s in text for s in (PAD, BOS, EOS, IMAGE))))
-def test_any_text_comes_back_as_it_was(tokenizer, text):
+def test_any_text_decodes_to_itself(tokenizer, text):
     assert tokenizer.decode(tokenizer(text).input_ids) == text
 
 
-def test_it_is_the_same_one_each_time_and_the_one_shipped(tokenizer):
+def test_training_is_deterministic_and_gives_the_shipped_tokenizer(tokenizer):
     text = nano_tokenizer(append_eos=False).backend_tokenizer.to_str()
     assert text == tokenizer.backend_tokenizer.to_str()
     shipped = AutoTokenizer.from_pretrained(NANO_MLLM)

@@ -1,4 +1,4 @@
-"""Each objective can be learned, and reads what it says it reads."""
+"""Each objective can be learned, and uses the scores that it claims to use."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from rar_train.ranker.losses import LISTWISE_LOSSES, TABLES, compute_losses, lis
 rankings = st.lists(st.floats(-5, 5, allow_nan=False), min_size=2, max_size=8).map(torch.tensor)
 
 
-def batch_of(mllm: Mllm, pairs, *objectives: str, cached: bool = True) -> RankingBatch:
+def make_batch(mllm: Mllm, pairs, *objectives: str, cached: bool = True) -> RankingBatch:
     return collate(mllm, pairs, objectives, 0, [0] * len(pairs), cached=cached)
 
 
-def loss_of(mllm: Mllm, batch: RankingBatch, objective: str, kind: str = "ranknet") -> Tensor:
+def compute_loss(mllm: Mllm, batch: RankingBatch, objective: str, kind: str = "ranknet") -> Tensor:
     args = ObjectiveArgs(**(dict.fromkeys(OBJECTIVES, 0.0) | {objective: 1.0}), listwise_loss=kind)
     losses, _ = compute_losses(mllm, batch, args)
     assert set(losses) == {objective} and losses[objective].shape == (len(batch.examples),)
@@ -39,13 +39,13 @@ LISTS = [("listwise", "listmle"), ("listwise", "softmax")]
 def test_a_few_steps_on_one_batch_lower_the_loss(objective, kind, pairs):
     torch.manual_seed(0)
     mllm = add_lora(load_mllm(RankerArgs()), LoraArgs(rank=8))
-    # Each picture stands beside another's candidates, so that a good model too has something to learn.
+    # Each image is paired with another's candidates, so that even a good model has something to learn.
     wrong = [(example, pairs[i - 1][1]) for i, (example, _) in enumerate(pairs)]
-    batch = batch_of(mllm, wrong, objective)
+    batch = make_batch(mllm, wrong, objective)
     optimizer = torch.optim.AdamW([p for p in mllm.model.parameters() if p.requires_grad], lr=5e-3)
     losses = []
     for _ in range(10):
-        loss = loss_of(mllm, batch, objective, kind)
+        loss = compute_loss(mllm, batch, objective, kind)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -56,51 +56,55 @@ def test_a_few_steps_on_one_batch_lower_the_loss(objective, kind, pairs):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_only_the_adapter_gets_a_gradient(fresh, objective, pairs):
     mllm = add_lora(fresh(), LoraArgs(rank=2))
-    loss_of(mllm, batch_of(mllm, pairs, objective), objective).backward()
+    compute_loss(mllm, make_batch(mllm, pairs, objective), objective).backward()
     reached = {name for name, parameter in mllm.model.named_parameters() if parameter.grad is not None}
     assert reached == {name for name, _ in mllm.model.named_parameters() if "lora_" in name}
 
 
 @pytest.mark.parametrize("objective", TABLES)
-def test_choosing_losses_are_cross_entropies_of_the_truth_among_its_own_candidates(either: Mllm, objective, pairs):
-    batch = batch_of(either, pairs, objective)
+def test_choice_losses_are_cross_entropies_of_the_truth_among_its_candidates(either: Mllm, objective, pairs):
+    batch = make_batch(either, pairs, objective)
     with torch.no_grad():
         table = TABLES[objective](either, batch)
-        loss = loss_of(either, batch, objective)
-    own = [
+        loss = compute_loss(either, batch, objective)
+    expected = [
         -row[:count].log_softmax(0)[truth] for row, count, truth in zip(table, batch.counts, batch.truths, strict=True)
     ]
-    torch.testing.assert_close(loss, torch.stack(own).mean())
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
 
 
-def test_the_list_loss_reads_the_answers_tokens_alone(either: Mllm, pairs):
-    batch = batch_of(either, pairs, "list")
+def test_the_list_loss_uses_only_the_answers_tokens(either: Mllm, pairs):
+    batch = make_batch(either, pairs, "list")
     with torch.no_grad():
-        loss = loss_of(either, batch, "list")
+        loss = compute_loss(either, batch, "list")
         logits = either.model(**{k: v for k, v in batch.sorting.items() if k != "labels"}).logits
     labels = batch.sorting["labels"]
     # A mean over each answer's tokens, then over the examples.
-    own = [F.cross_entropy(row[:-1], wanted[1:], ignore_index=-100) for row, wanted in zip(logits, labels, strict=True)]
-    torch.testing.assert_close(loss, torch.stack(own).mean(), rtol=1e-4, atol=1e-4)
+    expected = [
+        F.cross_entropy(row[:-1], targets[1:], ignore_index=-100) for row, targets in zip(logits, labels, strict=True)
+    ]
+    torch.testing.assert_close(loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-4)
 
 
-def test_the_listwise_loss_wants_the_truth_first_and_the_others_as_retrieved(nano: Mllm, pairs):
-    batch = batch_of(nano, pairs, "listwise")
+def test_the_listwise_target_is_the_truth_first_and_the_others_as_retrieved(nano: Mllm, pairs):
+    batch = make_batch(nano, pairs, "listwise")
     for order, shown, (retrieved, _) in zip(batch.orders, batch.examples, pairs, strict=True):
-        target = [shown.candidates[place] for place in order]
+        target = [shown.candidates[position] for position in order]
         assert target[0].label == retrieved.label
         others = [candidate for candidate in retrieved.candidates if candidate.label != retrieved.label]
         assert target[1:] == others
     with torch.no_grad():
         table = TABLES["letters"](nano, batch)
         rows = [ranknet(row[order]) for row, order in zip(table, batch.orders, strict=True)]
-        torch.testing.assert_close(loss_of(nano, batch, "listwise"), torch.stack(rows).mean())
+        torch.testing.assert_close(compute_loss(nano, batch, "listwise"), torch.stack(rows).mean())
 
 
 def test_listwise_softmax_is_the_letters_objective(nano: Mllm, pairs):
-    batch = batch_of(nano, pairs, "listwise", "letters")
+    batch = make_batch(nano, pairs, "listwise", "letters")
     with torch.no_grad():
-        torch.testing.assert_close(loss_of(nano, batch, "listwise", "softmax"), loss_of(nano, batch, "letters"))
+        torch.testing.assert_close(
+            compute_loss(nano, batch, "listwise", "softmax"), compute_loss(nano, batch, "letters")
+        )
 
 
 @given(rankings)
@@ -116,21 +120,21 @@ def test_ranknet_weighs_each_pair_of_ranks_by_the_inverse_of_their_sum(scores):
 
 @given(rankings)
 @settings(max_examples=50, deadline=None)
-def test_listmle_is_the_likelihood_of_drawing_the_order_one_by_one(scores):
-    drawn = sum(scores[place:].log_softmax(0)[0] for place in range(len(scores)))
-    assert listmle(scores).item() == pytest.approx(-drawn.item(), rel=1e-3, abs=1e-4)
+def test_listmle_is_the_likelihood_of_sampling_the_order_one_by_one(scores):
+    log_likelihood = sum(scores[rank:].log_softmax(0)[0] for rank in range(len(scores)))
+    assert listmle(scores).item() == pytest.approx(-log_likelihood.item(), rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", LISTWISE_LOSSES)
 @given(st.permutations([4.0, 2.0, 1.0, -3.0]))
 @settings(max_examples=24, deadline=None)
-def test_no_order_is_cheaper_than_the_targets(kind, scores):
+def test_no_order_has_a_lower_loss_than_the_target(kind, scores):
     loss = LISTWISE_LOSSES[kind]
     assert loss(torch.tensor([4.0, 2.0, 1.0, -3.0])) <= loss(torch.tensor(scores)) + 1e-5
 
 
-def test_objectives_that_read_the_same_scores_share_one_pass(nano: Mllm, pairs, monkeypatch):
-    batch = batch_of(nano, pairs, "letters", "listwise")
+def test_objectives_that_use_the_same_scores_share_one_pass(nano: Mllm, pairs, monkeypatch):
+    batch = make_batch(nano, pairs, "letters", "listwise")
     passes = []
     monkeypatch.setattr(nano.model, "forward", lambda *a, f=nano.model.forward, **k: passes.append(1) or f(*a, **k))
     with torch.no_grad():
@@ -138,8 +142,8 @@ def test_objectives_that_read_the_same_scores_share_one_pass(nano: Mllm, pairs, 
     assert len(passes) == 1 and set(losses) == {"letters", "listwise"} and set(tables) == {"letters"}
 
 
-def test_likelihoods_from_whole_conversations_equal_those_from_the_cache(either: Mllm, pairs):
+def test_likelihoods_from_full_conversations_equal_those_from_the_cache(either: Mllm, pairs):
     with torch.no_grad():
-        cached = TABLES["likelihood"](either, batch_of(either, pairs, "likelihood"))
-        whole = TABLES["likelihood"](either, batch_of(either, pairs, "likelihood", cached=False))
-    torch.testing.assert_close(whole, cached, rtol=1e-4, atol=1e-3)
+        cached = TABLES["likelihood"](either, make_batch(either, pairs, "likelihood"))
+        full = TABLES["likelihood"](either, make_batch(either, pairs, "likelihood", cached=False))
+    torch.testing.assert_close(full, cached, rtol=1e-4, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Lengths are those that the model reads; what is too long is left out, named and counted, never cut."""
+"""Counted lengths are those that the model reads; examples that are too long are dropped and reported, never cut."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tests.rar_train.tiny_families import save_tiny
 @pytest.fixture(scope="module")
 def examples(pairs, tmp_path_factory) -> ShardedExamples:
     """Three examples, of 5, 2 and 4 candidates."""
-    folder, pictures = tmp_path_factory.mktemp("shards"), tmp_path_factory.mktemp("pictures")
-    for example, picture in pairs:
-        picture.save(pictures / f"{example.key}.png")
-    samples = [Sample(e.key, str(pictures / f"{e.key}.png"), e.label, e.key) for e, _ in pairs]
+    folder, images = tmp_path_factory.mktemp("shards"), tmp_path_factory.mktemp("images")
+    for example, image in pairs:
+        image.save(images / f"{example.key}.png")
+    samples = [Sample(e.key, str(images / f"{e.key}.png"), e.label, e.key) for e, _ in pairs]
     write_shards(folder, [(e, sample) for (e, _), sample in zip(pairs, samples, strict=True)], 10, {})
     return ShardedExamples(folder)
 
@@ -40,44 +40,45 @@ def test_counted_tokens_are_those_of_the_processed_conversation(kind, pairs, tmp
 
     mllm = load_mllm(RankerArgs(model=str(save_tiny(kind, tmp_path))))
     tokens = ConversationTokens(mllm)
-    for example, picture in pairs:
-        wide = picture.resize((96, 40))
+    for example, image in pairs:
+        wide = image.resize((96, 40))
         for prompt, answer in longest_conversations(example, OBJECTIVES):
             processed = mllm.labelled([wide], [prompt], [answer])["input_ids"].shape[1]
             assert tokens.of(prompt, answer, wide.size) == processed
 
 
-def test_bytes_never_understate_tokens(nano, examples):
+def test_bytes_are_an_upper_bound_on_tokens(nano, examples):
     lengths, tokens = byte_lengths(examples, OBJECTIVES), ConversationTokens(nano)
-    for number, length in enumerate(lengths):
-        made = longest_conversations(examples.example(number), OBJECTIVES)
-        assert max(tokens.of(*one, (96, 96)) for one in made) <= length + tokens.frame + tokens.of_image((96, 96))
+    for index, length in enumerate(lengths):
+        conversations = longest_conversations(examples.example(index), OBJECTIVES)
+        counts = [tokens.of(prompt, answer, (96, 96)) for prompt, answer in conversations]
+        assert max(counts) <= length + tokens.frame + tokens.of_image((96, 96))
 
 
-def test_what_does_not_fit_is_left_out_named_and_counted(nano, examples, tiny, tmp_path, caplog):
+def test_examples_that_do_not_fit_are_dropped_and_reported(nano, examples, tiny, tmp_path, caplog):
     lengths, tokens = byte_lengths(examples, ["letters"]), ConversationTokens(nano)
-    made = [longest_conversations(examples.example(number), ["letters"])[0] for number in range(3)]
-    sizes = [tokens.of(*one, (96, 96)) for one in made]
+    conversations = [longest_conversations(examples.example(index), ["letters"])[0] for index in range(3)]
+    sizes = [tokens.of(prompt, answer, (96, 96)) for prompt, answer in conversations]
     assert np.argmax(sizes) == 0
 
-    def kept(limit: int) -> list[int]:
+    def select(limit: int) -> list[int]:
         recipe = tiny(tmp_path, f"ranker.max_tokens={limit}", "ranker.objectives.likelihood=0")
         return select_fitting(examples, lengths, nano, recipe).tolist()
 
-    assert kept(sizes[0]) == [0, 1, 2]
+    assert select(sizes[0]) == [0, 1, 2]
     with caplog.at_level(logging.WARNING):
-        assert kept(sizes[0] - 1) == [1, 2]
+        assert select(sizes[0] - 1) == [1, 2]
     assert "1 of 3 examples are longer than" in caplog.text and examples.example(0).key in caplog.text
     with pytest.raises(UserError, match=r"no ranking example fits 3 tokens; raise ranker\.max_tokens"):
-        kept(3)
+        select(3)
 
 
-def test_a_streamed_batch_that_does_not_fit_is_refused_with_what_to_do(nano, pairs):
+def test_a_streamed_batch_that_does_not_fit_is_refused_with_a_remedy(nano, pairs):
     batch = collate(nano, pairs, ["letters", "likelihood", "list"], 0, [0] * len(pairs))
     longest = batch.sorting["input_ids"].shape[1]
     check_fits(batch, longest)
     with pytest.raises(UserError, match=rf"takes {longest} tokens, and {longest - 1} fit; lower mining.k"):
         check_fits(batch, longest - 1)
-    named = collate(nano, pairs, ["likelihood"], 0, [0] * len(pairs))
-    with pytest.raises(UserError, match="tokens"):  # the names stand behind the prompt
-        check_fits(named, named.naming["input_ids"].shape[1])
+    naming = collate(nano, pairs, ["likelihood"], 0, [0] * len(pairs))
+    with pytest.raises(UserError, match="tokens"):  # the names follow the prompt
+        check_fits(naming, naming.naming["input_ids"].shape[1])

@@ -1,4 +1,4 @@
-"""A training run end to end: made once, reused, refused, resumed to the last bit."""
+"""A training run end to end: trained once, reused, refused, and resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ from rar_train.ranker.train import train_ranker
 from rar_train.retriever.train import train_retriever
 from tests.damage import contents
 
-CLAIMED = ("recipe.yaml", "run.json")  # written whenever a run is called
+CLAIMED = ("recipe.yaml", "run.json")  # written by every call
 
 
 def adapter_hash(out: Path) -> str:
     return file_hash(out / "adapter" / "adapter_model.safetensors")
 
 
-def as_if_killed_after(out: Path, step: int) -> None:
-    """Takes away what a run wrote after its checkpoint at a step."""
+def simulate_kill_after(out: Path, step: int) -> None:
+    """Removes everything that a run wrote after its checkpoint at a step."""
     shutil.rmtree(out / "adapter", ignore_errors=True)
     for path in (out / "checkpoints").iterdir():
         if int(path.stem.split("-")[1]) > step:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def metrics(out: Path, stretch: int) -> list[dict]:
-    with open(out / "log" / f"from-step-{stretch:06d}" / "metrics.csv", newline="") as file:
+def read_metrics(out: Path, start_step: int) -> list[dict]:
+    with open(out / "log" / f"from-step-{start_step:06d}" / "metrics.csv", newline="") as file:
         rows = [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in csv.DictReader(file)]
-    # Throughput stands in rows of its own and differs from run to run.
+    # Throughput is in separate rows and differs from run to run.
     return [row for row in rows if any(value for key, value in row.items() if key not in ("step", "epoch"))]
 
 
-def test_a_run_leaves_an_adapter_that_loads_its_recipe_and_its_figures(finished):
+def test_a_run_leaves_an_adapter_that_loads_its_recipe_and_its_metrics(finished):
     loaded = load_adapter(load_mllm(RankerArgs()), finished / "adapter")
     assert any("lora_" in name for name, _ in loaded.model.named_parameters())
     assert (finished / "recipe.yaml").is_file()
-    rows = metrics(finished, 0)
+    rows = read_metrics(finished, 0)
     assert [int(row["step"]) for row in rows if row["train/loss"]] == [0, 1, 2, 3]
     validated = [row for row in rows if row["val/letters"]]
     assert [int(row["step"]) for row in validated] == [1, 3]
     assert all(0 <= float(row[f"val/{mode}"]) <= 1 for row in validated for mode in ("letters", "likelihood"))
 
 
-def test_the_manifest_says_what_the_adapter_was_trained_on(finished, nano):
+def test_the_manifest_records_what_the_adapter_was_trained_on(finished, nano):
     manifest = read_json(finished / "adapter" / "manifest.json")
     assert manifest["base_model"] == nano.id
     assert (manifest["step"], manifest["processes"]) == (4, 1)
@@ -102,34 +102,34 @@ def test_another_seed_gives_another_adapter(finished, tiny, tmp_path):
 def test_a_run_killed_after_step_2_and_resumed_gives_the_same_bits(tiny, tmp_path, changes):
     recipe = tiny(tmp_path / "run", *changes)
     out = train_ranker(recipe)
-    whole, figures_whole = adapter_hash(out), metrics(out, 0)
-    as_if_killed_after(out, 2)
+    expected, all_metrics = adapter_hash(out), read_metrics(out, 0)
+    simulate_kill_after(out, 2)
     train_ranker(recipe)
-    assert adapter_hash(out) == whole
-    late = [row for row in figures_whole if int(row["step"]) >= 2]
-    assert metrics(out, 2) == late
+    assert adapter_hash(out) == expected
+    late = [row for row in all_metrics if int(row["step"]) >= 2]
+    assert read_metrics(out, 2) == late
 
 
 def test_a_run_killed_twice_after_the_same_step_gives_the_same_bits_with_accumulation(tiny, tmp_path):
     recipe = tiny(tmp_path / "run", "optim.grad_accum_steps=2", "optim.batch_size=2")
     out = train_ranker(recipe)
-    whole = adapter_hash(out)
+    expected = adapter_hash(out)
     for _ in range(2):
-        as_if_killed_after(out, 2)
+        simulate_kill_after(out, 2)
         train_ranker(recipe)
-        assert adapter_hash(out) == whole
+        assert adapter_hash(out) == expected
 
 
-def test_a_run_killed_between_its_last_checkpoint_and_its_adapter_makes_the_adapter(tiny, tmp_path):
+def test_a_run_killed_between_its_last_checkpoint_and_its_adapter_saves_the_adapter(tiny, tmp_path):
     recipe = tiny(tmp_path / "run")
     out = train_ranker(recipe)
-    whole = contents(out / "adapter")
+    expected = contents(out / "adapter")
     shutil.rmtree(out / "adapter")
     train_ranker(recipe)
-    assert contents(out / "adapter") == whole  # its manifest too, with what the last validation measured
+    assert contents(out / "adapter") == expected  # its manifest too, with the metrics of the last validation
 
 
-def test_a_folder_with_other_settings_is_refused_and_they_are_named(tiny, tmp_path):
+def test_a_folder_with_other_settings_is_refused_and_the_differences_are_named(tiny, tmp_path):
     out = tmp_path / "run"
     claim_run_folder(tiny(out))
     with pytest.raises(UserError) as caught:
@@ -140,7 +140,7 @@ def test_a_folder_with_other_settings_is_refused_and_they_are_named(tiny, tmp_pa
     claim_run_folder(tiny(out))  # the saved recipe is still the first
 
 
-def test_settings_that_do_not_touch_the_run_may_change(tiny, tmp_path):
+def test_settings_that_do_not_affect_the_run_may_change(tiny, tmp_path):
     out = tmp_path / "run"
     claim_run_folder(tiny(out))
     free = ["trainer.checkpoint_every=1", "trainer.log_every=3", "eval.shots=[1]", "tracking.wandb=offline"]
@@ -148,7 +148,7 @@ def test_settings_that_do_not_touch_the_run_may_change(tiny, tmp_path):
     assert "checkpoint_every: 1" in (out / "recipe.yaml").read_text()
 
 
-def test_resume_false_starts_anew(tiny, tmp_path):
+def test_resume_false_starts_over(tiny, tmp_path):
     out = train_ranker(tiny(tmp_path / "run", "optim.max_steps=2"))
     recipe = tiny(out, "optim.max_steps=1", "trainer.resume=false")
     train_ranker(recipe)
@@ -156,7 +156,7 @@ def test_resume_false_starts_anew(tiny, tmp_path):
     assert not (out / "checkpoints").exists()
 
 
-def test_resume_false_never_empties_a_folder_that_is_no_run(tiny, tmp_path):
+def test_resume_false_never_empties_a_folder_that_is_not_a_run(tiny, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="holds files, but no run; choose another folder"):
         claim_run_folder(tiny(tmp_path, "trainer.resume=false"))
@@ -171,7 +171,7 @@ def test_resume_false_never_empties_a_folder_that_is_no_run(tiny, tmp_path):
 def test_a_launchers_second_process_waits_for_the_first_and_claims_nothing(
     train, task, launcher, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(processes, "_START", 0)
+    monkeypatch.setattr(processes, "_START_TIMEOUT", 0)
     for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in launcher.items():
@@ -179,9 +179,9 @@ def test_a_launchers_second_process_waits_for_the_first_and_claims_nothing(
     run = tmp_path / "run"
     run.mkdir()
     (run / "recipe.yaml").write_text("seed: 7\n")
-    places = (f"out={run}", f"cache={tmp_path / 'cache'}", "trainer.resume=false", "trainer.accelerator=cpu")
-    recipe = load_recipe([f"recipe={task}", *places, "trainer.strategy=ddp", "trainer.devices=2"])
-    with pytest.raises(UserError, match="process 0 of 2 has not started"):
+    paths = (f"out={run}", f"cache={tmp_path / 'cache'}", "trainer.resume=false", "trainer.accelerator=cpu")
+    recipe = load_recipe([f"recipe={task}", *paths, "trainer.strategy=ddp", "trainer.devices=2"])
+    with pytest.raises(UserError, match="process 0 of 2 did not start"):
         train(recipe)
     assert (run / "recipe.yaml").read_text() == "seed: 7\n" and len(list(run.iterdir())) == 1
 

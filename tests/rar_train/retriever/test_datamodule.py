@@ -1,4 +1,4 @@
-"""What the retriever is tuned on: captions of the names as the data set has them."""
+"""The retriever's captions: the class names as the data set gives them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rar_train.retriever.datamodule import RetrieverData
 from rar_train.retriever.views import Pixels
 
 
-def test_captions_leave_out_the_numbers_of_classes_of_one_name():
+def test_captions_omit_the_numbers_that_distinguish_classes_of_the_same_name():
     recipe = load_recipe(["recipe=retriever_clip", "optim.batch_size=1", "optim.max_steps=1"])
     encoder = load_encoder(recipe.retriever)
     parts = {part: [Sample(f"s{n}", "", n, f"d{n}") for n in range(2)] for part in ("train", "val")}
-    read = Dataset("twins", ("crane", "crane (2)"), parts, unnumbered=("crane", "crane"))
-    ids = RetrieverData(recipe, Pixels(encoder, augment=False), read, 0).name_ids()
+    dataset = Dataset("twins", ("crane", "crane (2)"), parts, unnumbered=("crane", "crane"))
+    ids = RetrieverData(recipe, Pixels(encoder, augment=False), dataset, 0).name_ids()
     assert torch.equal(ids[0], ids[1])
     assert torch.equal(ids[0, 0], encoder.tokenize(["crane"])[0])

@@ -1,4 +1,4 @@
-"""The retriever's loss against open_clip's own and a plain reference, and what is trained of a model."""
+"""The retriever's loss compared with open_clip's and a plain reference, and which parameters are trained."""
 
 import numpy as np
 import open_clip
@@ -17,10 +17,10 @@ def features(count: int, seed: int) -> torch.Tensor:
     return F.normalize(torch.randn(count, 8, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-def test_with_one_image_a_class_it_is_open_clips_loss():
+def test_with_one_image_per_class_it_is_open_clips_loss():
     image, text, scale = features(7, 0), features(7, 1), torch.tensor(20.0)
-    own = class_contrastive_loss(image, text, torch.arange(7), scale)
-    assert own.item() == pytest.approx(open_clip.ClipLoss()(image, text, scale).item(), abs=1e-6)
+    loss = class_contrastive_loss(image, text, torch.arange(7), scale)
+    assert loss.item() == pytest.approx(open_clip.ClipLoss()(image, text, scale).item(), abs=1e-6)
 
 
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=8), st.integers(0, 99))
@@ -34,18 +34,20 @@ def test_several_images_of_a_class_are_positives_of_each_others_captions(labels,
         for row, label in enumerate(labels):
             positives = [column for column, other in enumerate(labels) if other == label]
             total -= np.mean([log_share[row, column] for column in positives]) / len(labels) / 2
-    own = class_contrastive_loss(image, text, torch.tensor(labels), torch.tensor(5.0))
-    assert own.item() == pytest.approx(total, abs=1e-5)
+    loss = class_contrastive_loss(image, text, torch.tensor(labels), torch.tensor(5.0))
+    assert loss.item() == pytest.approx(total, abs=1e-5)
 
 
-def trained(model) -> set[str]:
+def trainable_names(model) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 @pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.parametrize("towers", ["image", "text", "both"])
-def test_the_chosen_towers_are_trained_and_no_others(rank, towers):
-    names = trained(prepare_model(load_encoder(RetrieverArgs()).model, TuningArgs(lora_rank=rank, towers=towers)))
+def test_only_the_chosen_towers_are_trained(rank, towers):
+    names = trainable_names(
+        prepare_model(load_encoder(RetrieverArgs()).model, TuningArgs(lora_rank=rank, towers=towers))
+    )
     visual = {name for name in names if "visual." in name}
     others = {name for name in names if "visual." not in name and "logit_scale" not in name}
     assert any("logit_scale" in name for name in names)
@@ -54,7 +56,7 @@ def test_the_chosen_towers_are_trained_and_no_others(rank, towers):
     assert all("lora_" in name for name in visual | others) == bool(rank)
 
 
-def test_adapters_start_at_nothing_and_merge_into_what_they_computed():
+def test_new_adapters_change_nothing_and_merging_preserves_the_output():
     base = load_encoder(RetrieverArgs()).model
     pixels = torch.randn(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     ids = torch.randint(1, 200, (3, base.context_length), generator=torch.Generator().manual_seed(0))

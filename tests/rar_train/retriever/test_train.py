@@ -1,4 +1,4 @@
-"""Tuning the retriever: it learns, resumes to the same weights, and gives a folder that open_clip loads."""
+"""Tuning the retriever: it trains, resumes to the same weights, and writes a folder that open_clip loads."""
 
 import shutil
 from pathlib import Path
@@ -31,12 +31,12 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("place")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("root")
 
 
-def tune(place: Path, out: str, *settings: str) -> Path:
-    return train_retriever(load_recipe([*SETTINGS, f"cache={place / 'cache'}", f"out={place / out}", *settings]))
+def tune(root: Path, out: str, *settings: str) -> Path:
+    return train_retriever(load_recipe([*SETTINGS, f"cache={root / 'cache'}", f"out={root / out}", *settings]))
 
 
 def weights(model: Path) -> dict[str, torch.Tensor]:
@@ -44,54 +44,54 @@ def weights(model: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("rank", [0, 8])
-def test_it_tunes_resumes_and_loads_as_a_model(place, rank):
-    tuned = tune(place, f"run-{rank}", f"retriever.tuning.lora_rank={rank}", "retriever.tuning.towers=image")
-    whole = weights(tuned)
+def test_tuning_changes_the_tower_resumes_and_loads_as_a_model(root, rank):
+    tuned = tune(root, f"run-{rank}", f"retriever.tuning.lora_rank={rank}", "retriever.tuning.towers=image")
+    tuned_weights = weights(tuned)
     base = load_encoder(RetrieverArgs()).model.state_dict()
-    changed = {name for name, value in whole.items() if not torch.equal(value, base[name])}
+    changed = {name for name, value in tuned_weights.items() if not torch.equal(value, base[name])}
     assert any(name.startswith("visual.") for name in changed)
-    assert all(name.startswith("visual.") or name == "logit_scale" for name in changed), "the other tower moved"
+    assert all(name.startswith("visual.") or name == "logit_scale" for name in changed), "the other tower changed"
     assert load_encoder(RetrieverArgs(model=f"local-dir:{tuned}")).model.state_dict().keys() == base.keys()
     expected = contents(tuned)
     shutil.rmtree(tuned)
     names = {path.name for path in (tuned.parent / "checkpoints").iterdir()}
     assert names == {"step-00000003.ckpt", "step-00000003.json"}
-    again = tune(place, f"run-{rank}", f"retriever.tuning.lora_rank={rank}", "retriever.tuning.towers=image")
-    assert contents(again) == expected  # its manifest too, with what the last validation measured
+    again = tune(root, f"run-{rank}", f"retriever.tuning.lora_rank={rank}", "retriever.tuning.towers=image")
+    assert contents(again) == expected  # its manifest too, with the metrics of the last validation
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_damage_to_a_model_is_named_where_it_is_used_and_its_command_makes_it_again(place, kind):
-    tuned = tune(place, "used", "optim.max_steps=1")
+def test_a_damaged_model_is_reported_when_used_and_rebuilt_by_its_command(root, kind):
+    tuned = tune(root, "used", "optim.max_steps=1")
     expected = contents(tuned)
     damage(tuned / "open_clip_model.safetensors", kind)
     with pytest.raises(UserError, match=r"open_clip_model\.safetensors: (damaged|missing).*; give the command"):
         load_encoder(RetrieverArgs(model=f"local-dir:{tuned}"))
     with pytest.raises(UserError, match=r"open_clip_model\.safetensors: (damaged|missing).*; give the command"):
         find_model(tuned.parent)
-    assert contents(tune(place, "used", "optim.max_steps=1")) == expected
+    assert contents(tune(root, "used", "optim.max_steps=1")) == expected
 
 
-def test_a_checkpoint_is_written_where_it_belongs(place, tmp_path, monkeypatch):
-    """The temporary folder may be small, or another disk's, from where a file is copied and can be cut."""
+def test_a_checkpoint_is_written_directly_into_its_folder(root, tmp_path, monkeypatch):
+    """The temporary folder may be small, or on another disk, and a copy from there can be truncated."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr("shutil.move", None)
-    tune(place, "straight")
+    tune(root, "straight")
 
 
-def test_without_its_last_checkpoint_a_run_goes_on_from_the_one_before(place, caplog):
+def test_with_a_damaged_last_checkpoint_a_run_resumes_from_the_previous_one(root, caplog):
     settings = ("trainer.checkpoint_every=2", "retriever.tuning.towers=image")
-    tuned = tune(place, "before", *settings)
+    tuned = tune(root, "before", *settings)
     expected = contents(tuned)
     shutil.rmtree(tuned)
     damage(tuned.parent / "checkpoints" / "step-00000004.ckpt", "flipped")
-    assert contents(tune(place, "before", *settings)) == expected
+    assert contents(tune(root, "before", *settings)) == expected
     assert "step-00000004.ckpt: damaged" in caplog.text and "goes on from step-00000002.ckpt" in caplog.text
 
 
-def test_what_cannot_be_done_is_said(place):
+def test_unsupported_settings_are_errors(root):
     with pytest.raises(UserError, match="do not fill one step"):
-        tune(place, "large", "optim.batch_size=1000")
+        tune(root, "large", "optim.batch_size=1000")
     with pytest.raises(UserError, match=r"trainer\.strategy=deepspeed_stage_1"):
-        tune(place, "deep", "trainer.strategy=deepspeed_stage_1")
+        tune(root, "deep", "trainer.strategy=deepspeed_stage_1")

@@ -1,4 +1,4 @@
-"""Projections are tuned on what frozen towers make once of every picture and name."""
+"""Projections are tuned on features that frozen towers compute once for each image and name."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rar_train.retriever.train import train_retriever
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("place")
-    folder = place / "clip"
+def root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("root")
+    folder = root / "clip"
     tokenizer = AutoTokenizer.from_pretrained(NANO_CLIP)
     BertConfig(
         vocab_size=len(tokenizer),
@@ -32,21 +32,21 @@ def place(tmp_path_factory) -> Path:
         intermediate_size=64,
         pad_token_id=tokenizer.pad_token_id,
     ).save_pretrained(folder)
-    text = {"hf_model_name": "nowhere/to-be-had", "hf_tokenizer_name": "nowhere/to-be-had", "context_length": 32}
+    text = {"hf_model_name": "nowhere/missing", "hf_tokenizer_name": "nowhere/missing", "context_length": 32}
     text |= {"hf_pooler_type": "mean_pooler", "hf_proj_type": "linear"}
     vision = {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear", "image_size": 48}
     config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
     torch.manual_seed(0)
-    here = text | {"hf_model_name": str(folder), "hf_model_pretrained": False}
-    model = CustomTextCLIP(24, dict(vision), here)
+    local_text = text | {"hf_model_name": str(folder), "hf_model_pretrained": False}
+    model = CustomTextCLIP(24, dict(vision), local_text)
     preprocess = {"size": 48, "mean": [0.5] * 3, "std": [0.25] * 3, "resize_mode": "squash"}
     write_open_clip(folder, model, config, preprocess, tokenizer)
-    return place
+    return root
 
 
-def tune(place: Path, out: str, *settings: str) -> Path:
+def tune(root: Path, out: str, *settings: str) -> Path:
     small = "train_classes=16 val_classes=8 memory_images=2 query_images=2 size=48"
-    fixed = f"retriever.model=local-dir:{place / 'clip'} cache={place / 'cache'} out={place / out} data.root=null"
+    fixed = f"retriever.model=local-dir:{root / 'clip'} cache={root / 'cache'} out={root / out} data.root=null"
     more = "data.name=armory tracking.wandb=disabled trainer.accelerator=cpu optim.batch_size=16 optim.max_steps=5"
     sizes = [f"data.armory.{setting}" for setting in small.split()]
     every = "trainer.checkpoint_every=3"
@@ -55,32 +55,32 @@ def tune(place: Path, out: str, *settings: str) -> Path:
     )
 
 
-def test_the_projections_alone_are_tuned_and_the_folder_loads_wherever_it_is_moved(place, tmp_path):
-    tuned = tune(place, "run")
-    base = load_file(place / "clip" / "open_clip_model.safetensors")
-    found = load_file(tuned / "open_clip_model.safetensors")
-    changed = {name for name, value in found.items() if not torch.equal(value, base[name])}
+def test_only_the_projections_are_tuned_and_the_folder_loads_after_a_move(root, tmp_path):
+    tuned = tune(root, "run")
+    base = load_file(root / "clip" / "open_clip_model.safetensors")
+    after = load_file(tuned / "open_clip_model.safetensors")
+    changed = {name for name, value in after.items() if not torch.equal(value, base[name])}
     assert changed == {"visual.head.proj.weight", "text.proj.weight", "logit_scale"}
     moved = shutil.move(tuned, tmp_path / "moved")
     encoder = load_encoder(RetrieverArgs(model=f"local-dir:{moved}"))
-    assert torch.equal(encoder.model.text.proj.weight, found["text.proj.weight"])
-    again = load_file(tune(place, "run") / "open_clip_model.safetensors")
-    assert all(torch.equal(again[name], value) for name, value in found.items()), "resumed to other weights"
+    assert torch.equal(encoder.model.text.proj.weight, after["text.proj.weight"])
+    again = load_file(tune(root, "run") / "open_clip_model.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in after.items()), "resumed to other weights"
 
 
-def test_kept_features_give_what_the_whole_model_gives(place):
-    encoder = load_encoder(RetrieverArgs(model=f"local-dir:{place / 'clip'}"))
-    towers = load_file(place / "clip" / "open_clip_model.safetensors")["visual.head.proj.weight"]
+def test_cached_features_give_the_same_embeddings_as_the_full_model(root):
+    encoder = load_encoder(RetrieverArgs(model=f"local-dir:{root / 'clip'}"))
+    projection = load_file(root / "clip" / "open_clip_model.safetensors")["visual.head.proj.weight"]
     pixels = torch.rand(2, 3, 48, 48)
     with torch.no_grad():
         trunk = encoder.model.visual.trunk(pixels)
-        short = torch.nn.functional.normalize(trunk, dim=-1) @ towers.T
-        whole = encoder.model.encode_image(pixels, normalize=True)
-    assert torch.allclose(torch.nn.functional.normalize(short, dim=-1), whole, atol=1e-5)
+        cached = torch.nn.functional.normalize(trunk, dim=-1) @ projection.T
+        full = encoder.model.encode_image(pixels, normalize=True)
+    assert torch.allclose(torch.nn.functional.normalize(cached, dim=-1), full, atol=1e-5)
 
 
-def test_what_has_no_projections_apart_is_refused(place):
+def test_models_without_separate_projections_are_refused(root):
     with pytest.raises(UserError, match="is not a timm image tower"):
-        tune(place, "nano", "retriever.model=nano-clip")
+        tune(root, "nano", "retriever.model=nano-clip")
     with pytest.raises(UserError, match="set lora_rank=0 and augment=false"):
-        tune(place, "rank", "retriever.tuning.lora_rank=8")
+        tune(root, "rank", "retriever.tuning.lora_rank=8")
