@@ -181,7 +181,7 @@ def _positions(results: dict) -> list[str]:
 def _gates(results: dict) -> list[str]:
     """Describes the gates' curves."""
     return [
-        f"{kind}: the gate asks about {100 * gate['share_asked']:.0f} % of the images; "
+        f"{kind}: the gate sends {100 * gate['share_asked']:.0f} % of the images to the ranker; "
         "top-1 % with 0, 10, … 100 % ranked: " + ", ".join(f"{100 * point['top1']:.1f}" for point in gate["curve"])
         for kind, gate in results.get("gate", {}).items()
     ]

@@ -248,7 +248,7 @@ def test_fusion_gate_and_open_set_threshold_are_fitted_on_val_and_evaluated_on_t
     main(["--rescore", str(folder)])  # the gate's curve and the unknown classes too
     assert (folder / "results.json").read_bytes() == before
     printed = capsys.readouterr().out
-    assert "the gate asks about" in printed and "AUROC" in printed
+    assert "% of the images to the ranker" in printed and "AUROC" in printed
     # Nothing of the test split is used: an evaluation of the validation split gives the same fits.
     fits = (run / "eval" / "fits-likelihood.json").read_bytes()
     (run / "eval" / "fits-likelihood.json").unlink()

@@ -112,7 +112,7 @@ def test_the_page_has_a_line_for_each_data_set_and_the_average(folder):
     page = (folder / "report.html").read_text()
     assert page.count('<table class="by-dataset">') == 2
     assert all(f'<td class="text">{name}</td>' in page for name in (*SETS, "average"))
-    assert "Beside the paper" in page and (folder / "dtd" / "report.html").is_file()
+    assert "Next to the paper" in page and (folder / "dtd" / "report.html").is_file()
 
 
 def test_complete_data_sets_are_reused_and_others_evaluated(run, root, folder, caplog, monkeypatch):
