@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader
 
 from data_prep.core.progress import progress_bar
-from data_prep.distributed.spawning import make_predict_strategy, spawn_errors
+from data_prep.distributed.spawning import make_predict_trainer, spawn_errors
 
 BLOCK = 4096  # queries; FAISS itself uses batches of this size
 _SMALL = 20  # below it FAISS sums in another order; a remainder of fewer queries joins the previous block
@@ -97,17 +97,8 @@ def search_blockwise(search: Callable[[np.ndarray], list], queries: int, process
     blocks = block_rows(queries)
     parallel = processes > 1 and len(blocks) >= LEAST_BLOCKS * processes
     with tempfile.TemporaryDirectory() as folder:
-        trainer = L.Trainer(
-            strategy=make_predict_strategy("cpu", parallel),
-            accelerator="cpu",  # FAISS searches on the CPU
-            devices=processes if parallel else 1,
-            callbacks=[_BlockWriter(Path(folder))],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
+        # FAISS searches on the CPU.
+        trainer = make_predict_trainer("cpu", processes if parallel else 1, callbacks=[_BlockWriter(Path(folder))])
         with spawn_errors():
             trainer.predict(SearchModule(search, blocks), return_predictions=False)
         # Safe to unpickle: written by this command's processes, into a folder that only its user can open.

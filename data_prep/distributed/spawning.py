@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
@@ -52,6 +54,32 @@ def make_predict_strategy(kind: str, parallel: bool) -> Strategy:
         start_method="spawn",
         process_group_backend="gloo" if kind == "cpu" else "nccl",
         cluster_environment=LightningEnvironment(),
+    )
+
+
+def make_predict_trainer(
+    kind: str, devices: int, num_nodes: int = 1, callbacks: Sequence[Callback] = (), progress: bool = False
+) -> L.Trainer:
+    """Makes the Trainer of a stage that predicts, in this process or in spawned ones.
+
+    Args:
+        kind: ``cpu``, ``cuda`` or ``mps``.
+        devices: Processes on each machine.
+        num_nodes: Machines.
+        callbacks: Write the results.
+        progress: Whether to show Lightning's progress bar.
+    """
+    return L.Trainer(
+        strategy=make_predict_strategy(kind, devices * num_nodes > 1),
+        accelerator=kind,
+        devices=devices,
+        num_nodes=num_nodes,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
     )
 
 

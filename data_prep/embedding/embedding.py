@@ -25,7 +25,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.pools import available_cores
 from data_prep.core.progress import progress_bar
 from data_prep.distributed.devices import resolve_accelerator
-from data_prep.distributed.spawning import make_predict_strategy, spawn_errors
+from data_prep.distributed.spawning import make_predict_trainer, spawn_errors
 from data_prep.embedding.store import EmbeddingStore
 from data_prep.settings import TrainerArgs
 
@@ -218,18 +218,8 @@ def embed_missing(
     batches = [list(missing[start : start + batch_size]) for start in range(0, len(missing), batch_size)]
     kind, world = resolve_accelerator(args), args.devices * args.num_nodes
     parallel = world > 1 and len(batches) >= _MIN_BATCHES * world
-    trainer = L.Trainer(
-        strategy=make_predict_strategy(kind, parallel),
-        accelerator=kind,
-        devices=args.devices if parallel else 1,
-        num_nodes=args.num_nodes if parallel else 1,
-        callbacks=[writer],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    devices, num_nodes = (args.devices, args.num_nodes) if parallel else (1, 1)
+    trainer = make_predict_trainer(kind, devices, num_nodes, [writer])
     module = EncoderModule(model, dtype, rows, batches, count_workers(workers, args.devices, len(batches)))
     with spawn_errors():
         trainer.predict(module, return_predictions=False)

@@ -15,6 +15,7 @@ import numpy as np
 from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint, write_folder, write_text
 from data_prep.core.progress import progress_bar
+from data_prep.core.recall import recall_at, true_ranks
 from data_prep.core.records import Candidate, RankingExample, Sample
 from data_prep.datasets import Dataset
 from data_prep.distributed.blockwise import search_blockwise
@@ -193,7 +194,7 @@ def _mine_examples(
     """Yields the examples kept, source by source; counts kept and dropped ones, and records the recall."""
     for source, search in searches.items():
         by_query = search_blockwise(search, len(samples), processes)
-        recall[source] = recall_at(samples, by_query, mining.depth)
+        recall[source] = recall_by_k(samples, by_query, mining.depth)
         for sample, candidates in progress_bar("mining images", zip(samples, by_query, strict=True), len(samples)):
             key = f"{sample.key}-{source}"
             outcomes = build_examples(key, sample.label, candidates, mining, dataset.names, dataset.synonyms)
@@ -220,14 +221,12 @@ def _add_name_similarities(
         yield replace(example, candidates=graded), sample
 
 
-def recall_at(samples: Sequence[Sample], retrieved: Sequence[Sequence[Candidate]], depth: int) -> dict[str, float]:
+def recall_by_k(samples: Sequence[Sample], retrieved: Sequence[Sequence[Candidate]], depth: int) -> dict[str, float]:
     """Computes recall at k: the share of queries whose class is among the first k candidates, 0 to 1, by k."""
-    positions = []
-    for sample, candidates in zip(samples, retrieved, strict=True):
-        labels = [candidate.label for candidate in candidates]
-        positions.append(labels.index(sample.label) if sample.label in labels else depth)
+    labels = [[candidate.label for candidate in candidates] for candidates in retrieved]
+    ranks = true_ranks(labels, [sample.label for sample in samples], depth)
     cutoffs = sorted({cutoff for cutoff in _CUTOFFS if cutoff <= depth} | {depth})
-    return {str(k): round(sum(position < k for position in positions) / len(positions), 6) for k in cutoffs}
+    return {str(k): round(recall_at(ranks, k), 6) for k in cutoffs}
 
 
 def _write_copies(folder: Path, copies: Copies | None) -> dict:

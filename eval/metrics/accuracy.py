@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import rankdata
 
+from data_prep.core.recall import true_ranks
+
 
 def hits_at(ranked: Sequence[Sequence[int]], truths: Sequence[int], k: int) -> np.ndarray:
     """Returns per image whether the true label is among the first k.
@@ -19,7 +21,7 @@ def hits_at(ranked: Sequence[Sequence[int]], truths: Sequence[int], k: int) -> n
     Returns:
         np.ndarray: Booleans of shape ``[n]``.
     """
-    return np.array([truth in list(row)[:k] for row, truth in zip(ranked, truths, strict=True)], bool)
+    return np.array(true_ranks(ranked, truths, k), int) < k
 
 
 def staged_accuracy(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_prep.core.recall import recall_at, true_ranks
+
 STATUSES = ("corrected", "broken", "right", "wrong", "missed")
 """The ranker against the retriever's top candidate: corrected by the ranker, broken by it, right in both, wrong in
 both; or missed, where the true class was not retrieved."""
@@ -65,8 +67,8 @@ def recall_within(orders: Sequence[Sequence[str]], truths: Sequence[str], k: int
         truths: The true name per image.
         k: The largest depth.
     """
-    ranks = [list(order).index(truth) if truth in order else k for order, truth in zip(orders, truths, strict=True)]
-    return [float(np.mean([rank < depth for rank in ranks])) for depth in range(1, k + 1)]
+    ranks = true_ranks(orders, truths, k)
+    return [recall_at(ranks, depth) for depth in range(1, k + 1)]
 
 
 def top1_by_count_ranked(retriever_hits: np.ndarray, ranker_hits: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from data_prep.core.errors import Interrupted, UserError
 from data_prep.core.files import REMAKE, file_lock, fingerprint, read_sealed_line, sealed_line, write_text
 from data_prep.core.progress import is_interactive
 from data_prep.distributed.devices import resolve_accelerator
-from data_prep.distributed.spawning import make_predict_strategy, spawn_errors
+from data_prep.distributed.spawning import make_predict_trainer, spawn_errors
 from data_prep.settings import RankerArgs, TrainerArgs
 from eval.ranking.answer_key import models_key
 from eval.ranking.modes import run_batch
@@ -189,17 +189,7 @@ class InferenceModule(L.LightningModule):
 
 def _predict(module: InferenceModule, trainer: TrainerArgs) -> None:
     kind = resolve_accelerator(trainer)
-    processes = min(trainer.devices, len(module.batches))
-    runner = L.Trainer(
-        strategy=make_predict_strategy(kind, processes > 1),
-        accelerator=kind,
-        devices=processes,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=is_interactive(),
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    runner = make_predict_trainer(kind, min(trainer.devices, len(module.batches)), progress=is_interactive())
     try:
         with spawn_errors():
             runner.predict(module, return_predictions=False)
