@@ -55,7 +55,7 @@ def test_the_debug_flag_is_not_passed_to_main():
 def test_ctrl_c_says_how_to_continue():
     result = run("raise KeyboardInterrupt")
     assert result.returncode == 130
-    assert "goes on" in result.stderr and "Traceback" not in result.stderr
+    assert "the same command resumes" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_help_is_shown_without_running():
