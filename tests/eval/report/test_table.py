@@ -48,7 +48,7 @@ def test_the_table_shows_what_the_ranker_changed_and_the_lines_below_the_other_m
     for text in ("91.0 ± 0.0", "17 / 3", "rar: replies ok 6, unreadable 2", "true class is shown: 62.5, -"):
         assert text in printed
     for text in (
-        "asks about 30 % of the images",
+        "sends 30 % of the images to the ranker",
         "ranked: 50.0, 51.0",
         "AUROC score 0.812",
         "70.0 % of known images",
