@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from data_prep.core.lazy import make_lazy
 
 if TYPE_CHECKING:
     from data_prep.datasets import read_dataset
@@ -15,19 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Memory", "load_encoder", "read_dataset"]
 
-_MODULES = {
-    "Memory": "data_prep.memory.memory",
-    "load_encoder": "data_prep.embedding.encoder",
-    "read_dataset": "data_prep.datasets",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = make_lazy(
+    __name__,
+    {
+        "Memory": "data_prep.memory.memory",
+        "load_encoder": "data_prep.embedding.encoder",
+        "read_dataset": "data_prep.datasets",
+    },
+)

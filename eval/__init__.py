@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from data_prep.core.lazy import make_lazy
 
 if TYPE_CHECKING:
     from eval.ranking.ranker import Ranker
@@ -14,15 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Ranker", "Recognizer"]
 
-_MODULES = {"Ranker": "eval.ranking.ranker", "Recognizer": "eval.recognition.recognizer"}
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = make_lazy(
+    __name__, {"Ranker": "eval.ranking.ranker", "Recognizer": "eval.recognition.recognizer"}
+)

@@ -70,7 +70,8 @@ def test_the_readme_names_every_room_and_command():
     for package in ("data_prep", "rar_train", "eval"):
         rooms = [file.parent.name for file in (ROOT / package).glob("*/__init__.py")]
         commands = [file.stem for file in (ROOT / package).glob("*.py") if file.stem != "__init__"]
-        missing = [name for name in rooms + commands if f"`{package}/{name}" not in text and f"`{name}" not in text]
+        wanted = [f"`{package}/{room}`" for room in rooms] + [f"`{command}`" for command in commands]
+        missing = [name for name in wanted if name not in text]
         assert not missing, f"{package}: not in the README: {missing}"
 
 
