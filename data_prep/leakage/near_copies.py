@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -117,10 +116,3 @@ def group_copies(samples: Sequence[Sample], memory: Memory, near: Sequence[Seque
     conflicting = sum(len(labels) > 1 for labels in labels_by_group.values())
     equal = len(samples) - len({sample.digest for sample in samples})
     return Copies({digest: root(digest) for digest in groups}, equal, list(pairs.values()), conflicting)
-
-
-def replace_digests(memory: Memory, groups: dict[str, str]) -> Memory:
-    """Returns the memory with each entry's digest replaced by its group's: excluding one excludes all its copies."""
-    grouped = copy.copy(memory)
-    grouped.entries = tuple(replace(entry, digest=groups[entry.digest]) for entry in memory.entries)
-    return grouped

@@ -41,7 +41,8 @@ def _build(folder: Path, options: dict[str, str], settings: list[str]) -> None:
     recipe.retriever = with_templates(recipe.retriever, dataset)  # saved in the memory's recipe, for later additions
     args, cache = recipe.retriever, Path(recipe.cache)
     images = image_memory(encoder, dataset.parts[options["part"]], args, cache)
-    names = name_memory(encoder, dataset.labels(options["part"]), dataset.names, args, cache, texts=dataset.texts)
+    labels, texts, descriptions = dataset.labels(options["part"]), dataset.texts, dataset.descriptions
+    names = name_memory(encoder, labels, dataset.names, args, cache, texts=texts, descriptions=descriptions)
     _log_sizes(StoredMemory.create(folder, recipe, images, names))
 
 
@@ -75,7 +76,7 @@ def _list_images(paths: list[str], cache: Path) -> list[Path]:
     return files
 
 
-def _is_path(argument: str) -> bool:
+def is_path(argument: str) -> bool:
     """Returns whether an argument is a file or folder, not a setting: it exists, or does not look like a setting."""
     key, equals, _ = argument.partition("=")
     looks_like_setting = equals and re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", key)
@@ -87,9 +88,9 @@ def _add(folder: Path, options: dict[str, str], arguments: list[str]) -> None:
     name = tidy(options["name"])
     check(bool(name), "give name=CLASS")
     with memory_lock(folder):
-        recipe, encoder, stored = StoredMemory.load(folder, [a for a in arguments if not _is_path(a)])
+        recipe, encoder, stored = StoredMemory.load(folder, [a for a in arguments if not is_path(a)])
         args, cache = recipe.retriever, Path(recipe.cache)
-        files = _list_images([argument for argument in arguments if _is_path(argument)], cache)
+        files = _list_images([argument for argument in arguments if is_path(argument)], cache)
         images, label = stored.images, stored.label_of(name)
         is_new_class = label is None
         if is_new_class:

@@ -27,7 +27,8 @@ class Entry:
         label: Class of the entry.
         modality: ``image`` or ``name``.
         key: The sample's key, or the class name.
-        digest: The image's SHA-256; empty for a name, and where only the vector is known.
+        digest: The image's SHA-256; for a name, a hash of the descriptions averaged into its vector, empty without any.
+            Empty where only the vector is known.
     """
 
     label: int

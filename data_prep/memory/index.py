@@ -23,6 +23,7 @@ import numpy as np
 
 from data_prep.core.errors import UserError
 from data_prep.core.progress import progress_bar
+from data_prep.memory.exact import search_device, search_vectors
 from data_prep.settings import RetrieverArgs
 
 log = logging.getLogger(__name__)
@@ -163,7 +164,11 @@ class VectorIndex:
         """
         xq = np.ascontiguousarray(xq, np.float32)
         if self.kind == "flat":
-            return self.index.search(xq, k)
+            device = search_device(len(xq), self.index.ntotal, self.index.d)
+            if device.type == "cpu":
+                return self.index.search(xq, k)
+            similarities, rows = search_vectors(self.matrix(), xq, k, device)
+            return similarities, faiss.vector_to_array(self.index.id_map)[rows]
         if self.kind == "ivf":
             nprobe = self.index.nlist if exact else min(self.args.ivf.nprobe, self.index.nlist)
             return self.index.search(xq, k, params=faiss.SearchParametersIVF(nprobe=nprobe))
@@ -181,6 +186,16 @@ class VectorIndex:
         storage = faiss.downcast_index(faiss.downcast_index(self.index.index).storage)
         similarities, rows = storage.search(xq, k, params=faiss.SearchParameters(sel=selector))
         return similarities, ids[rows]
+
+    def matrix(self) -> np.ndarray:
+        """Returns a ``flat`` index's vectors without a copy, float32, shape ``[nb, d]``, in the order of their ids.
+
+        It is a view of the index's own memory: valid until the index changes.
+        """
+        storage = faiss.downcast_index(self.index.index)
+        if not storage.ntotal:
+            return np.empty((0, storage.d), np.float32)
+        return faiss.rev_swig_ptr(storage.get_xb(), storage.ntotal * storage.d).reshape(-1, storage.d)
 
     def vectors(self, ids: np.ndarray) -> np.ndarray:
         """Returns the stored vectors of some ids, float32, shape ``[n, d]``."""

@@ -13,9 +13,12 @@ from data_prep.core.records import Candidate, Sample
 from data_prep.datasets import Dataset
 from data_prep.datasets.shots import load_shots
 from data_prep.embedding.encoder import Encoder, embed_images, embed_names
+from data_prep.memory.columns import Results
+from data_prep.memory.fetching import nearest_entries
 from data_prep.memory.index import kind_for
 from data_prep.memory.memory import Entry, Memory
-from data_prep.memory.search import SearchOptions, fused_classes, nearest_classes, nearest_entries, to_candidates
+from data_prep.memory.options import SearchOptions
+from data_prep.memory.search import class_scores, fused_classes, nearest_classes
 from data_prep.settings import Recipe, RetrieverArgs
 
 
@@ -62,6 +65,7 @@ def name_memory(
     cache: Path,
     synonyms: Mapping[int, Sequence[str]] | None = None,
     texts: Sequence[str] | None = None,
+    descriptions: Mapping[int, Sequence[str]] | None = None,
 ) -> Memory:
     """Builds a memory of class names and optional synonyms, or loads it from the cache.
 
@@ -74,19 +78,23 @@ def name_memory(
         synonyms: Further names by label.
         texts: Texts to embed in place of the names, by label; by default the names. Where classes that share a name are
             numbered, the number is left out, since it says nothing about the class's appearance.
+        descriptions: Texts averaged into a class's vector, by label; unused without ``args.descriptions``.
     """
     embedded: list[tuple[Entry, str]] = []
+    used = (descriptions or {}) if args.descriptions else {}
     for label in labels:
-        embedded.append((Entry(label, "name", names[label]), (texts or names)[label]))
-        embedded += [(Entry(label, "name", synonym), synonym) for synonym in (synonyms or {}).get(label, ())]
+        digest = fingerprint(list(used[label])) if label in used else ""  # whatever depends on entries depends on it
+        embedded.append((Entry(label, "name", names[label], digest), (texts or names)[label]))
+        embedded += [(Entry(label, "name", synonym, digest), synonym) for synonym in (synonyms or {}).get(label, ())]
     entries, prompt_texts = [entry for entry, _ in embedded], [text for _, text in embedded]
+    described = [used.get(entry.label, ()) for entry in entries]
     return _cached_memory(
         cache,
         encoder,
         entries,
         prompt_texts,
         args.templates,
-        lambda: embed_names(encoder, prompt_texts, args, cache),
+        lambda: embed_names(encoder, prompt_texts, args, cache, described),
         args,
     )
 
@@ -103,15 +111,9 @@ class Memories:
     images: Memory | None
     names: Memory | None
 
-    def candidates(
-        self,
-        source: str,
-        xq: np.ndarray,
-        k: int,
-        args: RetrieverArgs,
-        names: Sequence[str],
-        exclude: Sequence[str] | None = None,
-    ) -> list[tuple[Candidate, ...]]:
+    def search(
+        self, source: str, xq: np.ndarray, k: int, args: RetrieverArgs, exclude: Sequence[str] | None = None
+    ) -> Results:
         """Retrieves each query's k best distinct classes from one source.
 
         With ``retriever.candidate_unit=image`` they are the classes of the k nearest entries, not necessarily distinct;
@@ -122,22 +124,70 @@ class Memories:
             xq: Unit queries of shape ``[nq, d]``.
             k: Number of candidates.
             args: ``initial_fetch``, ``text_weight``, ``candidate_unit``, ``aggregate`` and ``top_m``.
-            names: Class names by label.
             exclude: A content digest per query; images with that digest are ignored.
+
+        Returns:
+            Results: Scores and labels, each ``[nq, k]``, best first; -inf and -1 where a query has fewer.
+        """
+        options = SearchOptions(args.initial_fetch, exclude, args.aggregate, args.top_m)
+        if source == "fused":
+            return fused_classes(self.images, self.names, xq, k, args.text_weight, options)
+        search = nearest_entries if args.candidate_unit == "image" else nearest_classes
+        return search(self._memory(source), xq, k, options)
+
+    def _memory(self, source: str) -> Memory:
+        return {"image": self.images, "name": self.names}[source]
+
+    def scores(
+        self,
+        source: str,
+        xq: np.ndarray,
+        labels: np.ndarray,
+        args: RetrieverArgs,
+        exclude: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """Scores given classes by one source, for instance by their names where they were retrieved by images.
+
+        Args:
+            source: ``image`` or ``name``; a fused score depends on the classes that it is standardised over.
+            xq: Unit queries of shape ``[nq, d]``.
+            labels: Classes to score, shape ``[nq, k]``; -1 for none, as ``search`` returns them.
+            args: ``aggregate`` and ``top_m``.
+            exclude: A content digest per query; images with that digest are ignored.
+
+        Returns:
+            np.ndarray: Similarities, shape ``[nq, k]``; NaN where the class has no entry that is not ignored.
+        """
+        options = SearchOptions(args.initial_fetch, exclude, args.aggregate, args.top_m)
+        return class_scores(self._memory(source), xq, labels, options)
+
+    def candidates(
+        self,
+        source: str,
+        xq: np.ndarray,
+        k: int,
+        args: RetrieverArgs,
+        names: Sequence[str],
+        exclude: Sequence[str] | None = None,
+    ) -> list[tuple[Candidate, ...]]:
+        """Retrieves candidates as ``search`` does, with the class names by label.
 
         Returns:
             list[tuple[Candidate, ...]]: Per query, the candidates, best first.
         """
-        options = SearchOptions(args.initial_fetch, exclude, args.aggregate, args.top_m)
-        if source == "fused":
-            results = fused_classes(self.images, self.names, xq, k, args.text_weight, options)
-            return [to_candidates(scores, names) for scores in results]
-        memory = self.images if source == "image" else self.names
-        if args.candidate_unit == "image":
-            nearest = nearest_entries(memory, xq, k, options)
-            return [tuple(Candidate(label, names[label], score) for label, score in row) for row in nearest]
-        results = nearest_classes(memory, xq, k, options)
-        return [to_candidates(scores, names) for scores in results]
+        return to_candidates(*self.search(source, xq, k, args, exclude), names)
+
+
+def to_candidates(scores: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[tuple[Candidate, ...]]:
+    """Converts scores and labels, both ``[nq, k]``, to candidates with class names; a label -1 is none.
+
+    Scores are rounded to six decimals, about as exact as sums in float32 are, so that files of them stay small.
+    """
+    rounded = np.round(scores.astype(np.float64), 6)
+    return [
+        tuple(Candidate(label, names[label], score) for label, score in zip(*row, strict=True) if label >= 0)
+        for row in zip(labels.tolist(), rounded.tolist(), strict=True)
+    ]
 
 
 def with_templates(args: RetrieverArgs, dataset: Dataset) -> RetrieverArgs:
@@ -163,6 +213,14 @@ def load_memories(
     if shots is not None and shots > 0:
         samples = load_shots(samples, shots, seed, recipe.data.draw, cache)
     args = with_templates(recipe.retriever, dataset)
-    names = name_memory(encoder, dataset.labels(part), dataset.names, args, cache, texts=dataset.texts)
+    names = name_memory(
+        encoder,
+        dataset.labels(part),
+        dataset.names,
+        args,
+        cache,
+        texts=dataset.texts,
+        descriptions=dataset.descriptions,
+    )
     images = None if shots == 0 else image_memory(encoder, samples, recipe.retriever, cache)
     return Memories(images, names)

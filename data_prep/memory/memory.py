@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from data_prep.memory.files import (
     write_entries,
 )
 from data_prep.memory.index import VectorIndex, unit_block
+from data_prep.memory.layout import ClassLayout, rows_by_digest
 from data_prep.settings import RetrieverArgs
 
 FILE_SUFFIXES = {"index": ".faiss", "entries": ".jsonl"}
@@ -37,6 +39,7 @@ class Memory:
         ids: Ids of the entries, int64, ascending, shape ``[n]``.
         entries: The entries, in the order of their ids.
         labels: Their classes, int64, shape ``[n]``.
+        layout: Their rows, class by class.
         encoder_id: The encoder that made the vectors.
         metadata: Further values of the manifest, such as templates and the hash of the encoder's weights.
 
@@ -66,9 +69,8 @@ class Memory:
     def _set_entries(self, ids: np.ndarray, entries: Sequence[Entry]) -> None:
         self.ids, self.entries = ids, tuple(entries)
         self.labels = np.fromiter((entry.label for entry in entries), np.int64, len(entries))
-        # For lookup by class: rows sorted by label, and the sorted labels.
-        self._by_label = np.argsort(self.labels, kind="stable")
-        self._sorted_labels = self.labels[self._by_label]
+        self.layout = ClassLayout.make(self.labels)
+        self._rows_by_digest: dict[str, list[int]] | None = None
 
     @classmethod
     def build(
@@ -106,8 +108,29 @@ class Memory:
 
     def ids_of(self, label: int) -> np.ndarray:
         """Returns the ids of a class's entries, ascending."""
-        first, last = np.searchsorted(self._sorted_labels, [label, label + 1])
-        return self.ids[self._by_label[first:last]]
+        classes = self.layout.find(np.array([label]))
+        return self.ids[self.layout.expand(classes[classes >= 0])]
+
+    def label_at(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the labels of entries by row, in the shape of ``rows``; -1 where a row is -1."""
+        return np.where(rows >= 0, self.labels[rows], -1)
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the vectors."""
+        return self.index.index.d
+
+    @property
+    def rows_by_digest(self) -> dict[str, list[int]]:
+        """Rows of the entries by digest; without those that have none."""
+        if self._rows_by_digest is None:
+            self._rows_by_digest = rows_by_digest([entry.digest for entry in self.entries])
+        return self._rows_by_digest
+
+    def with_digests(self, digests: Mapping[str, str]) -> Memory:
+        """Returns a memory of the same vectors whose entries have other digests, by their present ones."""
+        entries = [replace(entry, digest=digests[entry.digest]) for entry in self.entries]
+        return Memory(self.index, self.ids, entries, self.encoder_id, self.next_id, self.metadata)
 
     def add(self, vectors: np.ndarray, entries: Sequence[Entry]) -> np.ndarray:
         """Adds entries; existing entries keep their ids.
@@ -118,8 +141,8 @@ class Memory:
         Raises:
             ValueError: Counts or dimensions differ, or a vector is not of unit length.
         """
-        if len(vectors) != len(entries) or vectors.shape[1] != self.index.index.d:
-            raise ValueError(f"vectors of shape {vectors.shape} for {len(entries)} entries of {self.index.index.d}")
+        if len(vectors) != len(entries) or vectors.shape[1] != self.dimension:
+            raise ValueError(f"vectors of shape {vectors.shape} for {len(entries)} entries of {self.dimension}")
         unit_block(vectors)
         ids = np.arange(self.next_id, self.next_id + len(entries), dtype=np.int64)
         all_ids = np.concatenate([self.ids, ids])
@@ -161,7 +184,10 @@ class Memory:
 
     def vectors(self, ids: Sequence[int]) -> np.ndarray:
         """Returns the stored vectors of some entries, shape ``[len(ids), d]``."""
-        return self.index.vectors(np.asarray(ids, np.int64))
+        wanted = np.asarray(ids, np.int64)
+        if self.index.kind == "flat":
+            return self.index.matrix()[self.rows(wanted)]
+        return self.index.vectors(wanted)
 
     def write(self, folder: Path) -> dict:
         """Writes index and entries under content-addressed names; existing files are left alone.
@@ -175,7 +201,7 @@ class Memory:
         )
         return self.metadata | {
             "encoder": self.encoder_id,
-            "dimension": self.index.index.d,
+            "dimension": self.dimension,
             "entries": len(self.entries),
             "next_id": self.next_id,
             "index": self.index.kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,7 +15,7 @@ from data_prep.core.names import normalize_name
 from data_prep.embedding.encoder import Encoder, load_encoder
 from data_prep.memory.files import remove_unreferenced, verify_files, write_content_addressed
 from data_prep.memory.memory import FILE_SUFFIXES, Memory
-from data_prep.settings import Recipe, check
+from data_prep.settings import Recipe, RetrieverArgs, check
 from data_prep.settings.loading import load_saved_recipe, save_recipe
 
 log = logging.getLogger(__name__)
@@ -99,15 +100,47 @@ class StoredMemory:
             verify_files(folder, manifest["recipe"], remedy)
             recipe = load_saved_recipe(folder / next(iter(manifest["recipe"])), settings)
             encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
-            images, names = (
-                Memory.read(folder / modality, part, encoder.id, recipe.retriever, remedy)
-                for modality, part in (("images", manifest["images"]), ("names", _names_manifest(manifest)))
-            )
+            memory = cls._read(folder, manifest, encoder, recipe.retriever)
         except UserError:
             if read_manifest(folder / MANIFEST, remedy) != manifest:  # another command has changed it since
                 return cls.load(folder, settings)
             raise
-        return recipe, encoder, cls(folder, images, names, manifest)
+        return recipe, encoder, memory
+
+    @classmethod
+    def open(cls, folder: Path, encoder: Encoder, args: RetrieverArgs) -> StoredMemory:
+        """Reads a memory to search it with a loaded encoder.
+
+        Args:
+            folder: Folder of the memory.
+            encoder: The encoder of the queries.
+            args: Search settings.
+
+        Raises:
+            UserError: There is no memory, a file is missing or damaged, or another encoder made it.
+        """
+        _check_exists(folder)
+        manifest = read_manifest(folder / MANIFEST, _damage_remedy(folder))
+        try:
+            return cls._read(folder, manifest, encoder, args)
+        except UserError:
+            if read_manifest(folder / MANIFEST, _damage_remedy(folder)) != manifest:
+                return cls.open(folder, encoder, args)
+            raise
+
+    @classmethod
+    def _read(cls, folder: Path, manifest: dict, encoder: Encoder, args: RetrieverArgs) -> StoredMemory:
+        images, names = (
+            Memory.read(folder / modality, part, encoder.id, args, _damage_remedy(folder))
+            for modality, part in (("images", manifest["images"]), ("names", _names_manifest(manifest)))
+        )
+        return cls(folder, images, names, manifest)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the folder holds what was read or written here last, so no other command has changed it since."""
+        known = json.loads(json.dumps(self.manifest))
+        return read_manifest(self.folder / MANIFEST, _damage_remedy(self.folder)) == known
 
     def save(self) -> None:
         """Writes what has changed. The caller holds the lock from ``load`` until here.

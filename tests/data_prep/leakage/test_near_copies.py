@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_prep.core.records import Sample
-from data_prep.leakage.near_copies import NearCopies, group_copies, replace_digests, widening_fetches
+from data_prep.leakage.near_copies import NearCopies, group_copies, widening_fetches
 from data_prep.memory.memory import Entry, Memory
 
 
@@ -26,7 +26,7 @@ def test_reencoded_copies_are_grouped_listed_and_counted_once():
     assert copies.conflicting == 1  # s2 shows the image of s0 and s1 under another class
     groups = [copies.groups[s.digest] for s in samples]
     assert groups[0] == groups[1] == groups[2] and len(set(groups)) == 3
-    assert [e.digest for e in replace_digests(memory, copies.groups).entries] == groups
+    assert [e.digest for e in memory.with_digests(copies.groups).entries] == groups
     assert [e.digest for e in memory.entries] == [s.digest for s in samples]
 
 

@@ -1,5 +1,6 @@
 """Image and name memories: the data set's prompts, shots sampled by the recipe, and caching."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.records import Sample
 from data_prep.datasets import READERS, Dataset, read_dataset
 from data_prep.datasets.shots import draw_shots, first_shots
-from data_prep.embedding.encoder import embed_names
+from data_prep.embedding.encoder import embed_images, embed_names
 from data_prep.memory import memory
 from data_prep.memory.memories import Memories, load_memories, name_memory
 from data_prep.memory.memory import Memory
@@ -120,3 +121,52 @@ def test_numbers_added_to_repeated_class_names_are_left_out_of_the_prompts(recip
     # The same names without numbers to leave out give another memory, not this one from the cache.
     literal = load_memories(recipe, encoder, replace(dataset, unnumbered=()), "test_memory", 0, 0).names
     assert not np.array_equal(literal.vectors([2]), vectors[2:3])
+
+
+def write_descriptions(path: Path, texts: dict) -> str:
+    path.write_text(json.dumps(texts), encoding="utf-8")
+    return str(path)
+
+
+def test_a_file_of_descriptions_changes_how_classes_are_retrieved_by_name(recipe, encoder, armory, tmp_path):
+    images, labels = armory.parts["test"], armory.labels("test_memory")
+    xq = embed_images(encoder, images, recipe.retriever, Path(recipe.cache))
+    one, other = (armory.names[label] for label in labels[:2])
+    # Each of two classes is described by the other's name, so much that their names swap places.
+    file = write_descriptions(tmp_path / "texts.json", {one: [other] * 9, other: [one] * 9})
+    described = replace(recipe, data=replace(recipe.data, descriptions=file))
+
+    def top(recipe: Recipe) -> list[str]:
+        dataset = read_dataset(recipe.data, Path(recipe.cache), ("test_memory", "test"))
+        names = load_memories(recipe, encoder, dataset, "test_memory", 0, 0)
+        return [row[0].name for row in names.candidates("name", xq, 1, recipe.retriever, dataset.names)]
+
+    swapped = {one: other, other: one}
+    assert {one, other} <= set(top(recipe))
+    assert top(described) == [swapped.get(name, name) for name in top(recipe)]
+    assert top(replace(described, retriever=RetrieverArgs(descriptions=False))) == top(recipe)
+
+
+def test_a_described_class_has_the_mean_of_its_name_and_its_texts(recipe, encoder, armory, tmp_path):
+    labels = armory.labels("test_memory")
+    texts = {labels[1]: ("a bend or", "gules")}
+    cache = Path(recipe.cache)
+    plain, described, again = (
+        name_memory(encoder, labels, armory.names, RetrieverArgs(templates=["{}", "a {}"]), cache, descriptions=given)
+        for given in (None, texts, {labels[1]: ("gules", "a bend or", "or")})
+    )
+    rows = range(len(labels))
+    mean = plain.vectors([1])[0] + embed_names(encoder, texts[labels[1]], RetrieverArgs(), tmp_path).sum(0)
+    np.testing.assert_allclose(described.vectors([1])[0], mean / np.linalg.norm(mean), atol=1e-6)
+    unchanged = [row for row in rows if row != 1]
+    np.testing.assert_array_equal(described.vectors(unchanged), plain.vectors(unchanged))
+    assert np.abs(again.vectors([1]) - described.vectors([1])).max() > 1e-3  # another text, another memory in the cache
+    digests = [[entry.digest for entry in memory.entries] for memory in (plain, described, again)]
+    assert len({tuple(row) for row in digests}) == 3 and not any(digests[0])
+
+
+@pytest.mark.parametrize("given", ["nowhere.json", "own"])
+def test_descriptions_that_are_not_there_are_an_error(given, tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UserError, match=r"data\.descriptions"):
+        read_dataset(DataArgs(name="folder", root=str(tmp_path / "images"), descriptions=given), tmp_path, ("train",))
