@@ -46,7 +46,7 @@ def _tarball(folder: Path, package: str) -> Path:
 def write_packages(folder: Path) -> Path:
     """Writes all packages; a class has one colour in all families, and each family its own shade and shape."""
     keys = ("hexcode", "annotation", "group", "subgroups", "skintone")
-    listed = [dict(zip(keys, row, strict=True)) for row in CLASSES]
+    listed = [dict(zip(keys, row, strict=True), tags=f"{row[1].split()[-1]}, thing") for row in CLASSES]
     _pack(_tarball(folder, METADATA), {"data/openmoji.json": listed})
     for number, package in enumerate(ART):
         by_character = number % 2 == 0

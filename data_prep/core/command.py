@@ -14,7 +14,7 @@ from collections.abc import Callable
 from data_prep.core.errors import Interrupted, UserError
 from data_prep.core.os_errors import describe_error
 from data_prep.core.progress import is_interactive
-from data_prep.core.ranks import disable_lightning_slurm, is_first_process
+from data_prep.core.ranks import disable_lightning_slurm
 
 
 def quiet_libraries() -> None:
@@ -76,14 +76,12 @@ def _is_reader_gone() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def run_command(main: Callable[[list[str]], None], help_text: str, alone: bool = False) -> int:
+def run_command(main: Callable[[list[str]], None], help_text: str) -> int:
     """Runs a command's main function on the command line arguments.
 
     Args:
         main: Takes the arguments after the program name.
         help_text: Printed for ``--help``.
-        alone: The command starts its own processes; if torchrun or srun started it several times, only the first
-            process works.
 
     Returns:
         int: Exit status: 0 on success; 2 after a ``UserError`` or an error of the operating system that a user can fix
@@ -95,9 +93,6 @@ def run_command(main: Callable[[list[str]], None], help_text: str, alone: bool =
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if {"-h", "--help"} & set(arguments):
         print(help_text.strip())
-        return 0
-    if alone and not is_first_process():
-        print("started several times by a launcher: the first process does the work, this one exits", file=sys.stderr)
         return 0
     quiet_libraries()
     disable_lightning_slurm()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -12,12 +14,15 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 from safetensors import SafetensorError
 
 from data_prep.core.errors import UserError
+
+_COMPRESSION = 1  # the fastest level; on lines of JSON the others take several times as long and save little
+_BUFFER = 2**20
 
 
 def fingerprint(value: Any) -> str:
@@ -71,19 +76,36 @@ def naming_path(path: Path) -> Iterator[None]:
         raise
 
 
-def write_text(path: Path, text: str | Iterable[str]) -> None:
-    """Writes a text file, given as one string or in pieces, under a temporary name and renames it."""
+@contextmanager
+def _write_file(path: Path) -> Iterator[BinaryIO]:
+    """Yields a file to write to, under a temporary name, and renames it to ``path`` when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_path(path)
     try:
-        with naming_path(path), open(part, "w", encoding="utf-8") as file:
-            file.writelines([text] if isinstance(text, str) else text)
+        with naming_path(path), open(part, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Writes a text file, given as one string or in pieces, under a temporary name and renames it."""
+    with _write_file(path) as file:
+        file.writelines(piece.encode() for piece in ([text] if isinstance(text, str) else text))
+
+
+def write_gzip(path: Path, lines: Iterable[str]) -> None:
+    """Writes a text file compressed with gzip, as ``write_text`` does; equal lines give equal bytes."""
+    with (
+        _write_file(path) as file,
+        gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as compressed,
+        io.BufferedWriter(compressed, _BUFFER) as buffered,  # type: ignore[arg-type]  # a file, but not for typeshed
+    ):
+        buffered.writelines(line.encode() for line in lines)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -29,6 +29,28 @@ def global_rank(devices: int) -> int:
     return int(env.get("NODE_RANK", 0)) * devices + int(env.get("LOCAL_RANK", 0))
 
 
+def launched_processes() -> tuple[int, int] | None:
+    """Returns how many processes torchrun or srun started on each machine, and on how many machines.
+
+    None where neither started the command, or started it once.
+    """
+    env = os.environ
+    if "TORCHELASTIC_RUN_ID" in env:
+        local, world = int(env["LOCAL_WORLD_SIZE"]), int(env["WORLD_SIZE"])
+    elif started_by_srun():
+        world = int(env.get("SLURM_STEP_NUM_TASKS") or env["SLURM_NTASKS"])
+        local = world // int(env.get("SLURM_STEP_NUM_NODES") or env.get("SLURM_NNODES") or 1)
+    else:
+        return None
+    return (local, world // local) if world > 1 else None
+
+
+def launch_key() -> str:
+    """Returns text that is the same in all processes that one torchrun or srun started, and in no others."""
+    names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_STEP_ID")
+    return " ".join(os.environ.get(name, "") for name in names)
+
+
 def started_by_srun() -> bool:
     """Tells whether this is a task of srun, rather than a command in a SLURM job's batch script or shell."""
     return "SLURM_STEP_ID" in os.environ

@@ -41,12 +41,14 @@ class Candidate:
         name: The class name.
         score: The retriever's score; higher is more similar.
         name_similarity: Cosine similarity of class name and true class name, for graded targets; None if unknown.
+        description: What the class looks like, for prompts; empty if they show names alone.
     """
 
     label: int
     name: str
     score: float
     name_similarity: float | None = None
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,12 @@ class RankingExample:
     key: str
     label: int
     candidates: tuple[Candidate, ...]
+
+    @property
+    def descriptions(self) -> tuple[str, ...]:
+        """The candidates' descriptions, empty for those without one; no element where no candidate has one."""
+        texts = tuple(candidate.description for candidate in self.candidates)
+        return texts if any(texts) else ()
 
     @property
     def truth(self) -> int | None:

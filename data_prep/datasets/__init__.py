@@ -24,6 +24,7 @@ from data_prep.datasets.parquet import read_parquet
 from data_prep.datasets.raf_db import read_raf_db
 from data_prep.datasets.webdataset import read_webdataset
 from data_prep.reading.dataset import Dataset
+from data_prep.reading.descriptions import read_descriptions
 from data_prep.reading.synonyms import read_synonyms
 from data_prep.settings import DataArgs
 
@@ -90,10 +91,28 @@ def read_dataset(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset
     """
     if args.name not in READERS:
         raise UserError(f"data.name={args.name}: there are {', '.join(READERS)}")
+    if args.descriptions not in (None, "own") and not Path(args.descriptions).is_file():
+        raise UserError(f"data.descriptions={args.descriptions}: no such file")
     dataset = READERS[args.name](args, cache, parts)
     _check_classes(dataset, args)
     synonyms = read_synonyms(Path(args.root), dataset.names) if args.root else {}
-    return replace(dataset, names=disambiguate(dataset.names), unnumbered=dataset.names, synonyms=synonyms)
+    return replace(
+        dataset,
+        names=disambiguate(dataset.names),
+        unnumbered=dataset.names,
+        synonyms=synonyms,
+        descriptions=_describe(dataset, args),
+    )
+
+
+def _describe(dataset: Dataset, args: DataArgs) -> dict[int, tuple[str, ...]]:
+    """Returns the classes' descriptions by label: the data set's own, or from the recipe's or the data set's file."""
+    if args.descriptions == "own":
+        return dataset.descriptions
+    if args.descriptions is not None:
+        return read_descriptions(Path(args.descriptions), dataset.names)
+    root = Path(args.root) if args.root else None
+    return read_descriptions(root if root.is_dir() else root.parent, dataset.names) if root else {}
 
 
 __all__ = ["FEW_SHOT", "FINE_GRAINED", "OWN", "READERS", "Dataset", "read_dataset"]

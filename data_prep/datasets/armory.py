@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.armory.blazon import SPLITS, Blazon, draw_classes
+from data_prep.armory.descriptions import describe_blazon
 from data_prep.armory.render import render
 from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint, write_folder
@@ -86,6 +87,7 @@ def read_armory(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     if args.root is not None:
         raise UserError("data.root is for data.name=folder; armory generates its own images")
     names: list[str] = []
+    descriptions: list[str] = []
     samples_by_part: dict[str, list[Sample]] = {}
     for split in ("train", "val", "test"):
         if not any(part.split("_")[0] == split for part in parts):
@@ -95,6 +97,8 @@ def read_armory(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
             rows = list(csv.DictReader(file))
         offset = len(names)
         names += [row["name"] for row in rows]
+        if args.descriptions == "own":
+            descriptions += map(describe_blazon, draw_classes(split, len(rows), args.armory.family_size, args.seed))
         files = sorted(folder.glob("*/*.png"))
         samples = [
             Sample(
@@ -111,4 +115,5 @@ def read_armory(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
             memory_images = args.armory.memory_images
             samples_by_part[f"{split}_memory"] = [s for s in samples if int(Path(s.path).stem) < memory_images]
             samples_by_part[split] = [s for s in samples if int(Path(s.path).stem) >= memory_images]
-    return Dataset("armory", tuple(names), {part: samples_by_part[part] for part in parts})
+    described = {label: (text,) for label, text in enumerate(descriptions)}
+    return Dataset("armory", tuple(names), {part: samples_by_part[part] for part in parts}, descriptions=described)

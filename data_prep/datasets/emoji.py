@@ -41,7 +41,7 @@ def _read_rows(args: DataArgs, cache: Path) -> list[dict[str, str]]:
         raise UserError(f"data.root={args.root}: holds no pictures.csv; {remedy}")
     confirm(table.parent, cache, f"delete {args.root}; {remedy} again")
     rows = [record for _, record in read_records(table)]
-    if not rows or any(not row.get(column) for row in rows for column in COLUMNS):
+    if not rows or any(not row.get(column) for row in rows for column in COLUMNS if column != "keywords"):
         raise UserError(f"{table}: should list images with columns {', '.join(COLUMNS)}; {remedy}")
     return rows
 
@@ -91,4 +91,11 @@ def read_emoji(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
             f"data.root={args.root}: has no images for {empty[0]}, which uses the families {families}; change "
             "data.emoji"
         )
-    return Dataset("emoji", tuple(names.values()), {part: samples[part] for part in parts}, skipped)
+    keywords = {labels[row["code"]]: (row["keywords"],) for row in rows if row.get("keywords")}
+    return Dataset(
+        "emoji",
+        tuple(names.values()),
+        {part: samples[part] for part in parts},
+        skipped,
+        descriptions=keywords if args.descriptions == "own" else {},
+    )

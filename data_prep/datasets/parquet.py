@@ -17,7 +17,7 @@ from data_prep.reading.unpacked import ArchiveImage, ClassNames, unpack
 from data_prep.settings import DataArgs
 
 
-def _features(schema: Any, file: Path) -> dict[str, dict]:
+def read_features(schema: Any, file: Path) -> dict[str, dict]:
     """Returns the column features that the library ``datasets`` wrote; empty if another program wrote the file."""
     metadata = (schema.metadata or {}).get(b"huggingface")
     if not metadata:
@@ -41,7 +41,7 @@ def _class_names(feature: dict, file: Path) -> ClassNames | None:
     return ClassNames(names, "its ClassLabel")
 
 
-def _image_column(schema: Any, features: dict[str, dict], file: Path) -> str:
+def image_column(schema: Any, features: dict[str, dict], file: Path) -> str:
     """Returns the column of records with a field ``bytes``; of several, the one whose feature is ``Image``."""
     import pyarrow
 
@@ -60,8 +60,8 @@ def _read_file(file: Path, split: str, column: str) -> Iterator[ArchiveImage]:
     with open(file, "rb") as stream:  # pyarrow would interpret a path with a colon as a URI
         table = pyarrow.parquet.ParquetFile(stream)
         schema = table.schema_arrow
-        features = _features(schema, file)
-        image = _image_column(schema, features, file)
+        features = read_features(schema, file)
+        image = image_column(schema, features, file)
         if column not in schema.names:
             known = ", ".join(schema.names)
             raise UserError(f"{file}: no column {column} (columns: {known}); set data.label_column to the class's")

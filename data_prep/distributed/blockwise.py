@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader
 
 from data_prep.core.progress import progress_bar
-from data_prep.distributed.spawning import make_predict_trainer, spawn_errors
+from data_prep.distributed.spawning import make_predict_trainer, run_predict
 
 BLOCK = 4096  # queries; FAISS itself uses batches of this size
 _SMALL = 20  # below it FAISS sums in another order; a remainder of fewer queries joins the previous block
@@ -99,8 +99,7 @@ def search_blockwise(search: Callable[[np.ndarray], list], queries: int, process
     with tempfile.TemporaryDirectory() as folder:
         # FAISS searches on the CPU.
         trainer = make_predict_trainer("cpu", processes if parallel else 1, callbacks=[_BlockWriter(Path(folder))])
-        with spawn_errors():
-            trainer.predict(SearchModule(search, blocks), return_predictions=False)
+        run_predict(trainer, SearchModule(search, blocks))
         # Safe to unpickle: written by this command's processes, into a folder that only its user can open.
         return [
             result

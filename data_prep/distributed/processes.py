@@ -113,16 +113,33 @@ class Processes:
         if self.rank == 0:
             work()
             if self.world > 1:
-                self._update_state(done=[*self._state["done"], name])
-            return
+                self.announce(name)
+        elif not self.await_first(name):
+            raise UserError(f"process 0 of {self.world} ended before it made the {name}")
+
+    def announce(self, name: str) -> None:
+        """Tells the other ranks that rank 0 has done a task; only rank 0 may call it."""
+        self._update_state(done=[*self._state["done"], name])
+
+    def await_first(self, name: str) -> bool:
+        """Waits until rank 0 has done a task.
+
+        Returns:
+            bool: False where rank 0 has ended well without doing it.
+
+        Raises:
+            UserError: Rank 0 failed, was killed, or never started.
+        """
         began = time.monotonic()
         while True:
             first = self._read(self._first_file)
             if first and name in first["done"]:
                 self._update_state(launch=first["launch"])  # rank 0 may have cleared this file only now
-                return
-            if self._lost or (first and first["ended"]):
-                raise UserError(self._lost or f"process 0 of {self.world} ended before it made the {name}")
+                return True
+            if self._lost:
+                raise UserError(self._lost)
+            if first and first["ended"]:
+                return False
             if first is None and time.monotonic() - began > _START_TIMEOUT:
                 raise UserError(
                     f"process 0 of {self.world} did not start within {_START_TIMEOUT} s; start all processes"
@@ -198,7 +215,8 @@ class Processes:
                     return f"{name} has sent no heartbeat for {_SILENCE_TIMEOUT} s; check whether its machine is up"
             elif not _is_alive(other["pid"]):
                 return (
-                    f"{name} was killed or crashed; if memory ran out, lower optim.batch_size or retriever.batch_size"
+                    f"{name} was killed or crashed; if memory ran out, lower optim.batch_size, "
+                    "retriever.batch_size or eval.batch_size"
                 )
         return None
 
@@ -253,12 +271,24 @@ def process_group(recipe: Recipe) -> Iterator[Processes]:
     )
     run = fingerprint(str(Path(recipe.out).resolve()))
     processes = Processes(Path(recipe.cache) / "processes" / run, rank, world)
-    if world == 1:
+    with monitored(processes):
         yield processes
+
+
+@contextmanager
+def monitored(processes: Processes) -> Iterator[None]:
+    """Has processes monitor each other for the duration of the block.
+
+    Raises:
+        UserError: Another process failed, was killed or stopped sending heartbeats: the message says which, and its
+            error.
+    """
+    if processes.world == 1:
+        yield
         return
     processes.start()
     try:
-        yield processes
+        yield
     except BaseException as error:
         final_error = processes.end(error)
         if final_error is error:

@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_prep.core.command import quiet_libraries
 from data_prep.core.errors import UserError
-from data_prep.core.pools import available_cores
+from data_prep.core.pools import available_cores, loader_options
 from data_prep.core.progress import progress_bar
 from data_prep.distributed.devices import resolve_accelerator
-from data_prep.distributed.spawning import make_predict_trainer, spawn_errors
+from data_prep.distributed.spawning import make_predict_trainer, run_predict
 from data_prep.embedding.store import EmbeddingStore
 from data_prep.settings import TrainerArgs
 
@@ -79,8 +79,8 @@ class EncoderModule(L.LightningModule):
         return DataLoader(
             _Batches(self.rows, rank_batches),
             batch_size=None,
-            num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
+            **loader_options(self.workers),
         )
 
     def predict_step(self, batch: tuple[str, list[str], Tensor], _) -> Tensor:
@@ -221,5 +221,4 @@ def embed_missing(
     devices, num_nodes = (args.devices, args.num_nodes) if parallel else (1, 1)
     trainer = make_predict_trainer(kind, devices, num_nodes, [writer])
     module = EncoderModule(model, dtype, rows, batches, count_workers(workers, args.devices, len(batches)))
-    with spawn_errors():
-        trainer.predict(module, return_predictions=False)
+    run_predict(trainer, module)

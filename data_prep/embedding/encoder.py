@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -199,10 +199,24 @@ def embed_regions(encoder: Encoder, regions: Sequence[Region], args: RetrieverAr
     return _embed(encoder, rows, keys, args.batch_size, args.num_workers, "regions", cache)
 
 
-def embed_names(encoder: Encoder, names: Sequence[str], args: RetrieverArgs, cache: Path) -> np.ndarray:
+def embed_names(
+    encoder: Encoder,
+    names: Sequence[str],
+    args: RetrieverArgs,
+    cache: Path,
+    descriptions: Sequence[Sequence[str]] = (),
+) -> np.ndarray:
     """Embeds class names: the mean over the templates, normalised again; without templates, the bare names.
 
     Embeddings are cached by encoder and token ids.
+
+    Args:
+        encoder: The encoder.
+        names: Class names.
+        args: Templates and batch size.
+        cache: Cache folder.
+        descriptions: Texts that describe each class, embedded as they are. A class with texts gets the mean of its
+            name's and its texts' vectors, normalised, as in CuPL (arXiv 2209.03320). Empty: no class has any.
 
     Returns:
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the names.
@@ -211,4 +225,12 @@ def embed_names(encoder: Encoder, names: Sequence[str], args: RetrieverArgs, cac
     ids = tokenize_names(encoder.tokenize, names, templates)
     keys = [hashlib.sha256(repr(rows).encode()).hexdigest() for rows in ids.tolist()]
     batch_size = max(1, args.batch_size // len(templates))
-    return _embed(encoder, _Names(ids, keys), keys, batch_size, 0, "names", cache)
+    vectors = _embed(encoder, _Names(ids, keys), keys, batch_size, 0, "names", cache)
+    owners = [row for row, texts in enumerate(descriptions) for _ in texts]
+    if not owners:
+        return vectors
+    texts = [text for texts in descriptions for text in texts]
+    np.add.at(vectors, owners, embed_names(encoder, texts, replace(args, templates=[]), cache))
+    described = sorted(set(owners))
+    vectors[described] /= np.linalg.norm(vectors[described], axis=1, keepdims=True)
+    return vectors

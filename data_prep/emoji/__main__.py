@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 MIN_FAMILIES = 3
 """Minimum number of families that draw a class: one each for train, val and test."""
-_VERSION = 2  # of matching, rendering and the files: increase it when images or the layout change
+_VERSION = 3  # of matching, rendering and the files: increase it when images or the layout change
 
 
 def _render(svg: str, path: Path, size: int) -> tuple[str, str]:
@@ -97,7 +97,7 @@ def render_all(classes: list[Emoji], arts: list[Art], out: Path, size: int) -> d
                     left_out[reason] += 1
                 else:
                     rendered[family] += 1
-                    writer.writerow([path, emoji.code, emoji.name, emoji.group, emoji.subgroup, family])
+                    writer.writerow([path, emoji.code, emoji.name, emoji.group, emoji.subgroup, family, emoji.keywords])
         (part / "LICENSES.md").write_text(_licences(arts), encoding="utf-8")
         metadata = {"size": size, "version": _VERSION, "packages": [METADATA, *(art.package for art in arts)]}
         metadata |= {"classes": len(classes), "pictures": dict(rendered), "left_out": dict(left_out)}

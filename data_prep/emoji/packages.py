@@ -33,7 +33,7 @@ ART = {
     "@iconify-json/fxemoji@1.2.2": "fxemoji",
 }
 """Design family by package. The two Fluent packages have the same designs, in relief and flat."""
-COLUMNS = ("path", "code", "name", "group", "subgroup", "family")
+COLUMNS = ("path", "code", "name", "group", "subgroup", "family", "keywords")
 """Columns of ``pictures.csv``, which lists the rendered images."""
 _EXCLUDED_GROUPS = ("component", "extras-openmoji", "extras-unicode")
 
@@ -47,12 +47,14 @@ class Emoji:
         name: Its name in Unicode's common locale data, such as ``horse face``.
         group: Its group, such as ``animals-nature``.
         subgroup: Its subgroup, such as ``animal-mammal``.
+        keywords: Its keywords in Unicode's common locale data, such as ``animal, face, horse``.
     """
 
     code: str
     name: str
     group: str
     subgroup: str
+    keywords: str
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ def read_classes(path: Path) -> list[Emoji]:
     for entry in _read_member(path, "data/openmoji.json"):
         if entry["group"] not in _EXCLUDED_GROUPS and not entry["skintone"]:
             code = emoji_code(entry["hexcode"])
-            classes.setdefault(code, Emoji(code, entry["annotation"], entry["group"], entry["subgroups"]))
+            emoji = Emoji(code, entry["annotation"], entry["group"], entry["subgroups"], entry["tags"])
+            classes.setdefault(code, emoji)
     return list(classes.values())
 
 

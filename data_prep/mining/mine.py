@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,7 @@ from data_prep.datasets import Dataset
 from data_prep.distributed.blockwise import search_blockwise
 from data_prep.embedding.encoder import Encoder, embed_images
 from data_prep.leakage.contamination import write_mined
-from data_prep.leakage.near_copies import Copies, NearCopies, group_copies, replace_digests
+from data_prep.leakage.near_copies import Copies, NearCopies, group_copies
 from data_prep.memory.memories import Memories, with_templates
 from data_prep.memory.memory import Memory
 from data_prep.mining.examples import build_examples
@@ -102,6 +102,8 @@ def _collect_metadata(
     }
     uses_seed = mining.k_max is not None or mining.num_easy_negatives or mining.names == "synonyms"
     metadata["seed"] = mining.seed if uses_seed else None
+    if dataset.descriptions:
+        metadata["descriptions"] = fingerprint(sorted(dataset.descriptions.items()))
     if mining.images == "paths":
         metadata["paths"] = fingerprint([sample.path for sample in dataset.parts[part]])
     return metadata
@@ -145,7 +147,7 @@ def mine(
     memories, copies, exclude = pool.memories, None, None
     if pool.leave_out:
         copies = _find_copies(samples, memories.images, xq, mining.near_duplicate_threshold, processes)
-        memories = replace(memories, images=replace_digests(memories.images, copies.groups))
+        memories = replace(memories, images=memories.images.with_digests(copies.groups))
         exclude = [copies.groups[sample.digest] for sample in samples]
         log.info("mining: %s: %d equal, %d near copies left out", part, copies.equal, len(copies.near))
     counts: Counter = Counter()
@@ -160,6 +162,7 @@ def mine(
     pairs = _add_name_similarities(
         _mine_examples(dataset, samples, searches, mining, processes, counts, recall), memories.names
     )
+    pairs = _add_descriptions(pairs, dataset.descriptions) if dataset.descriptions else pairs
     first = next(pairs, None)
     if first is None:
         raise UserError(
@@ -219,6 +222,15 @@ def _add_name_similarities(
     for example, sample in pairs:
         graded = tuple(replace(c, name_similarity=similarity(c, example.label)) for c in example.candidates)
         yield replace(example, candidates=graded), sample
+
+
+def _add_descriptions(
+    pairs: Iterator[tuple[RankingExample, Sample]], descriptions: Mapping[int, Sequence[str]]
+) -> Iterator[tuple[RankingExample, Sample]]:
+    """Adds to each candidate the first description of its class."""
+    for example, sample in pairs:
+        described = (replace(c, description=descriptions.get(c.label, ("",))[0]) for c in example.candidates)
+        yield replace(example, candidates=tuple(described)), sample
 
 
 def recall_by_k(samples: Sequence[Sample], retrieved: Sequence[Sequence[Candidate]], depth: int) -> dict[str, float]:

@@ -43,7 +43,13 @@ def _mine_train(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Path:
         queries = replace(dataset, parts=dataset.parts | {"train": query_samples})
     memories = load_memories(recipe, encoder, dataset, "train", None, 0)
     pool = CandidatePool(memories, leave_out=mining.neighbours != "self")
+    queries = _for_prompts(recipe, queries)
     return mine(encoder, queries, "train", pool, recipe.retriever, mining, cache, recipe.trainer.devices)
+
+
+def _for_prompts(recipe: Recipe, dataset: Dataset) -> Dataset:
+    """Returns the data set without its descriptions where prompts show names alone."""
+    return dataset if recipe.ranker.descriptions else replace(dataset, descriptions={})
 
 
 def _mine_val(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Path:
@@ -58,7 +64,8 @@ def _mine_val(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Path:
     shots, seed = recipe.eval.shots[0], recipe.eval.seeds[0]
     memories = load_memories(recipe, encoder, dataset, "val_memory", shots, seed)
     pool = CandidatePool(memories, leave_out=False)
-    return mine(encoder, dataset, "val", pool, recipe.retriever, mining, Path(recipe.cache), recipe.trainer.devices)
+    queries, cache = _for_prompts(recipe, dataset), Path(recipe.cache)
+    return mine(encoder, queries, "val", pool, recipe.retriever, mining, cache, recipe.trainer.devices)
 
 
 def build(recipe: Recipe) -> tuple[Path, Path]:

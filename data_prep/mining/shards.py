@@ -22,8 +22,12 @@ from data_prep.reading.finding import IMAGE_SUFFIXES
 
 
 def to_json(example: RankingExample) -> dict:
-    """Returns an example as a JSON object."""
-    return asdict(example)
+    """Returns an example as a JSON object; descriptions that are empty are left out."""
+    value = asdict(example)
+    for candidate in value["candidates"]:
+        if not candidate["description"]:
+            del candidate["description"]
+    return value
 
 
 def from_json(value: dict) -> RankingExample:

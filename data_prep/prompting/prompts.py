@@ -44,31 +44,42 @@ def with_exemplars(prompt: str) -> str:
     return f"{_EXAMPLES}\n{prompt}"
 
 
-def letters_prompt(names: Sequence[str]) -> str:
+def letters_prompt(names: Sequence[str], descriptions: Sequence[str] = ()) -> str:
     """Formats the prompt that lists the candidates by letter and requests one letter.
 
     Args:
         names: 1 to 26 candidate names, in display order.
+        descriptions: A text for each, empty for a name that has none; empty: no name has one.
 
     Raises:
         ValueError: There are more names than letters.
     """
     if len(names) > len(LETTERS):
         raise ValueError(f"{len(names)} candidates, but only {len(LETTERS)} letters")
-    lines = [f"{letter}. {name}" for letter, name in zip(LETTERS, names, strict=False)]
+    lines = [f"{letter}. {line}" for letter, line in zip(LETTERS, _describe(names, descriptions), strict=False)]
     return "\n".join([_LETTERS_HEAD, *lines, _LETTERS_TAIL])
 
 
-def list_prompt(names: Sequence[str], structured: bool = False) -> str:
+def _describe(names: Sequence[str], descriptions: Sequence[str]) -> list[str]:
+    """Formats a line per candidate: its name, and its description where it has one."""
+    pairs = zip(names, descriptions or [""] * len(names), strict=True)
+    return [f"{name}: {description}" if description else name for name, description in pairs]
+
+
+def list_prompt(names: Sequence[str], structured: bool = False, descriptions: Sequence[str] = ()) -> str:
     """Formats the paper's prompt, which requests the k candidates sorted, best first.
 
     Args:
         names: Candidate names, in display order.
         structured: Adds the reply format that the released code gives untuned models. The released text is for
             five categories; here it names the actual number.
+        descriptions: A text for each name, empty where there is none; added as a line per described name.
     """
     count = len(names)
     prompt = _LIST.format(k=count, names=list_answer(names))
+    if any(descriptions):
+        described = [pair for pair in zip(names, descriptions, strict=True) if pair[1]]
+        prompt = "\n".join([prompt, *(f"{name}: {description}" for name, description in described)])
     if not structured:
         return prompt
     reply_format = list_answer([f"category {letter}" for letter in LETTERS[:count]])

@@ -34,6 +34,7 @@ class Dataset:
         parts: Samples of the requested parts.
         skipped: Number of images left out, by reason.
         synonyms: Other names of a class by label, where the data set has them.
+        descriptions: Texts that say what a class looks like, by label, for the classes that have any.
         templates: The data set's own prompt templates, for a recipe that names none.
         unnumbered: Class names as the data set has them, where ``names`` numbers classes that share a name.
     """
@@ -43,6 +44,7 @@ class Dataset:
     parts: dict[str, list[Sample]]
     skipped: Counter = field(default_factory=Counter)
     synonyms: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    descriptions: dict[int, tuple[str, ...]] = field(default_factory=dict)
     templates: tuple[str, ...] = ()
     unnumbered: tuple[str, ...] = ()
 
@@ -50,6 +52,11 @@ class Dataset:
     def texts(self) -> tuple[str, ...]:
         """The text of each class in the encoder's prompts: classes that share a name share a text and an embedding."""
         return self.unnumbered or self.names
+
+    @property
+    def first_descriptions(self) -> dict[str, str]:
+        """The first description of each class that has any, by its name, for prompts."""
+        return {self.names[label]: texts[0] for label, texts in self.descriptions.items()}
 
     def labels(self, part: str) -> list[int]:
         """Returns the labels that occur in a part, ascending."""

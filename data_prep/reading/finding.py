@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,31 +91,47 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _walk(folder: Path) -> Findings:
-    """Finds all files below a folder, following links; enters each folder once, and none above the top."""
+def walk(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yields all files below a folder, following links; enters each folder once, and none above the top.
+
+    Names of one folder at a time are held, in alphabetical order; the folders in it come after its files.
+
+    Yields:
+        tuple[Path, str]: A path, and why it was passed over; the reason is empty for a file.
+    """
     top = Path(os.path.realpath(folder))
     seen = {str(top), *map(str, top.parents)}
-    findings, pending = Findings(), [folder]
+    pending = [folder]
     while pending:
-        current = pending.pop()
+        current, folders = pending.pop(), []
         try:
             with os.scandir(current) as scan:
-                entries = list(scan)
+                entries = sorted((entry.name, _is_folder(entry)) for entry in scan)
         except OSError as error:
-            findings.passed.append((current, f"folder not readable ({error.strerror})"))
+            yield current, f"folder not readable ({error.strerror})"
             continue
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            path = current / entry.name
-            is_folder = _is_folder(entry)
-            if is_hidden_or_system_file(entry.name, is_folder):
-                findings.passed.append((path, HIDDEN_OR_SYSTEM))
+        for name, is_folder in entries:
+            path = current / name
+            if is_hidden_or_system_file(name, is_folder):
+                yield path, HIDDEN_OR_SYSTEM
             elif not is_folder:
-                findings.files.append(path)
+                yield path, ""
             elif (real := os.path.realpath(path)) in seen:
-                findings.passed.append((path, "link to a folder already read or above"))
+                yield path, "link to a folder already read or above"
             else:
                 seen.add(real)
-                pending.append(path)
+                folders.append(path)
+        pending += reversed(folders)
+
+
+def _walk(folder: Path) -> Findings:
+    """Finds all files below a folder; see ``walk``."""
+    findings = Findings()
+    for path, reason in walk(folder):
+        if reason:
+            findings.passed.append((path, reason))
+        else:
+            findings.files.append(path)
     return findings
 
 

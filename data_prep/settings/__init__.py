@@ -14,6 +14,7 @@ from data_prep.settings.nano import NanoArgs
 from data_prep.settings.ranker import LoraArgs, ObjectiveArgs, RankerArgs
 from data_prep.settings.recipe import Recipe
 from data_prep.settings.retriever import HnswArgs, IvfArgs, RegionArgs, RetrieverArgs, TuningArgs
+from data_prep.settings.server import ServerArgs
 from data_prep.settings.training import OptimArgs, TrackingArgs, TrainerArgs
 from data_prep.settings.validate import check
 
@@ -43,6 +44,7 @@ __all__ = [
     "RegionArgs",
     "RetrieverArgs",
     "SceneArgs",
+    "ServerArgs",
     "TrackingArgs",
     "TrainerArgs",
     "TuningArgs",

@@ -85,6 +85,10 @@ class DataArgs:
     label_column: str = "label"
     """Name of the class field: the column of a ``folder`` table or of ``parquet``, the metadata key of ``imagefolder``,
     the record key of ``webdataset``."""
+    descriptions: str | None = None
+    """Texts that say what the classes look like: path of a JSON file (class name to a text or a list of texts), or
+    ``own``, those that ``armory`` and ``emoji`` have. Null: ``descriptions.json`` in ``root``, if there is one. Never
+    write them from images that are evaluated."""
     draw: str = "coop"
     """How few-shot images are sampled: ``coop`` (random with a seed, as CoOp does) or ``first_n`` (the first n of each
     class, as in the paper's code)."""
@@ -106,6 +110,10 @@ class DataArgs:
 
     def __post_init__(self) -> None:
         bounded("data", self, {"seed": 0})
+        check(
+            self.descriptions != "own" or self.name in ("armory", "emoji"),
+            f"data.descriptions=own: {self.name} has none; give the path of a JSON file",
+        )
         one_of("data.draw", self.draw, ("coop", "first_n"))
         one_of("data.on_small_class", self.on_small_class, ("error", "skip"))
         one_of("data.on_error", self.on_error, ("skip", "raise"))

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from data_prep.settings.modes import SOURCES
 from data_prep.settings.validate import bounded, check, one_of
 
+DEFAULT_K = 5
+"""Number of candidates in the paper."""
+
 
 @dataclass
 class EvalArgs:
@@ -23,15 +26,20 @@ class EvalArgs:
     """Also evaluates with a memory of class names alone."""
     full_train_memory: bool = False
     """Also evaluates with every training image in the memory, without sampling."""
-    k: int = 5
-    """Number of candidates shown to the ranker, at least 1; at most 26 in mode ``letters``, and 12 with ``aggregate:
-    kemeny``."""
-    candidates: str = "image"
-    """Memory that few-shot candidates come from: ``image`` (as in the paper), ``name``, or both (``fused``)."""
+    k: int | str = "auto"
+    """Number of candidates for the ranker: ``auto``, or a number of at least 1; at most 26 in mode ``letters``, and 12
+    with ``aggregate: kemeny``. With ``auto`` the number with the best top-1 on validation images is used, up to
+    ``k_max``; it is 5 in the modes that write a list, and in commands that have no validation images."""
+    k_max: int = 50
+    """Largest number of candidates that ``k: auto`` tries, at least 1; 26 in mode ``letters``."""
+    candidates: str = "auto"
+    """Memory that few-shot candidates come from: ``image`` (as in the paper), ``name``, both (``fused``), or ``auto``:
+    the one whose candidates contain the true class most often on validation images."""
     batch_size: int = 32
     """Images per ranking batch, at least 1."""
-    permutations: int = 1
-    """Number of seeded candidate orders in which each image is ranked, at least 1; their rankings are aggregated."""
+    permutations: int | str = "auto"
+    """Number of seeded candidate orders in which each image is ranked, at least 1; their rankings are aggregated. With
+    ``auto`` it is 2 in mode ``letters`` where that gives a better top-1 on validation images, else 1."""
     aggregate: str = "mean"
     """How the rankings of several candidate orders are combined: ``mean`` (of probabilities; modes ``likelihood`` and
     ``letters`` only), ``borda``, or ``kemeny`` (exact, ``k`` up to 12)."""
@@ -43,12 +51,12 @@ class EvalArgs:
     mode ``likelihood``."""
     reply_tokens: int = 0
     """Maximum number of tokens in a ``generate`` reply; 0: the length of a list of the candidates plus 8."""
-    fusion: bool = False
-    """Adds the rows ``rar_fused`` and ``rar_gated``, fitted on the validation split, and the gate's curve. Modes
-    ``likelihood`` and ``letters`` only."""
-    fit_images: int = 0
-    """Number of validation images, evenly spaced, on which fusion, gate and threshold are fitted when the test split is
-    evaluated; 0: all."""
+    fusion: bool | None = None
+    """Adds the rows ``rar_fused`` and ``rar_gated``, fitted on the validation split, and the gate's curve. Null: in the
+    modes that give probabilities, ``likelihood`` and ``letters``."""
+    fit_images: int = 500
+    """Number of validation images, evenly spaced, on which k, source, fusion, gate and thresholds are chosen; 0:
+    all."""
     gate: str = "margin"
     """Uncertainty measure of the gate: the ``margin`` between the retriever's two best candidates, or the ``entropy``
     of its probabilities."""
@@ -73,10 +81,15 @@ class EvalArgs:
 
     def __post_init__(self) -> None:
         one_of("eval.split", self.split, ("test", "val"))
-        one_of("eval.candidates", self.candidates, SOURCES)
+        one_of("eval.candidates", self.candidates, ("auto", *SOURCES))
         one_of("eval.aggregate", self.aggregate, ("mean", "borda", "kemeny"))
         one_of("eval.gate", self.gate, ("margin", "entropy"))
-        check(self.aggregate != "kemeny" or self.k <= 12, f"eval.aggregate=kemeny: eval.k={self.k} must be at most 12")
+        for key in ("k", "permutations"):
+            value = getattr(self, key)
+            valid = value == "auto" or (isinstance(value, int) and value >= 1)
+            check(valid, f"eval.{key}={value}: must be at least 1, or auto")
+        kemeny_fits = self.aggregate != "kemeny" or self.fixed_k <= 12
+        check(kemeny_fits, f"eval.aggregate=kemeny: eval.k={self.k} must be at most 12")
         check(min(self.shots, default=1) >= 1, "eval.shots: each must be at least 1")
         has_memory = bool(self.shots) or self.zero_shot or self.full_train_memory
         check(has_memory, "eval.shots=[]: nothing to evaluate with eval.zero_shot=false")
@@ -85,7 +98,17 @@ class EvalArgs:
         for key, values in (("shots", self.shots), ("seeds", self.seeds)):
             has_duplicates = len(set(values)) < len(values)
             check(not has_duplicates, f"eval.{key}={list(values)}: a value is repeated and would count twice")
-        minimum: dict[str, float] = dict.fromkeys(("k", "batch_size", "permutations", "bootstrap"), 1)
+        minimum: dict[str, float] = dict.fromkeys(("k_max", "batch_size", "bootstrap"), 1)
         minimum |= dict.fromkeys(("ranker_only_images", "ranker_only_classes", "reply_tokens", "fit_images"), 0)
         minimum |= {"gate_loss": 0, "open_set_fraction": 0, "near_duplicate_threshold": 0.5}
         bounded("eval", self, minimum, {"gate_loss": 1, "open_set_fraction": 0.9})
+
+    @property
+    def fixed_k(self) -> int:
+        """The number of candidates where none is chosen on validation images: ``k``, or the paper's 5."""
+        return DEFAULT_K if isinstance(self.k, str) else self.k
+
+    @property
+    def fixed_permutations(self) -> int:
+        """The number of candidate orders where none is chosen on validation images."""
+        return 1 if isinstance(self.permutations, str) else self.permutations

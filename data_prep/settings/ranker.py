@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass, field
 
 from data_prep.settings.modes import MODES
+from data_prep.settings.server import ServerArgs
 from data_prep.settings.validate import bounded, check, one_of
 
 SCOPES = ("language", "language+projector", "language+projector+vision")
+ATTENTION = ("sdpa", "eager", "flash_attention_2")
 OBJECTIVES = ("letters", "likelihood", "list", "listwise")
 LISTWISE = ("ranknet", "listmle", "softmax")
 
@@ -95,6 +97,17 @@ class RankerArgs:
     max_tokens: int | None = None
     """Maximum number of tokens of a conversation, image and answer included; a longer example is left out and counted,
     never truncated. Null: the model's context length."""
+    descriptions: bool = False
+    """Shows the first description of each candidate (``data.descriptions``) beside its name in the letters and list
+    prompts, in training and in evaluation. Prompts of ``likelihood`` show no candidates."""
+    attn_implementation: str | None = None
+    """Attention implementation of the language model: ``sdpa``, ``eager`` or ``flash_attention_2``, which needs a
+    package of its own and runs the conversations about an image one by one. Null: transformers' default, usually
+    ``sdpa``."""
+    tree_tokens: int = 2048
+    """Number of tokens after the image that one row of a pass holds for the conversations about it, at least 1. More,
+    such as the names of hundreds of candidates, are divided into rows of about equal length, each with the image: the
+    attention's cost grows with the square of a row's length."""
     lora: LoraArgs = field(default_factory=LoraArgs)
     """The LoRA adapter."""
     objectives: ObjectiveArgs = field(default_factory=ObjectiveArgs)
@@ -102,10 +115,30 @@ class RankerArgs:
     mode: str = "likelihood"
     """How ``eval.run`` ranks: ``likelihood`` (of each name), ``letters`` (probability of each candidate's letter),
     ``constrained`` (list restricted to the candidates) or ``generate`` (free text)."""
+    backend: str = "local"
+    """Where the evaluated ranker runs: ``local``, or ``openai`` (``ranker.server``, which has no mode ``likelihood``);
+    training is always local."""
+    server: ServerArgs = field(default_factory=ServerArgs)
+    """The server of ``backend: openai``."""
+
+    @property
+    def mode_label(self) -> str:
+        """The mode in names of files: a server's scores have another zero than the local model's, so fits are apart."""
+        return self.mode if self.backend == "local" else f"{self.mode}-server"
 
     def __post_init__(self) -> None:
         one_of("ranker.mode", self.mode, MODES)
         one_of("ranker.dtype", self.dtype, ("float32", "bfloat16", "float16"))
         one_of("ranker.quantize", self.quantize, ("none", "4bit"))
+        if self.attn_implementation is not None:
+            one_of("ranker.attn_implementation", self.attn_implementation, ATTENTION)
+        bounded("ranker", self, {"tree_tokens": 1})
         for key, value in (("max_pixels", self.max_pixels), ("max_tokens", self.max_tokens)):
             check(value is None or value >= 1, f"ranker.{key}={value}: must be at least 1, or null")
+        one_of("ranker.backend", self.backend, ("local", "openai"))
+        if self.backend == "openai":
+            check(self.server.base_url is not None, "ranker.backend=openai: give ranker.server.base_url=URL")
+            reason = (
+                "chat completions give no log-likelihood of a text; set ranker.mode=letters, constrained or generate"
+            )
+            check(self.mode != "likelihood", f"ranker.backend=openai: ranker.mode=likelihood: {reason}")

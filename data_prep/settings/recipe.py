@@ -92,13 +92,18 @@ class Recipe:
             "optim.group_by_length: the lengths in a stream are unknown; set mining.streaming=false",
         )
         mode, args = self.ranker.mode, self.eval
-        has_letters = mode != "letters" or args.k <= 26
+        has_letters = mode != "letters" or args.fixed_k <= 26
         check(has_letters, f"eval.k={args.k}: mode letters has 26 letters; lower eval.k, or rank by likelihood")
         shows_candidates = not args.show_exemplars or mode != "likelihood"
         check(shows_candidates, "eval.show_exemplars=true: mode likelihood shows no candidates; rank by another mode")
         if mode not in SCORED:
             reason = f"ranker.mode={mode} gives no probabilities; rank by {' or '.join(SCORED)}"
-            averages = args.permutations > 1 and args.aggregate == "mean"
+            averages = args.fixed_permutations > 1 and args.aggregate == "mean"
             check(not averages, f"eval.aggregate=mean: {reason}, or aggregate by borda or kemeny")
             check(not args.fusion, f"eval.fusion=true: {reason}")
             check(not args.open_set_fraction, f"eval.open_set_fraction={args.open_set_fraction}: {reason}")
+
+    @property
+    def fuses(self) -> bool:
+        """Whether an evaluation fuses the ranker with the retriever."""
+        return self.ranker.mode in SCORED if self.eval.fusion is None else self.eval.fusion

@@ -102,6 +102,9 @@ class RetrieverArgs:
     templates: list[str] = field(default_factory=list)
     """Prompt templates, averaged, each with one ``{}`` for the class name, such as ``{} texture.``. Empty: the data
     set's own, or else the bare name."""
+    descriptions: bool = True
+    """Averages the classes' descriptions (``data.descriptions``) into the memory of names: a class's vector is then the
+    mean of its name's and of each text's, normalised."""
     batch_size: int = 128
     """Images or texts per forward pass, at least 1."""
     num_workers: int = -1
@@ -124,7 +127,8 @@ class RetrieverArgs:
     """``class``: candidates are distinct classes; ``image``: they are the classes of the nearest entries, as in the
     paper's code, so a class can occur twice. Fused candidates are always distinct."""
     initial_fetch: int = 64
-    """Number of entries fetched first to find k distinct classes, at least 1; widened until k are found."""
+    """Number of classes, at least 1, that image and name each propose for a fused score (k if that is more); and of
+    entries that are fetched from an approximate index first, and then more until k distinct classes are found."""
     text_weight: float = 0.5
     """Weight of the text similarity in the fused score, 0 to 1; the image similarity has one minus it."""
     regions: RegionArgs = field(default_factory=RegionArgs)

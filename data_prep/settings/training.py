@@ -56,8 +56,10 @@ class TrainerArgs:
     """Device type: ``auto`` (a GPU if there is one), ``cpu``, ``gpu`` or ``mps`` (an Apple GPU, for one process)."""
     devices: int = 1
     """Number of devices (processes) per machine, at least 1."""
-    num_workers: int = 0
-    """Data loading processes per device; 0: the training process reads examples and prepares batches itself."""
+    num_workers: int | str = "auto"
+    """Processes per device that read and prepare batches while the model runs, at least 0; 0: the process itself does.
+    ``auto``: this machine's cores divided among its CUDA GPUs, 8 per GPU at most; 0 without a GPU, where model and
+    workers would compete for the cores. The number changes no result."""
     num_nodes: int = 1
     """Number of machines, at least 1."""
     precision: str = "32-true"
@@ -77,8 +79,9 @@ class TrainerArgs:
     adapter: str = "last"
     """Which checkpoint becomes the run's adapter: ``last``, or ``best`` by validation accuracy of ``ranker.mode``. The
     best checkpoint is kept in either case."""
-    gradient_checkpointing: bool = False
-    """Recomputes activations in the backward pass: less memory, more time."""
+    gradient_checkpointing: bool | str = "auto"
+    """Recomputes activations in the backward pass: less memory, more time. ``auto``: where a step is estimated not to
+    fit in the device's memory without it; the log gives the numbers."""
     feature_cache: bool = False
     """Caches a frozen vision tower's features of every image on disk, for later epochs, objectives and runs. Not with
     ``deepspeed_stage_3``."""
@@ -95,8 +98,16 @@ class TrainerArgs:
 
     def __post_init__(self) -> None:
         positive = ("devices", "num_nodes", "log_every", "checkpoint_every", "val_examples", "feature_views")
-        non_negative = ("grad_clip_norm", "num_workers", "val_generate_examples", "patience")
+        non_negative = ("grad_clip_norm", "val_generate_examples", "patience")
         bounded("trainer", self, dict.fromkeys(positive, 1) | dict.fromkeys(non_negative, 0))
+        check(
+            self.num_workers == "auto" or (isinstance(self.num_workers, int) and self.num_workers >= 0),
+            f"trainer.num_workers={self.num_workers}: must be a whole number, at least 0, or auto",
+        )
+        check(
+            self.gradient_checkpointing == "auto" or isinstance(self.gradient_checkpointing, bool),
+            f"trainer.gradient_checkpointing={self.gradient_checkpointing}: must be auto, true or false",
+        )
         half_dtype = {"bf16-true": "bfloat16", "16-true": "float16"}.get(self.precision)
         check(
             half_dtype is None,

@@ -25,6 +25,9 @@ from data_prep.settings.values import flatten, iter_texts
 
 log = logging.getLogger(__name__)
 
+SERVER_KEYS = ("ranker.server.base_url", "ranker.server.adapter_url")
+"""Keys of servers, to which images are sent: like paths outside."""
+
 
 def paths_outside(values: dict[str, Any], folder: Path) -> dict[str, list[Path]]:
     """Finds the paths of a recipe that are neither in its folder nor, if relative, in the working folder.
@@ -38,7 +41,9 @@ def paths_outside(values: dict[str, Any], folder: Path) -> dict[str, list[Path]]
     """
     outside_paths: dict[str, list[Path]] = {}
     for key, value in flatten(values).items():
-        for text in iter_texts(value) if key != "out" else ():
+        if key in SERVER_KEYS and value is not None:
+            outside_paths[key] = [Path(value)]
+        for text in iter_texts(value) if key not in ("out", *SERVER_KEYS) else ():
             raw_path = Path(text.removeprefix("local-dir:"))
             path, allowed_roots = raw_path.resolve(), (folder,) if raw_path.is_absolute() else (folder, Path())
             if not any(path.is_relative_to(root.resolve()) for root in allowed_roots):

@@ -3,10 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
-from data_prep.core.command import run_command
-
 
 def run(body: str, *arguments: str) -> subprocess.CompletedProcess:
     program = (
@@ -34,18 +30,6 @@ def test_any_other_error_is_two_lines_and_shows_a_traceback_only_with_debug():
         traced = run(body, "recipe=x", "--debug")
         assert traced.returncode == 1
         assert "Traceback" in traced.stderr and "bug" in traced.stderr
-
-
-@pytest.mark.parametrize("rank", ["RANK", "SLURM_PROCID"])
-def test_a_command_that_starts_its_own_processes_runs_once_under_a_launcher(rank, monkeypatch, capsys):
-    calls = []
-    monkeypatch.setattr("data_prep.core.command.quiet_libraries", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["command", "recipe=x"])
-    for value in ("0", "1"):
-        monkeypatch.setenv(rank, value)
-        assert run_command(calls.append, "help", alone=True) == 0
-    assert calls == [["recipe=x"]]
-    assert "the first process does the work" in capsys.readouterr().err
 
 
 def test_the_debug_flag_is_not_passed_to_main():

@@ -40,6 +40,13 @@ def test_the_two_fluent_packages_are_one_family(root):
     assert folders(read(root, "data.emoji.test=fluent").parts["test"]) == {"fluent-emoji", "fluent-emoji-flat"}
 
 
+def test_unicodes_keywords_describe_the_classes_where_they_are_asked_for(root):
+    assert read(root).descriptions == {}
+    described = read(root, "data.descriptions=own")
+    texts = {described.names[label]: texts for label, texts in described.descriptions.items()}
+    assert texts["red apple"] == ("apple, thing",) and len(texts) == len(described.names)
+
+
 def test_a_sub_vocabulary_without_training_images_can_be_evaluated(root):
     dataset = read(root, "data.emoji.train_vocabulary=[food,flags]", "data.emoji.vocabulary=[animals]")
     names = {part: {dataset.names[label] for label in dataset.labels(part)} for part in PARTS}

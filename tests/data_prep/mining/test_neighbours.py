@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.core.records import Sample
-from data_prep.leakage.near_copies import NearCopies, group_copies, replace_digests
+from data_prep.leakage.near_copies import NearCopies, group_copies
 from data_prep.memory.memories import Memories
 from data_prep.memory.memory import Entry, Memory
 from data_prep.mining.neighbours import Neighbours, split_halves
@@ -38,7 +38,7 @@ def test_no_query_retrieves_itself_or_a_copy(count, classes, contents, seed, k):
     names = [f"class {n}" for n in range(classes)]
     for candidate_unit in ("class", "image"):
         search = Neighbours(
-            Memories(replace_digests(memory, copies.groups), None),
+            Memories(memory.with_digests(copies.groups), None),
             "image",
             vectors,
             k,

@@ -175,3 +175,23 @@ def test_damaged_shards_are_rebuilt_once_deleted_as_the_error_says_unless_they_a
 def test_the_error_about_an_unknown_data_set_lists_the_known_ones(tmp_path):
     with pytest.raises(UserError, match=r"data\.name=shields: there are armory, emoji, folder"):
         build(recipe_in(tmp_path, "data.name=shields"))
+
+
+def test_candidates_carry_descriptions_where_prompts_show_them(built, tmp_path):
+    shown, hidden = (
+        build(recipe_in(tmp_path, "data.descriptions=own", f"ranker.descriptions={on}", "retriever.descriptions=false"))
+        for on in (True, False)
+    )
+    for folder, plain in zip(shown, built, strict=True):
+        for (example, _), (expected, _) in zip(rows(folder), rows(plain), strict=True):
+            assert [c.name for c in example.candidates] == [c.name for c in expected.candidates]
+            assert all(" shield " in text for text in example.descriptions) and len(example.descriptions) == 4
+            assert expected.descriptions == ()
+    for folder, plain in zip(hidden, built, strict=True):
+        assert folder.name == plain.name  # descriptions that nothing shows change nothing
+
+
+def test_descriptions_in_the_memory_of_names_are_mined_again(built, tmp_path):
+    described = build(recipe_in(tmp_path, "data.descriptions=own"))
+    assert described[0].name != built[0].name
+    assert all(example.descriptions == () for example, _ in rows(described[0]))

@@ -27,6 +27,17 @@ def test_letters_prompt_gives_each_name_its_letter_in_order(names):
     assert "letter" in lines[-1]
 
 
+def test_descriptions_stand_beside_the_names_one_line_a_candidate():
+    names, descriptions = ["cat", "dog", "fish"], ["has whiskers", "", "swims"]
+    lines = letters_prompt(names, descriptions).split("\n")
+    assert lines[1:-1] == ["A. cat: has whiskers", "B. dog", "C. fish: swims"]
+    assert letters_prompt(names, ["", "", ""]) == letters_prompt(names)
+    lines = list_prompt(names, descriptions=descriptions).split("\n")
+    assert lines == [list_prompt(names), "cat: has whiskers", "fish: swims"]
+    structured = list_prompt(names, structured=True, descriptions=descriptions)
+    assert structured.startswith("\n".join(lines)) and structured.endswith(list_prompt(names, True)[-60:])
+
+
 def test_letters_prompt_rejects_more_names_than_letters():
     with pytest.raises(ValueError, match="27 candidates, but only 26 letters"):
         letters_prompt([str(n) for n in range(27)])

@@ -40,12 +40,16 @@ def write_foreign_recipe(path: Path, **values) -> None:
         ("data.root", "/data/birds"),
         ("ranker.model", "/models/llava"),
         ("retriever.model", "local-dir:/models/clip"),
+        ("ranker.server.base_url", "http://elsewhere/v1"),
+        ("ranker.server.adapter_url", "http://elsewhere/v1"),
         ("mining.mix", [{"data": {"name": "folder", "root": "/data/more"}}]),
     ],
 )
 def test_a_path_outside_the_folder_is_detected_in_any_key(key, value, run):
     *section, name = key.split(".")
-    values = {section[0]: {name: value}} if section else {name: value}
+    values = {name: value}
+    for part in reversed(section):
+        values = {part: values}
     assert list(paths_outside(values, run.parent)) == [key]
 
 

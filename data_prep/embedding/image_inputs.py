@@ -1,0 +1,121 @@
+"""Images as programs give them: files, bytes, file objects, arrays or decoded images, opened with a key by content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image
+
+from data_prep.core.errors import UserError
+from data_prep.core.images import open_image
+from data_prep.settings import check
+
+MAX_BATCH_BYTES = 2**30
+"""Pixels of decoded images, in bytes, after which a batch ends early."""
+
+
+@runtime_checkable
+class BinaryFile(Protocol):
+    """A file object that is open for reading bytes."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Reads to the end, or at most ``size`` bytes."""
+
+
+ImageInput = str | Path | bytes | BinaryFile | np.ndarray | Image.Image
+"""A file's path, its bytes, an open file, RGB values ``[h, w, 3]`` (uint8), or a decoded image."""
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedImage:
+    """A decoded image.
+
+    Attributes:
+        image: The image, in mode RGB.
+        key: SHA-256 of the file's bytes, or of the pixels of an image that has none. It decides the order in which
+            names are shown, so that this order does not depend on other images.
+    """
+
+    image: Image.Image
+    key: str
+
+
+def open_input(image: ImageInput | OpenedImage, name: str = "image") -> OpenedImage:
+    """Decodes an image.
+
+    Args:
+        image: The image; a file object is read from its present position to its end.
+        name: Name of an image that has no path, for error messages.
+
+    Raises:
+        UserError: It is missing, does not decode, or is of another type.
+    """
+    if isinstance(image, OpenedImage):
+        return image
+    if isinstance(image, str | Path):
+        path = Path(image)
+        try:
+            data = path.read_bytes() if path.is_file() else None
+        except OSError as error:
+            raise UserError(f"{image}: not readable ({error.strerror})") from None
+        # Of what is not a file, open_image says what it is.
+        return OpenedImage(open_image(path if data is None else data, str(image)), _hash(data or b""))
+    if isinstance(image, np.ndarray):
+        is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+        check(is_rgb, f"{name}: an array of {image.dtype}, {list(image.shape)}; give uint8, [height, width, 3], RGB")
+        image = Image.fromarray(np.ascontiguousarray(image))
+    if isinstance(image, Image.Image):
+        opened = open_image(image, name)
+        return OpenedImage(opened, _hash(f"{opened.mode} {opened.size}".encode() + opened.tobytes()))
+    if isinstance(image, BinaryFile):
+        image = image.read()
+    check(isinstance(image, bytes), f"{name}: {type(image).__name__}; give a path, bytes, an array or a PIL image")
+    return OpenedImage(open_image(image, name), _hash(image))
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def open_batches(
+    images: Iterable[ImageInput | OpenedImage], size: int, skip: bool
+) -> Iterator[list[OpenedImage | str]]:
+    """Decodes images as they come, in batches.
+
+    Args:
+        images: The images.
+        size: Images in a batch; it ends early after ``MAX_BATCH_BYTES``.
+        skip: Whether to go on after an image that cannot be used.
+
+    Yields:
+        list[OpenedImage | str]: The images, or in a few words why one cannot be used.
+
+    Raises:
+        UserError: An image cannot be used, and ``skip`` is false.
+    """
+    batch: list[OpenedImage | str] = []
+    pixel_bytes = 0
+    for index, image in enumerate(images):
+        try:
+            opened = open_input(image, f"image {index}")
+            batch.append(opened)
+            pixel_bytes += opened.image.width * opened.image.height * 3
+        except UserError as error:
+            if not skip:
+                raise
+            batch.append(describe_reason(error))
+        if len(batch) == size or pixel_bytes >= MAX_BATCH_BYTES:
+            yield batch
+            batch, pixel_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def describe_reason(error: Exception) -> str:
+    """Returns the first line of an error's message."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
