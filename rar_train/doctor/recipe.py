@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
-from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from data_prep.core.errors import UserError
 from data_prep.core.records import Candidate, RankingExample
-from data_prep.distributed.devices import resolve_accelerator
 from data_prep.prompting.prompts import LETTERS
 from data_prep.settings import Recipe
 from data_prep.settings.loading import load_recipe
 from rar_train.doctor.data import DataSummary, data_findings
 from rar_train.doctor.findings import Finding, run_check
-from rar_train.doctor.memory_estimate import estimate, suggest_changes
+from rar_train.doctor.memory import check_fit
 from rar_train.doctor.models import FETCH_ADVICE, check_family, check_ranker, check_retriever
-from rar_train.models.lora import add_lora, parameter_table
 from rar_train.models.meta import local_folder
 from rar_train.models.mllm import Mllm
 from rar_train.ranker.datamodule import optimizer_steps
@@ -75,7 +69,7 @@ def check_letters(recipe: Recipe, mllm: Mllm, summary: DataSummary) -> list[Find
         UserError: Two letters share a token.
     """
     mining = recipe.mining
-    count = max((mining.k_max or mining.k) + mining.none_of_these, min(recipe.eval.k, len(LETTERS)))
+    count = max((mining.k_max or mining.k) + mining.none_of_these, min(recipe.eval.fixed_k, len(LETTERS)))
     try:
         ids = mllm.letter_ids(count)
     except UserError:
@@ -114,44 +108,11 @@ def check_prompt(recipe: Recipe, mllm: Mllm, summary: DataSummary) -> list[Findi
     return [Finding("prompt", "ok", text)]
 
 
-def _read_host_memory() -> int | None:
-    """Returns this machine's memory in bytes, or None where the system does not report it."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not POSIX, or without these names
-        return None
-
-
 def check_memory(recipe: Recipe, mllm: Mllm, summary: DataSummary) -> list[Finding]:
-    """Checks that a training step is likely to fit, and that the strategy suits it; an adapter is added to ``mllm``."""
-    text_config = mllm.base.config.get_text_config()
+    """Checks that a step on the longest names is likely to fit in memory; an adapter is added to ``mllm``."""
     if not summary.names:
         return [Finding("memory", "not checked", "prompt lengths are not known", _READ_ADVICE)]
-    tokens = ConversationTokens(mllm)
-    conversations = longest_conversations(_make_example(recipe, summary), recipe.ranker.objectives.weights)
-    length = sum(tokens.of(*turns, _IMAGE_SIZE) for turns in conversations)
-    trainable, total = parameter_table(add_lora(mllm, recipe.ranker.lora))[-1][1:]
-    needed = estimate(recipe, trainable, total, text_config.hidden_size, text_config.num_hidden_layers, length)
-    kind = resolve_accelerator(recipe.trainer)
-    text = f"{needed}, estimated from shapes: {trainable:,} of {total:,} parameters trained, {length} tokens an example"
-    host = _read_host_memory()
-    if kind == "cuda":
-        available = torch.cuda.get_device_properties(0).total_memory
-    elif host is not None:
-        available = host / recipe.trainer.devices
-    else:
-        return [Finding("memory", "not checked", f"{text}; this system does not report its memory")]
-    text = f"{text}; of {available / 2**30:.1f} GiB ({kind})"
-    if needed.total > available:
-        status = "failure" if needed.weights > available else "warning"
-        return [Finding("memory", status, text, suggest_changes(recipe, needed, available))]
-    if recipe.trainer.zero_stage == 3:
-        stage_2 = replace(recipe, trainer=replace(recipe.trainer, strategy="deepspeed_stage_2", offload="none"))
-        sizes = (trainable, total, text_config.hidden_size, text_config.num_hidden_layers, length)
-        if estimate(stage_2, *sizes).total < available:
-            advice = "it fits without stage 3: deepspeed_stage_2 or ddp send less between processes"
-            return [Finding("memory", "ok", text, advice)]
-    return [Finding("memory", "ok", text)]
+    return check_fit(recipe, mllm, _make_example(recipe, summary), _IMAGE_SIZE)
 
 
 def check_time(recipe: Recipe, summary: DataSummary) -> list[Finding]:

@@ -74,7 +74,8 @@ class Run:
         Raises:
             Interrupted: By Ctrl-C; says how to resume.
         """
-        strategy = strategy or make_strategy(self.recipe.trainer)
+        # Towers of open_clip may have weights that no pass uses.
+        strategy = strategy or make_strategy(self.recipe.trainer, idle_parameters=True)
         loggers = make_loggers(self.recipe, self.start, metadata)
         trainer = make_trainer(self.recipe, strategy, steps, loggers, callbacks)
         fit_from(self.checkpoint, trainer, module, data)

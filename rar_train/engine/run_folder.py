@@ -170,7 +170,7 @@ def find_adapter(ckpt: Path) -> tuple[Path, Path]:
 # Settings that may change when a run is resumed.
 _CHANGEABLE = (
     "out", "cache", "eval", "discover", "tracking", "trainer.resume", "trainer.log_every", "trainer.checkpoint_every",
-    "trainer.progress",
+    "trainer.progress", "trainer.num_workers",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
@@ -102,8 +103,14 @@ def _check_slurm(nodes: int, processes: int) -> None:
         raise UserError(f"srun started {tasks} tasks, but {expected}; make them equal (srun --ntasks {processes})")
 
 
-def make_strategy(args: TrainerArgs) -> Strategy:
+def make_strategy(args: TrainerArgs, idle_parameters: bool = False) -> Strategy:
     """Makes the recipe's strategy.
+
+    Args:
+        args: Strategy and processes.
+        idle_parameters: Whether a step may leave some trained parameters without a gradient. DDP then looks for them
+            in the graph of every step, which costs time; where it does not, ``CheckGradients`` checks that there are
+            none.
 
     Raises:
         UserError: SLURM started a different number of processes, DeepSpeed is not installed, or an Apple GPU (``mps``)
@@ -121,11 +128,39 @@ def make_strategy(args: TrainerArgs) -> Strategy:
     if args.zero_stage:
         return _make_deepspeed(args, kind)
     if kind != "mps" and (args.strategy == "ddp" or processes > 1):
-        # Some LoRA weights are unused where an objective is off.
         backend = "gloo" if kind == "cpu" else "nccl"
-        return DDPStrategy(find_unused_parameters=True, process_group_backend=backend, checkpoint_io=StraightIO())
+        io = StraightIO()
+        return DDPStrategy(find_unused_parameters=idle_parameters, process_group_backend=backend, checkpoint_io=io)
     device = torch.device("cpu") if kind == "cpu" else torch.device(kind, 0)
     return SingleDeviceStrategy(device, checkpoint_io=StraightIO())
+
+
+class CheckGradients(Callback):
+    """Checks after the first backward pass under DDP that every trained parameter has a gradient.
+
+    DDP would leave the gradients that share a bucket with a missing one unreduced, and fail one step later.
+    """
+
+    def __init__(self) -> None:
+        self._checked = False
+
+    def on_after_backward(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Lightning's hook.
+
+        Raises:
+            UserError: A trained parameter has no gradient.
+        """
+        if self._checked or type(trainer.strategy) is not DDPStrategy:  # DeepSpeed's is a subclass
+            return
+        self._checked = True
+        trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
+        idle = [name for name, value in trained.items() if value.grad is None]
+        if idle:
+            raise UserError(
+                f"{len(idle)} of {len(trained)} trained parameters take no part in a step, such as {idle[0]}, so "
+                "processes can't average their gradients (DDP); leave their layers out of the adapter with "
+                "ranker.lora.target_modules or ranker.lora.scope, or train on one device"
+            )
 
 
 def seed_all(seed: int, kind: str) -> None:

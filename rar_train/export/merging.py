@@ -19,6 +19,7 @@ from data_prep.core.saving import write_errors
 from data_prep.prompting.prompts import NAMING, letters_prompt
 from data_prep.settings import Recipe
 from rar_train.export.model_card import model_card
+from rar_train.export.serving import serving_limits
 from rar_train.models.adapter_manifest import read_adapter_manifest
 from rar_train.models.lora import load_adapter
 from rar_train.models.mllm import Mllm, load_mllm
@@ -77,7 +78,7 @@ def merge_adapter(recipe: Recipe, adapter: Path, dtype: str) -> tuple[Mllm, floa
     # Never merged into a four-bit base, whose weights are rounded.
     tuned = load_adapter(load_mllm(replace(recipe.ranker, dtype="float32", quantize="none")), adapter)
     expected = log_probabilities(tuned)
-    plain = Mllm(tuned.model.merge_and_unload(), tuned.processor, tuned.family, tuned.id)
+    plain = tuned.wrap(tuned.model.merge_and_unload())
     difference = check_same(expected, log_probabilities(plain), TOLERANCE, "the merged model")
     if dtype != "float32":
         plain.model.to(getattr(torch, dtype))
@@ -100,8 +101,12 @@ def write_merged(recipe: Recipe, adapter: Path, run: Path, to: Path, dtype: str)
 
 
 def write_adapter(recipe: Recipe, adapter: Path, run: Path, to: Path) -> None:
-    """Copies the adapter and writes a model card."""
-    card = model_card(recipe, read_adapter_manifest(adapter), run)
+    """Copies the adapter and writes a model card; warns of what servers do not take of it."""
+    manifest = read_adapter_manifest(adapter)
+    limits = serving_limits(adapter, manifest["base_model"])
+    for limit in limits:
+        log.warning("export: %s Serve the merged model instead (--merge), or check it (docs/serving.md)", limit)
+    card = model_card(recipe, manifest, run, limits=limits)
     with write_errors(to, kept=_RUN_UNCHANGED), write_folder(to) as part:
         shutil.copytree(adapter, part, dirs_exist_ok=True)
         write_text(part / "README.md", card)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.core.results_file import read_results
@@ -51,6 +52,7 @@ def model_card(
     dtype: str | None = None,
     difference: float | None = None,
     needs_import: bool = False,
+    limits: Sequence[str] = (),
 ) -> str:
     """Writes the card.
 
@@ -61,6 +63,7 @@ def model_card(
         dtype: Dtype of a merged model's weights; None for an adapter.
         difference: Largest difference of a merged model's log-probabilities to base and adapter.
         needs_import: Whether the model or its tower is defined by this project, so that it must be imported first.
+        limits: Sentences about what inference servers do not take of an adapter.
 
     Returns:
         str: Markdown with the hub's front matter.
@@ -82,6 +85,7 @@ def model_card(
         "",
         _USE.format(registers=registers) if dtype else _USE_ADAPTER.format(base=manifest["ranker"]),
         "",
+        *(["## Serving it", "", *(f"- {limit}" for limit in limits), ""] if limits else []),
         "## How it was made",
         "",
         f"- base: {manifest['ranker']} (`{manifest['base_model']}`)",

@@ -76,6 +76,8 @@ class Family:
         turn_end: The token that ends the assistant's turn; None where it is the tokenizer's end of sequence.
         template: Chat template for families that ship none.
         suffix: Whether the processor takes answers separately from the text and marks them by token type.
+        bidirectional: Which tokens see those after them: ``none``, those of each ``image``, or the whole ``prompt``.
+        softcap: Whether the logits are capped by the text configuration's ``final_logit_softcapping``.
         mrope: Whether positions have three components (M-RoPE), so that an image takes fewer positions than tokens.
         rename_sizes: Renames size settings in older files to what the processor reads; None where names never changed.
         budget: Applies a maximum number of pixels per image; None where the size is fixed.
@@ -90,6 +92,8 @@ class Family:
     turn_end: str | None = None
     template: str | None = None
     suffix: bool = False
+    bidirectional: str = "none"
+    softcap: bool = False
     mrope: bool = False
     rename_sizes: Callable[[ProcessorMixin], None] | None = None
     budget: Callable[[ProcessorMixin, nn.Module, int], None] | None = None
@@ -132,7 +136,7 @@ FAMILIES = {
     "internvl": Family(budget=tile_budget),
     "idefics3": _IDEFICS,
     "smolvlm": _IDEFICS,
-    "gemma3": Family(projector=None, turn_end="<end_of_turn>"),
-    "paligemma": Family(template=_PALIGEMMA_TEMPLATE, suffix=True),
+    "gemma3": Family(projector=None, turn_end="<end_of_turn>", bidirectional="image"),
+    "paligemma": Family(template=_PALIGEMMA_TEMPLATE, suffix=True, bidirectional="prompt", softcap=True),
 }
 """Families by the ``model_type`` of a model's configuration."""

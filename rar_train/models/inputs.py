@@ -1,33 +1,31 @@
-"""Model inputs of the letters and naming prompts, and their transfer to the model's device."""
+"""Padding of model inputs, and their transfer to the model's device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PIL import Image
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers import BatchFeature
 
-from data_prep.prompting.prompts import NAMING, letters_prompt
-from rar_train.models.mllm import Mllm
 
-
-def letter_inputs(mllm: Mllm, images: Sequence[Image.Image], names: Sequence[Sequence[str]]):
-    """Returns the inputs of the letters prompts, and the letters' token ids."""
-    prompts = [letters_prompt(row) for row in names]
-    return mllm.inputs(images, prompts), mllm.letter_ids(max(map(len, names)))
-
-
-def naming_inputs(mllm: Mllm, images: Sequence[Image.Image], names: Sequence[Sequence[str]]):
-    """Returns the inputs of the naming prompts, the candidates' names as answers, and each answer's row."""
-    answers = [mllm.answer_ids(NAMING, name) for row in names for name in row]
-    owners = [index for index, row in enumerate(names) for _ in row]
-    return mllm.inputs(images, [NAMING] * len(images)), answers, owners
+def pin_inputs(inputs: BatchFeature) -> BatchFeature:
+    """Copies inputs into pinned memory, from which ``to_device`` copies to a CUDA GPU without waiting."""
+    return BatchFeature({key: value.pin_memory() for key, value in inputs.items()})
 
 
 def to_device(inputs: BatchFeature, like: Tensor) -> BatchFeature:
-    """Moves inputs to a parameter's device, and floating-point inputs to its dtype."""
-    moved = {
-        key: value.to(like.device, like.dtype if value.is_floating_point() else None) for key, value in inputs.items()
-    }
-    return BatchFeature(moved)
+    """Moves inputs to a parameter's device, and floating-point inputs to its dtype.
+
+    The dtype is changed on the device, since a copy that changes it would go through memory that is not pinned.
+    """
+    without_waiting = like.device.type == "cuda"
+    moved = {key: value.to(like.device, non_blocking=without_waiting) for key, value in inputs.items()}
+    return BatchFeature(
+        {key: value.to(like.dtype) if value.is_floating_point() else value for key, value in moved.items()}
+    )
+
+
+def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Stacks rows of ids, padded on the right, into shape ``[n, longest]``."""
+    return nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -76,7 +77,8 @@ def add_lora(mllm: Mllm, args: LoraArgs) -> Mllm:
         args: Rank, scale, dropout, scope and variant.
 
     Returns:
-        Mllm: The same processor with the wrapped model; only the adapter is trainable.
+        Mllm: The same processor with the wrapped model; only the adapter is trainable, without the layers of the vision
+        tower whose output the model does not read.
 
     Raises:
         UserError: The scope or the regular expression matches no layer.
@@ -86,7 +88,21 @@ def add_lora(mllm: Mllm, args: LoraArgs) -> Mllm:
         wrapped = peft.get_peft_model(mllm.model, config)
     except ValueError as error:
         raise UserError(f"ranker.lora: nothing adapted in {mllm.id}: {str(error).splitlines()[0]}") from None
-    return Mllm(wrapped, mllm.processor, mllm.family, mllm.id)
+    adapted = mllm.wrap(wrapped)
+    for layer in _unread_layers(adapted):
+        layer.requires_grad_(False)
+    return adapted
+
+
+def _unread_layers(mllm: Mllm) -> Sequence[nn.Module]:
+    """Returns the vision tower's layers after the last whose output is read: LLaVA reads the last but one."""
+    read = mllm.base.config.to_dict().get("vision_feature_layer", -1)
+    read = [read] if isinstance(read, int) else read
+    if -1 in read:
+        return ()
+    layers = mllm.base.get_submodule(f"{mllm.family.vision}.encoder.layers")
+    # 0 is the first layer's input; so is -1 the last layer's output.
+    return layers[max(index if index >= 0 else len(layers) + 1 + index for index in read) :]
 
 
 PARTS = ("language model", "projector", "vision tower")
@@ -186,4 +202,4 @@ def load_adapter(mllm: Mllm, folder: Path) -> Mllm:
             f"{len(mismatched)} of another shape, such as {example}; nothing was loaded"
         )
     peft.set_peft_model_state_dict(wrapped, saved)
-    return Mllm(wrapped.eval(), mllm.processor, mllm.family, mllm.id)
+    return mllm.wrap(wrapped.eval())

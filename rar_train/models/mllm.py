@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy, deepcopy
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     BatchFeature,
-    BitsAndBytesConfig,
     GenerationConfig,
+    PretrainedConfig,
     ProcessorMixin,
 )
 
@@ -31,11 +32,11 @@ from data_prep.core.files import file_hash, fingerprint
 from data_prep.core.hub import check_hub
 from data_prep.core.manifests import check_model_folder
 from data_prep.core.paths import NANO_MLLM
-from data_prep.distributed.devices import local_gpu_index
 from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt
 from data_prep.settings import RankerArgs
 from rar_train.models.base_checks import check_tokens, refuse_adapter, set_chat_template
 from rar_train.models.families import FAMILIES, Family
+from rar_train.models.four_bits import four_bits
 from rar_train.models.plain_text import PlainText, control_tokens
 
 log = logging.getLogger(__name__)
@@ -53,12 +54,22 @@ class Mllm:
         processor: Its processor.
         family: Properties of its family.
         id: Family and hash of the weights.
+        tree_tokens: ``ranker.tree_tokens``.
         plain: Escapes control tokens in names to ordinary text, and back.
     """
 
-    def __init__(self, model: nn.Module, processor: ProcessorMixin, family: Family, identifier: str):
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: ProcessorMixin,
+        family: Family,
+        identifier: str,
+        tree_tokens: int = RankerArgs.tree_tokens,
+    ):
         self.model, self.processor, self.family, self.id = model, processor, family, identifier
+        self.tree_tokens = tree_tokens
         self.plain = PlainText(control_tokens(processor))
+        self._shell: nn.Module | None = None
         self._answers = lru_cache(maxsize=200_000)(self._tokenise_answer)
 
     def __getstate__(self) -> dict:
@@ -67,6 +78,34 @@ class Mllm:
     def __setstate__(self, state: dict) -> None:
         self.__dict__ = state  # in a spawned worker
         self._answers = lru_cache(maxsize=200_000)(self._tokenise_answer)
+
+    def without_model(self) -> Mllm:
+        """Returns a copy that can only prepare inputs, for a data-loading worker or a thread.
+
+        Its tokenizer is its own: a tokenizer may not be used by two threads at once.
+        """
+        copied = copy(self)
+        copied.model, copied.processor = None, deepcopy(self.processor)
+        copied._shell = _without_weights(self.base)
+        return copied
+
+    def mrope_positions(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Computes the position ids of a family with M-RoPE, shape ``[3, n, t]``, as its model does.
+
+        Args:
+            inputs: Token ids, attention mask, token types and image grids.
+        """
+        model = self._shell.model if self._shell is not None else self.base.model
+        return model.get_rope_index(**inputs)[0]
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The model's configuration."""
+        return (self._shell if self._shell is not None else self.base).config
+
+    def wrap(self, model: nn.Module) -> Mllm:
+        """Returns the same with another model, such as this one with an adapter."""
+        return Mllm(model, self.processor, self.family, self.id, self.tree_tokens)
 
     @property
     def device(self) -> torch.device:
@@ -135,8 +174,10 @@ class Mllm:
             raise UserError(f"{self.id}: its tokenizer does not give each letter a token of its own")
         return ids
 
-    def inputs(self, images: Sequence[Image.Image | Sequence[Image.Image]], prompts: Sequence[str]) -> BatchFeature:
-        """Builds model inputs from one image, or several, and a prompt per row, padded on the left.
+    def inputs(
+        self, images: Sequence[Image.Image | Sequence[Image.Image]], prompts: Sequence[str], side: str = "left"
+    ) -> BatchFeature:
+        """Builds model inputs from one image, or several, and a prompt per row; ``side`` is the padding side.
 
         Raises:
             UserError: A row has several images, and the chat template renders only one.
@@ -151,7 +192,7 @@ class Mllm:
         count = len(groups[largest])
         if count > 1 and texts[largest].count(mark) != count * self.render("").count(mark):
             raise UserError(f"{self.id}: its chat template does not take several images; set eval.show_exemplars=false")
-        return self._process(groups, texts, "left")
+        return self._process(groups, texts, side)
 
     def labelled(
         self, images: Sequence[Image.Image], prompts: Sequence[str], answers: Sequence[str], side: str = "right"
@@ -190,6 +231,16 @@ class Mllm:
         return inputs
 
 
+def _without_weights(model: nn.Module) -> nn.Module:
+    """Returns a model of the same classes with its configuration alone, which computes positions in any process."""
+    shell, inner = object.__new__(type(model)), object.__new__(type(model.model))
+    for bare, whole in ((shell, model), (inner, model.model)):
+        nn.Module.__init__(bare)
+        bare.config = whole.config
+    shell.model = inner
+    return shell
+
+
 def _loading_error(model: str, error: Exception) -> UserError:
     reason = str(error).splitlines()[0] if str(error) else ""
     message = f"ranker.model={model}: could not be loaded ({type(error).__name__}: {reason})."
@@ -210,33 +261,6 @@ def _sha256(path: Path) -> str:
 def weights_hash(folder: Path) -> str:
     """Returns a hash of a model's safetensors, independent of its path: 16 hexadecimal digits."""
     return fingerprint({path.name: _sha256(path) for path in folder.glob("*.safetensors")})
-
-
-def check_four_bits() -> None:
-    """Checks that four-bit quantisation is available.
-
-    Raises:
-        UserError: There is no CUDA GPU, or bitsandbytes is not installed.
-    """
-    if not torch.cuda.is_available():
-        raise UserError("ranker.quantize=4bit: needs a CUDA GPU, and torch sees none here; set it to none")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("ranker.quantize=4bit: needs bitsandbytes; pip install bitsandbytes, or set it to none")
-
-
-def _four_bits(dtype: str) -> dict:
-    """Returns the loading arguments of QLoRA's quantisation, on this process's GPU rather than the first one."""
-    check_four_bits()
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, dtype),
-    )
-    return {
-        "quantization_config": config,
-        "device_map": {"": local_gpu_index() if torch.cuda.is_available() else "cpu"},
-    }
 
 
 def prepare_base(args: RankerArgs, kind: str, processor: ProcessorMixin, model: nn.Module) -> Family:
@@ -292,11 +316,14 @@ def load_mllm(args: RankerArgs) -> Mllm:
         raise UserError(
             f"ranker.model={args.model}: family {kind} is not supported; supported are {', '.join(FAMILIES)}"
         )
-    quantized = _four_bits(args.dtype) if args.quantize == "4bit" else {}
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # forked data-loading workers warn otherwise
+    loading = four_bits(args.dtype) if args.quantize == "4bit" else {}
+    if args.attn_implementation is not None:
+        loading["attn_implementation"] = {"text_config": args.attn_implementation}
     try:
         processor = AutoProcessor.from_pretrained(source)
         model, report = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=getattr(torch, args.dtype), output_loading_info=True, use_safetensors=True, **quantized
+            source, dtype=getattr(torch, args.dtype), output_loading_info=True, use_safetensors=True, **loading
         )
         folder = Path(source) if local else Path(snapshot_download(source, local_files_only=True))
     except Exception as error:
@@ -307,14 +334,9 @@ def load_mllm(args: RankerArgs) -> Mllm:
     family = prepare_base(args, kind, processor, model)
     if args.quantize == "4bit":  # norms and embeddings in float32, as QLoRA trains
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    mllm = Mllm(model.eval(), processor, family, f"{kind}-{weights_hash(folder)}")
+    mllm = Mllm(model.eval(), processor, family, f"{kind}-{weights_hash(folder)}", args.tree_tokens)
     # A base's generation config may sample, penalise repetition or forbid words; here decoding is always greedy.
     mllm.base.generation_config = GenerationConfig(
         do_sample=False, eos_token_id=mllm.turn_end_id, pad_token_id=processor.tokenizer.pad_token_id
     )
     return mllm
-
-
-def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Stacks rows of ids, padded on the right, into shape ``[n, longest]``."""
-    return nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=value)

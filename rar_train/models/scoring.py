@@ -1,158 +1,216 @@
-"""Scoring of candidates by the MLLM, differentiable for training.
+"""Scoring of a batch of prefix trees, differentiable for training: one forward pass for all conversations.
 
-``letter_scores`` reads all candidates from the logits at one position (FIRST, arXiv 2406.15657).
-``name_scores`` computes each candidate's log-likelihood as the answer; image and prompt are processed once.
+A node's attention mask shows it its ancestors alone, and its position is its depth, so that every conversation has the
+scores of a pass of its own. Where a model's attention can't take such a mask, the conversations about an image run one
+by one; the first batch compares both ways, and the log says which one is used.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from transformers import BatchFeature
-from transformers.utils import ModelOutput
+from PIL import Image
+from torch import Tensor, distributed, nn
 
-from rar_train.models.inputs import to_device
-from rar_train.models.mllm import Mllm, pad_rows
+from data_prep.core.errors import UserError
+from data_prep.prompting.prompts import NAMING, letters_prompt
+from rar_train.models.forest import Conversation, Forest
+from rar_train.models.head import letter_logits, token_log_probs
+from rar_train.models.inputs import pad_rows
+from rar_train.models.mllm import Mllm
+from rar_train.models.planting import plant
 
-_MAX_PADDING = 256  # padding tokens that a group of answers may have; they cost about as much as another pass
+log = logging.getLogger(__name__)
+
+_MASKED_ATTENTION = ("eager", "sdpa")  # implementations that take a mask for each pair of tokens
+_TOLERANCE = {torch.float32: 1e-3}  # relative difference of hidden states; half precision rounds by more
+_HALF_TOLERANCE = 0.1
+
+_takes_trees: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def letter_scores(mllm: Mllm, inputs: BatchFeature, letters: Sequence[int], counts: Sequence[int]) -> Tensor:
-    """Computes the logits of the candidates' letters.
+@dataclass(frozen=True)
+class TreeScores:
+    """Scores of a batch's conversations, in float32.
+
+    Attributes:
+        letters: Letter logits of each conversation without an answer, shape ``[p, letters]``.
+        answers: Log-likelihood of each answer, shape ``[a]``.
+        lengths: Number of tokens of each answer, shape ``[a]``.
+    """
+
+    letters: Tensor
+    answers: Tensor
+    lengths: Tensor
+
+
+def score(mllm: Mllm, forest: Forest, letters: Sequence[int] = ()) -> TreeScores:
+    """Scores the conversations of a batch.
 
     Args:
         mllm: The ranker.
-        inputs: Letters prompts, padded on the left.
-        letters: Token ids of the letters, at least as many as the longest list of candidates.
-        counts: Number of candidates of each row.
-
-    Returns:
-        Tensor: Shape ``[n, max(counts)]``; ``-inf`` beyond a row's candidates.
+        forest: The batch, on any device.
+        letters: Token ids of the letters to read.
     """
-    logits = mllm.model(**inputs, logits_to_keep=1).logits[:, -1].float()
-    scores = logits[:, torch.tensor(letters[: max(counts)], device=logits.device)]
-    beyond = torch.arange(max(counts)) >= torch.tensor(counts)[:, None]
-    return scores.masked_fill(beyond.to(scores.device), float("-inf"))
+    forest = _to_model(mllm, forest)
+    states = read_states(mllm, forest) if takes_trees(mllm) else read_states_one_by_one(mllm, forest)
+    tokens = token_log_probs(mllm, states, forest.token_reads, forest.token_targets)
+    answers = torch.segment_reduce(tokens, "sum", lengths=forest.answer_lengths) if len(tokens) else tokens
+    return TreeScores(letter_logits(mllm, states[forest.letter_reads], letters), answers, forest.answer_lengths)
 
 
-def name_scores(mllm: Mllm, inputs: BatchFeature, answers: Sequence[Sequence[int]], owners: Sequence[int]) -> Tensor:
-    """Computes log-likelihoods of answers.
-
-    Args:
-        mllm: The ranker.
-        inputs: Naming prompts of ``n`` images, padded on the left.
-        answers: Token ids of ``m`` answers, each with its turn's end.
-        owners: The row of ``inputs`` that each answer belongs to.
-
-    Returns:
-        Tensor: Sums of token log-probabilities, shape ``[m]``.
-    """
-    prefix = mllm.model(**inputs, logits_to_keep=1, use_cache=True)
-    device = prefix.logits.device
-    rows = torch.tensor(owners, device=device)
-    firsts = torch.tensor([answer[0] for answer in answers], device=device)
-    first = prefix.logits[:, -1].float().log_softmax(-1)[rows, firsts]
-    deltas = mllm.base.model.rope_deltas if mllm.family.mrope else None
-    lengths = [len(answer) for answer in answers]
-    # Under ZeRO-3 every forward pass needs all processes, so each process must run the same number.
-    sharded = hasattr(next(mllm.model.parameters()), "ds_id")
-    groups = [range(len(answers))] if sharded else _group_by_length(lengths)
-    positions, rest = [], []
-    for group in groups:
-        indices = torch.tensor(list(group), device=device)
-        positions.append(indices)
-        rest.append(_rest_scores(mllm, prefix, inputs, [answers[index] for index in group], rows[indices], deltas))
-    return first + torch.cat(rest)[torch.cat(positions).argsort()]
-
-
-def _group_by_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Groups indices of answers of similar length, which are processed in one pass with little padding.
-
-    Args:
-        lengths: Lengths of all answers, in tokens.
-    """
-    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
-    groups: list[list[int]] = [[]]
-    for index in order:
-        group = groups[-1]
-        if group and lengths[index] > lengths[group[-1]]:
-            padding = sum(lengths[index] - lengths[member] for member in group)
-            if padding > _MAX_PADDING:
-                groups.append([])
-        groups[-1].append(index)
-    return groups
-
-
-def _rest_scores(
-    mllm: Mllm,
-    prefix: ModelOutput,
-    inputs: BatchFeature,
-    answers: Sequence[Sequence[int]],
-    rows: Tensor,
-    deltas: Tensor | None,
-) -> Tensor:
-    """Computes log-likelihoods of answers after their first token, shape ``[m]``; the prompts' cache is not changed."""
-    ids = pad_rows(answers, 0).to(rows.device)
-    if ids.shape[1] == 1:
-        return torch.zeros(len(answers), device=rows.device)
-    lengths = torch.tensor([len(answer) for answer in answers], device=rows.device)
-    real = torch.arange(ids.shape[1], device=rows.device) < lengths[:, None]
-    cache = copy.copy(prefix.cache)
-    cache.layers = [copy.copy(layer) for layer in cache.layers]
-    cache.batch_select_indices(rows)
-    mask = torch.cat([inputs["attention_mask"][rows], real.to(inputs["attention_mask"].dtype)], 1)
-    # The last token predicts nothing, so it is left out of the input.
-    more = {} if deltas is None else {"position_ids": _mrope_positions(mask, deltas[rows], ids.shape[1])}
-    output = mllm.model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], cache=cache, use_cache=True, **more)
-    targets = ids[:, 1:]
-    losses = F.cross_entropy(output.logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-    return -(losses.view_as(targets) * real[:, 1:]).sum(1)
-
-
-def _mrope_positions(mask: Tensor, deltas: Tensor, length: int) -> Tensor:
-    """Computes positions of answers after an image in Qwen-VL, shape ``[3, m, length - 1]``.
-
-    An image takes fewer positions than tokens; the model stores the difference for each row of its last batch.
-    """
-    positions = (mask.long().cumsum(1) - 1)[:, -length:-1] + deltas
-    return positions.expand(3, -1, -1)
+def _to_model(mllm: Mllm, forest: Forest) -> Forest:
+    parameter = next(mllm.model.parameters())
+    return forest.to(parameter.device, parameter.dtype)
 
 
 def split_by_row(scores: Tensor, counts: Sequence[int]) -> Tensor:
     """Splits a flat list of candidates' scores into rows: ``[n, max(counts)]``, padded with ``-inf``."""
-    return torch.nn.utils.rnn.pad_sequence(
-        list(scores.split(list(counts))), batch_first=True, padding_value=float("-inf")
-    )
+    return nn.utils.rnn.pad_sequence(list(scores.split(list(counts))), batch_first=True, padding_value=float("-inf"))
 
 
-def answer_scores(mllm: Mllm, labelled: BatchFeature) -> tuple[Tensor, Tensor]:
-    """Computes log-likelihoods of the answers of full conversations.
+def read_states(mllm: Mllm, forest: Forest) -> Tensor:
+    """Computes the hidden states to read, ``[r, width]``, in one pass."""
+    states = mllm.base.model(
+        input_ids=forest.ids,
+        attention_mask=_attention_masks(mllm, forest),
+        position_ids=forest.positions,
+        use_cache=False,
+        **forest.pixels,
+    ).last_hidden_state
+    return states[forest.reads[:, 0], forest.reads[:, 1]]
 
-    Args:
-        mllm: The ranker.
-        labelled: ``n`` conversations with ``labels`` on their answers, padded on either side.
 
-    Returns:
-        tuple[Tensor, Tensor]: Sums of token log-probabilities, and numbers of answer tokens, each of shape ``[n]``.
+def _attention_masks(mllm: Mllm, forest: Forest) -> Tensor | dict[str, Tensor]:
+    """Returns the mask of all layers, or by kind of layer where some see only a window that the trees exceed."""
+    config = mllm.base.config.get_text_config()
+    settings = config.to_dict()
+    window = settings.get("sliding_window")
+    kinds = set(settings.get("layer_types") or ())
+    sliding = window is not None and forest.longest > window
+    full = None if sliding and not kinds else _as_bias(mllm, forest.mask())
+    if not sliding or (kinds and "sliding_attention" not in kinds):
+        return full
+    near = _as_bias(mllm, forest.mask(window))
+    return {"full_attention": full, "sliding_attention": near} if kinds else near
+
+
+def _as_bias(mllm: Mllm, mask: Tensor) -> Tensor:
+    """Returns a mask as numbers that are added to the attention scores."""
+    dtype = mllm.base.get_input_embeddings().weight.dtype
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+
+
+def read_states_one_by_one(mllm: Mllm, forest: Forest) -> Tensor:
+    """Computes the hidden states to read, ``[r, width]``, in a pass for each conversation about an image."""
+    by_row: list[list[list[int]]] = [[] for _ in forest.lengths]
+    for path in forest.paths:
+        by_row[path.row].append([*range(forest.heads[path.row]), *path.nodes])
+    place = {tuple(read): index for index, read in enumerate(forest.reads.tolist())}
+    passes, order = [], []
+    for number in range(_passes(mllm, max(map(len, by_row)))):
+        # A row with fewer conversations repeats its last.
+        nodes = [row[min(number, len(row) - 1)] for row in by_row]
+        found = [
+            (row, column, place.pop((row, node)))
+            for row, path in enumerate(nodes)
+            for column, node in enumerate(path)
+            if (row, node) in place
+        ]
+        states = _run_paths(mllm, forest, nodes)
+        rows, columns, indices = (list(part) for part in zip(*found, strict=True)) if found else ([], [], [])
+        passes.append(states[rows, columns])
+        order += indices
+    return torch.cat(passes)[torch.tensor(order).argsort().to(forest.ids.device)]
+
+
+def _passes(mllm: Mllm, count: int) -> int:
+    """Returns the number of passes to run; under ZeRO-3, which needs all processes in each, the largest of any."""
+    if not (hasattr(next(mllm.model.parameters()), "ds_id") and distributed.is_initialized()):
+        return count
+    most = torch.tensor(count, device=mllm.device)
+    distributed.all_reduce(most, distributed.ReduceOp.MAX)
+    return int(most)
+
+
+def _run_paths(mllm: Mllm, forest: Forest, nodes: Sequence[Sequence[int]]) -> Tensor:
+    """Runs one conversation of each row, padded on the right; returns hidden states ``[n, longest, width]``."""
+    columns = pad_rows(nodes, 0).to(forest.ids.device)
+    rows = torch.arange(len(nodes), device=columns.device)[:, None]
+    lengths = torch.tensor([len(row) for row in nodes], device=columns.device)
+    real = torch.arange(columns.shape[1], device=columns.device) < lengths[:, None]
+    ids = forest.ids[rows, columns].masked_fill(~real, mllm.processor.tokenizer.pad_token_id)
+    return mllm.base.model(
+        input_ids=ids,
+        attention_mask=real.long(),
+        position_ids=forest.positions[..., rows, columns],
+        use_cache=False,
+        **{name: value[rows, columns] for name, value in forest.types.items()},
+        **forest.pixels,
+    ).last_hidden_state
+
+
+def takes_trees(mllm: Mllm) -> bool:
+    """Whether a model gives the same hidden states in one pass; the first call for a model compares and logs it.
+
+    Under DeepSpeed all processes must make that call together.
     """
-    first = int((labelled["labels"] != -100).int().argmax(1).min())
-    inputs = to_device(labelled, next(mllm.model.parameters()))
-    labels = inputs.pop("labels")[:, first:]
-    logits = mllm.model(**inputs, logits_to_keep=labels.shape[1] + 1).logits[:, :-1].float()
-    # cross_entropy returns 0 for unlabelled tokens.
-    tokens = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-    return -tokens.sum(1), (labels != -100).sum(1)
+    if mllm.base not in _takes_trees:
+        _takes_trees[mllm.base] = _compare_passes(mllm)
+    return _takes_trees[mllm.base]
 
 
-def answer_loss(mllm: Mllm, labelled: BatchFeature) -> Tensor:
-    """Computes the language-model loss on each conversation's answer, a mean over its tokens: shape ``[n]``.
+def _compare_passes(mllm: Mllm) -> bool:
+    implementation = mllm.base.config.get_text_config()._attn_implementation
+    if mllm.device.type == "meta":  # a model without weights, of which only the tokens are counted
+        return implementation in _MASKED_ATTENTION
+    if implementation not in _MASKED_ATTENTION:
+        log.info("%s: attention %s takes no tree masks; conversations run one by one", mllm.id, implementation)
+        return False
+    asked = [Conversation(NAMING, "A"), Conversation(letters_prompt(["A", "B"])), Conversation(NAMING, "B")]
+    image = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
+    forest = plant(mllm, [image], [asked])
+    _check_tokens(mllm, forest, image, asked)
+    forest = _to_model(mllm, forest)
+    with _inference(mllm.model):
+        together, alone = read_states(mllm, forest).float(), read_states_one_by_one(mllm, forest).float()
+    difference = ((together - alone).norm() / alone.norm()).item()
+    if difference <= _TOLERANCE.get(mllm.base.dtype, _HALF_TOLERANCE):
+        log.info("%s: one pass for all conversations about an image", mllm.id)
+        return True
+    log.warning(
+        "%s: one pass for all conversations about an image differs from a pass for each by %.2g; they run one by one",
+        mllm.id, difference,
+    )  # fmt: skip
+    return False
 
-    On sorted lists it is the paper's objective. Hugging Face's ``loss`` is a mean over all tokens of the batch,
-    in which an example with a short answer counts for less.
+
+def _check_tokens(mllm: Mllm, forest: Forest, image: Image.Image, asked: Sequence[Conversation]) -> None:
+    """Checks that the trees have the tokens that the processor gives each conversation.
+
+    Raises:
+        UserError: They differ.
     """
-    scores, tokens = answer_scores(mllm, labelled)
-    return -scores / tokens
+    for path, conversation in zip(forest.paths, asked, strict=True):
+        nodes = [*range(forest.heads[path.row]), *path.nodes]
+        expected = mllm.inputs([image], [conversation.prompt])["input_ids"][0].tolist() + list(path.answer[:-1])
+        if forest.ids[path.row, nodes].tolist() != expected:
+            raise UserError(f"{mllm.id}: its processor tokenises a prompt differently with an image than without it")
+
+
+@contextmanager
+def _inference(model: nn.Module) -> Iterator[None]:
+    """Puts a model into eval mode without gradients, and restores each module's mode."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -11,17 +11,19 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Rows
-from transformers import BatchFeature
 
 from data_prep.core.errors import UserError
 from data_prep.core.images import open_image
 from data_prep.core.records import Sample
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset
+from data_prep.distributed.devices import resolve_workers
 from data_prep.prompting.prompts import NAMING
 from data_prep.settings import Recipe
 from rar_train.engine.sampler import DataPosition, EpochPlan, EpochSampler, SampledExample
+from rar_train.models.forest import Conversation, Forest
 from rar_train.models.mllm import Mllm
+from rar_train.models.planting import plant
 from rar_train.projector.augment import augment
 
 _CHOICES = 5  # names per validation image to choose from; chance accuracy is 1 in 5
@@ -115,11 +117,12 @@ class NamingData(L.LightningDataModule):
         """Returns a loader of all epochs as one stream of labelled conversations, starting at the position."""
         rows = _Named(self.dataset.parts["train"], self.dataset.texts, self.recipe.trainer.feature_views)
         sampler = self._make_sampler(self.trainer.world_size, self.trainer.global_rank)
-        return DataLoader(rows, batch_sampler=sampler, collate_fn=self._make_conversations)
+        workers = resolve_workers(self.recipe.trainer)
+        return DataLoader(rows, batch_sampler=sampler, collate_fn=self._make_conversations, num_workers=workers)
 
-    def _make_conversations(self, pairs: list[tuple[Image.Image, str]]) -> BatchFeature:
+    def _make_conversations(self, pairs: list[tuple[Image.Image, str]]) -> Forest:
         images, names = zip(*pairs, strict=True)
-        return self.mllm.labelled(images, [NAMING] * len(names), names)
+        return plant(self.mllm, images, [[Conversation(NAMING, name)] for name in names])
 
     def val_dataloader(self) -> DataLoader:
         """Returns a loader of evenly spaced validation images."""

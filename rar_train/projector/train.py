@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers import BatchFeature
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from data_prep.core.files import write_folder
@@ -28,10 +27,11 @@ from rar_train.engine.checkpoint import Checkpoints
 from rar_train.engine.run import Run, train_run
 from rar_train.engine.strategies import seed_all
 from rar_train.models.feature_cache import cache_features
-from rar_train.models.inputs import naming_inputs, to_device
+from rar_train.models.forest import Conversation, Forest
 from rar_train.models.mllm import Mllm, load_mllm
 from rar_train.models.name_llava import NameProjector
-from rar_train.models.scoring import answer_loss, name_scores, split_by_row
+from rar_train.models.planting import plant
+from rar_train.models.scoring import score, split_by_row
 from rar_train.projector.datamodule import NamingData, projector_inputs
 from rar_train.projector.module import ProjectorTraining
 from rar_train.projector.name_projector import MapData, NameModule, init_names
@@ -54,19 +54,20 @@ class ProjectorModule(ProjectorTraining):
         super().__init__(recipe, mllm, steps)
         self.mllm, self.model = mllm, mllm.model
 
-    def training_step(self, batch: BatchFeature, _) -> Tensor:
+    def training_step(self, batch: Forest, _) -> Tensor:
         """Computes the language model's loss on the tokens of the names and turn ends, averaged over images."""
-        loss = answer_loss(self.mllm, batch).mean()
-        self.log("train/loss", loss, batch_size=len(batch["input_ids"]))
+        scores = score(self.mllm, batch)
+        loss = -(scores.answers / scores.lengths).mean()
+        self.log("train/loss", loss, batch_size=len(scores.answers))
         return loss
 
     def validation_step(self, pairs: list[tuple[Image.Image, list[str]]], _) -> None:
         """Logs the share of images whose name scores highest among five, and the loss on that name."""
         images, names = zip(*pairs, strict=True)
-        inputs, answers, owners = naming_inputs(self.mllm, images, names)
-        scores = name_scores(self.mllm, to_device(inputs, self.projector.linear_1.weight), answers, owners)
-        table = split_by_row(scores, [len(row) for row in names])
-        lengths = torch.tensor([len(self.mllm.answer_ids(NAMING, row[0])) for row in names], device=table.device)
+        asked = [[Conversation(NAMING, name) for name in row] for row in names]
+        scores = score(self.mllm, plant(self.mllm, images, asked))
+        counts = [len(row) for row in names]
+        table, lengths = split_by_row(scores.answers, counts), split_by_row(scores.lengths.float(), counts)[:, 0]
         metrics = {"val/named": (table.argmax(1) == 0).float().mean(), "val/loss": -(table[:, 0] / lengths).mean()}
         self.log_dict(metrics, batch_size=len(images), sync_dist=True)
 

@@ -1,24 +1,28 @@
-"""Collation: turns ranking examples into the inputs of each training objective."""
+"""Collation: turns ranking examples into one prefix tree each, with the conversations of all objectives."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import zip_longest
 
 from PIL import Image
-from transformers import BatchFeature
 
 from data_prep.core.records import RankingExample
 from data_prep.core.rng import shuffle_candidates
-from data_prep.prompting.prompts import NAMING, list_answer, list_prompt
+from data_prep.prompting.prompts import NAMING, letters_prompt, list_answer, list_prompt
 from data_prep.prompting.targets import target_order
-from rar_train.models.inputs import letter_inputs, naming_inputs
+from rar_train.models.forest import Conversation, Forest
 from rar_train.models.mllm import Mllm
+from rar_train.models.planting import plant
+
+CONVERSATIONS = {"letters": "letters", "listwise": "letters", "likelihood": "likelihood", "list": "list"}
+"""The conversations that each objective reads."""
 
 
 class RankingBatch:
-    """Model inputs for each objective in use; those of other objectives are None.
+    """A batch of ranking examples, with one prefix tree of each example's conversations.
 
-    A plain class, which Lightning does not move to the device: each objective moves its own inputs.
+    A plain class, which Lightning does not move to the device: the trees are moved when they are scored.
 
     Attributes:
         examples: Ranking examples with their candidates in the order shown.
@@ -27,36 +31,37 @@ class RankingBatch:
         orders: Each example's target order as positions among the candidates shown, best first; empty where no
             objective needs it.
         images: The examples' images.
-        letters: Inputs of the letters prompts, padded on the left.
-        letter_ids: Token ids of the letters.
-        naming: Inputs of the naming prompts, padded on the left.
-        names: Token ids of each candidate's name as an answer, example by example.
-        owners: Index of the example that each of ``names`` belongs to.
-        conversations: Used instead of ``naming``, ``names`` and ``owners``: a full conversation for each candidate,
-            padded on the left.
-        sorting: Inputs and labels of the list prompts, padded on the right.
+        modes: The conversations that each tree has: ``letters``, ``likelihood`` and ``list``, some or all.
+        forest: The trees. The answers of an example are its candidates' names and then its sorted list.
+        letter_ids: Token ids of the letters; empty without ``letters``.
         weights: Weight of each example's loss. The mean of the weighted sums over the processes and passes of a step
             equals the mean over the step's examples.
     """
 
-    def __init__(self, examples: list[RankingExample], orders: list[list[int]], images: list[Image.Image]):
+    def __init__(
+        self,
+        examples: list[RankingExample],
+        orders: list[list[int]],
+        images: list[Image.Image],
+        modes: Collection[str],
+        forest: Forest,
+        letter_ids: list[int],
+    ):
         self.examples, self.orders, self.images = examples, orders, images
+        self.modes, self.forest, self.letter_ids = modes, forest, letter_ids
         self.weights = [1 / len(examples)] * len(examples)
         self.truths = [example.truth for example in examples]
         self.counts = [len(example.candidates) for example in examples]
-        self.letters: BatchFeature | None = None
-        self.letter_ids: list[int] | None = None
-        self.naming: BatchFeature | None = None
-        self.names: list[tuple[int, ...]] | None = None
-        self.owners: list[int] | None = None
-        self.conversations: BatchFeature | None = None
-        self.sorting: BatchFeature | None = None
+
+    def pin_memory(self) -> RankingBatch:
+        """Pins the inputs; a data loader with ``pin_memory`` calls it."""
+        self.forest = self.forest.pin_memory()
+        return self
 
     @property
     def tokens(self) -> int:
-        """Number of tokens in the inputs, without padding and without names that are scored from a cache."""
-        inputs = (self.letters, self.naming, self.conversations, self.sorting)
-        return sum(int(encoded["attention_mask"].sum()) for encoded in inputs if encoded is not None)
+        """Number of tokens in the trees, without padding."""
+        return self.forest.tokens
 
 
 def collate(
@@ -66,7 +71,6 @@ def collate(
     seed: int,
     epochs: Sequence[int],
     target: str = "truth_first",
-    cached: bool = True,
 ) -> RankingBatch:
     """Builds a batch.
 
@@ -77,27 +81,35 @@ def collate(
         seed: Seed of the candidates' order.
         epochs: Epoch of each pair; it determines the order shown.
         target: ``mining.target``, the order that ``list`` and ``listwise`` train towards.
-        cached: Whether image and prompt are encoded once and their key-value cache is shared by the candidates' names.
-            Must be False under gradient checkpointing.
     """
     images = [image for _, image in pairs]
+    modes = {CONVERSATIONS[name] for name in objectives}
     shown = [shuffle_candidates(example, seed, epoch) for (example, _), epoch in zip(pairs, epochs, strict=True)]
-    names = [[candidate.name for candidate in example.candidates] for example in shown]
     targets = [target_order(example, target) for example, _ in pairs] if {"list", "listwise"} & set(objectives) else []
     orders = [
         [example.candidates.index(candidate) for candidate in ordered]
         for example, ordered in zip(shown, targets, strict=False)
     ]
-    batch = RankingBatch(shown, orders, images)
-    if {"letters", "listwise"} & set(objectives):
-        batch.letters, batch.letter_ids = letter_inputs(mllm, images, names)
-    if "likelihood" in objectives and cached:
-        batch.naming, batch.names, batch.owners = naming_inputs(mllm, images, names)
-    if "likelihood" in objectives and not cached:
-        repeated = [image for image, row in zip(images, names, strict=True) for _ in row]
-        answers = [name for row in names for name in row]
-        batch.conversations = mllm.labelled(repeated, [NAMING] * len(answers), answers, "left")
-    if "list" in objectives:
-        answers = [list_answer([candidate.name for candidate in ordered]) for ordered in targets]
-        batch.sorting = mllm.labelled(images, [list_prompt(row) for row in names], answers)
-    return batch
+    asked = [list_conversations(example, order, modes) for example, order in zip_longest(shown, orders, fillvalue=[])]
+    letters = mllm.letter_ids(max(len(example.candidates) for example in shown)) if "letters" in modes else []
+    return RankingBatch(shown, orders, images, modes, plant(mllm, images, asked), letters)
+
+
+def list_conversations(example: RankingExample, order: list[int], modes: Collection[str]) -> list[Conversation]:
+    """Lists an example's conversations.
+
+    Args:
+        example: With its candidates in the order shown.
+        order: The target order, as positions.
+        modes: As in ``RankingBatch``.
+    """
+    names, described = [candidate.name for candidate in example.candidates], example.descriptions
+    conversations = []
+    if "letters" in modes:
+        conversations.append(Conversation(letters_prompt(names, described)))
+    if "likelihood" in modes:
+        conversations += [Conversation(NAMING, name) for name in names]
+    if "list" in modes:
+        prompt = list_prompt(names, descriptions=described)
+        conversations.append(Conversation(prompt, list_answer([names[position] for position in order])))
+    return conversations

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_sealed, write_sealed
+from data_prep.distributed.devices import resolve_accelerator, resolve_workers
 from data_prep.leakage.contamination import MINED, read_mined, write_mined
 from data_prep.mining.pipeline import build
 from data_prep.mining.shards import ShardedExamples, check_files, read_metadata
@@ -110,16 +112,14 @@ class RankingData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Returns a loader of all epochs as one stream of batches, starting at the position."""
-        optim, workers = self.recipe.optim, self.recipe.trainer.num_workers
-        # Gradient checkpointing and a key-value cache shared by the answers exclude each other.
-        cached = not self.recipe.trainer.gradient_checkpointing
+        optim = self.recipe.optim
         if isinstance(self.train_set, ShardStream):
             batches = ResampledBatches(
                 self.train_set, optim.batch_size, self.trainer.global_rank, self.recipe.seed, self.position
             )
             limit = token_limit(self.mllm, self.recipe)
-            collate_fn = partial(self._bind_collate(_collate_stream, self.objectives, cached), limit=limit)
-            return DataLoader(batches, batch_size=None, collate_fn=collate_fn, num_workers=workers)
+            collate_fn = partial(self._bind_collate(_collate_stream, self.objectives), limit=limit)
+            return DataLoader(batches, batch_size=None, collate_fn=collate_fn, **self._loading)
         plan = EpochPlan(
             len(self.selected),
             optim.batch_size,
@@ -130,9 +130,15 @@ class RankingData(L.LightningDataModule):
             accumulate=optim.grad_accum_steps,
         )
         sampler = EpochSampler(plan, self.trainer.global_rank, self.position)
-        collate_fn = self._bind_collate(_collate, self.objectives, cached)
+        collate_fn = self._bind_collate(_collate, self.objectives)
         rows = _Rows(self.train_set, self.selected)
-        return DataLoader(rows, batch_sampler=sampler, collate_fn=collate_fn, num_workers=workers)
+        return DataLoader(rows, batch_sampler=sampler, collate_fn=collate_fn, **self._loading)
+
+    @property
+    def _loading(self) -> dict[str, Any]:
+        """Arguments of the data loaders: worker processes, and pinned memory for a CUDA GPU."""
+        trainer = self.recipe.trainer
+        return {"num_workers": resolve_workers(trainer), "pin_memory": resolve_accelerator(trainer) == "cuda"}
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -140,7 +146,7 @@ class RankingData(L.LightningDataModule):
         return tuple(self.recipe.ranker.objectives.weights)
 
     def _bind_collate(
-        self, function: Callable[..., RankingBatch], objectives: Collection[str], cached: bool
+        self, function: Callable[..., RankingBatch], objectives: Collection[str]
     ) -> Callable[[list], RankingBatch]:
         return partial(
             function,
@@ -148,7 +154,6 @@ class RankingData(L.LightningDataModule):
             objectives=objectives,
             seed=self.recipe.seed,
             target=self.recipe.mining.target,
-            cached=cached,
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -161,8 +166,9 @@ class RankingData(L.LightningDataModule):
         local = [SampledExample(row, 0, 1.0) for row in chosen[rank::world]]
         size = self.recipe.optim.batch_size
         batches = [local[start : start + size] for start in range(0, len(local), size)]
-        collate_fn = self._bind_collate(_collate, (*self.objectives, "letters", "likelihood"), cached=True)
-        return DataLoader(_Rows(self.val_set, range(len(self.val_set))), batch_sampler=batches, collate_fn=collate_fn)
+        collate_fn = self._bind_collate(_collate, (*self.objectives, "letters", "likelihood"))
+        rows = _Rows(self.val_set, range(len(self.val_set)))
+        return DataLoader(rows, batch_sampler=batches, collate_fn=collate_fn, **self._loading)
 
 
 def optimizer_steps(recipe: Recipe, examples: int) -> int:

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from data_prep.settings import ObjectiveArgs
-from rar_train.models.inputs import to_device
 from rar_train.models.mllm import Mllm
-from rar_train.models.scoring import answer_loss, answer_scores, letter_scores, name_scores, split_by_row
+from rar_train.models.scoring import score, split_by_row
 from rar_train.ranker.collate import RankingBatch
 
 
-def letter_table(mllm: Mllm, batch: RankingBatch) -> Tensor:
-    """Returns the letter logits of a batch, shape ``[n, k]``."""
-    inputs = to_device(batch.letters, next(mllm.model.parameters()))
-    return letter_scores(mllm, inputs, batch.letter_ids, batch.counts)
+@dataclass(frozen=True)
+class BatchScores:
+    """What the model says about a batch; None for conversations that it does not have.
+
+    Attributes:
+        tables: Scores of shape ``[n, k]`` by mode, ``-inf`` beyond an example's candidates: the ``letters``' logits
+            and the names' log-likelihoods (``likelihood``).
+        list: Mean log-likelihood of the sorted lists' tokens, shape ``[n]``.
+    """
+
+    tables: dict[str, Tensor]
+    list: Tensor | None
 
 
-def likelihood_table(mllm: Mllm, batch: RankingBatch) -> Tensor:
-    """Returns the log-likelihoods of the candidates' names, shape ``[n, k]``."""
-    if batch.conversations is not None:
-        return split_by_row(answer_scores(mllm, batch.conversations)[0], batch.counts)
-    inputs = to_device(batch.naming, next(mllm.model.parameters()))
-    return split_by_row(name_scores(mllm, inputs, batch.names, batch.owners), batch.counts)
+def score_batch(mllm: Mllm, batch: RankingBatch) -> BatchScores:
+    """Scores all conversations of a batch in one forward pass."""
+    scores = score(mllm, batch.forest, batch.letter_ids)
+    tables, lists = {}, None
+    if "letters" in batch.modes:
+        counts = torch.tensor(batch.counts, device=scores.letters.device)
+        beyond = torch.arange(scores.letters.shape[1], device=counts.device) >= counts[:, None]
+        tables["letters"] = scores.letters.masked_fill(beyond, float("-inf"))
+    answers, lengths = scores.answers, scores.lengths
+    if "list" in batch.modes:  # the last answer of each example
+        names = [count if "likelihood" in batch.modes else 0 for count in batch.counts]
+        last = [end + row for row, end in enumerate(accumulate(names))]
+        lists = answers[last] / lengths[last]
+        answers = answers[sorted({*range(len(answers))} - {*last})]
+    if "likelihood" in batch.modes:
+        tables["likelihood"] = split_by_row(answers, batch.counts)
+    return BatchScores(tables, lists)
 
 
 def truth_loss(table: Tensor, batch: RankingBatch) -> Tensor:
@@ -78,33 +97,30 @@ def listwise_loss(table: Tensor, batch: RankingBatch, kind: str) -> Tensor:
     return torch.stack(rows)
 
 
-TABLES = {"letters": letter_table, "likelihood": likelihood_table}
-READS = {"letters": "letters", "likelihood": "likelihood", "listwise": "letters"}
-"""Score table that each objective uses; ``list`` uses none."""
+TABLES = ("letters", "likelihood")
+"""The modes with a table of scores."""
 
 
-def compute_losses(
-    mllm: Mllm, batch: RankingBatch, args: ObjectiveArgs, tables: Iterable[str] = ()
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Computes the unweighted losses in use; objectives that use the same score table share one forward pass.
+def compute_losses(mllm: Mllm, batch: RankingBatch, args: ObjectiveArgs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Computes the unweighted losses in use, in one forward pass.
 
     Args:
         mllm: The ranker.
-        batch: Collated for the objectives and tables.
+        batch: Collated for the objectives.
         args: Which objectives are in use.
-        tables: Further score tables to compute.
 
     Returns:
-        tuple: Losses of shape ``[n]`` by objective, and score tables of shape ``[n, k]`` by mode.
+        tuple: Losses of shape ``[n]`` by objective, and the batch's score tables of shape ``[n, k]`` by mode.
     """
-    needed = dict.fromkeys([*(READS[name] for name in args.weights if name in READS), *tables])
-    scores = {mode: TABLES[mode](mllm, batch) for mode in needed}
+    scores = score_batch(mllm, batch)
     losses = {}
     for name in args.weights:
         if name == "list":
-            losses[name] = answer_loss(mllm, batch.sorting)
+            # A mean over each list's tokens. Hugging Face's ``loss`` is one over all tokens of the batch, in which an
+            # example with a short answer counts for less.
+            losses[name] = -scores.list
         elif name == "listwise":
-            losses[name] = listwise_loss(scores["letters"], batch, args.listwise_loss)
+            losses[name] = listwise_loss(scores.tables["letters"], batch, args.listwise_loss)
         else:
-            losses[name] = truth_loss(scores[name], batch)
-    return losses, scores
+            losses[name] = truth_loss(scores.tables[name], batch)
+    return losses, scores.tables

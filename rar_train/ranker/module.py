@@ -17,7 +17,7 @@ from rar_train.engine.tracking import RankedExample
 from rar_train.models.lora import add_lora
 from rar_train.models.mllm import Mllm
 from rar_train.ranker.collate import RankingBatch
-from rar_train.ranker.losses import TABLES, compute_losses
+from rar_train.ranker.losses import compute_losses
 from rar_train.ranker.validation import generate_rankings, generation_metrics
 
 log = logging.getLogger(__name__)
@@ -45,13 +45,17 @@ class RankerModule(FusedClippingMixin, L.LightningModule):
         self.model = self.mllm.model
         self.weights = recipe.ranker.objectives.weights
         self.ranked: list[RankedExample] = []
-        if recipe.trainer.gradient_checkpointing:
-            self.mllm.base.activation_checkpointing_enable({"use_reentrant": False})
-            # Only reentrant checkpointing needs gradients at its inputs; they would flow through the frozen tower.
-            self.mllm.base.disable_input_require_grads()
+        if recipe.trainer.gradient_checkpointing is True:
+            self.checkpoint_gradients()
         if recipe.trainer.compile:
             for layer in self.mllm.base.get_decoder().layers:
                 layer.compile()
+
+    def checkpoint_gradients(self) -> None:
+        """Turns gradient checkpointing on."""
+        self.mllm.base.activation_checkpointing_enable({"use_reentrant": False})
+        # Only reentrant checkpointing needs gradients at its inputs; they would flow through the frozen tower.
+        self.mllm.base.disable_input_require_grads()
 
     def train(self, mode: bool = True) -> RankerModule:
         """Sets the mode, but keeps a frozen vision tower in eval mode and never updates batch-norm statistics.
@@ -109,7 +113,7 @@ class RankerModule(FusedClippingMixin, L.LightningModule):
 
     def validation_step(self, batch: RankingBatch, _) -> None:
         """Logs the loss and the accuracy of each one-pass mode; every validation example contains the truth."""
-        losses, tables = compute_losses(self.mllm, batch, self.recipe.ranker.objectives, TABLES)
+        losses, tables = compute_losses(self.mllm, batch, self.recipe.ranker.objectives)
         count = len(batch.examples)
         total = sum(self.weights[name] * loss for name, loss in losses.items())
         self.log("val/loss", total.mean(), batch_size=count, sync_dist=True)

@@ -26,11 +26,11 @@ def longest_conversations(example: RankingExample, objectives: Collection[str]) 
     names = [candidate.name for candidate in example.candidates]
     conversations = []
     if {"letters", "listwise"} & set(objectives):
-        conversations.append((letters_prompt(names), "A"))
+        conversations.append((letters_prompt(names, example.descriptions), "A"))
     if "likelihood" in objectives:
         conversations.append((NAMING, max(names, key=lambda name: len(name.encode()))))
     if "list" in objectives:
-        conversations.append((list_prompt(names), list_answer(names)))
+        conversations.append((list_prompt(names, descriptions=example.descriptions), list_answer(names)))
     return conversations
 
 
@@ -111,9 +111,7 @@ def check_fits(batch: RankingBatch, limit: int) -> None:
     Raises:
         UserError: A conversation is too long.
     """
-    answers = max(map(len, batch.names), default=0) if batch.names else 0
-    inputs = [(batch.letters, 1), (batch.naming, answers), (batch.conversations, 0), (batch.sorting, 0)]
-    longest = max(encoded["input_ids"].shape[1] + extra for encoded, extra in inputs if encoded is not None)
+    longest = batch.forest.longest
     if longest > limit:
         raise UserError(
             f"an example among {batch.examples[0].key} and {len(batch.examples) - 1} more takes {longest} tokens, and "

@@ -19,12 +19,13 @@ from data_prep.settings import RankerArgs, Recipe
 from rar_train.engine.checkpoint import AdapterCheckpoints
 from rar_train.engine.run import Run, train_run
 from rar_train.engine.run_folder import read_checksums, record_checksum
-from rar_train.engine.strategies import make_strategy, seed_all
+from rar_train.engine.strategies import CheckGradients, make_strategy, seed_all
 from rar_train.engine.tracking import finish_tracking
 from rar_train.models.adapter_manifest import read_adapter_manifest
 from rar_train.models.feature_cache import cache_features
 from rar_train.models.lora import parameter_table, save_adapter
 from rar_train.models.mllm import load_mllm
+from rar_train.ranker.checkpointing import decide_checkpointing
 from rar_train.ranker.datamodule import RankingData, build_examples, optimizer_steps
 from rar_train.ranker.module import RankerModule
 from rar_train.ranker.monitor import Monitor, format_parameter_table
@@ -81,6 +82,8 @@ def _train(run: Run) -> L.Trainer:
     # After the data stages, which use random numbers only where they have something to build.
     seed_all(recipe.seed, resolve_accelerator(recipe.trainer))
     module = RankerModule(recipe, mllm, steps)
+    if recipe.trainer.gradient_checkpointing == "auto" and decide_checkpointing(recipe, module.mllm, data):
+        module.checkpoint_gradients()
     table = parameter_table(module.mllm)
     for line in format_parameter_table(table) if run.processes.rank == 0 else ():
         log.info("%s", line)
@@ -91,7 +94,7 @@ def _train(run: Run) -> L.Trainer:
         "processes": recipe.trainer.devices * recipe.trainer.num_nodes,
     }
     checkpoints = AdapterCheckpoints(recipe, metadata)
-    callbacks = [Monitor(recipe, table[-1][1:]), checkpoints, LearningRateMonitor("step")]
+    callbacks = [Monitor(recipe, table[-1][1:]), checkpoints, LearningRateMonitor("step"), CheckGradients()]
     parameters = {part: {"trainable": trainable, "all": total} for part, trainable, total in table}
     trainer = run.fit(module, data, steps, callbacks, strategy, {"parameters": parameters})
     _save(run, trainer, module, checkpoints)

@@ -29,7 +29,7 @@ def generate_rankings(mllm: Mllm, images: Sequence[Image.Image], examples: Seque
         examples: Their ranking examples, candidates in the order to show.
     """
     names = [[candidate.name for candidate in example.candidates] for example in examples]
-    prompts = [list_prompt(row) for row in names]
+    prompts = [list_prompt(row, descriptions=ex.descriptions) for row, ex in zip(names, examples, strict=True)]
     inputs = to_device(mllm.inputs(images, prompts), next(mllm.model.parameters()))
     # Each reply may be 8 tokens longer than its correct answer, whatever else is in the batch.
     budgets = [len(mllm.answer_ids(p, list_answer(row))) + 8 for p, row in zip(prompts, names, strict=True)]

@@ -138,7 +138,7 @@ class RetrieverModule(L.LightningModule):
         """Logs the share of images whose class is the nearest (top 1) and among the k nearest (recall at k)."""
         pixels, targets = batch
         image = F.normalize(self.model.encode_image(pixels).float(), dim=-1)
-        k = min(self.recipe.eval.k, len(self.name_embeddings))
+        k = min(self.recipe.eval.fixed_k, len(self.name_embeddings))
         hits = (image @ self.name_embeddings.T).topk(k).indices == targets[:, None]
         metrics = {"val/top1": hits[:, 0].float().mean(), "val/recall_at_k": hits.any(1).float().mean()}
         self.log_dict(metrics, batch_size=len(targets), sync_dist=True)

@@ -14,13 +14,13 @@ from torch._subclasses import fake_impls
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from data_prep.embedding.encoder import load_encoder
-from data_prep.settings import LoraArgs, RankerArgs, RetrieverArgs, TuningArgs
+from data_prep.settings import LoraArgs, ObjectiveArgs, RankerArgs, RetrieverArgs, TuningArgs
 from data_prep.settings.loading import load_recipe
 from rar_train.models.lora import add_lora
 from rar_train.models.mllm import Mllm, load_mllm
-from rar_train.models.scoring import answer_loss
+from rar_train.models.scoring import takes_trees
 from rar_train.ranker.collate import collate
-from rar_train.ranker.losses import TABLES, listwise_loss, truth_loss
+from rar_train.ranker.losses import compute_losses
 from rar_train.retriever.module import RetrieverModule, prepare_model
 from tests.rar_train.lite.test_mllm import tiny_join
 
@@ -61,17 +61,15 @@ def make_lite(folder) -> Mllm:
     return add_lora(load_mllm(RankerArgs(model=str(folder))), LoraArgs(scope="language+projector"))
 
 
-@pytest.mark.parametrize("cached", [True, False], ids=["cached", "checkpointed"])
 @pytest.mark.parametrize("kind", ["nano", "lite"])
-def test_every_objective_is_computed_on_the_models_device(kind, cached, pairs, tmp_path):
+def test_every_objective_is_computed_on_the_models_device(kind, pairs, tmp_path):
     mllm = make_nano() if kind == "nano" else make_lite(tmp_path)
     mllm.model.train()
-    batch = collate(mllm, pairs, ["letters", "likelihood", "listwise", "list"], 0, [0] * 3, cached=cached)
+    batch = collate(mllm, pairs, ["letters", "likelihood", "listwise", "list"], 0, [0] * 3)
+    assert takes_trees(mllm)
     with fake_gpu(mllm.model):
-        tables = {name: table(mllm, batch) for name, table in TABLES.items()}
-        losses = [truth_loss(table, batch) for table in tables.values()]
-        losses += [listwise_loss(tables["letters"], batch, "ranknet"), answer_loss(mllm, batch.sorting)]
-        assert {loss.device.type for loss in losses} == {"cuda"}
+        losses, tables = compute_losses(mllm, batch, ObjectiveArgs(list=1, listwise=1))
+        assert {value.device.type for value in (*losses.values(), *tables.values())} == {"cuda"}
 
 
 @pytest.mark.parametrize("rank", [0, 4])

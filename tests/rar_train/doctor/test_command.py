@@ -31,7 +31,7 @@ from rar_train.doctor.machine import (
     check_wandb,
     requirements,
 )
-from rar_train.doctor.memory_estimate import estimate, suggest_changes
+from rar_train.doctor.memory import suggest_changes
 from rar_train.doctor.models import check_family, check_ranker, check_retriever
 from rar_train.doctor.recipe import (
     check_letters,
@@ -41,6 +41,7 @@ from rar_train.doctor.recipe import (
     recipe_findings,
     resolve_recipe,
 )
+from rar_train.engine.memory_estimate import Estimate
 from rar_train.models.lora import add_lora, parameter_table
 from rar_train.models.meta import build_on_meta, local_folder, missing_weights
 from rar_train.models.mllm import NANO_MLLM, load_mllm
@@ -268,34 +269,24 @@ def test_memory_is_estimated_and_advised_on(monkeypatch):
     assert "it fits without stage 3" in check_memory(split, build_nano(split), SUMMARY)[0].advice
     monkeypatch.setattr("os.sysconf", lambda name: 1000)  # a machine with a megabyte
     finding = check_memory(recipe, build_nano(recipe), SUMMARY)[0]
-    assert finding.status == "failure" and "trainer.gradient_checkpointing=true" in finding.advice
+    assert finding.status == "failure" and "with gradient checkpointing" in finding.found
+    assert "gradient_checkpointing" not in finding.advice  # it is on already, by auto
+    off = make_recipe("trainer.gradient_checkpointing=false")
+    finding = check_memory(off, build_nano(off), SUMMARY)[0]
+    assert "without gradient checkpointing" in finding.found
+    assert "trainer.gradient_checkpointing=true" in finding.advice
     monkeypatch.delattr("os.sysconf")  # as on Windows
     assert check_memory(recipe, build_nano(recipe), SUMMARY)[0].status == "not checked"
     assert check_memory(recipe, build_nano(recipe), DataSummary())[0].status == "not checked"
 
 
-def test_estimates_follow_types_and_stages():
-    def needed(*settings: str):
-        return estimate(make_recipe(*settings), 1_000_000, 7_001_000_000, 4096, 32, 500)
-
-    default = needed()
-    assert default.weights == 28e9 and default.optimiser == 8e6 and default.adapter == 8e6
-    assert needed("ranker.dtype=bfloat16").weights == 14e9
-    eight = ("trainer.devices=8", "trainer.strategy=deepspeed_stage_3")
-    assert needed(*eight).weights == 3.5e9 and needed(*eight).optimiser == 1e6
-    assert needed("trainer.devices=8", "trainer.strategy=deepspeed_stage_2").weights == 28e9
-    assert needed(*eight, "trainer.offload=all").weights == 0
-    assert needed("trainer.gradient_checkpointing=true").activations < default.activations / 10
-    assert needed("optim.batch_size=32").activations == 2 * default.activations
-    advice = suggest_changes(make_recipe(), default, 24 * 2**30)
-    for change in (
-        "gradient_checkpointing=true",
-        "optim.batch_size=8 optim.grad_accum_steps=2",
-        "quantize=4bit",
-        "stage_3",
-    ):
-        assert change in advice
-    assert "quantize" not in suggest_changes(make_recipe(*eight), default, 24 * 2**30)  # four bits can't be partitioned
+def test_changes_are_suggested_the_cheapest_first():
+    needed = Estimate(weights=28e9, adapter=8e6, optimiser=8e6, activations=20e9)
+    advice = suggest_changes(make_recipe("trainer.gradient_checkpointing=false"), needed, 24 * 2**30)
+    changes = ("gradient_checkpointing=true", "optim.batch_size=8 optim.grad_accum_steps=2", "quantize=4bit", "stage_3")
+    assert [advice.index(change) for change in changes] == sorted(advice.index(change) for change in changes)
+    split = make_recipe("trainer.devices=8", "trainer.strategy=deepspeed_stage_3")
+    assert "quantize" not in suggest_changes(split, needed, 24 * 2**30)  # four bits can't be partitioned
 
 
 def test_time_is_estimated_only_from_a_measured_speed(tmp_path):

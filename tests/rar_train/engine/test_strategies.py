@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+import lightning as L
 import pytest
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
@@ -15,7 +16,7 @@ from data_prep.distributed.devices import local_gpu_index, resolve_accelerator
 from data_prep.settings import TrainerArgs
 from data_prep.settings.loading import load_recipe
 from rar_train.engine.optimizer import make_adamw
-from rar_train.engine.strategies import make_strategy
+from rar_train.engine.strategies import CheckGradients, make_strategy
 from rar_train.engine.trainer import make_device_trainer
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -246,3 +247,37 @@ def test_an_unsupported_accelerator_is_an_error_that_lists_the_supported(acceler
 def test_auto_uses_the_gpu():
     assert resolve_accelerator(TrainerArgs()) == "cuda"
     assert make_strategy(TrainerArgs()).root_device == torch.device("cuda", 0)
+
+
+class _Halves(L.LightningModule):
+    """Two weights, of which a step uses the first, and the second only where told."""
+
+    def __init__(self, both: bool):
+        super().__init__()
+        self.both = both
+        self.first, self.second = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+
+    def training_step(self, batch: torch.Tensor, _) -> torch.Tensor:
+        return (batch * self.first * (self.second if self.both else 1)).sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(("both", "strategy"), [(True, "ddp"), (False, "ddp"), (False, "auto")])
+def test_under_ddp_an_idle_parameter_is_an_error_that_names_it(both, strategy, tmp_path, monkeypatch):
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    trainer = L.Trainer(
+        strategy=make_strategy(TrainerArgs(accelerator="cpu", strategy=strategy)), accelerator="cpu", max_steps=3,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, callbacks=[CheckGradients()],
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    data = torch.utils.data.DataLoader(torch.ones(6, 1))
+    if both or strategy == "auto":
+        trainer.fit(_Halves(both), data)
+        assert trainer.global_step == 3
+    else:
+        with pytest.raises(UserError, match=r"1 of 2 trained parameters .* such as second, .*target_modules"):
+            trainer.fit(_Halves(both), data)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -15,7 +15,7 @@ import torch
 from data_prep.core.errors import UserError
 from data_prep.core.results_file import write_results
 from data_prep.settings import LoraArgs, RankerArgs
-from data_prep.settings.loading import save_recipe
+from data_prep.settings.loading import load_saved_recipe, save_recipe
 from rar_train.export.__main__ import main
 from rar_train.export.merging import check_same, log_probabilities
 from rar_train.models.lora import add_lora, load_adapter, save_adapter
@@ -67,6 +67,30 @@ def test_the_card_contains_the_metrics_of_the_runs_files(run):
         assert text in card
     assert "0.4321" not in card  # measured on another adapter
     assert (run / "exported" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("args", "limits"),
+    [
+        (LoraArgs(), []),
+        (
+            LoraArgs(scope="language+projector+vision"),
+            ["It adapts the projector and the vision tower, which vLLM silently"],
+        ),
+        (LoraArgs(scope="language+projector", projector="full"), ["It holds the whole projector"]),
+        (LoraArgs(dora=True, rank=32), ["It is a DoRA adapter, which vLLM refuses", "give vLLM --max-lora-rank 32"]),
+    ],
+)
+def test_an_exported_adapter_warns_of_what_a_server_does_not_take(run, caplog, args, limits):
+    recipe = load_saved_recipe(run / "recipe.yaml", [])
+    save_adapter(add_lora(load_mllm(recipe.ranker), args), run / "adapter", recipe, {"step": 1})
+    with caplog.at_level("WARNING"):
+        main(["--ckpt", str(run)])
+    card = (run / "exported" / "README.md").read_text()
+    warnings = [record.getMessage() for record in caplog.records if "export:" in record.getMessage()]
+    assert len(warnings) == len(limits) and ("## Serving it" in card) == bool(limits)
+    for warning, limit in zip(warnings, limits, strict=True):
+        assert limit in warning and limit in card and "--merge" in warning
 
 
 def test_the_requested_dtype_is_written(run, tmp_path):

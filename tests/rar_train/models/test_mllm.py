@@ -15,7 +15,8 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 from data_prep.core.errors import UserError
 from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt
 from data_prep.settings import RankerArgs
-from rar_train.models.mllm import FAMILIES, NANO_MLLM, Mllm, load_mllm, pad_rows
+from rar_train.models.inputs import pad_rows
+from rar_train.models.mllm import FAMILIES, NANO_MLLM, Mllm, load_mllm
 
 NAMES = [
     "azure, a bend or, two mullets argent",

@@ -1,149 +1,161 @@
-"""Scores do not depend on batch or padding, and a name's score is its log-likelihood."""
+"""One pass over a prefix tree gives the scores and gradients of a pass for each conversation, in any company."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+import logging
+import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
-from data_prep.prompting.prompts import NAMING, letters_prompt
-from data_prep.settings import LoraArgs
-from rar_train.models.inputs import letter_inputs, naming_inputs
+from data_prep.core.errors import UserError
+from data_prep.prompting.prompts import NAMING, letters_prompt, list_answer, list_prompt
+from data_prep.settings import LoraArgs, RankerArgs
+from rar_train.models import scoring
+from rar_train.models.forest import Conversation
 from rar_train.models.lora import add_lora
-from rar_train.models.mllm import Mllm
-from rar_train.models.scoring import _MAX_PADDING, _group_by_length, letter_scores, name_scores, split_by_row
+from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.planting import plant
+from rar_train.models.scoring import score, split_by_row, takes_trees
+from tests.rar_train.separate_passes import in_one_pass, naive
+
+NAMES = ["azure, a bend or", "azure, a bend or, three mullets argent", "gules, a pale argent", "or"]
+ASKED = [
+    [Conversation(letters_prompt(NAMES)), *(Conversation(NAMING, name) for name in NAMES)],
+    [Conversation(NAMING, "azure, a bend or"), Conversation(list_prompt(NAMES[:2]), list_answer(NAMES[:2]))],
+    [Conversation(letters_prompt(NAMES[1:])), Conversation(letters_prompt(NAMES[:0:-1]))],
+]
 
 
-def names_of(pairs) -> list[list[str]]:
-    return [[candidate.name for candidate in example.candidates] for example, _ in pairs]
+@pytest.fixture
+def images(pictures) -> list[Image.Image]:
+    return pictures[:3]
 
 
-def naive_log_likelihood(mllm: Mllm, image, name: str) -> Tensor:
-    """Computes the sum of the answer's token log-probabilities from one full forward pass."""
-    batch = mllm.labelled([image], [NAMING], [name])
-    labels = batch.pop("labels")[:, 1:]
-    tokens = mllm.model(**batch).logits[:, :-1].log_softmax(-1)
-    labelled = labels != -100
-    return tokens[labelled].gather(1, labels[labelled][:, None]).sum()
-
-
-def test_letter_scores_are_the_same_alone_and_batched_with_longer_prompts(either: Mllm, pairs):
-    images, names = [image for _, image in pairs], names_of(pairs)
+@pytest.mark.parametrize("budget", [1, 20, 2048])
+def test_scores_are_those_of_a_full_pass_for_each_conversation_however_trees_are_split(either, images, budget):
+    mllm = Mllm(either.model, either.processor, either.family, either.id, budget)
     with torch.no_grad():
-        together = letter_scores(either, *letter_inputs(either, images, names), [len(row) for row in names])
-        for scores, image, row in zip(together, images, names, strict=True):
-            alone = letter_scores(either, *letter_inputs(either, [image], [row]), [len(row)])
-            torch.testing.assert_close(scores[: len(row)], alone[0], rtol=1e-4, atol=1e-4)
+        expected = naive(mllm, images, ASKED)
+        torch.testing.assert_close(in_one_pass(mllm, images, ASKED), expected, rtol=1e-4, atol=1e-3)
+    rows = len(plant(mllm, images, ASKED).lengths)
+    assert rows == 3 if budget == 2048 else rows > 3
 
 
-def test_letter_scores_are_the_letters_logits_after_the_prompt(either: Mllm, pairs):
-    image, names = pairs[0][1], names_of(pairs)[0]
-    prompt = letters_prompt(names)
+def test_scores_are_the_same_alone_and_in_a_batch(either, images):
     with torch.no_grad():
-        logits = either.model(**either.inputs([image], [prompt])).logits[0, -1]
-        scores = letter_scores(either, *letter_inputs(either, [image], [names]), [len(names)])
-    torch.testing.assert_close(scores[0], logits[either.letter_ids(len(names))], rtol=1e-4, atol=1e-4)
-
-
-def test_letters_beyond_a_rows_candidates_are_impossible(nano: Mllm, pairs):
-    images, names = [image for _, image in pairs], names_of(pairs)
-    with torch.no_grad():
-        scores = letter_scores(nano, *letter_inputs(nano, images, names), [5, 2, 4])
-    assert scores.isfinite().tolist() == [[True] * count + [False] * (5 - count) for count in (5, 2, 4)]
-    assert (scores[1, 2:] == float("-inf")).all()
-
-
-def test_name_scores_equal_a_full_forward_pass_for_each_candidate(either: Mllm, pairs):
-    images, names = [image for _, image in pairs], names_of(pairs)
-    with torch.no_grad():
-        scores = name_scores(either, *naming_inputs(either, images, names))
-        naive = [naive_log_likelihood(either, image, n) for image, row in zip(images, names, strict=True) for n in row]
-    torch.testing.assert_close(scores, torch.stack(naive), rtol=1e-4, atol=1e-3)
-
-
-def test_name_scores_are_the_same_alone_and_in_a_batch(either: Mllm, pairs):
-    images, names = [image for _, image in pairs], names_of(pairs)
-    with torch.no_grad():
-        together = name_scores(either, *naming_inputs(either, images, names)).split([5, 2, 4])
+        together = score(either, plant(either, images, ASKED), either.letter_ids(4))
         alone = [
-            name_scores(either, *naming_inputs(either, [image], [row]))
-            for image, row in zip(images, names, strict=True)
+            score(either, plant(either, [image], [row]), either.letter_ids(4))
+            for image, row in zip(images, ASKED, strict=True)
         ]
-    for batched, single in zip(together, alone, strict=True):
-        torch.testing.assert_close(batched, single, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(together.letters, torch.cat([one.letters for one in alone]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(together.answers, torch.cat([one.answers for one in alone]), rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("padded", [0, 3, 10**6])
-def test_name_scores_are_the_same_however_names_are_grouped(either: Mllm, pairs, monkeypatch, padded):
-    images, names = (
-        [image for _, image in pairs],
-        [["a", "a bend or, three mullets argent", "b c"], ["d"], ["e f", "g"]],
-    )
-    with torch.no_grad():
-        naive = [naive_log_likelihood(either, image, n) for image, row in zip(images, names, strict=True) for n in row]
-        monkeypatch.setattr("rar_train.models.scoring._MAX_PADDING", padded)
-        scores = name_scores(either, *naming_inputs(either, images, names))
-    torch.testing.assert_close(scores, torch.stack(naive), rtol=1e-4, atol=1e-3)
+def test_what_conversations_share_is_processed_once(nano, images):
+    assert NAMES[1].startswith(NAMES[0])
+    both = plant(nano, images[:1], [[Conversation(NAMING, name) for name in NAMES[:2]]])
+    longer = plant(nano, images[:1], [[Conversation(NAMING, NAMES[1])]])
+    assert both.tokens == longer.tokens and len(both.pixels["pixel_values"]) == 1
 
 
-def test_under_zero_3_all_processes_run_the_same_number_of_passes_whatever_the_names(fresh, pairs, monkeypatch):
-    """A process whose names differ more in length must not run a pass in which the others take no part."""
-    monkeypatch.setattr("rar_train.models.scoring._MAX_PADDING", 0)
-    mllm, images, names = fresh(), [pairs[0][1]], [["a", "b c", "a bend or, three mullets argent"]]
-
-    def count_passes() -> int:
-        count = []
-        hook = mllm.model.register_forward_hook(lambda *_: count.append(1))
-        with torch.no_grad():
-            name_scores(mllm, *naming_inputs(mllm, images, names))
-        hook.remove()
-        return len(count)
-
-    grouped = count_passes()
-    next(mllm.model.parameters()).ds_id = 0  # as DeepSpeed marks what it has partitioned
-    assert grouped > 2 and count_passes() == 2
-
-
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=200))
-def test_groups_hold_every_answer_once_and_pad_little(lengths):
-    groups = _group_by_length(lengths)
-    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
-    for group in groups:
-        members = [lengths[index] for index in group]
-        # The last length added was within the limit; further answers of that length add no padding.
-        assert sum(max(members) - length for length in members) <= _MAX_PADDING
-    # No two neighbouring groups could be merged within the limit.
-    for group, following in pairwise(groups):
-        shortest = min(lengths[index] for index in following)
-        assert sum(shortest - lengths[index] for index in group) > _MAX_PADDING
-
-
-def test_the_gradient_of_name_scores_equals_that_of_the_full_forward_pass(fresh, pairs):
-    image, names = pairs[1][1], names_of(pairs)[1]
-
-    def gradients(score) -> list[Tensor]:
+def test_gradients_are_those_of_separate_passes_with_and_without_gradient_checkpointing(fresh, images):
+    def gradients(function: Callable[..., Tensor], checkpointing: bool) -> Tensor:
         torch.manual_seed(0)
         mllm = add_lora(fresh(), LoraArgs(rank=2))
-        score(mllm).backward()
-        return [p.grad for name, p in mllm.model.named_parameters() if "lora_B" in name]
+        for name, parameter in mllm.model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.05)
+        if checkpointing:
+            mllm.base.gradient_checkpointing_enable({"use_reentrant": False})
+        mllm.model.train()
+        mllm.base.get_submodule(mllm.family.vision).eval()  # batch statistics would depend on the batch
+        scores = function(mllm, images, ASKED)
+        (scores @ torch.linspace(-1, 1, len(scores))).backward()
+        return torch.cat([p.grad.flatten() for p in mllm.model.parameters() if p.grad is not None])
 
-    cached = gradients(lambda mllm: name_scores(mllm, *naming_inputs(mllm, [image], [names]))[0])
-    naive = gradients(lambda mllm: naive_log_likelihood(mllm, image, names[0]))
-    assert all(gradient.abs().sum() > 0 for gradient in naive)
-    for gradient, expected in zip(cached, naive, strict=True):
-        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-3)
+    expected = gradients(naive, False)
+    for checkpointing in (False, True):
+        difference = gradients(in_one_pass, checkpointing) - expected
+        assert difference.norm() <= 1e-5 * expected.norm()
 
 
-def test_letter_scores_pass_a_gradient_to_the_adapter(fresh, pairs):
-    mllm = add_lora(fresh(), LoraArgs(rank=2))
-    image, names = pairs[0][1], names_of(pairs)[0]
-    letter_scores(mllm, *letter_inputs(mllm, [image], [names]), [5])[0, 1].backward()
-    reached = [p.grad for name, p in mllm.model.named_parameters() if "lora_B" in name]
-    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in reached)
+def test_a_half_precision_base_is_scored_in_float32(images):
+    mllm = load_mllm(RankerArgs(dtype="bfloat16"))
+    with torch.no_grad():
+        scores = score(mllm, plant(mllm, images, ASKED), mllm.letter_ids(4))
+    assert scores.letters.dtype == scores.answers.dtype == torch.float32
+    assert not torch.equal(scores.letters, scores.letters.bfloat16().float())
+
+
+def test_trees_are_built_alike_in_another_process(nano, images):
+    nano_there = pickle.loads(pickle.dumps(nano.without_model()))
+    here, there = plant(nano, images, ASKED), plant(nano_there, images, ASKED)
+    assert torch.equal(here.ids, pickle.loads(pickle.dumps(there)).ids) and here.paths == there.paths
+
+
+def test_a_model_whose_attention_ignores_the_trees_mask_runs_conversations_one_by_one(images, monkeypatch, caplog):
+    mllm, forward_types = load_mllm(RankerArgs()), []
+    forward = mllm.base.model.forward
+
+    def ignore_mask(*args, attention_mask, **kwargs):
+        forward_types.append(attention_mask.ndim)
+        return forward(*args, attention_mask=None if attention_mask.ndim == 4 else attention_mask, **kwargs)
+
+    monkeypatch.setattr(mllm.base.model, "forward", ignore_mask)
+    with torch.no_grad(), caplog.at_level(logging.INFO):
+        scores = in_one_pass(mllm, images, ASKED)
+        in_one_pass(mllm, images, ASKED)
+    monkeypatch.undo()
+    assert caplog.text.count("they run one by one") == 1 and 4 not in forward_types[5:]
+    with torch.no_grad():
+        torch.testing.assert_close(scores, naive(mllm, images, ASKED), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_both_attention_implementations_take_trees_and_the_log_says_it_once(implementation, images, caplog):
+    mllm = load_mllm(RankerArgs(attn_implementation=implementation))
+    with torch.no_grad(), caplog.at_level(logging.INFO):
+        scores = in_one_pass(mllm, images, ASKED)
+        torch.testing.assert_close(scores, naive(mllm, images, ASKED), rtol=1e-4, atol=1e-3)
+        in_one_pass(add_lora(mllm, LoraArgs(rank=2)), images, ASKED)
+    assert mllm.base.config.get_text_config()._attn_implementation == implementation
+    assert caplog.text.count("one pass for all conversations about an image") == 1
+
+
+def test_flash_attention_runs_conversations_one_by_one(monkeypatch, caplog):
+    mllm = load_mllm(RankerArgs())
+    monkeypatch.setattr(mllm.base.config.get_text_config(), "_attn_implementation", "flash_attention_2")
+    with caplog.at_level(logging.INFO):
+        assert not takes_trees(mllm)
+    assert "attention flash_attention_2 takes no tree masks" in caplog.text
+
+
+def test_a_processor_that_tokenises_a_prompt_differently_with_an_image_is_refused(monkeypatch):
+    mllm = load_mllm(RankerArgs())
+    inputs = mllm.inputs
+
+    def change(images, prompts, side="left"):
+        batch = inputs(images, prompts, side)
+        if prompts[0].startswith("Which"):
+            batch["input_ids"][:, -1] += 1
+        return batch
+
+    monkeypatch.setattr(mllm, "inputs", change)
+    with pytest.raises(UserError, match="tokenises a prompt differently with an image"):
+        takes_trees(mllm)
+
+
+def test_under_zero_3_all_processes_run_the_same_number_of_passes(nano, monkeypatch):
+    """Where conversations run one by one, no process may run a pass in which the others take no part."""
+    monkeypatch.setattr(next(nano.model.parameters()), "ds_id", 0, raising=False)  # as DeepSpeed marks what it shards
+    monkeypatch.setattr(scoring.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(scoring.distributed, "all_reduce", lambda count, _: count.fill_(7))
+    assert scoring._passes(nano, 3) == 7
 
 
 @pytest.mark.parametrize("counts", [(2, 3), (3, 1, 2)])

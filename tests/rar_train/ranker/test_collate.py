@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from data_prep.prompting.targets import target_names
 from rar_train.models.inputs import to_device
 from rar_train.models.mllm import Mllm
 from rar_train.ranker.collate import collate
+from rar_train.ranker.token_budget import longest_conversations
 
 
 def make_example(count: int, key: str = "key") -> RankingExample:
@@ -47,12 +50,10 @@ def test_the_truth_is_about_equally_often_at_each_position():
 
 
 def test_only_the_objectives_in_use_are_prepared(nano: Mllm, pairs):
-    batch = collate(nano, pairs, ["letters"], 0, [0, 0, 0])
-    assert batch.letters is not None and (batch.naming, batch.sorting) == (None, None)
-    batch = collate(nano, pairs, ["likelihood"], 0, [0, 0, 0])
-    assert batch.naming is not None and (batch.letters, batch.sorting) == (None, None)
-    batch = collate(nano, pairs, ["list"], 0, [0, 0, 0])
-    assert batch.sorting is not None and (batch.letters, batch.naming) == (None, None)
+    for objective, answers in (("letters", 0), ("listwise", 0), ("likelihood", 5 + 2 + 4), ("list", 3)):
+        forest = collate(nano, pairs, [objective], 0, [0, 0, 0]).forest
+        assert len(forest.answer_lengths) == answers
+        assert len(forest.letter_reads) == (3 if answers == 0 else 0)
 
 
 def test_truths_letters_and_names_follow_the_order_shown(either: Mllm, pairs):
@@ -62,15 +63,29 @@ def test_truths_letters_and_names_follow_the_order_shown(either: Mllm, pairs):
     assert batch.examples == [shuffle_candidates(pairs[i][0], 3, i) for i in range(3)]
     for row, (example, truth) in enumerate(zip(batch.examples, batch.truths, strict=True)):
         assert example.candidates[truth].label == example.label
-        text = tokenizer.decode(batch.letters["input_ids"][row])
+        letters, *answers = [path for path in batch.forest.paths if path.row == row]
+        text, sorting = (tokenizer.decode(batch.forest.ids[row, path.nodes]) for path in (letters, answers[-1]))
         lettered = [f"{letter}. {c.name}\n" for letter, c in zip("ABCDE", example.candidates, strict=False)]
         assert "".join(lettered) in text
-        name_ids = [ids for ids, owner in zip(batch.names, batch.owners, strict=True) if owner == row]
-        assert name_ids == [either.answer_ids(NAMING, c.name) for c in example.candidates]
-        labels = batch.sorting["labels"][row]
+        names = [path.answer for path in answers[:-1]]
+        assert names == [either.answer_ids(NAMING, c.name) for c in example.candidates]
         target = list_answer(target_names(pairs[row][0], "truth_first"))
-        assert tokenizer.decode(labels[labels != -100]).strip() == target + tokenizer.eos_token
-        assert list_answer([c.name for c in example.candidates]) in tokenizer.decode(batch.sorting["input_ids"][row])
+        assert tokenizer.decode(answers[-1].answer).strip() == target + tokenizer.eos_token
+        assert list_answer([c.name for c in example.candidates]) in sorting
+
+
+def test_described_candidates_have_a_line_each_in_the_letters_and_list_prompts(either: Mllm, pairs):
+    example, image = pairs[0]
+    candidates = tuple(replace(c, description=f"text {c.label}") for c in example.candidates[:3])
+    pair = (replace(example, candidates=candidates), image)
+    batch = collate(either, [pair], ["letters", "list"], 0, [0])
+    forest, decode = batch.forest, either.processor.tokenizer.decode
+    letters, sorting = (decode(forest.ids[path.row, path.nodes]) for path in forest.paths)
+    for letter, candidate in zip("ABC", batch.examples[0].candidates, strict=True):
+        assert f"{letter}. {candidate.name}: text {candidate.label}\n" in letters
+        assert f"\n{candidate.name}: text {candidate.label}" in sorting
+    (conversation, *_) = longest_conversations(pair[0], ["letters"])
+    assert conversation[0].count(": text ") == 3  # the token budget counts them
 
 
 def test_moving_inputs_changes_the_dtype_of_pixels_but_not_of_ids():

@@ -8,11 +8,13 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
 from data_prep.core.errors import UserError
+from data_prep.distributed import devices
 from data_prep.leakage.contamination import read_mined
 from data_prep.mining.shards import ShardedExamples
 from data_prep.prompting.prompts import list_answer
@@ -206,18 +208,37 @@ def test_workers_prepare_the_same_batches(make_data):
     assert keys_of(make_data("trainer.num_workers=2").train_dataloader()) == keys_of(make_data().train_dataloader())
 
 
+def test_on_a_gpu_batches_come_from_workers_in_pinned_memory(make_data, monkeypatch):
+    data = make_data("trainer.accelerator=auto", "trainer.devices=2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices, "available_cores", lambda: 8)
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert (loader.num_workers, loader.pin_memory) == (3, True)
+
+
+def test_a_pinned_batch_has_all_its_inputs_pinned(make_data, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self + 1)  # visible without a GPU
+    original = next(iter(make_data("ranker.objectives.list=1").train_dataloader()))
+    pinned = next(iter(make_data("ranker.objectives.list=1").train_dataloader())).pin_memory()
+    before, after = vars(original.forest), vars(pinned.forest)
+    for name in (name for name, value in before.items() if isinstance(value, torch.Tensor)):
+        assert torch.equal(after[name], before[name] + 1), name
+    for name, pixels in original.forest.pixels.items():
+        assert torch.equal(pinned.forest.pixels[name], pixels + 1)
+
+
 def test_the_list_objective_trains_towards_the_recipes_target(make_data, nano):
     data = make_data("ranker.objectives.list=1", "mining.target=truth_only")
     batch = next(iter(data.train_dataloader()))
     for row, example in enumerate(batch.examples):
-        labels = batch.sorting["labels"][row]
-        answer = nano.processor.tokenizer.decode(labels[labels != -100], skip_special_tokens=True).strip()
+        ids = [path.answer for path in batch.forest.paths if path.row == row][-1]
+        answer = nano.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
         assert answer == list_answer([example.candidates[example.truth].name])
 
 
 def test_only_the_recipes_objectives_are_collated(make_data):
     batch = next(iter(make_data("ranker.objectives.likelihood=0").train_dataloader()))
-    assert batch.letters is not None and batch.naming is None and batch.sorting is None
+    assert batch.modes == {"letters"} and not any(path.answer for path in batch.forest.paths)
 
 
 def test_validation_uses_the_same_evenly_spaced_examples_each_time(make_data):

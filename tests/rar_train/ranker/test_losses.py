@@ -11,18 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from data_prep.prompting.prompts import list_answer, list_prompt
 from data_prep.settings import LoraArgs, ObjectiveArgs, RankerArgs
 from data_prep.settings.ranker import OBJECTIVES
 from rar_train.models.lora import add_lora
 from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.scoring import takes_trees
 from rar_train.ranker.collate import RankingBatch, collate
-from rar_train.ranker.losses import LISTWISE_LOSSES, TABLES, compute_losses, listmle, ranknet
+from rar_train.ranker.losses import LISTWISE_LOSSES, TABLES, compute_losses, listmle, ranknet, score_batch
 
 rankings = st.lists(st.floats(-5, 5, allow_nan=False), min_size=2, max_size=8).map(torch.tensor)
 
 
-def make_batch(mllm: Mllm, pairs, *objectives: str, cached: bool = True) -> RankingBatch:
-    return collate(mllm, pairs, objectives, 0, [0] * len(pairs), cached=cached)
+def make_batch(mllm: Mllm, pairs, *objectives: str) -> RankingBatch:
+    return collate(mllm, pairs, objectives, 0, [0] * len(pairs))
 
 
 def compute_loss(mllm: Mllm, batch: RankingBatch, objective: str, kind: str = "ranknet") -> Tensor:
@@ -65,7 +67,7 @@ def test_only_the_adapter_gets_a_gradient(fresh, objective, pairs):
 def test_choice_losses_are_cross_entropies_of_the_truth_among_its_candidates(either: Mllm, objective, pairs):
     batch = make_batch(either, pairs, objective)
     with torch.no_grad():
-        table = TABLES[objective](either, batch)
+        table = score_batch(either, batch).tables[objective]
         loss = compute_loss(either, batch, objective)
     expected = [
         -row[:count].log_softmax(0)[truth] for row, count, truth in zip(table, batch.counts, batch.truths, strict=True)
@@ -77,8 +79,11 @@ def test_the_list_loss_uses_only_the_answers_tokens(either: Mllm, pairs):
     batch = make_batch(either, pairs, "list")
     with torch.no_grad():
         loss = compute_loss(either, batch, "list")
-        logits = either.model(**{k: v for k, v in batch.sorting.items() if k != "labels"}).logits
-    labels = batch.sorting["labels"]
+        names = [[candidate.name for candidate in example.candidates] for example in batch.examples]
+        answers = [list_answer([row[i] for i in order]) for row, order in zip(names, batch.orders, strict=True)]
+        inputs = either.labelled(batch.images, [list_prompt(row) for row in names], answers)
+        labels = inputs.pop("labels")
+        logits = either.model(**inputs).logits
     # A mean over each answer's tokens, then over the examples.
     expected = [
         F.cross_entropy(row[:-1], targets[1:], ignore_index=-100) for row, targets in zip(logits, labels, strict=True)
@@ -94,7 +99,7 @@ def test_the_listwise_target_is_the_truth_first_and_the_others_as_retrieved(nano
         others = [candidate for candidate in retrieved.candidates if candidate.label != retrieved.label]
         assert target[1:] == others
     with torch.no_grad():
-        table = TABLES["letters"](nano, batch)
+        table = score_batch(nano, batch).tables["letters"]
         rows = [ranknet(row[order]) for row, order in zip(table, batch.orders, strict=True)]
         torch.testing.assert_close(compute_loss(nano, batch, "listwise"), torch.stack(rows).mean())
 
@@ -133,17 +138,19 @@ def test_no_order_has_a_lower_loss_than_the_target(kind, scores):
     assert loss(torch.tensor([4.0, 2.0, 1.0, -3.0])) <= loss(torch.tensor(scores)) + 1e-5
 
 
-def test_objectives_that_use_the_same_scores_share_one_pass(nano: Mllm, pairs, monkeypatch):
-    batch = make_batch(nano, pairs, "letters", "listwise")
-    passes = []
-    monkeypatch.setattr(nano.model, "forward", lambda *a, f=nano.model.forward, **k: passes.append(1) or f(*a, **k))
+def test_all_objectives_share_one_pass(nano: Mllm, pairs):
+    batch, passes = make_batch(nano, pairs, *OBJECTIVES), []
+    assert takes_trees(nano)
+    hook = nano.base.model.register_forward_hook(lambda *_: passes.append(1))
     with torch.no_grad():
-        losses, tables = compute_losses(nano, batch, ObjectiveArgs(likelihood=0, listwise=1), ["letters"])
-    assert len(passes) == 1 and set(losses) == {"letters", "listwise"} and set(tables) == {"letters"}
+        losses, tables = compute_losses(nano, batch, ObjectiveArgs(list=1, listwise=1))
+    hook.remove()
+    assert len(passes) == 1 and set(losses) == set(OBJECTIVES) and set(tables) == set(TABLES)
 
 
-def test_likelihoods_from_full_conversations_equal_those_from_the_cache(either: Mllm, pairs):
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_objectives_loss_is_the_same_alone_and_with_the_others(either: Mllm, objective, pairs):
     with torch.no_grad():
-        cached = TABLES["likelihood"](either, make_batch(either, pairs, "likelihood"))
-        full = TABLES["likelihood"](either, make_batch(either, pairs, "likelihood", cached=False))
-    torch.testing.assert_close(full, cached, rtol=1e-4, atol=1e-3)
+        losses, _ = compute_losses(either, make_batch(either, pairs, *OBJECTIVES), ObjectiveArgs(list=1, listwise=1))
+        alone = compute_loss(either, make_batch(either, pairs, objective), objective)
+    torch.testing.assert_close(losses[objective].mean(), alone, rtol=1e-5, atol=1e-5)

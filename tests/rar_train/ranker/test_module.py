@@ -19,8 +19,9 @@ from data_prep.settings import ObjectiveArgs, RankerArgs
 from rar_train.engine.sampler import DataPosition, EpochPlan, EpochSampler
 from rar_train.models.lora import load_adapter, save_adapter
 from rar_train.models.mllm import load_mllm
+from rar_train.models.scoring import takes_trees
 from rar_train.ranker.collate import RankingBatch, collate
-from rar_train.ranker.losses import TABLES, compute_losses
+from rar_train.ranker.losses import TABLES, compute_losses, score_batch
 from rar_train.ranker.module import RankerModule
 
 
@@ -165,9 +166,9 @@ splits = st.tuples(st.integers(2, 9), st.integers(1, 3), st.integers(1, 2), st.i
 
 
 @settings(max_examples=15, deadline=None)
-@given(splits, st.booleans(), st.booleans(), st.randoms(use_true_random=False))
+@given(splits, st.booleans(), st.randoms(use_true_random=False))
 def test_a_steps_gradient_is_the_mean_over_its_examples_however_it_is_split(
-    exact, example_gradients, pairs, split, cached, twice, random
+    exact, example_gradients, pairs, split, twice, random
 ):
     examples, batch_size, world, accumulate = split
     chosen = [random.randrange(len(pairs)) for _ in range(examples)]
@@ -176,7 +177,7 @@ def test_a_steps_gradient_is_the_mean_over_its_examples_however_it_is_split(
     passes = []
     for batch in chain(*batches):
         rows = [pairs[chosen[sampled.row]] for sampled in batch]
-        passes.append(collate(exact.mllm, rows, ALL, 0, [0] * len(rows), cached=cached))
+        passes.append(collate(exact.mllm, rows, ALL, 0, [0] * len(rows)))
         passes[-1].weights = [sampled.weight for sampled in batch]
     gradient = step_gradient(exact, passes, world, accumulate, twice)
     counted = [sampled.row for batch in chain(*batches) for sampled in batch if sampled.weight]
@@ -211,10 +212,12 @@ def test_validation_reports_the_share_of_truths_ranked_first_in_both_modes(modul
     generated = {f"val/generate{outcome}" for outcome in ("", "_ok", "_repaired", "_unreadable")}
     assert set(metrics) == {"val/loss", "val/letters", "val/likelihood"} | generated
     assert sum(metrics[f"val/generate_{outcome}"] for outcome in ("ok", "repaired", "unreadable")) == pytest.approx(1)
-    for mode, table in TABLES.items():
+    for mode in TABLES:
         with torch.no_grad():
             ranked = [
-                (row.argmax().item(), truth) for b in loader for row, truth in zip(table(module.mllm, b), b.truths)
+                (row.argmax().item(), truth)
+                for batch in loader
+                for row, truth in zip(score_batch(module.mllm, batch).tables[mode], batch.truths, strict=True)
             ]
         assert metrics[f"val/{mode}"] == pytest.approx(np.mean([first == truth for first, truth in ranked]))
 
@@ -228,6 +231,7 @@ def test_the_optimiser_has_only_the_adapter_at_the_recipes_learning_rate(module)
 
 def forward_counts(module: RankerModule, batch) -> tuple[list[int], float]:
     """Counts how often each decoder layer runs in one step and its backward pass; also returns the loss."""
+    assert takes_trees(module.mllm)
     layers = module.mllm.base.get_decoder().layers
     counts = [0] * len(layers)
 
@@ -252,7 +256,7 @@ def test_gradient_checkpointing_computes_every_layer_twice_and_the_same_gradient
         module = RankerModule(
             tiny(tmp_path, *weights, f"trainer.gradient_checkpointing={on}"), load_mllm(RankerArgs()), 4
         )
-        batch = collate(module.mllm, pairs, [objective], 0, [0] * 3, cached=False)
+        batch = collate(module.mllm, pairs, [objective], 0, [0] * 3)
         counts, loss = forward_counts(module, batch)
         gradients = {name: value.grad for name, value in module.named_parameters() if value.requires_grad}
         runs.append((counts, loss, gradients))
@@ -269,7 +273,7 @@ def test_gradient_checkpointing_excludes_a_frozen_tower_from_the_backward_pass(t
     outputs = []
     tower = module.mllm.base.get_submodule("model.vision_tower")
     tower.register_forward_hook(lambda _, __, output: outputs.append(output.last_hidden_state))
-    forward_counts(module, collate(module.mllm, pairs, ["letters"], 0, [0] * 3, cached=False))
+    forward_counts(module, collate(module.mllm, pairs, ["letters"], 0, [0] * 3))
     assert outputs and not any(output.requires_grad for output in outputs)
 
 
@@ -326,7 +330,8 @@ def test_dora_and_rslora_train_and_load(kind, tiny, trainer, pairs, tmp_path):
     batch = collate(loaded, pairs, ["letters"], 0, [0] * 3)
     with torch.no_grad():
         module.eval()
-        torch.testing.assert_close(TABLES["letters"](loaded, batch), TABLES["letters"](module.mllm, batch))
+        here, there = (score_batch(mllm, batch).tables["letters"] for mllm in (module.mllm, loaded))
+        torch.testing.assert_close(there, here)
 
 
 def test_compiling_covers_every_decoder_layer_and_changes_no_loss(tiny, pairs, tmp_path):

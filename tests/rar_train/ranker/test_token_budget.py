@@ -10,6 +10,7 @@ import pytest
 from data_prep.core.errors import UserError
 from data_prep.core.records import Sample
 from data_prep.mining.shards import ShardedExamples, write_shards
+from data_prep.prompting.prompts import NAMING, list_answer, list_prompt
 from data_prep.settings.ranker import OBJECTIVES
 from rar_train.ranker.collate import collate
 from rar_train.ranker.token_budget import (
@@ -75,10 +76,15 @@ def test_examples_that_do_not_fit_are_dropped_and_reported(nano, examples, tiny,
 
 def test_a_streamed_batch_that_does_not_fit_is_refused_with_a_remedy(nano, pairs):
     batch = collate(nano, pairs, ["letters", "likelihood", "list"], 0, [0] * len(pairs))
-    longest = batch.sorting["input_ids"].shape[1]
+    prompts = [list_prompt([candidate.name for candidate in example.candidates]) for example in batch.examples]
+    answers = [
+        list_answer([example.candidates[position].name for position in order])
+        for example, order in zip(batch.examples, batch.orders, strict=True)
+    ]
+    longest = nano.labelled(batch.images, prompts, answers)["input_ids"].shape[1]
     check_fits(batch, longest)
     with pytest.raises(UserError, match=rf"takes {longest} tokens, and {longest - 1} fit; lower mining.k"):
         check_fits(batch, longest - 1)
     naming = collate(nano, pairs, ["likelihood"], 0, [0] * len(pairs))
     with pytest.raises(UserError, match="tokens"):  # the names follow the prompt
-        check_fits(naming, naming.naming["input_ids"].shape[1])
+        check_fits(naming, nano.inputs(naming.images, [NAMING] * 3)["input_ids"].shape[1])

@@ -110,6 +110,15 @@ def test_a_run_killed_after_step_2_and_resumed_gives_the_same_bits(tiny, tmp_pat
     assert read_metrics(out, 2) == late
 
 
+def test_workers_and_their_number_change_no_bit_of_a_resumed_run_and_tokenize_silently(finished, tiny, tmp_path, capfd):
+    out = train_ranker(tiny(tmp_path / "run", "trainer.num_workers=2"))
+    assert adapter_hash(out) == adapter_hash(finished)
+    simulate_kill_after(out, 2)
+    train_ranker(tiny(out, "trainer.num_workers=1"))
+    assert adapter_hash(out) == adapter_hash(finished)
+    assert "parallelism" not in capfd.readouterr().err
+
+
 def test_a_run_killed_twice_after_the_same_step_gives_the_same_bits_with_accumulation(tiny, tmp_path):
     recipe = tiny(tmp_path / "run", "optim.grad_accum_steps=2", "optim.batch_size=2")
     out = train_ranker(recipe)
