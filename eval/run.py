@@ -2,9 +2,9 @@
 
 Evaluates a tuned ranker, the untuned one and the retriever alone. RUN is a run's folder or one of its checkpoints.
 Settings come from the recipe saved with the run; key=value changes them, such as eval.shots=[1,2,4], or
-trainer.devices=2 to rank on two processes. If it is killed, the same command resumes from the answers so far. Writes
-results.json, predictions.jsonl and report.html into RUN/eval/SPLIT-MODE. For a run that tuned the retriever it
-compares recall@k before and after tuning.
+trainer.devices=2 to rank on two processes. Started by torchrun or srun, all processes rank, on all machines. If it is
+killed, the same command resumes from the answers so far. Writes results.json, predictions.jsonl.gz and report.html into
+RUN/eval/SPLIT-MODE. For a run that tuned the retriever it compares recall@k before and after tuning.
 
     python -m eval.run --ckpt RUN --task fewshot --datasets caltech101 dtd \\
         --shots 1 2 4 8 16 --seeds 1 2 3 data.root=DATA
@@ -18,7 +18,7 @@ run's own data set.
     python -m eval.run --rescore RUN/eval/test-likelihood
     python -m eval.run --ckpt RUN --rescore
 
-recomputes all metrics from predictions.jsonl, without a model: for one evaluation, or for all of a run.
+recomputes all metrics from predictions.jsonl.gz, without a model: for one evaluation, or for all of a run.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pathlib import Path
 
 from data_prep.core.command import run_command
 from data_prep.core.errors import UserError
+from data_prep.distributed.launch import run_on_first
 from data_prep.settings import MODES, Recipe
 from data_prep.settings.loading import load_saved_recipe
 from rar_train.engine.run_folder import check_run, find_adapter
@@ -100,12 +101,15 @@ def _evaluate(args: argparse.Namespace) -> None:
         check_run(args.ckpt)
         recipe = load_saved_recipe(args.ckpt / "recipe.yaml", settings)
         if recipe.task == "retriever":
-            _evaluate_retriever(recipe, args.ckpt)
+            run_on_first(lambda: _evaluate_retriever(recipe, args.ckpt))
             return
     adapter, folder = find_adapter(args.ckpt)
     recipe = load_saved_recipe(folder / "recipe.yaml", settings)
     check_tracking(recipe.tracking)
+    run_on_first(lambda: _evaluate_ranker(args, recipe, folder, adapter), Path(recipe.cache))
 
+
+def _evaluate_ranker(args: argparse.Namespace, recipe: Recipe, folder: Path, adapter: Path) -> None:
     from eval.recognition.benchmarks import evaluate_several, recipe_by_dataset
     from eval.recognition.evaluate import Run, evaluate, load_recipe_encoder, read_checked, results_folder
     from eval.report.table import print_results
@@ -127,12 +131,12 @@ def main(arguments: list[str]) -> None:
     if args.rescore is None:
         _evaluate(args)
     else:
-        _rescore(args.ckpt if args.rescore == Path() else args.rescore)
+        run_on_first(lambda: _rescore(args.ckpt if args.rescore == Path() else args.rescore))
 
 
 def console() -> None:
     """Runs the command as a console script."""
-    sys.exit(run_command(main, __doc__, alone=True))
+    sys.exit(run_command(main, __doc__))
 
 
 if __name__ == "__main__":

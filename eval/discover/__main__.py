@@ -15,8 +15,8 @@ names are found (data_prep/settings/discover.py), such as data.name=cub200 data.
 .json list, or .csv or .jsonl with the column name. With --choose, unlabelled images vote among them first.
 --rescore recomputes all metrics from predictions.jsonl; of the models, it needs the sentence model only.
 
-Writes names.jsonl, guesses.jsonl, predictions.jsonl and results.json into RUN/discover/DATASET-SPLIT-MODE. If killed
-and started again, it continues from the stored replies.
+Writes names.jsonl, guesses.jsonl, predictions.jsonl and results.json into RUN/discover/DATASET-SPLIT-MODE. Started by
+torchrun or srun, all processes rank. If killed and started again, it continues from the stored replies.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import sys
 from pathlib import Path
 
 from data_prep.core.command import run_command
+from data_prep.distributed.launch import run_on_first
 from data_prep.settings.modes import MODES
 
 
@@ -48,12 +49,15 @@ def main(arguments: list[str]) -> None:
     from eval.discover.table import print_results
 
     discovery = Discovery.from_run(Path(args.ckpt), settings, args.names, args.choose)
-    print_results(discovery.rescore() if args.rescore else discovery.evaluate())
+    if args.rescore:
+        run_on_first(lambda: print_results(discovery.rescore()))
+    else:
+        run_on_first(lambda: print_results(discovery.evaluate()), Path(discovery.recipe.cache))
 
 
 def console() -> None:
     """Runs the command as a console script."""
-    sys.exit(run_command(main, __doc__, alone=True))
+    sys.exit(run_command(main, __doc__))
 
 
 if __name__ == "__main__":

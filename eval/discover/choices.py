@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from torch.utils.data import ConcatDataset
 
 from data_prep.core.records import Candidate, Ranking, Sample
 from data_prep.settings import Recipe
+from eval.ranking.batches import LazyGroups
 from eval.ranking.rank import read_ranking, run_rankers, shuffle_request
 from eval.ranking.request import RankingRequest
 
@@ -26,22 +30,30 @@ class CandidateSet:
     candidates: Sequence[tuple[Candidate, ...]]
 
 
-def _build_requests(recipe: Recipe, candidate_sets: Sequence[CandidateSet]) -> list[list[list[RankingRequest]]]:
-    """Builds the requests by candidate set, image and order shown. Images are identified by content, not by path."""
+def _build_requests(
+    recipe: Recipe, samples: Sequence[Sample], names: Sequence[set[str]], image: int
+) -> list[RankingRequest]:
+    """Builds an image's requests in each order shown. Images are identified by content, not by path."""
+    sample = samples[image]
+    request = RankingRequest(sample.digest, sample.path, tuple(sorted(names[image])), contents=(sample.digest,))
+    return shuffle_request(recipe, request)
+
+
+def _request_groups(recipe: Recipe, candidate_sets: Sequence[CandidateSet]) -> list[LazyGroups]:
+    """Returns the requests of each candidate set."""
     # A likelihood depends neither on the order nor on the other names: one request serves all candidate sets.
     shared = recipe.ranker.mode == "likelihood"
     names_of: dict[str, set[str]] = defaultdict(set)
     for candidate_set in candidate_sets:
         for sample, row in zip(candidate_set.samples, candidate_set.candidates, strict=True):
             names_of[sample.digest] |= {candidate.name for candidate in row}
-    requests = []
+    groups = []
     for candidate_set in candidate_sets:
-        requests.append([])
-        for sample, row in zip(candidate_set.samples, candidate_set.candidates, strict=True):
-            names = names_of[sample.digest] if shared else {candidate.name for candidate in row}
-            request = RankingRequest(sample.digest, sample.path, tuple(sorted(names)), contents=(sample.digest,))
-            requests[-1].append(shuffle_request(recipe, request))
-    return requests
+        samples, rows = candidate_set.samples, candidate_set.candidates
+        own_names = [{candidate.name for candidate in row} for row in rows]
+        names = [names_of[sample.digest] for sample in samples] if shared else own_names
+        groups.append(LazyGroups(partial(_build_requests, recipe, samples, names), len(samples)))
+    return groups
 
 
 def rank_candidate_sets(
@@ -62,9 +74,8 @@ def rank_candidate_sets(
     Raises:
         UserError: A model, an adapter or an image can't be read; replies so far are kept.
     """
-    requests = _build_requests(recipe, candidate_sets)
-    groups = [group for of_set in requests for group in of_set]
-    responses = run_rankers(recipe, groups, adapter, out, methods)
+    requests = _request_groups(recipe, candidate_sets)
+    responses = run_rankers(recipe, ConcatDataset(requests), adapter, out, methods)
     return {
         method: [
             [

@@ -97,7 +97,7 @@ class Discovery:
         )
         if discover.sentences != "none":
             find_sentence_model(discover.sentences)
-        folder = f"{recipe.data.name}-{recipe.eval.split}-{recipe.ranker.mode}"
+        folder = f"{recipe.data.name}-{recipe.eval.split}-{recipe.ranker.mode_label}"
         folder += f"-{names.stem}{'-chosen' if choose else ''}" if names else ""
         listed = read_vocabulary(names) if names else None
         return cls(recipe, adapter, run, listed, choose, run / "discover" / folder)
@@ -177,7 +177,7 @@ class Discovery:
             "dataset": self.dataset.name,
             "split": split,
             "mode": recipe.ranker.mode,
-            "k": recipe.eval.k,
+            "k": recipe.eval.fixed_k,
             "memory": recipe.discover.memory,
             "prompt": naming_prompt(recipe) if self.listed is None else None,
             "vocabularies": [{"seed": vocabulary.seed} | vocabulary.metadata for vocabulary in vocabularies],

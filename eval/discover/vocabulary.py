@@ -19,7 +19,8 @@ from data_prep.prompting.guesses import Guess, elect_names, read_guesses
 from data_prep.prompting.prompts import guesses_prompt
 from data_prep.settings import Recipe, RetrieverArgs
 from eval.discover.choices import CandidateSet, rank_candidate_sets
-from eval.ranking.inference import InferenceJob, answer_all
+from eval.ranking.batches import InferenceJob, RequestTable
+from eval.ranking.rank import run_jobs
 from eval.ranking.request import RankingMode, RankingRequest
 
 log = logging.getLogger(__name__)
@@ -80,8 +81,9 @@ def guess_names(
     requests = {s.digest: RankingRequest(s.digest, s.path, (), contents=(s.digest,)) for s in samples}
     mode = RankingMode("name", reply_tokens=args.reply_tokens, prompt=naming_prompt(recipe))
     log.info("%s: prompting for %d names of %d images: %s", job, args.names_per_image, len(requests), mode.prompt)
-    inference = InferenceJob(job, args.tuned, mode, list(requests.values()), recipe.eval.batch_size)
-    replies = answer_all([inference], recipe.ranker, adapter, recipe.trainer, out)[job]
+    table = RequestTable([[request] for request in requests.values()])
+    inference = InferenceJob(job, args.tuned, mode, table, recipe.eval.batch_size)
+    replies = run_jobs(recipe, [inference], adapter, out)[job]
     guesses = {key: read_guesses(replies[request.id].reply, args.names_per_image) for key, request in requests.items()}
     outcomes = Counter(guess.outcome for guess in guesses.values())
     log.info("%s: replies %s", job, ", ".join(f"{name} {count}" for name, count in sorted(outcomes.items())))
@@ -95,7 +97,7 @@ def _retrieve_guesses(
     cache = Path(recipe.cache)
     xq = embed_images(encoder, samples, args, cache)
     memory = name_memory(encoder, range(len(names)), names, args, cache)
-    return Memories(None, memory).candidates("name", xq, recipe.eval.k, args, names)
+    return Memories(None, memory).candidates("name", xq, recipe.eval.fixed_k, args, names)
 
 
 def choose_names(
@@ -188,4 +190,4 @@ def retrieve_by_vocabulary(
     by_name = name_memory(encoder, range(len(names)), names, args, cache)
     by_image = None if source == "name" else image_memory(encoder, vocabulary.images, args, cache)
     exclude = [sample.digest for sample in queries]
-    return Memories(by_image, by_name).candidates(source, xq, recipe.eval.k, args, names, exclude)
+    return Memories(by_image, by_name).candidates(source, xq, recipe.eval.fixed_k, args, names, exclude)

@@ -1,4 +1,4 @@
-"""Cache key of stored answers: the models and prompts; shared by recognition, detection and discovery."""
+"""Cache key of stored answers: models or server, and prompts; shared by recognition, detection and discovery."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from data_prep.core.files import file_hash, fingerprint, read_json
 from data_prep.core.images import VERSION
 from data_prep.prompting.prompts import NAMING, letters_prompt, list_prompt, with_exemplars
 from data_prep.settings import RankerArgs
+from eval.ranking.server_messages import served_identity
 from rar_train.models.mllm import NANO_MLLM
 
-_PROMPTS = (NAMING, letters_prompt(["NAME"]), list_prompt(["NAME"], structured=True), with_exemplars(""))
+_PROMPTS = (
+    NAMING,
+    letters_prompt(["NAME", "NAME"], ["TEXT", ""]),
+    list_prompt(["NAME"], structured=True, descriptions=["TEXT"]),
+    with_exemplars(""),
+)
 _TEXT_SUFFIXES = (".json", ".jinja", ".model", ".txt")
 
 
@@ -26,11 +32,26 @@ def models_key(ranker: RankerArgs, adapter: Path) -> str:
 
     The ranking mode and the requests, which hold the hashes of the images, are stored with every answer instead.
 
+    A server is identified by what it says of its models, not by its address: their names and the files that it loaded
+    them from. It says nothing of the weights, so other weights need another name or path there.
+
     Args:
-        ranker: The base model and how it is loaded.
+        ranker: The base model and how it is loaded, or its server.
         adapter: The tuned model's adapter; its manifest names the base model's weights.
+
+    Raises:
+        UserError: The server does not answer.
     """
     manifest = read_json(adapter / "manifest.json")
+    if ranker.backend == "openai":
+        trained = [manifest["base_model"], manifest["adapter"]]
+        return fingerprint([trained, served_identity(ranker), _text_files_hash(ranker.model), VERSION, _PROMPTS])
     weights = [manifest["base_model"], manifest["adapter"], file_hash(adapter / "adapter_config.json")]
     loading = [ranker.model, _text_files_hash(ranker.model), ranker.dtype, ranker.quantize, ranker.max_pixels]
+    loading += [ranker.attn_implementation, ranker.tree_tokens]
     return fingerprint([weights, loading, VERSION, _PROMPTS])
+
+
+def answers_folder(out: Path, ranker: RankerArgs, adapter: Path) -> Path:
+    """Returns the folder of the answers in an evaluation's folder: one for each ``models_key``."""
+    return out / f"answers-{models_key(ranker, adapter)}"

@@ -1,8 +1,10 @@
 """The ranking modes: how the MLLM is prompted and scored, many images per pass.
 
+In the modes that score, requests about the same image share one row of the pass (``rar_train.models.forest``).
+
 ``likelihood``: log-likelihood of each candidate's name; the prompt holds no candidates, so neither their order nor the
 other candidates matter, and a score is valid for every memory that proposes the class.
-``letters``: one forward pass over lettered candidates.
+``letters``: the logits of the candidates' letters after a prompt that lists them.
 ``constrained``: the paper's list, decoded under a constraint that only lets permutations of the candidates through.
 ``generate``: the paper's list as free text.
 ``name`` is not a ranking mode: it generates names as free text, where there are no candidates yet.
@@ -10,7 +12,8 @@ other candidates matter, and a score is valid for every memory that proposes the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,14 +24,41 @@ from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_an
 from eval.ranking.constrained import PermutationConstraint
 from eval.ranking.request import RankingMode, RankingRequest, Response
 from rar_train.models.decoding import DIGITS, decode_texts, generate
-from rar_train.models.inputs import to_device
+from rar_train.models.forest import Conversation, Forest
+from rar_train.models.inputs import pin_inputs, to_device
 from rar_train.models.mllm import Mllm
-from rar_train.models.scoring import letter_scores, name_scores, split_by_row
+from rar_train.models.planting import plant
+from rar_train.models.scoring import score
 
 
-@torch.inference_mode()
-def run_batch(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> list[Response]:
-    """Runs the model on a batch of requests.
+@dataclass(frozen=True)
+class PreparedBatch:
+    """A batch of requests as model inputs, made without the model, so that a worker process can make it.
+
+    Attributes:
+        mode: How the model is prompted.
+        requests: The batch.
+        inputs: Model inputs on the CPU: trees in the modes that score.
+        order: In the modes that score, the indices of the requests in the order of the trees' conversations.
+        lists: In mode ``constrained``, each request's prompt.
+        limits: Token limit of each reply; empty in the modes that score.
+    """
+
+    mode: RankingMode
+    requests: Sequence[RankingRequest]
+    inputs: BatchFeature | Forest
+    order: Sequence[int] = ()
+    lists: Sequence[str] = ()
+    limits: Sequence[int] = ()
+
+    def pin_memory(self) -> PreparedBatch:
+        """Returns the batch with pinned inputs; a data loader with ``pin_memory`` calls it."""
+        pinned = self.inputs.pin_memory() if isinstance(self.inputs, Forest) else pin_inputs(self.inputs)
+        return replace(self, inputs=pinned)
+
+
+def prepare_batch(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> PreparedBatch:
+    """Decodes a batch's images, and builds the model's inputs; uses the processor only.
 
     Args:
         mllm: The ranker.
@@ -39,57 +69,106 @@ def run_batch(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest])
         UserError: An image is missing or does not decode, there are more candidates than letters in mode ``letters``,
             or a request has examples but the model family takes a single image.
     """
-    return _RUN_BY_MODE[mode.mode](mllm, mode, requests)
+    return _MODES[mode.mode][0](mllm, mode, requests)
+
+
+@torch.inference_mode()
+def answer_batch(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
+    """Runs the model on a prepared batch, and returns a response per request."""
+    return _MODES[batch.mode.mode][1](mllm, batch)
+
+
+def run_batch(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> list[Response]:
+    """Prepares a batch of requests and runs the model on it; see ``prepare_batch``."""
+    return answer_batch(mllm, prepare_batch(mllm, mode, requests))
 
 
 def _inputs(mllm: Mllm, requests: Sequence[RankingRequest], prompts: Sequence[str]) -> BatchFeature:
-    """Builds the model's inputs, each request with its own images, on the model's device."""
+    """Builds the model's inputs, each request with its own images."""
     prompts = [
         with_exemplars(prompt) if request.examples else prompt
         for prompt, request in zip(prompts, requests, strict=True)
     ]
-    inputs = mllm.inputs([request.images() for request in requests], prompts)
-    return to_device(inputs, next(mllm.model.parameters()))
+    return mllm.inputs([request.images() for request in requests], prompts)
 
 
 def _round(scores: Tensor) -> tuple[float, ...]:
     return tuple(round(score, DIGITS) for score in scores.tolist())
 
 
-def _run_likelihood(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> list[Response]:
-    inputs = _inputs(mllm, requests, [NAMING] * len(requests))
-    answers = [mllm.answer_ids(NAMING, name) for request in requests for name in request.names]
-    counts = [len(request.names) for request in requests]
-    owners = [index for index, count in enumerate(counts) for _ in range(count)]
-    table = split_by_row(name_scores(mllm, inputs, answers, owners), counts)
-    return [Response(_round(row[:count])) for row, count in zip(table, counts, strict=True)]
+def _plant(
+    mllm: Mllm,
+    mode: RankingMode,
+    requests: Sequence[RankingRequest],
+    converse: Callable[[RankingRequest], list[Conversation]],
+) -> PreparedBatch:
+    """Builds a tree for each image, or for each request with examples, with the conversations of its requests."""
+    by_image: dict[Hashable, list[int]] = {}
+    for index, request in enumerate(requests):
+        image = request.image if isinstance(request.image, str) else id(request.image)
+        key = index if request.examples else (image, request.contents)
+        by_image.setdefault(key, []).append(index)
+    groups = list(by_image.values())
+    images = [requests[group[0]].images() for group in groups]
+    asked = [[conversation for index in group for conversation in converse(requests[index])] for group in groups]
+    order = [index for group in groups for index in group]
+    return PreparedBatch(mode, requests, plant(mllm, images, asked), order)
 
 
-def _run_letters(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> list[Response]:
-    counts = [len(request.names) for request in requests]
-    if max(counts) > len(LETTERS):
-        raise UserError(
-            f"{max(counts)} candidates, but mode letters has {len(LETTERS)} letters; rank fewer, or by likelihood"
-        )
-    prompts = [letters_prompt(request.shown_names) for request in requests]
-    letters = mllm.letter_ids(max(counts))
-    table = letter_scores(mllm, _inputs(mllm, requests, prompts), letters, counts)
+def _prepare_likelihood(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> PreparedBatch:
+    def name_conversations(request: RankingRequest) -> list[Conversation]:
+        prompt = with_exemplars(NAMING) if request.examples else NAMING
+        return [Conversation(prompt, name) for name in request.names]
+
+    return _plant(mllm, mode, requests, name_conversations)
+
+
+def _answer_likelihood(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
+    counts = [len(batch.requests[index].names) for index in batch.order]
+    scores = score(mllm, batch.inputs).answers.split(counts)
+    by_request = {index: Response(_round(row)) for index, row in zip(batch.order, scores, strict=True)}
+    return [by_request[index] for index in range(len(batch.requests))]
+
+
+def _prepare_letters(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> PreparedBatch:
+    most = max(len(request.names) for request in requests)
+    if most > len(LETTERS):
+        raise UserError(f"{most} candidates, but mode letters has {len(LETTERS)} letters; rank fewer, or by likelihood")
+
+    def letters_conversation(request: RankingRequest) -> list[Conversation]:
+        prompt = letters_prompt(request.shown_names, request.shown_descriptions)
+        return [Conversation(with_exemplars(prompt) if request.examples else prompt)]
+
+    return _plant(mllm, mode, requests, letters_conversation)
+
+
+def _answer_letters(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
+    letters = mllm.letter_ids(max(len(request.names) for request in batch.requests))
+    scores = dict(zip(batch.order, score(mllm, batch.inputs, letters).letters, strict=True))
     responses = []
-    for row, request in zip(table, requests, strict=True):
-        by_index = dict(zip(request.shown, _round(row), strict=False))
+    for position, request in enumerate(batch.requests):
+        by_index = dict(zip(request.shown, _round(scores[position]), strict=False))
         responses.append(Response(tuple(by_index[index] for index in range(len(request.names)))))
     return responses
 
 
-def _run_constrained(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> list[Response]:
-    prompts = [list_prompt(request.shown_names, mode.structured) for request in requests]
+def _list_prompt(request: RankingRequest, mode: RankingMode) -> str:
+    return list_prompt(request.shown_names, mode.structured, request.shown_descriptions)
+
+
+def _prepare_constrained(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> PreparedBatch:
+    prompts = [_list_prompt(request, mode) for request in requests]
+    return PreparedBatch(mode, requests, _inputs(mllm, requests, prompts), lists=prompts)
+
+
+def _answer_constrained(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
+    inputs = to_device(batch.inputs, next(mllm.model.parameters()))
     constraints = [
         PermutationConstraint(
             lambda names, prompt=prompt: mllm.answer_ids(prompt, list_answer(names)), request.shown_names
         )
-        for prompt, request in zip(prompts, requests, strict=True)
+        for prompt, request in zip(batch.lists, batch.requests, strict=True)
     ]
-    inputs = _inputs(mllm, requests, prompts)
     start, end = inputs["input_ids"].shape[1], mllm.turn_end_id
 
     def allowed(row: int, ids: Tensor) -> list[int]:
@@ -99,27 +178,33 @@ def _run_constrained(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRe
     return [Response(reply=text) for text in decode_texts(mllm, generate(mllm, inputs, 2 * longest, allowed))]
 
 
-def _run_generate(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> list[Response]:
-    prompts = [list_prompt(request.shown_names, mode.structured) for request in requests]
+def _prepare_generate(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> PreparedBatch:
+    prompts = [_list_prompt(request, mode) for request in requests]
     # A reply may be as long as the request's own list and a little more, whatever else is in the batch.
     limits = [
         mode.reply_tokens or len(mllm.answer_ids(prompt, list_answer(request.shown_names))) + 8
         for prompt, request in zip(prompts, requests, strict=True)
     ]
-    replies = generate(mllm, _inputs(mllm, requests, prompts), max(limits))
-    replies = [reply[:limit] for reply, limit in zip(replies, limits, strict=True)]
+    return PreparedBatch(mode, requests, _inputs(mllm, requests, prompts), limits=limits)
+
+
+def _prepare_name(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> PreparedBatch:
+    inputs = _inputs(mllm, requests, [mode.prompt] * len(requests))
+    return PreparedBatch(mode, requests, inputs, limits=[mode.reply_tokens] * len(requests))
+
+
+def _answer_with_text(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
+    inputs = to_device(batch.inputs, next(mllm.model.parameters()))
+    replies = generate(mllm, inputs, max(batch.limits))
+    replies = [reply[:limit] for reply, limit in zip(replies, batch.limits, strict=True)]
     return [Response(reply=text) for text in decode_texts(mllm, replies)]
 
 
-def _run_name(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> list[Response]:
-    inputs = _inputs(mllm, requests, [mode.prompt] * len(requests))
-    return [Response(reply=text) for text in decode_texts(mllm, generate(mllm, inputs, mode.reply_tokens))]
-
-
-_RUN_BY_MODE = {
-    "likelihood": _run_likelihood,
-    "letters": _run_letters,
-    "constrained": _run_constrained,
-    "generate": _run_generate,
-    "name": _run_name,
+_MODES = {
+    "likelihood": (_prepare_likelihood, _answer_likelihood),
+    "letters": (_prepare_letters, _answer_letters),
+    "constrained": (_prepare_constrained, _answer_constrained),
+    "generate": (_prepare_generate, _answer_with_text),
+    "name": (_prepare_name, _answer_with_text),
 }
+"""How each mode prepares a batch and how it answers it."""

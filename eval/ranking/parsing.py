@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-import torch
+import numpy as np
+from scipy.special import softmax
 
 from data_prep.core.records import Ranking
 from data_prep.prompting.replies import read_list
@@ -24,15 +25,17 @@ def to_ranking(mode: str, names: Sequence[str], request: RankingRequest, respons
         response: Scores in the order of the request's names, or a reply.
 
     Returns:
-        Ranking: Ties keep the retriever's order.
+        Ranking: Ties keep the retriever's order. Scores with a note of missing ones are ``repaired``, or ``unreadable``
+        if all are missing.
     """
     if mode not in SCORED:
         return read_list(response.reply, names, request.shown_names)
     by_name = dict(zip(request.names, response.scores, strict=True))
     scores = [by_name[name] for name in names]
     order = sorted(range(len(names)), key=lambda index: -scores[index])
-    probabilities = torch.tensor(scores, dtype=torch.float64).softmax(0)
-    return Ranking(tuple(order), tuple(probabilities.tolist()))
+    probabilities = softmax(np.array(scores, float))
+    outcome = "ok" if not response.reply else "repaired" if len(set(response.scores)) > 1 else "unreadable"
+    return Ranking(tuple(order), tuple(probabilities.tolist()), outcome, response.reply)
 
 
 def aggregate_responses(
@@ -49,3 +52,29 @@ def aggregate_responses(
     """
     rankings = [to_ranking(mode, names, *pair) for pair in zip(requests, responses, strict=True)]
     return aggregate_rankings(rankings, method)
+
+
+class ScoreTable:
+    """Scores of many images' candidates, which become rankings together.
+
+    Args:
+        counts: Number of candidates per image.
+    """
+
+    def __init__(self, counts: Iterable[int]):
+        self.counts = np.fromiter(counts, int)
+        self.scores = np.full((len(self.counts), self.counts.max(initial=1)), -np.inf)
+
+    def fill(self, image: int, scores: Sequence[float]) -> None:
+        """Sets the scores of an image's candidates, in retriever order."""
+        self.scores[image, : self.counts[image]] = scores
+
+    def rankings(self, k: int | None = None) -> list[Ranking]:
+        """Returns the rankings of the first k candidates; None for all. Ties keep the retriever's order."""
+        scores = self.scores[:, :k]
+        orders = np.argsort(-scores, axis=1, kind="stable").tolist()
+        rows = zip(
+            orders, softmax(scores, axis=1).tolist(), np.minimum(self.counts, scores.shape[1]).tolist(), strict=True
+        )
+        # Padding has the lowest score, so it is last.
+        return [Ranking(tuple(order[:count]), tuple(row[:count])) for order, row, count in rows]

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from data_prep.core.records import Candidate, Ranking
 from data_prep.settings import Recipe
-from eval.ranking.inference import InferenceJob, answer_all
+from eval.ranking.batches import InferenceJob, RequestTable
+from eval.ranking.inference import answer_all
 from eval.ranking.parsing import aggregate_responses
 from eval.ranking.request import RankingMode, RankingRequest, Response, shuffled_requests
+from eval.ranking.server_jobs import answer_all_by_server
 
 log = logging.getLogger(__name__)
 
@@ -23,22 +25,23 @@ METHODS = {"rar_untuned": False, "rar": True}
 
 def shuffle_request(recipe: Recipe, request: RankingRequest) -> list[RankingRequest]:
     """Returns a request in ``eval.permutations`` orders, or in one for ``likelihood``, which shows no candidates."""
-    return shuffled_requests(request, 1 if recipe.ranker.mode == "likelihood" else recipe.eval.permutations)
+    return shuffled_requests(request, 1 if recipe.ranker.mode == "likelihood" else recipe.eval.fixed_permutations)
 
 
 def run_rankers(
     recipe: Recipe,
-    groups: Iterable[Sequence[RankingRequest]],
+    groups: Sequence[Sequence[RankingRequest]],
     adapter: Path,
     out: Path,
     methods: Mapping[str, bool] = METHODS,
-    extra_jobs: Sequence[InferenceJob] = (),
+    extra_jobs: Iterable[InferenceJob] = (),
 ) -> dict[str, dict[str, Response]]:
     """Runs every method's model on the same requests, computing only the answers that are not on disk.
 
     Args:
         recipe: Model, ranking mode, and the settings of ``eval`` and ``trainer``.
-        groups: Requests per image; equal ones are run once.
+        groups: Requests about an image under one memory, in all orders, best as ``LazyGroups``; those of one image are
+            answered in the same batch, whatever the memory, and equal ones once.
         adapter: The tuned model's adapter.
         out: Folder of the answers.
         methods: Whether each method's model is the tuned one, by the method's name; the base model's come first.
@@ -50,15 +53,22 @@ def run_rankers(
     Raises:
         UserError: A model, an adapter or an image can't be loaded; answers so far are kept.
     """
-    requests = list({request.id: request for group in groups for request in group}.values())
+    requests = RequestTable(groups)
     jobs = [
         InferenceJob(name, tuned, RankingMode.from_recipe(recipe, tuned), requests, recipe.eval.batch_size)
         for name, tuned in methods.items()
     ]
     jobs += extra_jobs
     for job in jobs:
-        log.info("%s: ranking by %s, %d requests", job.name, job.mode.mode, len(job.requests))
-    return answer_all(jobs, recipe.ranker, adapter, recipe.trainer, out)
+        images, count = job.requests.images, len(job.requests)
+        log.info("%s: ranking by %s, %d requests about %d images", job.name, job.mode.mode, count, images)
+    return run_jobs(recipe, jobs, adapter, out)
+
+
+def run_jobs(recipe: Recipe, jobs: Sequence[InferenceJob], adapter: Path, out: Path) -> dict[str, dict[str, Response]]:
+    """Runs jobs on the local model or on the recipe's server; see ``answer_all`` and ``answer_all_by_server``."""
+    answer = answer_all_by_server if recipe.ranker.backend == "openai" else answer_all
+    return answer(jobs, recipe.ranker, adapter, recipe.trainer, out)
 
 
 def read_ranking(

@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 
 from PIL import Image
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash
-from data_prep.core.images import open_image
 from data_prep.core.records import Ranking
 from data_prep.distributed.devices import resolve_accelerator
-from data_prep.settings import Recipe
+from data_prep.embedding.image_inputs import ImageInput, OpenedImage, open_input
+from data_prep.settings import Recipe, check
 from data_prep.settings.loading import load_saved_recipe
-from eval.ranking.modes import run_batch
+from eval.ranking.modes import PreparedBatch, answer_batch, prepare_batch, run_batch
 from eval.ranking.parsing import aggregate_responses
-from eval.ranking.request import RankingMode, RankingRequest, Response, shuffled_requests
+from eval.ranking.request import RankingMode, RankingRequest, Response, select_descriptions, shuffled_requests
+from eval.ranking.served import ServedModel
 from rar_train.engine.run_folder import find_adapter
 from rar_train.models.lora import load_adapter
 from rar_train.models.mllm import Mllm, load_mllm
-
-ImageInput = str | Path | Image.Image
-
-
-def _content_key(image: str | Image.Image) -> str:
-    """Hashes an image's content, so that the order in which names are shown does not depend on other images."""
-    if isinstance(image, Image.Image):
-        return hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
-    if not Path(image).is_file():
-        raise UserError(f"{image}: no such image")
-    return file_hash(Path(image))
 
 
 class Ranker:
     """Ranks candidates with an MLLM, many images at a time.
 
     Args:
-        mllm: The model.
+        mllm: The model, here or on a server.
         recipe: ``ranker.mode``, and of ``eval``: batch_size, permutations, aggregate, format_hint and reply_tokens.
         tuned: Whether the model was tuned to rank; the format hint is for those that were not.
+
+    Attributes:
+        descriptions: Texts that prompts show beside names with ``ranker.descriptions``, by name.
+        permutations: Number of orders in which candidates are shown.
 
     Example:
         >>> from eval import Ranker
@@ -50,9 +47,11 @@ class Ranker:
         ([0, 1], 1.0)
     """
 
-    def __init__(self, mllm: Mllm, recipe: Recipe, tuned: bool = True):
+    def __init__(self, mllm: Mllm | ServedModel, recipe: Recipe, tuned: bool = True):
         self.mllm, self.recipe = mllm, recipe
         self.mode = RankingMode.from_recipe(recipe, tuned)
+        self.descriptions: Mapping[str, str] = {}
+        self.permutations = recipe.eval.fixed_permutations
 
     @classmethod
     def from_pretrained(cls, run: str | Path, *settings: str, tuned: bool = True) -> Ranker:
@@ -68,6 +67,9 @@ class Ranker:
         """
         adapter, folder = find_adapter(Path(run))
         recipe = load_saved_recipe(folder / "recipe.yaml", list(settings))
+        if recipe.ranker.backend == "openai":
+            mode = RankingMode.from_recipe(recipe, tuned)
+            return cls(ServedModel(recipe.ranker, mode, tuned, adapter, recipe.trainer), recipe, tuned)
         mllm = load_mllm(recipe.ranker)
         mllm = load_adapter(mllm, adapter) if tuned else mllm
         mllm.model.to(resolve_accelerator(recipe.trainer))
@@ -75,14 +77,14 @@ class Ranker:
 
     def rank(
         self,
-        images: Sequence[ImageInput],
+        images: Sequence[ImageInput | OpenedImage],
         candidates: Sequence[Sequence[str]],
         examples: Sequence[Sequence[str | Path]] | None = None,
     ) -> list[Ranking]:
         """Ranks each image's candidates.
 
         Args:
-            images: Files, or images in memory.
+            images: Files, their bytes, arrays ``[h, w, 3]`` or PIL images.
             candidates: Names per image, in retriever order, which decides ties. At least one; up to 26 in mode
                 ``letters``. A name may occur twice: both have the same score.
             examples: An image file for each candidate, shown together with the image, if the model family takes
@@ -99,7 +101,7 @@ class Ranker:
 
     def rank_with_scores(
         self,
-        images: Sequence[ImageInput],
+        images: Sequence[ImageInput | OpenedImage],
         candidates: Sequence[Sequence[str]],
         examples: Sequence[Sequence[str | Path]] | None = None,
     ) -> list[tuple[Ranking, float]]:
@@ -109,32 +111,63 @@ class Ranker:
         """
         if len(images) != len(candidates):
             raise UserError(f"{len(images)} images, but candidates for {len(candidates)}; give a list for each")
-        args, mode = self.recipe.eval, self.mode.mode
+        aggregate, mode = self.recipe.eval.aggregate, self.mode.mode
         examples = examples or [()] * len(images)
         groups = [self._make_requests(*triple) for triple in zip(images, candidates, examples, strict=True)]
-        requests = [request for group in groups for request in group]
-        responses: list[Response] = []
-        for start in range(0, len(requests), args.batch_size):
-            responses += run_batch(self.mllm, self.mode, requests[start : start + args.batch_size])
+        responses = self._answer(groups)
         ranked = []
         for group, names in zip(groups, candidates, strict=True):
-            group_responses, responses = responses[: len(group)], responses[len(group) :]
+            group_responses = list(islice(responses, len(group)))
             score = sum(max(response.scores, default=0.0) for response in group_responses) / len(group)
-            ranked.append((aggregate_responses(mode, names, group, group_responses, args.aggregate), score))
+            ranked.append((aggregate_responses(mode, names, group, group_responses, aggregate), score))
         return ranked
 
+    @cached_property
+    def _preparer(self) -> Mllm:
+        """The ranker's processor, for the thread that prepares batches."""
+        assert isinstance(self.mllm, Mllm)  # a server prepares its own batches
+        return self.mllm.without_model()
+
+    def _answer(self, groups: Sequence[Sequence[RankingRequest]]) -> Iterator[Response]:
+        """Yields the responses to all requests; a thread prepares the next batch while the model answers."""
+        if isinstance(self.mllm, ServedModel):
+            yield from self.mllm.answer(list(chain.from_iterable(groups)))
+            return
+        size = self.recipe.eval.batch_size
+        batches = [list(chain.from_iterable(groups[start : start + size])) for start in range(0, len(groups), size)]
+        if len(batches) == 1:
+            yield from run_batch(self.mllm, self.mode, batches[0])
+            return
+        with ThreadPoolExecutor(1) as thread:
+            upcoming: deque[Future[PreparedBatch]] = deque()
+            for batch in batches:
+                upcoming.append(thread.submit(prepare_batch, self._preparer, self.mode, batch))
+                if len(upcoming) == 2:
+                    yield from answer_batch(self.mllm, upcoming.popleft().result())
+            for prepared in upcoming:
+                yield from answer_batch(self.mllm, prepared.result())
+
     def _make_requests(
-        self, image: ImageInput, names: Sequence[str], examples: Sequence[str | Path]
+        self, image: ImageInput | OpenedImage, names: Sequence[str], examples: Sequence[str | Path]
     ) -> list[RankingRequest]:
-        if not names:
-            raise UserError(f"{image}: no candidates; give at least one name")
+        source, key = _source_and_key(image)
+        shown = source if isinstance(source, str) else "image"
+        check(bool(names), f"{shown}: no candidates; give at least one name")
         if examples and len(examples) != len(names):
-            raise UserError(f"{image}: {len(examples)} examples for {len(names)} candidates; give one for each")
+            raise UserError(f"{shown}: {len(examples)} examples for {len(names)} candidates; give one for each")
         by_name = dict(zip(names, map(str, examples or names), strict=True))
         distinct = tuple(sorted(by_name))
-        source = open_image(image) if isinstance(image, Image.Image) else str(image)
         sorted_examples = tuple(by_name[name] for name in distinct) if examples else ()
-        count = 1 if self.mode.mode == "likelihood" else self.recipe.eval.permutations
-        return shuffled_requests(
-            RankingRequest(_content_key(source), source, distinct, examples=sorted_examples), count
-        )
+        count = 1 if self.mode.mode == "likelihood" else self.permutations
+        described = select_descriptions(self.recipe, distinct, self.descriptions)
+        request = RankingRequest(key, source, distinct, 0, sorted_examples, descriptions=described)
+        return shuffled_requests(request, count)
+
+
+def _source_and_key(image: ImageInput | OpenedImage) -> tuple[str | Image.Image, str]:
+    """Returns the image of a request, which is a path where a path is given, and the hash of its content."""
+    if isinstance(image, str | Path):
+        check(Path(image).is_file(), f"{image}: no such image")
+        return str(image), file_hash(Path(image))
+    opened = open_input(image)
+    return opened.image, opened.key

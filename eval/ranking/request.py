@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,6 +51,7 @@ class RankingRequest:
         examples: An image file for each name, or empty.
         contents: SHA-256 of the image's and of each example's file, as the data set was read; empty where ``key`` is
             the hash of the image's content.
+        descriptions: A text for each name, empty for those without one; from ``select_descriptions``.
     """
 
     key: str
@@ -58,11 +60,13 @@ class RankingRequest:
     shuffle: int = 0
     examples: tuple[str, ...] = ()
     contents: tuple[str, ...] = ()
+    descriptions: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
-        """Hash of the names, the order shown, and the content of image and examples, wherever the files are."""
-        return fingerprint([self.key, self.names, self.shuffle, self.contents or self.examples])
+        """Hash of names and descriptions, the order shown, and the content of image and examples, wherever they are."""
+        described = [self.descriptions] if self.descriptions else []
+        return fingerprint([self.key, self.names, self.shuffle, self.contents or self.examples, *described])
 
     @property
     def shown(self) -> list[int]:
@@ -79,6 +83,11 @@ class RankingRequest:
         """The names in the order to show."""
         return [self.names[index] for index in self.shown]
 
+    @property
+    def shown_descriptions(self) -> list[str]:
+        """The descriptions in the order to show; empty where there are none."""
+        return [self.descriptions[index] for index in self.shown] if self.descriptions else []
+
     def images(self) -> list[Image.Image]:
         """Opens the image, and then the examples in the order shown.
 
@@ -90,6 +99,23 @@ class RankingRequest:
                 raise UserError(f"{path}: has changed since the data set was read; run the command again")
         examples = [self.examples[index] for index in self.shown] if self.examples else []
         return [open_request_image(image) for image in (self.image, *examples)]
+
+
+def select_descriptions(recipe: Recipe, names: Sequence[str], texts: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the descriptions that a request's prompt shows, one for each name.
+
+    Args:
+        recipe: ``ranker.descriptions`` and ``ranker.mode``.
+        names: The names to rank.
+        texts: Descriptions by name.
+
+    Returns:
+        tuple[str, ...]: Empty where the prompt shows none.
+    """
+    if not recipe.ranker.descriptions or recipe.ranker.mode == "likelihood":
+        return ()
+    described = tuple(texts.get(name, "") for name in names)
+    return described if any(described) else ()
 
 
 def shuffled_requests(request: RankingRequest, count: int) -> list[RankingRequest]:
@@ -106,13 +132,14 @@ def open_request_image(image: str | Image.Image | LazyRegion) -> Image.Image:
     return image.open() if isinstance(image, LazyRegion) else open_image(image)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Response:
     """The model's response to a request, in the order of the request's names.
 
     Attributes:
         scores: Log-likelihoods or letter logits, rounded so that batches agree; empty in the modes that write text.
-        reply: The written list or names; empty in the modes that score.
+        reply: The written list or names; in the modes that score a note of the scores that a server did not return,
+            else empty.
     """
 
     scores: tuple[float, ...] = ()

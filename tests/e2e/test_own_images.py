@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from eval.report.predictions import read_predictions
+
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -38,7 +40,7 @@ def test_a_folder_of_scans_trains_and_evaluates_with_settings_alone(run_here, tm
     # Scans are very different from shields, but nearest neighbours work; and tuning on them must improve the ranker.
     assert top1["clip_knn"] > 0.3
     assert top1["rar"] > top1["rar_untuned"]
-    truths = {json.loads(line)["truth"] for line in (tmp_path / "run/eval/test-likelihood/predictions.jsonl").open()}
+    truths = {record["truth"] for record in read_predictions(tmp_path / "run/eval/test-likelihood")}
     assert truths == set(NAMES)
 
 

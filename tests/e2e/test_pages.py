@@ -13,13 +13,17 @@ from tests.e2e.test_own_images import write_digits
 ROOT = Path(__file__).parents[2]
 PAGES = (
     "README",
-    *(f"docs/{page}" for page in ("detection", "discovery", "examples", "retrieval", "tracking", "training")),
+    *(
+        f"docs/{page}"
+        for page in ("detection", "discovery", "examples", "labelling", "retrieval", "tracking", "training")
+    ),
 )
 REPLACEMENTS = {
     "RUN": "runs/ranker_lora",
     "data.root=PATH": "data.root=digits",
     "FORMAT": "rar",
     "FOLDER": "out",
+    "CLASSES": "digits",
     "NAME": "product",
     "rar.json": "out/rar.json",
     "ROOT": "out",

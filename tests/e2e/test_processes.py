@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
@@ -13,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.commands import command_line, environment
 from tests.damage import damage
+from tests.launchers import launch, srun, start, torchrun
 
 FULL, HALF = "trainer.precision=32-true", "trainer.precision=bf16-mixed"
 
@@ -131,42 +130,9 @@ def test_a_step_gives_the_same_weights_for_any_number_of_processes_and_accumulat
         assert (weights - expected).norm() < 1e-3 * expected.norm(), strategy
 
 
-def torchrun(rank: int, module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """Returns command line and environment of a launch on one of two machines."""
-    launch = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "train"]
-    launch += ["--rdzv-endpoint", "127.0.0.1:29655", "--local-addr", "127.0.0.1", "-m", module]
-    return command_line("torch.distributed.run", *launch, *arguments, "trainer.num_nodes=2"), environment()
-
-
-def srun(rank: int, module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """Returns command line and environment of one of two tasks on one machine, as SLURM starts them."""
-    variables = {
-        "JOB_ID": "7", "JOB_NAME": "train", "STEP_ID": "0", "NNODES": "1", "NODEID": "0", "NODELIST": "127.0.0.1",
-        "JOB_NODELIST": "127.0.0.1", "NTASKS": "2", "NTASKS_PER_NODE": "2", "PROCID": rank, "LOCALID": rank,
-    }  # fmt: skip
-    slurm = {f"SLURM_{key}": str(value) for key, value in variables.items()}
-    return command_line(module, *arguments, "trainer.devices=2"), environment() | slurm
-
-
-def start(launcher: Callable, folder: Path, module: str, *arguments: str) -> list[subprocess.Popen]:
-    """Starts a command as a launcher does, in two processes."""
-    lines = [launcher(rank, module, *arguments) for rank in range(2)]
-    return [
-        subprocess.Popen(line, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for line, env in lines
-    ]
-
-
-def launch(launcher: Callable, folder: Path, module: str, *arguments: str) -> None:
-    """Runs a command as a launcher does, in two processes."""
-    processes = start(launcher, folder, module, *arguments)
-    errors = [process.communicate(timeout=900)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [torchrun, srun])
-def test_processes_of_a_launcher_tune_and_rank_like_two_of_one_command(
+def test_processes_of_a_launcher_tune_like_two_of_one_command(
     launcher: Callable, run_command, small, shared_cache, tmp_path: Path
 ):
     arguments = (
@@ -185,21 +151,6 @@ def test_processes_of_a_launcher_tune_and_rank_like_two_of_one_command(
     expected = adapter(tmp_path / "one")
     for name, value in adapter(tmp_path / "two").items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
-
-    evaluation = (
-        "--ckpt",
-        "two",
-        "eval.seeds=[1]",
-        "eval.batch_size=2",
-        "eval.ranker_only_images=0",
-        "eval.zero_shot=false",
-    )
-    launch(srun, tmp_path, "eval.run", *evaluation)
-    predictions = tmp_path / "two" / "eval" / "test-likelihood" / "predictions.jsonl"
-    expected_bytes = predictions.read_bytes()
-    shutil.rmtree(tmp_path / "two" / "eval")
-    run_command("eval.run", *evaluation, "trainer.devices=1")
-    assert predictions.read_bytes() == expected_bytes
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from eval.report.predictions import read_predictions
+
 METHODS = {"clip_zero_shot", "clip_knn", "clip_fused", "ranker_alone", "rar_untuned", "rar"}
 ROW_KEYS = {"task", "dataset", "shots", "seed", "method", "k", "n", "top1", "top5", "recall_at_k"}
 
@@ -41,7 +43,7 @@ def test_fit_then_eval_gives_rows_intervals_and_predictions(evaluated: Path):
         assert gain["low"] <= gain["mean"] <= gain["high"]
         assert part["methods"]["rar"].keys() == {"mean", "sd", "low", "high"}
 
-    lines = [json.loads(line) for line in (run / "eval" / "test-likelihood" / "predictions.jsonl").open()]
+    lines = list(read_predictions(run / "eval" / "test-likelihood"))
     ranked = [line for line in lines if line["method"].startswith("rar")]
     assert len(ranked) == 24 * 3 * 2  # images, memories (names, two draws), methods
     assert len(lines) - len(ranked) == 24 * (1 + 2 * 3) + 6  # the retriever's methods by memory, and the ranker alone
@@ -66,7 +68,7 @@ def test_the_other_ranking_modes_and_a_checkpoint_can_be_evaluated(fitted: Path,
     letters = json.loads((run / "eval" / "val-letters" / "results.json").read_text())
     assert letters["mode"] == "letters"
     run_here("eval.run", "--ckpt", "run", "--mode", "generate", *quick)
-    lines = [json.loads(line) for line in (run / "eval" / "test-generate" / "predictions.jsonl").open()]
+    lines = list(read_predictions(run / "eval" / "test-generate"))
     lines = [line for line in lines if line["method"].startswith("rar")]
     assert {line["outcome"] for line in lines} <= {"ok", "repaired", "unreadable"}
     assert all(sorted(line["ranking"]) == sorted(c["name"] for c in line["candidates"]) for line in lines)
@@ -104,7 +106,7 @@ def test_two_runs_with_the_same_seed_are_bit_identical(evaluated: Path, run_here
     run_here("rar_train.fit", "out=run", *settings)
     run_here("eval.run", "--ckpt", "run")
     one, two = evaluated / "run", tmp_path / "run"
-    for file in ("adapter/adapter_model.safetensors", "eval/test-likelihood/predictions.jsonl"):
+    for file in ("adapter/adapter_model.safetensors", "eval/test-likelihood/predictions.jsonl.gz"):
         assert (one / file).read_bytes() == (two / file).read_bytes(), file
     rows = [json.loads((run / "eval/test-likelihood/results.json").read_text())["rows"] for run in (one, two)]
     assert rows[0] == rows[1]

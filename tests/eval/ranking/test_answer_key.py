@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from data_prep.core.files import write_json
-from data_prep.settings import LoraArgs, RankerArgs
+from data_prep.settings import LoraArgs, RankerArgs, ServerArgs
 from eval.ranking import answer_key
 from eval.ranking.answer_key import models_key
 from rar_train.models.mllm import NANO_MLLM
+from tests.serving import Nano, serve
 
 
 @pytest.fixture
@@ -43,6 +44,28 @@ def test_other_weights_another_alpha_and_another_chat_template_change_the_key(ad
     (base / "chat_template.jinja").write_text("{{ messages }}")
     keys.append(models_key(args, adapter))
     assert len(set(keys)) == 5
+
+
+def test_a_servers_address_leaves_the_key_and_its_models_and_settings_change_it(adapter):
+    listing = {"base": "/models/one", "tuned": "/adapters/one"}
+
+    class Listed(Nano):
+        def listing(self) -> dict:
+            return {"data": [{"id": name, "owned_by": "vllm", "root": root} for name, root in listing.items()]}
+
+    def key(**changes) -> str:
+        with serve(Listed({})) as url:
+            server = ServerArgs(**{"base_url": url, "served_model": "base", "served_adapter": "tuned"} | changes)
+            return models_key(RankerArgs(mode="letters", backend="openai", server=server), adapter)
+
+    keys = [key()]
+    assert key(timeout_s=1, max_requests=3, parity_images=0) == keys[0]
+    for changes in ({"image_format": "jpeg"}, {"extra_body": '{"seed": 1}'}, {"served_adapter": "base"}):
+        keys.append(key(**changes))
+    for name in listing:
+        listing[name] += "/another"
+        keys.append(key())
+    assert len({*keys, models_key(RankerArgs(), adapter)}) == 7
 
 
 @pytest.mark.parametrize("name", ["VERSION", "_PROMPTS"])

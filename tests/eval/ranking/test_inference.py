@@ -1,4 +1,7 @@
-"""Resumable inference: answers survive a kill byte for byte, are not computed twice, and not changed by processes."""
+"""Resumable inference: answers survive a kill byte for byte, are not computed twice, and not changed by processes.
+
+Nor do they depend on the workers that prepare batches, or on how requests about an image are spread over groups.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ import pytest
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, write_json
 from data_prep.settings import MODES, RankerArgs, TrainerArgs
-from eval.ranking.inference import InferenceJob, answer_all, append_answers
+from eval.ranking.answers import append_lines
+from eval.ranking.batches import InferenceJob, RequestTable
+from eval.ranking.inference import answer_all
 from eval.ranking.modes import run_batch
-from eval.ranking.request import RankingMode
+from eval.ranking.request import RankingMode, shuffled_requests
 
 CPU = TrainerArgs(accelerator="cpu")
 
@@ -30,7 +35,7 @@ def adapter(tmp_path_factory) -> Path:
 @pytest.fixture
 def run_job(adapter):
     def run_job(requests, out: Path, mode="letters", size=2, trainer=CPU):
-        job = InferenceJob("one", False, RankingMode(mode), requests, size)
+        job = InferenceJob("one", False, RankingMode(mode), RequestTable([[request] for request in requests]), size)
         return answer_all([job], RankerArgs(), adapter, trainer, out)["one"]
 
     return run_job
@@ -116,9 +121,9 @@ def test_a_full_disk_and_a_removed_folder_are_named_with_how_to_go_on(tmp_path):
     full = tmp_path / "answers-one.part-0.jsonl"
     full.symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"part-0\.jsonl: not writable \(No space left .* the same command resumes"):
-        append_answers(full, ["{}\n"])
+        append_lines(full, ["{}\n"])
     with pytest.raises(UserError, match=r"gone/answers\.jsonl: not writable \(No such file"):
-        append_answers(tmp_path / "gone" / "answers.jsonl", ["{}\n"])
+        append_lines(tmp_path / "gone" / "answers.jsonl", ["{}\n"])
 
 
 def test_a_folder_that_cannot_be_created_is_named(requests, run_job, tmp_path):
@@ -127,13 +132,44 @@ def test_a_folder_that_cannot_be_created_is_named(requests, run_job, tmp_path):
         run_job(requests, tmp_path / "out")
 
 
-def test_two_processes_give_the_same_bytes_and_name_a_missing_image(requests, many, run_job, tmp_path):
+def test_two_processes_with_a_worker_each_give_the_same_bytes_and_name_a_missing_image(
+    requests, many, run_job, tmp_path
+):
     run_job(many, tmp_path / "one")
-    two = replace(CPU, devices=2)
+    two = replace(CPU, devices=2, num_workers=1)
     lost = replace(many[-1], image=str(tmp_path / "lost.png"))
-    with pytest.raises(UserError, match=r"lost\.png: no such image"):
+    with pytest.raises(UserError) as error:
         run_job([*many[:-1], lost], tmp_path / "two", trainer=two)
+    assert str(error.value) == f"{lost.image}: no such image"
     assert list(answers_folder(tmp_path / "two").glob("answers-one.part-*.jsonl")), "answers before the error are lost"
     run_job(many, tmp_path / "two", trainer=two)
     one, other = ((answers_folder(tmp_path / name) / "answers-one.jsonl").read_bytes() for name in ("one", "two"))
     assert one == other
+
+
+def test_workers_change_no_byte_and_keep_the_answers_before_a_missing_image(many, run_job, tmp_path):
+    run_job(many, tmp_path / "none")
+    workers = replace(CPU, num_workers=2)
+    lost = replace(many[-1], image=str(tmp_path / "lost.png"))
+    with pytest.raises(UserError) as error:
+        run_job([*many[:-1], lost], tmp_path / "workers", trainer=workers)
+    assert str(error.value) == f"{lost.image}: no such image"
+    (part,) = answers_folder(tmp_path / "workers").glob("answers-one.part-*.jsonl")
+    assert len(part.read_text().splitlines()) == len(many) - 2  # all batches but the last
+    run_job(many, tmp_path / "workers", trainer=workers)
+    none, other = ((answers_folder(tmp_path / name) / "answers-one.jsonl").read_bytes() for name in ("none", "workers"))
+    assert none == other
+
+
+def test_scores_do_not_depend_on_the_batch_size_or_on_what_else_is_asked_about_an_image(
+    many, adapter, run_job, tmp_path
+):
+    alone = run_job(many, tmp_path / "alone", size=1)
+    # As an evaluation asks: every image in two orders under one memory, and then with fewer names under another.
+    groups = [shuffled_requests(request, 2) for request in many]
+    groups += [[request, replace(request, names=request.names[:2])] for request in many]
+    job = InferenceJob("one", False, RankingMode("letters"), RequestTable(groups), 5)
+    answers = answer_all([job], RankerArgs(), adapter, CPU, tmp_path / "groups")["one"]
+    assert set(answers) == {request.id for group in groups for request in group}
+    for request in many:
+        assert answers[request.id].scores == pytest.approx(alone[request.id].scores, abs=1.1e-3)

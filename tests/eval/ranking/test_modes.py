@@ -122,6 +122,19 @@ def test_the_structured_prompt_is_used_where_it_is_set(nano, requests, monkeypat
     assert prompts == [list_prompt(names), list_prompt(names, structured=True)]
 
 
+@pytest.mark.parametrize("mode", ["letters", "constrained", "generate"])
+def test_a_prompt_shows_a_line_for_each_described_candidate(nano, requests, mode, monkeypatch):
+    prompts = []
+    render = nano.render
+    monkeypatch.setattr(
+        nano, "render", lambda prompt, *rest, **more: prompts.append(prompt) or render(prompt, *rest, **more)
+    )
+    names = requests[0].names
+    described = replace(requests[0], descriptions=("like this", *[""] * (len(names) - 1)))
+    run_batch(nano, RankingMode(mode), [described])
+    assert any(line.endswith(f"{names[0]}: like this") for prompt in prompts for line in prompt.split("\n"))
+
+
 def test_reply_tokens_limits_the_length_of_a_reply(nano, requests):
     short, default = (
         run_batch(nano, RankingMode("generate", False, tokens), requests[:1])[0].reply for tokens in (5, 0)

@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.core.records import Candidate
 from eval.ranking import rank
-from eval.ranking.inference import InferenceJob
+from eval.ranking.batches import InferenceJob, RequestTable
 from eval.ranking.rank import read_ranking, run_rankers, shuffle_request
 from eval.ranking.request import RankingMode, RankingRequest, Response
 
@@ -26,11 +26,13 @@ def test_both_rankers_run_on_the_distinct_requests_and_the_format_hint_is_for_th
 ):
     recipe = tiny(tmp_path, "ranker.mode=generate", "eval.format_hint=true", "eval.batch_size=3")
     requests = [RankingRequest(key, "image.png", ("a", "b")) for key in "xyz"]
-    extra = InferenceJob("alone", True, RankingMode("likelihood"), requests[:1], 4)
+    extra = InferenceJob("alone", True, RankingMode("likelihood"), RequestTable([requests[:1]]), 4)
     run_rankers(recipe, [requests[:2], requests[1:]], tmp_path, tmp_path, extra_jobs=[extra])
     untuned, tuned, last = run_jobs
-    assert untuned == InferenceJob("rar_untuned", False, RankingMode("generate", True), requests, 3)
-    assert tuned == InferenceJob("rar", True, RankingMode("generate", False), requests, 3)
+    table = untuned.requests
+    assert table.read(range(len(table))) == requests
+    assert untuned == InferenceJob("rar_untuned", False, RankingMode("generate", True), table, 3)
+    assert tuned == InferenceJob("rar", True, RankingMode("generate", False), table, 3)
     assert last is extra
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from data_prep.core.errors import UserError
 from data_prep.embedding.encoder import load_encoder
+from data_prep.settings.loading import load_saved_recipe
 from eval.ranking.ranker import Ranker
 from eval.recognition.class_memory import embed_uncached
 
@@ -94,7 +95,7 @@ def test_duplicate_names_a_single_candidate_and_forty_are_ranked(ranker, many):
     assert sorted(forty.order) == list(range(40))
 
 
-def test_mistakes_are_named(ranker, many, tmp_path):
+def test_mistakes_are_named(finished, ranker, many, tmp_path):
     images, names = images_and_names(many)
     with pytest.raises(UserError, match=r"2 images, but candidates for 1"):
         ranker.rank(images[:2], names[:1])
@@ -105,6 +106,9 @@ def test_mistakes_are_named(ranker, many, tmp_path):
     (tmp_path / "bad.png").write_text("no image")
     with pytest.raises(UserError, match=r"bad\.png: not readable as an image"):
         ranker.rank([tmp_path / "bad.png"], names[:1])
+    single = Ranker(ranker.mllm, load_saved_recipe(finished / "recipe.yaml", ["eval.batch_size=1"]))
+    with pytest.raises(UserError, match=r"bad\.png: not readable as an image"):  # in the thread that prepares batches
+        single.rank([*images[:2], tmp_path / "bad.png"], names[:3])
     with pytest.raises(UserError, match="1 examples for 2 candidates"):
         ranker.rank(images[:1], [names[0][:2]], [["a.png"]])
     with pytest.raises(UserError, match="no run there"):

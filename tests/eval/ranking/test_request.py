@@ -11,7 +11,8 @@ from PIL import Image
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash
-from eval.ranking.request import RankingRequest, open_request_image, shuffled_requests
+from data_prep.settings.loading import load_recipe
+from eval.ranking.request import RankingRequest, open_request_image, select_descriptions, shuffled_requests
 
 CLASSES = tuple(f"class {i}" for i in range(7))
 
@@ -58,8 +59,26 @@ def test_ids_depend_on_image_contents_names_order_and_examples_but_not_on_paths(
         replace(base, shuffle=1),
         replace(base, examples=("a.png", "b.png")),
         replace(base, examples=("a.png", "c.png")),
+        replace(base, descriptions=("one", "")),
+        replace(base, descriptions=("", "one")),
     ]
-    assert len({request.id for request in [base, *others]}) == 11
+    assert len({request.id for request in [base, *others]}) == 13
+
+
+def test_descriptions_are_shown_in_the_order_of_the_names_and_selected_where_the_mode_shows_candidates():
+    names, texts = ("a", "b", "c", "d"), {"a": "first", "d": "last", "e": "other"}
+    recipes = {
+        (mode, on): load_recipe(["recipe=ranker_lora", f"ranker.mode={mode}", f"ranker.descriptions={on}"])
+        for mode in ("letters", "constrained", "likelihood")
+        for on in (True, False)
+    }
+    selected = {key: select_descriptions(recipe, names, texts) for key, recipe in recipes.items()}
+    assert {key for key, row in selected.items() if row} == {("letters", True), ("constrained", True)}
+    assert select_descriptions(recipes["letters", True], ("b", "c"), texts) == ()
+    request = RankingRequest("key", "image.png", names, 3, descriptions=selected["letters", True])
+    shown = dict(zip(request.shown_names, request.shown_descriptions, strict=True))
+    assert shown == {"a": "first", "b": "", "c": "", "d": "last"}
+    assert request.shown_names != list(names) and RankingRequest("key", "image.png", names).shown_descriptions == []
 
 
 def test_examples_follow_the_image_in_the_order_shown(tmp_path):
