@@ -1,20 +1,21 @@
-"""Fusion of the ranker's probabilities with the retriever's similarities, and the gate before the ranker.
+"""Fusion of the ranker's probabilities with the retriever's similarities, calibrated, and the gate before the ranker.
 
-Both are fitted on the validation split. Fusion is a product of experts: each expert is calibrated by its own
-temperature, then weighted, and the product has a temperature too. The gate follows CascadeVLM (arXiv 2405.11301): the
-ranker is run only where the retriever is uncertain.
+All are fitted on the validation split. Fusion is a product of three experts: the ranker, the similarity to a class's
+images and the similarity to its name. A temperature then makes the probability of the first class the share of images
+for which it is right (Guo et al. 2017). The gate follows CascadeVLM (arXiv 2405.11301): the ranker is run only where
+the retriever is uncertain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import nan
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 
-from data_prep.core.errors import UserError
 from data_prep.core.records import Ranking
 from eval.metrics.diagnostics import top1_at_shares, top1_by_count_ranked
 
@@ -24,83 +25,129 @@ _UNREACHABLE = 2.0
 _PADDING = -1e9
 """Logit of padding, where rows of unequal length share a table."""
 
-
-def _log_probabilities(probabilities: Sequence[float]) -> np.ndarray:
-    return np.log(np.maximum(probabilities, 1e-30))
+_MAX_SLOPE = 1000.0
 
 
-def uncertainty(probabilities: np.ndarray, kind: str) -> float:
-    """Computes the uncertainty of a distribution, 0 to 1.
+def uncertainties(probabilities: np.ndarray, kind: str) -> np.ndarray:
+    """Computes the uncertainty of distributions, 0 to 1, shape ``[n]``.
 
     Args:
-        probabilities: Of one image's candidates, shape ``[k]``.
+        probabilities: Of each image's candidates, shape ``[n, k]``; 0 for padding.
         kind: ``margin``: one minus the difference of the two highest. ``entropy``: the entropy over its maximum.
     """
-    if len(probabilities) == 1:
-        return 0.0
+    if probabilities.shape[1] == 1:
+        return np.zeros(len(probabilities))
     if kind == "margin":
-        second, first = np.sort(probabilities)[-2:]
-        return float(1 - (first - second))
-    positive = probabilities[probabilities > 0]
-    return float(-(positive * np.log(positive)).sum() / np.log(len(probabilities)))
+        second, first = np.sort(probabilities, axis=1)[:, -2:].T
+        return 1 - (first - second)
+    logs = np.log(np.maximum(probabilities, 1e-300))
+    counts = np.maximum((probabilities > 0).sum(1), 2)
+    return -(probabilities * logs).sum(1) / np.log(counts)
+
+
+def _padded(rows: Sequence[Sequence[float]], value: float = _PADDING) -> np.ndarray:
+    """Pads rows of unequal length to ``[n, k]``."""
+    widths = np.array([len(row) for row in rows])
+    if len(set(widths.tolist())) == 1:
+        return np.array(rows, float)
+    table = np.full((len(rows), widths.max()), value)
+    for index, row in enumerate(rows):
+        table[index, : len(row)] = row
+    return table
+
+
+def _log_table(rankings: Sequence[Ranking]) -> np.ndarray:
+    """Returns the rankings' log-probabilities, shape ``[n, k]``, padded."""
+    table = _padded([ranking.probabilities for ranking in rankings], -1.0)
+    return np.where(table < 0, _PADDING, np.log(np.maximum(table, 1e-30)))
+
+
+def stack_similarities(rows: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
+    """Stacks candidates' similarities to images and names into ``[n, k, 2]``, padded with NaN."""
+    table = np.full((len(rows), max(map(len, rows)), 2), nan)
+    for index, row in enumerate(rows):
+        table[index, : len(row)] = row
+    return table
+
+
+def _fill(similarities: np.ndarray) -> np.ndarray:
+    """Replaces missing similarities by the lowest of their row and memory, or by 0 where a row has none."""
+    if not np.isnan(similarities).any():
+        return similarities
+    lowest = np.nanmin(np.where(np.isnan(similarities).all(1, keepdims=True), 0.0, similarities), axis=1, keepdims=True)
+    return np.where(np.isnan(similarities), lowest, similarities)
+
+
+def to_rankings(logits: np.ndarray) -> list[Ranking]:
+    """Turns logits ``[n, k]`` into rankings with probabilities; ties keep the retriever's order, padding is dropped."""
+    probabilities = np.exp(log_softmax(logits, axis=1))
+    orders = np.argsort(-probabilities.round(9), axis=1, kind="stable")
+    counts = (logits > _PADDING / 2).sum(1)
+    rows = zip(orders.tolist(), probabilities.tolist(), counts.tolist(), strict=True)
+    return [
+        Ranking(tuple(order), tuple(row))
+        if count == len(row)
+        else Ranking(tuple(i for i in order if i < count), tuple(row[:count]))
+        for order, row, count in rows
+    ]
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """A fitted fusion with its gate.
+    """A fitted fusion with its calibration and its gate.
 
     Attributes:
-        weight: Of the ranker, 0 to 1; the retriever has the rest.
-        temperature: Of the product.
-        ranker_temperature: Of the ranker's probabilities.
-        retriever_temperature: Of the retriever's scores.
-        gate: Measure of uncertainty, ``margin`` or ``entropy``.
+        ranker: Slope of the ranker's log-probabilities in the product, at least 0.
+        image: Slope of the similarities to the classes' images, at least 0.
+        name: Slope of the similarities to the classes' names, at least 0.
+        temperature: Divides the product's logits; it calibrates the fused probabilities.
+        ranker_temperature: Calibrates the ranker's own probabilities.
+        retriever_image: Slope of the similarities to images in the retriever's own distribution.
+        retriever_name: Slope of the similarities to names in the retriever's own distribution.
+        gate: Measure of the retriever's uncertainty, ``margin`` or ``entropy``.
         threshold: The ranker is run where the retriever's uncertainty is at least this.
     """
 
-    weight: float
+    ranker: float
+    image: float
+    name: float
     temperature: float
     ranker_temperature: float
-    retriever_temperature: float
+    retriever_image: float
+    retriever_name: float
     gate: str
     threshold: float = 0.0
 
-    def retriever_probabilities(self, scores: Sequence[float]) -> np.ndarray:
-        """Turns the retriever's scores into probabilities, shape ``[k]``."""
-        return np.exp(log_softmax(np.array(scores) / self.retriever_temperature))
+    def retriever_logits(self, similarities: np.ndarray) -> np.ndarray:
+        """Computes the retriever's logits, shape ``[n, k]``.
 
-    def uncertainty(self, scores: Sequence[float]) -> float:
-        """Computes the retriever's uncertainty, 0 to 1."""
-        return uncertainty(self.retriever_probabilities(scores), self.gate)
+        Args:
+            similarities: To each candidate's images and to its name, shape ``[n, k, 2]``; NaN where there are none.
+        """
+        return _fill(similarities) @ np.array([self.retriever_image, self.retriever_name])
 
-    def needs_ranker(self, scores: Sequence[float]) -> bool:
-        """Whether the gate passes an image on to the ranker."""
-        return self.uncertainty(scores) >= self.threshold
+    def uncertainties(self, similarities: np.ndarray) -> np.ndarray:
+        """Computes the retriever's uncertainty per image, 0 to 1, shape ``[n]``."""
+        return uncertainties(np.exp(log_softmax(self.retriever_logits(similarities), axis=1)), self.gate)
 
-    def fuse(self, ranking: Ranking, scores: Sequence[float]) -> Ranking:
-        """Fuses a ranking that has probabilities with the retriever's scores of the same candidates."""
-        ranker = log_softmax(_log_probabilities(ranking.probabilities) / self.ranker_temperature)
-        retriever = log_softmax(np.array(scores) / self.retriever_temperature)
-        mixture = (self.weight * ranker + (1 - self.weight) * retriever) / self.temperature
-        return _make_ranking(np.exp(log_softmax(mixture)))
+    def needs_ranker(self, similarities: np.ndarray) -> np.ndarray:
+        """Whether the gate passes each image on to the ranker, shape ``[n]``."""
+        return self.uncertainties(similarities) >= self.threshold
 
-    def retriever_ranking(self, scores: Sequence[float]) -> Ranking:
-        """Returns the retriever's ranking, for an image that the gate does not pass on."""
-        return _make_ranking(self.retriever_probabilities(scores))
+    def retriever_rankings(self, similarities: np.ndarray) -> list[Ranking]:
+        """Returns the retriever's rankings, for images that the gate does not pass on."""
+        return to_rankings(self.retriever_logits(similarities))
 
+    def fuse(self, rankings: Sequence[Ranking], similarities: np.ndarray) -> list[Ranking]:
+        """Fuses rankings that have probabilities with the retriever's similarities ``[n, k, 2]``."""
+        return to_rankings(self._product(_log_table(rankings), similarities) / self.temperature)
 
-def _make_ranking(probabilities: np.ndarray) -> Ranking:
-    rounded = probabilities.round(9)
-    order = sorted(range(len(rounded)), key=lambda position: -rounded[position])
-    return Ranking(tuple(order), tuple(probabilities.tolist()))
+    def calibrate(self, rankings: Sequence[Ranking]) -> list[Ranking]:
+        """Calibrates the ranker's own probabilities; the order stays."""
+        return to_rankings(_log_table(rankings) / self.ranker_temperature)
 
-
-def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Pads rows of unequal length to ``[n, k]``."""
-    table = np.full((len(rows), max(map(len, rows))), _PADDING)
-    for index, row in enumerate(rows):
-        table[index, : len(row)] = row
-    return table
+    def _product(self, ranker: np.ndarray, similarities: np.ndarray) -> np.ndarray:
+        return self.ranker * ranker + _fill(similarities) @ np.array([self.image, self.name])
 
 
 def _nll(logits: np.ndarray, truths: np.ndarray) -> float:
@@ -108,82 +155,102 @@ def _nll(logits: np.ndarray, truths: np.ndarray) -> float:
     return float(-log_softmax(logits, axis=1)[np.arange(len(truths)), truths].mean())
 
 
-def _fit_temperature(logits: np.ndarray, truths: np.ndarray) -> float:
-    """Fits the temperature with the highest likelihood of the true candidates, 1e-3 to 1e3."""
-    fit = minimize_scalar(
-        lambda t: _nll(logits / np.exp(t), truths), bounds=(np.log(1e-3), np.log(1e3)), method="bounded"
-    )
+def _fit_slopes(experts: Sequence[np.ndarray], truths: np.ndarray) -> np.ndarray:
+    """Fits the slopes, at least 0, under which the product of experts gives the true candidates the most likelihood.
+
+    The loss is convex. Each expert is first scaled to a unit standard deviation, so that one step size suits all.
+    """
+    scales = [max(float(np.std(expert[expert > _PADDING / 2])), 1e-9) for expert in experts]
+    scaled = np.stack([expert / scale for expert, scale in zip(experts, scales, strict=True)], axis=-1)
+    rows = np.arange(len(truths))
+
+    def loss(slopes: np.ndarray) -> tuple[float, np.ndarray]:
+        logs = log_softmax(scaled @ slopes, axis=1)
+        expected = (np.exp(logs)[..., None] * scaled).sum(1)
+        return float(-logs[rows, truths].mean()), (expected - scaled[rows, truths]).mean(0)
+
+    fit = minimize(loss, np.ones(len(experts)), jac=True, bounds=[(1e-6, _MAX_SLOPE)] * len(experts), method="L-BFGS-B")
+    return fit.x / scales
+
+
+def fit_temperature(logits: np.ndarray, correct: np.ndarray) -> float:
+    """Fits the temperature under which the highest probability predicts best whether the first candidate is right.
+
+    Images whose class is not among the candidates count as wrong, so that confidence covers the retriever's misses.
+
+    Args:
+        logits: Shape ``[n, k]``.
+        correct: Whether the highest logit is the true class, shape ``[n]``.
+    """
+
+    def loss(log_temperature: float) -> float:
+        confidence = np.exp(log_softmax(logits / np.exp(log_temperature), axis=1)).max(1).clip(1e-9, 1 - 1e-9)
+        return float(-np.where(correct, np.log(confidence), np.log(1 - confidence)).mean())
+
+    fit = minimize_scalar(loss, bounds=(np.log(1e-3), np.log(1e3)), method="bounded")
     return float(np.exp(fit.x))
 
 
 def fit_fusion(
-    rankings: Sequence[Ranking], scores: Sequence[Sequence[float]], truths: Sequence[int | None], gate: str, loss: float
-) -> Fusion:
-    """Fits temperatures, weight and the gate's threshold on the validation split.
+    rankings: Sequence[Ranking], similarities: np.ndarray, truths: Sequence[int | None], gate: str, loss: float
+) -> Fusion | None:
+    """Fits slopes, temperatures and the gate's threshold on the validation split.
 
     Args:
         rankings: With probabilities.
-        scores: The retriever's, of the same candidates.
+        similarities: The retriever's, of the same candidates, shape ``[n, k, 2]``.
         truths: The true candidate's position, or None where the true class is not among the candidates.
         gate: ``margin`` or ``entropy``.
         loss: Top-1 that the gate may cost.
 
-    Raises:
-        UserError: The true class is never among the candidates.
+    Returns:
+        Fusion | None: None where the true class is never among the candidates.
     """
-    with_truth = [index for index, truth in enumerate(truths) if truth is not None]
-    if not with_truth:
-        raise UserError("eval.fusion=true: no validation image has its class among the candidates; raise eval.k")
-    positions = np.array([truths[index] for index in with_truth])
-    ranker = _padded([_log_probabilities(rankings[index].probabilities) for index in with_truth])
-    retriever = _padded([np.array(scores[index]) for index in with_truth])
-    temperatures = _fit_temperature(ranker, positions), _fit_temperature(retriever, positions)
-    experts = log_softmax(ranker / temperatures[0], axis=1), log_softmax(retriever / temperatures[1], axis=1)
-    # The loss is convex in the two slopes. The weight is the ranker's share of their sum, the temperature its inverse.
-    fit = minimize(
-        lambda slopes: _nll(slopes[0] * experts[0] + slopes[1] * experts[1], positions),
-        x0=(0.5, 0.5),
-        bounds=((1e-6, 100), (1e-6, 100)),
-        method="L-BFGS-B",
-    )
-    ranker_slope, retriever_slope = fit.x
-    total = ranker_slope + retriever_slope
-    open_gate = Fusion(float(ranker_slope / total), float(1 / total), *temperatures, gate)
-    threshold = _fit_threshold(open_gate, rankings, scores, truths, loss)
-    return Fusion(open_gate.weight, open_gate.temperature, *temperatures, gate, threshold)
+    hits = np.array([truth is not None for truth in truths])
+    if not hits.any():
+        return None
+    positions = np.array([-1 if truth is None else truth for truth in truths])
+    ranker, filled = _log_table(rankings), _fill(similarities)
+    experts = (ranker, filled[..., 0], filled[..., 1])
+    slopes = _fit_slopes([expert[hits] for expert in experts], positions[hits])
+    retriever = _fit_slopes([expert[hits] for expert in experts[1:]], positions[hits])
+    fusion = Fusion(*slopes.tolist(), 1.0, 1.0, *retriever.tolist(), gate)
+    product = fusion._product(ranker, similarities)
+    temperatures = [fit_temperature(logits, logits.argmax(1) == positions) for logits in (product, ranker)]
+    fusion = replace(fusion, temperature=temperatures[0], ranker_temperature=temperatures[1])
+    return replace(fusion, threshold=_fit_threshold(fusion, rankings, similarities, truths, loss))
 
 
-def _gated_accuracy(fusion: Fusion, rankings, scores, truths) -> tuple[np.ndarray, np.ndarray]:
+def _gated_accuracy(fusion: Fusion, rankings, similarities, truths) -> tuple[np.ndarray, np.ndarray]:
     """Computes top-1 by how many of the most uncertain images are ranked, shape ``[n + 1]``, and their uncertainties.
 
     The uncertainties are sorted, highest first, shape ``[n]``.
     """
-    uncertainties = np.array([fusion.uncertainty(row) for row in scores])
-    order = np.argsort(-uncertainties, kind="stable")
-    retriever_hits = np.array(
-        [fusion.retriever_ranking(row).order[0] == t for row, t in zip(scores, truths, strict=True)]
-    )
-    fused_hits = np.array(
-        [fusion.fuse(r, row).order[0] == t for r, row, t in zip(rankings, scores, truths, strict=True)]
-    )
-    return top1_by_count_ranked(retriever_hits[order], fused_hits[order]), uncertainties[order]
+    uncertain = fusion.uncertainties(similarities)
+    order = np.argsort(-uncertain, kind="stable")
+    retrieved, fused = fusion.retriever_rankings(similarities), fusion.fuse(rankings, similarities)
+    hits = [
+        np.array([ranking.order[0] == truth for ranking, truth in zip(rows, truths, strict=True)])
+        for rows in (retrieved, fused)
+    ]
+    return top1_by_count_ranked(hits[0][order], hits[1][order]), uncertain[order]
 
 
-def _fit_threshold(fusion: Fusion, rankings, scores, truths, loss: float) -> float:
+def _fit_threshold(fusion: Fusion, rankings, similarities, truths, loss: float) -> float:
     """Finds the highest threshold under which top-1 is at most ``loss`` below that of ranking all images."""
-    accuracies, uncertainties = _gated_accuracy(fusion, rankings, scores, truths)
+    accuracies, uncertain = _gated_accuracy(fusion, rankings, similarities, truths)
     fewest = int(np.argmax(accuracies >= accuracies[-1] - loss - 1e-12))
-    return float(uncertainties[fewest - 1]) if fewest else _UNREACHABLE
+    return float(uncertain[fewest - 1]) if fewest else _UNREACHABLE
 
 
 def gate_curve(
-    fusion: Fusion, rankings: Sequence[Ranking], scores: Sequence[Sequence[float]], truths: Sequence[int | None]
+    fusion: Fusion, rankings: Sequence[Ranking], similarities: np.ndarray, truths: Sequence[int | None]
 ) -> list[dict]:
     """Computes top-1 against the share of images that are ranked, the most uncertain ones first.
 
     Returns:
         list[dict]: ``share`` from 0 to 1 in tenths, and ``top1``.
     """
-    accuracies, _ = _gated_accuracy(fusion, rankings, scores, truths)
+    accuracies, _ = _gated_accuracy(fusion, rankings, similarities, truths)
     shares = [tenth / 10 for tenth in range(11)]
     return [{"share": s, "top1": top1} for s, top1 in zip(shares, top1_at_shares(accuracies, shares), strict=True)]

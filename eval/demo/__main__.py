@@ -6,8 +6,9 @@
 Serves a page on this machine, by default at http://127.0.0.1:7860: drop an image to see the candidates that the
 retriever finds, with similar images, and how the ranker sorts them; add a class with a name and a few images, and
 remove it again. The memory grows, nothing is trained. RUN is a run's folder or one of its checkpoints. FOLDER has a
-folder of images per class; without it the classes are those of the run's own test split. Settings change the recipe
-saved in the run, such as eval.k=10. Added classes and uploaded images are deleted when the command ends (Ctrl-C).
+folder of images per class, or is a memory of data_prep.memory, which is not changed; without it the classes are those
+of the run's own test split. Settings change the recipe saved in the run, such as eval.k=10. Added classes and uploaded
+images are deleted when the command ends (Ctrl-C).
 Needs gradio: pip install 'rar-train[page]'
 """
 

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from PIL import Image
-
 from data_prep.core.errors import UserError
-from data_prep.core.images import open_image
-from data_prep.prompting.prompts import LETTERS
 from data_prep.settings import check
-from eval.recognition.recognizer import Recognition, Recognizer
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-"""Accepted formats of uploads, by content: decoders of other formats run other programs or are seldom tested."""
-
-MAX_IMAGES = 100
-"""Images that can be added to a class at a time."""
-
-MAX_NAME_LENGTH = 200
-"""Characters of a class's name, which becomes part of the ranker's prompt."""
+from eval.recognition.recognition import RankedCandidate, Recognition
+from eval.recognition.recognizer import Recognizer
+from eval.recognition.uploads import MAX_IMAGES, check_size, check_upload_name, open_upload
 
 _OUTCOMES = {
     "ok": "",
@@ -35,25 +22,6 @@ _SCORES = {
     "name": "cosine similarity of image and name",
     "fused": "weighted mean of the standardised similarities to images and to the name",
 }
-
-
-@dataclass(frozen=True)
-class RankedCandidate:
-    """A candidate in the ranker's order.
-
-    Attributes:
-        name: The class.
-        probability: The ranker's probability, 0 to 1; None in the modes that write a list.
-        score: The retriever's score.
-        retrieved: Its rank in retriever order, from 1.
-        example: The class's most similar image in the memory; None where it has none.
-    """
-
-    name: str
-    probability: float | None
-    score: float
-    retrieved: int
-    example: str | None
 
 
 def upload_error(name: str) -> str:
@@ -73,15 +41,8 @@ def check_upload(file: str | Path, max_bytes: float) -> Path:
     """
     path = Path(file)
     check(path.is_file() and not path.is_symlink(), upload_error(path.name))
-    size = path.stat().st_size
-    check(size <= max_bytes, f"{path.name}: {size / 1e6:.1f} MB, but at most {max_bytes / 1e6:g} MB; make it smaller")
-    try:
-        Image.open(path, formats=FORMATS).close()
-    except Image.UnidentifiedImageError:
-        raise UserError(f"{path.name}: not an image of an accepted format: {', '.join(FORMATS)}") from None
-    except Image.DecompressionBombError:
-        pass  # reported by open_image
-    open_image(path.read_bytes(), path.name)
+    check_size(path.stat().st_size, path.name, max_bytes)
+    open_upload(path.read_bytes(), path.name, max_bytes)
     return path
 
 
@@ -102,7 +63,7 @@ class Demo:
 
         Args:
             image: Its file; None before one was dropped.
-            k: Number of candidates, 1 to 26.
+            k: Number of candidates, 1 to the recognizer's ``max_k``.
 
         Returns:
             tuple[str, list[RankedCandidate]]: Sentences about the result, and the candidates, best first.
@@ -112,16 +73,17 @@ class Demo:
         """
         if image is None:
             raise UserError("drop an image first")
-        check(1 <= k <= len(LETTERS), f"{k} candidates: must be in 1..{len(LETTERS)}")
+        check(1 <= k <= self.recognizer.max_k, f"{k} candidates: must be in 1..{self.recognizer.max_k}")
         path = check_upload(image, self.max_bytes)
         with self._lock:
             recognition = self.recognizer.predict([path], k)[0]
-            return self._describe(recognition), _ranked_candidates(recognition)
+            return self._describe(recognition), recognition.ranking
 
     def _describe(self, recognition: Recognition) -> str:
         first, count = recognition.candidates[0].name, len(recognition.candidates)
         mode = self.recognizer.recipe.ranker.mode
-        sentences = [f"Retrieved {count} of {len(self.memory.classes)} classes; scores: {_SCORES[self.memory.source]}."]
+        scores = _SCORES[self.memory.reachable_source(self.recognizer.choice.source)]
+        sentences = [f"Retrieved {count} of {len(self.memory.classes)} classes; scores: {scores}."]
         if not recognition.ranked:
             sentences.append("The retriever is certain enough (gate), so the ranker was not run.")
         elif recognition.name == first:
@@ -144,10 +106,7 @@ class Demo:
             UserError: There is no name, or a file is not accepted; nothing is added then.
         """
         files = files or []
-        check(bool(name and name.strip()), "give the class a name")
-        is_text = not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
-        check(is_text, "the name holds control characters, or letters that are not Unicode")
-        check(len(name) <= MAX_NAME_LENGTH, f"the name has {len(name)} characters: at most {MAX_NAME_LENGTH}")
+        check_upload_name(name)
         check(len(files) <= MAX_IMAGES, f"{len(files)} images: at most {MAX_IMAGES} at a time")
         paths = [check_upload(file, self.max_bytes) for file in files]
         with self._lock:
@@ -178,18 +137,3 @@ class Demo:
         """Returns name and number of images of each class, sorted by name."""
         with self._lock:
             return [[name, count] for name, count in sorted(self.memory.classes.items())]
-
-
-def _ranked_candidates(recognition: Recognition) -> list[RankedCandidate]:
-    """Lists the candidates in the ranker's order; with ``retriever.candidate_unit=image`` a class can occur twice."""
-    indices_by_name: dict[str, list[int]] = {}
-    for index, candidate in enumerate(recognition.candidates):
-        indices_by_name.setdefault(candidate.name, []).append(index)
-    order = [indices_by_name[name].pop(0) for name in recognition.names]
-    probabilities = recognition.probabilities or (None,) * len(order)
-    return [
-        RankedCandidate(
-            name, probability, float(recognition.candidates[index].score), index + 1, recognition.examples[index]
-        )
-        for name, probability, index in zip(recognition.names, probabilities, order, strict=True)
-    ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import html
 import importlib.util
-import ipaddress
 import logging
 import os
 import tempfile
@@ -17,11 +16,12 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader
 
 from data_prep.core.errors import UserError
-from data_prep.prompting.prompts import LETTERS
 from data_prep.reading.finding import IMAGE_SUFFIXES
 from data_prep.settings import check
-from eval.demo.actions import MAX_IMAGES, Demo, RankedCandidate, upload_error
+from eval.demo.actions import Demo, upload_error
+from eval.recognition.recognition import RankedCandidate
 from eval.recognition.recognizer import Recognizer
+from eval.recognition.uploads import MAX_IMAGES, is_loopback
 from eval.report.thumbnails import thumbnail
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def _recognise_tab(demo: Demo, page: gr.Blocks) -> None:
             _accept_only_uploads(image, page)
             # Gradio would open the file first and show a traceback for a non-image; Demo.recognise reports an error.
             image.preprocess = lambda dropped: dropped and dropped.path and _check_uploaded(dropped.path, page)
-            default_k = min(demo.recognizer.recipe.eval.k, len(LETTERS))
-            k = gr.Slider(1, len(LETTERS), default_k, step=1, label="Candidates")
+            default_k = min(demo.recognizer.choice.k, demo.recognizer.max_k)
+            k = gr.Slider(1, demo.recognizer.max_k, default_k, step=1, label="Candidates")
             button = gr.Button("Recognise", variant="primary")
         with gr.Column(scale=3, min_width=280):
             result = gr.HTML(_render_result("Drop an image.", []))
@@ -189,13 +189,6 @@ def launch(page: gr.Blocks, host: str, port: int, max_bytes: float) -> str:
     return address
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def serve(run: Path, classes: Path | None, settings: Sequence[str], host: str, port: int, max_mb: float) -> None:
     """Loads a run and serves its page until Ctrl-C.
 
@@ -215,7 +208,7 @@ def serve(run: Path, classes: Path | None, settings: Sequence[str], host: str, p
     if importlib.util.find_spec("gradio") is None:
         raise UserError("eval.demo needs gradio; pip install 'rar-train[page]'")
     demo = Demo(Recognizer.from_pretrained(run, classes, *settings), max_mb * 1e6)
-    if not _is_loopback(host):
+    if not is_loopback(host):
         log.warning("demo: everyone who reaches %s can use this page and change its memory; there is no password", host)
     with tempfile.TemporaryDirectory(prefix="rar-demo-") as uploads:
         # Before Gradio is imported: uploads are deleted when the command ends, and no usage is reported.

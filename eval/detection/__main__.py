@@ -17,8 +17,9 @@ classes of the split.
   --mode letters       how the ranker ranks
   key.sub=value        any other setting, such as detection.nms_iou=1 eval.k=10 trainer.devices=2
 
-If killed and started again, it continues from the stored replies; with another policy no model is run again. Writes
-results.json and detections-METHOD.json, in the data sets' result format, into RUN/detection/DATA-MODE-POLICY.
+Started by torchrun or srun, all processes rank. If killed and started again, it continues from the stored replies; with
+another policy no model is run again. Writes results.json and detections-METHOD.json, in the data sets' result format,
+into RUN/detection/DATA-MODE-POLICY.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import sys
 from pathlib import Path
 
 from data_prep.core.command import run_command
+from data_prep.distributed.launch import run_on_first
 from data_prep.settings import FORMATS, MODES, POLICIES
 from data_prep.settings.loading import load_saved_recipe
 
@@ -58,12 +60,12 @@ def main(arguments: list[str]) -> None:
 
     adapter, run = find_adapter(Path(args["ckpt"]))
     recipe = load_saved_recipe(run / "recipe.yaml", [*args["settings"], *settings])
-    print_detection(evaluate_detection(recipe, adapter, run))
+    run_on_first(lambda: print_detection(evaluate_detection(recipe, adapter, run)), Path(recipe.cache))
 
 
 def console() -> None:
     """Runs the command as a console script."""
-    sys.exit(run_command(main, __doc__, alone=True))
+    sys.exit(run_command(main, __doc__))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ from data_prep.core.results_file import check_result, write_results
 from data_prep.datasets.armory_scenes import render_scenes
 from data_prep.detection.annotations import Annotations, read_annotations, read_detections
 from data_prep.detection.proposals import read_annotated_boxes, select_detected_boxes
-from data_prep.embedding.encoder import load_encoder
+from data_prep.embedding.encoder import Encoder, load_encoder
 from data_prep.leakage.contamination import check_not_mined
 from data_prep.settings import Recipe
+from eval.calibration.choice import Choice, apply_settings
+from eval.calibration.store import choices_path, load_choices
 from eval.detection.average_precision import average_precision, scorer
 from eval.detection.named_boxes import ClassifiedBoxes
 from eval.detection.score_policies import check_policy
@@ -99,10 +101,12 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         )
     check_not_mined(run, [proposal.region for proposal in proposals.found], source.name)
     encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
-    boxes = ClassifiedBoxes(recipe, annotations, proposals)
+    choice = _load_choice(recipe, adapter, run, encoder)
+    recipe = replace(recipe, eval=replace(recipe.eval, permutations=choice.permutations))
+    boxes = ClassifiedBoxes(recipe, annotations, proposals, choice)
     boxes.retrieve(encoder, source.templates)
     boxes.rank(adapter, run / "detection")
-    out = run / "detection" / f"{source.name}-{recipe.ranker.mode}-{args.policy}"
+    out = run / "detection" / f"{source.name}-{recipe.ranker.mode_label}-{args.policy}"
     rows, by_method = [], boxes.detections()
     for method, detections in by_method.items():
         log.info("%s: scoring %d detections", method, len(detections))
@@ -120,7 +124,7 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         "ancestors_ignored": any("ancestors" in category for category in annotations.truth["categories"]),
         "boxes": "annotated" if source.detections is None else args.detections,
         "mode": recipe.ranker.mode,
-        "k": recipe.eval.k,
+        "k": choice.k,
         "settings": asdict(args),
         "images": len(annotations.truth["images"]),
         "classes": len(annotations.names),
@@ -139,6 +143,15 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         write_results(out, results, list(files))
     log.info("wrote %s", out / "results.json")
     return results
+
+
+def _load_choice(recipe: Recipe, adapter: Path, run: Path, encoder: Encoder) -> Choice:
+    """Returns how boxes are ranked: as chosen by ``eval.run`` with a memory of names, unless the settings say."""
+    path = choices_path(run, recipe.ranker.mode_label, adapter)
+    choices, _ = load_choices(path, read_json(adapter / "manifest.json")["adapter"], encoder.id)
+    choice = apply_settings(recipe, choices.get("zero_shot-0"), "name")
+    log.info("%d candidates a box: %s", choice.k, choice.reason if choices else "nothing was chosen by eval.run yet")
+    return choice
 
 
 def _all_classes_known(source: Source) -> bool:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from math import nan
 from pathlib import Path
 
 import numpy as np
 
 from data_prep.core.records import Candidate, Ranking
 from data_prep.detection.annotations import Annotations
-from data_prep.detection.proposals import Proposals
+from data_prep.detection.proposals import Proposal, Proposals
 from data_prep.embedding.encoder import Encoder, embed_regions
 from data_prep.embedding.regions import LazyRegion, region_key
 from data_prep.memory.memories import Memories, name_memory
 from data_prep.memory.memory import Memory
 from data_prep.settings import Recipe
+from eval.calibration.choice import Choice
+from eval.calibration.fusion import stack_similarities
 from eval.detection.detections import make_detections
 from eval.detection.score_policies import Ranked
 from eval.metrics.accuracy import hits_at, staged_accuracy
 from eval.metrics.intervals import bootstrap_interval
+from eval.ranking.batches import LazyGroups
 from eval.ranking.rank import read_ranking, run_rankers, shuffle_request
 from eval.ranking.request import RankingRequest
 
@@ -28,6 +34,9 @@ log = logging.getLogger(__name__)
 
 RETRIEVER = "clip_zero_shot"
 """Method of the retriever without a ranker."""
+
+FUSED = "rar_fused"
+"""Method of the tuned ranker fused with the retriever."""
 
 _BLOCK = 1024  # regions per matrix product with all names
 
@@ -56,6 +65,15 @@ def class_probabilities(
     return probabilities
 
 
+def _build_requests(
+    recipe: Recipe, proposals: Sequence[Proposal], candidates: Sequence[tuple[Candidate, ...]], box: int
+) -> list[RankingRequest]:
+    """Builds a box's requests, in each order shown."""
+    crop = LazyRegion(proposals[box].region, recipe.retriever.regions)
+    names = tuple(sorted(candidate.name for candidate in candidates[box]))
+    return shuffle_request(recipe, RankingRequest(region_key(crop.region, crop.args), crop, names))
+
+
 class ClassifiedBoxes:
     """Boxes with their classes by the retriever and the rankers.
 
@@ -63,10 +81,11 @@ class ClassifiedBoxes:
         recipe: Settings.
         annotations: The annotation file.
         proposals: The boxes.
+        choice: Number of candidates and fusion.
     """
 
-    def __init__(self, recipe: Recipe, annotations: Annotations, proposals: Proposals):
-        self.recipe, self.annotations, self.proposals = recipe, annotations, proposals
+    def __init__(self, recipe: Recipe, annotations: Annotations, proposals: Proposals, choice: Choice):
+        self.recipe, self.annotations, self.proposals, self.choice = recipe, annotations, proposals, choice
         self.truths = [proposal.region.label for proposal in proposals.found]
         self.rankings: dict[str, list[Ranking]] = {}
 
@@ -84,7 +103,7 @@ class ClassifiedBoxes:
         memory = name_memory(encoder, range(len(names)), names, args, cache, synonyms, annotations.texts)
         regions = [proposal.region for proposal in self.proposals.found]
         xq = embed_regions(encoder, regions, args, cache)
-        self.candidates = Memories(None, memory).candidates("name", xq, recipe.eval.k, args, names)
+        self.candidates = Memories(None, memory).candidates("name", xq, self.choice.k, args, names)
         self.probabilities = class_probabilities(memory, xq, self.candidates, recipe.detection.temperature)
         self.rankings[RETRIEVER] = [Ranking(tuple(range(len(row)))) for row in self.candidates]
 
@@ -96,16 +115,20 @@ class ClassifiedBoxes:
             out: Folder of the replies.
         """
         recipe = self.recipe
-        groups = []
-        for proposal, row in zip(self.proposals.found, self.candidates, strict=True):
-            cut = LazyRegion(proposal.region, recipe.retriever.regions)
-            names = tuple(sorted(candidate.name for candidate in row))
-            groups.append(shuffle_request(recipe, RankingRequest(region_key(cut.region, cut.args), cut, names)))
+        build = partial(_build_requests, recipe, self.proposals.found, self.candidates)
+        groups = LazyGroups(build, len(self.candidates))
         log.info("ranking %d boxes by %s, untuned and tuned", len(groups), recipe.ranker.mode)
         for method, responses in run_rankers(recipe, groups, adapter, out).items():
             self.rankings[method] = [
                 read_ranking(recipe, row, group, responses) for row, group in zip(self.candidates, groups, strict=True)
             ]
+        if self.choice.fusion:
+            self.rankings[FUSED] = self.choice.fusion.fuse(self.rankings["rar"], self._similarities())
+
+    def _similarities(self) -> np.ndarray:
+        """Returns the candidates' similarities to names, shape ``[n, k, 2]``; there are no images."""
+        scores = [[(nan, candidate.score) for candidate in row] for row in self.candidates]
+        return stack_similarities(scores)
 
     def detections(self) -> dict[str, list[dict]]:
         """Makes detections by method; the retriever's are scored by its probabilities, whatever the policy."""
@@ -131,7 +154,7 @@ class ClassifiedBoxes:
             dict: Shares, 0 to 1, and counts; see ``eval.metrics.accuracy.staged_accuracy``.
         """
         labels = [[candidate.label for candidate in row] for row in self.candidates]
-        retrieved = hits_at(labels, self.truths, self.recipe.eval.k)
+        retrieved = hits_at(labels, self.truths, self.choice.k)
         metrics = {"top1": float(self.hits(method).mean()), "recall_at_k": float(retrieved.mean())}
         if method == RETRIEVER:
             return metrics

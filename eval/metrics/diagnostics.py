@@ -1,4 +1,4 @@
-"""Diagnostics of predictions beyond accuracy: curves, calibration, confusions. Pure functions of plain values."""
+"""Diagnostics of predictions beyond accuracy: curves, confusions. Pure functions of plain values."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Case:
         probabilities: The tuned ranker's, in retriever order; empty where it gives none.
         outcome: Parse outcome of the tuned ranker's reply.
         reply: The reply itself; empty in one-pass modes.
+        fused: Class names in the order of the tuned ranker fused with the retriever; empty without fusion.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Case:
     probabilities: tuple[float, ...]
     outcome: str
     reply: str
+    fused: tuple[str, ...] = ()
 
     @property
     def status(self) -> str:
@@ -108,28 +110,6 @@ def accuracy_by_share_ranked(cases: Sequence[Case], points: int = 21) -> tuple[l
     retriever_hits = np.array([c.candidates[0] == c.truth for c in cases])[order]
     shares = np.linspace(0, 1, points).tolist()
     return shares, top1_at_shares(top1_by_count_ranked(retriever_hits, ranker_hits), shares)
-
-
-def calibration(
-    confidences: Sequence[float], right: Sequence[bool], bins: int = 10
-) -> tuple[list[tuple[float, float, int]], float]:
-    """Computes a reliability diagram and the expected calibration error (Guo et al. 2017, arXiv 1706.04599).
-
-    Args:
-        confidences: Probability of the top candidate, in 0..1.
-        right: Whether it was the true class.
-        bins: Number of bins of equal width; empty ones are left out.
-
-    Returns:
-        tuple: Mean confidence, accuracy and count per bin; and the error, 0 to 1.
-    """
-    confidences, right = np.array(confidences, float), np.array(right, bool)
-    bin_of = np.minimum((confidences * bins).astype(int), bins - 1)
-    points = [
-        (float(confidences[bin_of == b].mean()), float(right[bin_of == b].mean()), int((bin_of == b).sum()))
-        for b in np.unique(bin_of)
-    ]
-    return points, float(sum(n * abs(c - a) for c, a, n in points) / max(len(right), 1))
 
 
 def most_confused(cases: Sequence[Case], most: int) -> list[tuple[str, str, int]]:

@@ -64,7 +64,7 @@ def evaluate_several(recipes: dict[str, Recipe], run: Run, task: str) -> dict:
         UserError: A data set is missing or wrong; all are read before a model is loaded.
     """
     first = next(iter(recipes.values()))
-    folder = run.folder / "eval" / f"{task}-{first.eval.split}-{first.ranker.mode}"
+    folder = run.folder / "eval" / f"{task}-{first.eval.split}-{first.ranker.mode_label}"
     for recipe in recipes.values():
         read_checked(recipe, run.folder)
     encoder = load_recipe_encoder(first)

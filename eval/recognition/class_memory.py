@@ -2,123 +2,36 @@
 
 from __future__ import annotations
 
-import logging
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
-from data_prep.core.errors import UserError
-from data_prep.core.names import normalize_name, tidy
+from data_prep.core.files import write_json
+from data_prep.core.names import normalize_name
 from data_prep.core.records import Candidate, Sample
-from data_prep.datasets import read_dataset
-from data_prep.datasets.folder import find_splits
-from data_prep.datasets.shots import load_shots
 from data_prep.distributed.devices import resolve_accelerator
 from data_prep.embedding.encoder import Encoder, embed_names
-from data_prep.memory.memories import Memories, image_memory, name_memory, with_templates
+from data_prep.embedding.image_inputs import ImageInput, open_input
+from data_prep.memory.memories import Memories, image_memory, name_memory, to_candidates
 from data_prep.memory.memory import Entry, Memory
+from data_prep.memory.stored import MANIFEST, StoredMemory, memory_lock
 from data_prep.reading.dataset import hash_images, sample_key
-from data_prep.reading.finding import class_folders, find_images, report_skipped
-from data_prep.reading.tables import label_text
-from data_prep.settings import Recipe, RetrieverArgs, check
-from eval.ranking.ranker import ImageInput
+from data_prep.reading.descriptions import FILE as DESCRIPTIONS
+from data_prep.settings import Recipe, check
 from eval.ranking.request import open_request_image
-from eval.recognition.tasks import nearest_exemplar
-
-log = logging.getLogger(__name__)
-
-Classes = str | Path | Sequence[str] | Mapping[str, Sequence[str | Path]]
-
-
-def list_class_images(classes: Classes, cache: Path) -> dict[str, list[Path]]:
-    """Lists image files by class name; spellings of a name that look the same are one class.
-
-    Args:
-        classes: A folder with a folder of images per class; names alone; or files by name.
-        cache: Folder of caches, where the files and folders that were passed over are listed.
-
-    Raises:
-        UserError: There is no folder, or it holds no classes; a name is not text, or its files are not a list.
-    """
-    files_by_name: dict[str, list[Path]] = defaultdict(list)
-    if isinstance(classes, Mapping):
-        for name, files in classes.items():
-            is_list = files is not None and not isinstance(files, str | Path)
-            check(is_list, f"class {name}: give its image files as a list, [] for none")
-            files_by_name[_check_name(name)] += [Path(file) for file in files]
-    elif isinstance(classes, str | Path):
-        root = Path(classes)
-        if not root.is_dir():
-            raise UserError(f"{root}: no such folder; give one with a folder of images per class")
-        top = class_folders(root)
-        splits, _ = find_splits(root, top.files)
-        if splits:
-            names = ", ".join(folder.name for folder in splits)
-            raise UserError(f"{root}: holds splits ({names}), not classes; give one of them, such as {min(splits)}")
-        passed = list(top.passed)
-        for folder in top.files:
-            images = find_images(folder)
-            if not images.files:
-                log.warning("%s: a class without images, which is found by its name alone", folder)
-            files_by_name[tidy(label_text(folder.name, str(folder)))] += images.files
-            passed += images.passed
-        report_skipped(passed, cache)
-    else:
-        for name in classes:
-            files_by_name[_check_name(name)] += []
-    if not files_by_name:
-        raise UserError(f"{classes}: no classes; give names, or a folder with a folder of images per class")
-    return _merge_equal_names(files_by_name)
-
-
-def _check_name(name: str) -> str:
-    """Checks a class's name, and returns it without surplus white space and invisible characters.
-
-    Raises:
-        UserError: It is not a text, or has no visible character.
-    """
-    check(
-        isinstance(name, str) and bool(normalize_name(name)), f"class {name!r}: a name is text with a visible character"
-    )
-    return tidy(name)
-
-
-def _merge_equal_names(files_by_name: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """Merges classes whose names differ in case, white space or Unicode form alone: a reply cannot tell them apart."""
-    first_spellings: dict[str, str] = {}
-    merged: dict[str, list[Path]] = {}
-    for name, files in files_by_name.items():
-        first = first_spellings.setdefault(normalize_name(name), name)
-        if first != name:
-            log.warning("classes: %r looks like %r: one class", name, first)
-        merged.setdefault(first, []).extend(files)
-    return merged
-
-
-def read_test_classes(recipe: Recipe) -> tuple[RetrieverArgs, dict[str, list[str]], dict[str, str]]:
-    """Reads the classes of a recipe's own test split, with the images of its evaluation's first shots and seed.
-
-    Returns:
-        tuple[RetrieverArgs, dict[str, list[str]], dict[str, str]]: The retriever's settings with the data set's
-        templates; image files by class name, none where the evaluation has names alone; and what the encoder reads for
-        each name.
-    """
-    dataset = read_dataset(recipe.data, Path(recipe.cache), ("test_memory",))
-    files: dict[str, list[str]] = {dataset.names[label]: [] for label in dataset.labels("test_memory")}
-    args = recipe.eval
-    if args.shots:
-        pool, draw = dataset.parts["test_memory"], recipe.data.draw
-        for sample in load_shots(pool, args.shots[0], args.seeds[0], draw, Path(recipe.cache)):
-            files[dataset.names[sample.label]].append(sample.path)
-    return with_templates(recipe.retriever, dataset), files, dict(zip(dataset.names, dataset.texts, strict=True))
+from eval.recognition.class_lists import Classes, ClassTexts, check_name, list_class_images, read_texts
+from eval.recognition.tasks import find_similarities, nearest_exemplar
 
 
 @torch.inference_mode()
-def embed_uncached(encoder: Encoder, images: Sequence[ImageInput], recipe: Recipe) -> np.ndarray:
+def embed_uncached(encoder: Encoder, images: Sequence[str | Path | Image.Image], recipe: Recipe) -> np.ndarray:
     """Embeds images in this process, without a cache.
 
     Returns:
@@ -144,24 +57,94 @@ class ClassMemory:
     Args:
         encoder: Embeds images and names.
         recipe: The retriever's settings, ``eval.candidates``, and the cache.
-        classes: A folder with a folder of images per class, image files by class name, or names alone.
-        texts: What the encoder encodes in place of a name, by name; see ``Dataset.texts``.
+        classes: A folder with a folder of images per class, a memory that ``data_prep.memory`` keeps in a folder
+            (changes to this one do not change it), image files by class name, or names alone.
+        texts: What the encoder reads of the classes. None: their names, and ``descriptions.json`` in the folder.
+        lock: Held while the memory is searched or changed; by default its own.
+
+    Attributes:
+        descriptions: The first description of each class that has any, by its name, for the ranker's prompts.
+        stored: The kept memory that it was opened from or saved to; changes are not written by themselves.
 
     Raises:
-        UserError: There are no classes, or an image is missing or does not decode; with ``data.on_error=skip`` it is
-            left out and counted in the log.
+        UserError: There are no classes, another encoder made the kept memory, or an image is missing or does not
+            decode; with ``data.on_error=skip`` it is left out and counted in the log.
     """
 
-    def __init__(self, encoder: Encoder, recipe: Recipe, classes: Classes, texts: Mapping[str, str] | None = None):
-        self.encoder, self.recipe = encoder, recipe
-        files_by_name = list_class_images(classes, Path(recipe.cache))
-        cache, retriever = Path(recipe.cache), recipe.retriever
+    def __init__(
+        self,
+        encoder: Encoder,
+        recipe: Recipe,
+        classes: Classes,
+        texts: ClassTexts | None = None,
+        lock: RLock | None = None,
+    ):
+        self.encoder, self.recipe, self.lock = encoder, recipe, lock or RLock()
+        self._retriever = recipe.retriever
+        self.stored: StoredMemory | None = None
+        if isinstance(classes, str | Path) and (Path(classes) / MANIFEST).is_file():
+            self._open(Path(classes))
+        else:
+            self._build(classes, texts)
+
+    def _open(self, folder: Path) -> None:
+        """Opens a kept memory, which has no image files, only their vectors."""
+        stored = self.stored = StoredMemory.open(folder, self.encoder, self._retriever)
+        check(len(stored.names) > 0, f"{folder}: a memory without classes; add some (python -m data_prep.memory add)")
+        name_by_label = {entry.label: entry.key for entry in reversed(stored.names.entries)}
+        self._names = tuple(name_by_label.get(label, "") for label in range(max(name_by_label) + 1))
+        self.memories = Memories(stored.images or None, stored.names)
+        texts = read_texts(folder, self._names)
+        self.descriptions = {name: given[0] for name, given in texts.descriptions.items()}
+        self._paths: dict[str, str] = {}
+        # Names that are added later are embedded like those that are there.
+        self._retriever = replace(self._retriever, templates=list(stored.names.metadata.get("templates", [])))
+
+    def _build(self, classes: Classes, texts: ClassTexts | None) -> None:
+        """Builds the memory of images and names, or loads it from the cache."""
+        encoder, cache, retriever = self.encoder, Path(self.recipe.cache), self._retriever
+        files_by_name = list_class_images(classes, cache)
         self._names = tuple(files_by_name)  # by label, including classes that were removed
         samples = self._make_samples([(i, file) for i, files in enumerate(files_by_name.values()) for file in files])
-        name_texts = [(texts or {}).get(name, name) for name in self._names]
-        names = name_memory(encoder, range(len(self._names)), self._names, retriever, cache, texts=name_texts)
+        texts = texts or read_texts(classes, self._names)
+        read = [texts.names.get(name, name) for name in self._names]
+        described = {i: texts.descriptions[name] for i, name in enumerate(self._names) if name in texts.descriptions}
+        labels = range(len(self._names))
+        names = name_memory(encoder, labels, self._names, retriever, cache, texts=read, descriptions=described)
         self.memories = Memories(image_memory(encoder, samples, retriever, cache) if samples else None, names)
+        self.descriptions = {name: given[0] for name, given in texts.descriptions.items()}
         self._paths = {sample.digest: sample.path for sample in samples}
+
+    def save(self, folder: Path) -> None:
+        """Writes the memory to a folder, which can be given as classes; images are kept as vectors alone.
+
+        A memory that is there is replaced atomically.
+        """
+        with self.lock:
+            folder.mkdir(parents=True, exist_ok=True)
+            described = {name: text for name, text in self.descriptions.items() if name in self._labels}
+            write_json(folder / DESCRIPTIONS, described)
+            recipe = replace(self.recipe, retriever=self._retriever)
+            self.stored = StoredMemory.create(folder, recipe, self._stored_images(), self.memories.names)
+
+    def save_changes(self) -> None:
+        """Writes what was changed since the memory was opened or saved.
+
+        Raises:
+            UserError: Another command has changed the folder since, or it was never saved.
+        """
+        with self.lock:
+            stored = self.stored
+            check(stored is not None, "the memory has no folder yet; save it to one")
+            with memory_lock(stored.folder):
+                check(stored.is_current, f"{stored.folder}: was changed by another command; open it again")
+                stored.images, stored.names = self._stored_images(), self.memories.names
+                stored.save()
+
+    def _stored_images(self) -> Memory:
+        """Returns the memory of images; an empty one where there are none."""
+        nothing = np.empty((0, self.memories.names.dimension), np.float32)
+        return self.memories.images or Memory.build(nothing, [], self.encoder.id, self._retriever)
 
     @property
     def _labels(self) -> dict[str, int]:
@@ -170,18 +153,18 @@ class ClassMemory:
     @property
     def classes(self) -> dict[str, int]:
         """Number of images of each class, by its name."""
-        images = self.memories.images
-        return {name: len(images.ids_of(label)) if images else 0 for name, label in self._labels.items()}
+        with self.lock:
+            images = self.memories.images
+            return {name: len(images.ids_of(label)) if images else 0 for name, label in self._labels.items()}
 
-    @property
-    def source(self) -> str:
-        """Source of the candidates: ``image``, ``name`` or ``fused``."""
-        images, source = self.memories.images, self.recipe.eval.candidates
+    def reachable_source(self, wanted: str) -> str:
+        """Returns the source of the candidates: the wanted one, where it reaches every class."""
+        images = self.memories.images
         if images is None:
             return "name"
         # A class without images can be found by its name alone.
         all_have_images = np.isin(self.memories.names.labels, images.labels).all()
-        return "fused" if source == "image" and not all_have_images else source
+        return "fused" if wanted == "image" and not all_have_images else wanted
 
     @property
     def shots(self) -> float:
@@ -189,51 +172,90 @@ class ClassMemory:
         images = self.memories.images
         return len(images) / len(self.memories.names) if images else 0.0
 
-    def candidates(self, xq: np.ndarray, k: int) -> list[tuple[Candidate, ...]]:
-        """Retrieves the k best classes for unit queries of shape ``[nq, d]``; never more than there are."""
-        count = min(k, len(self.memories.names))
-        return self.memories.candidates(self.source, xq, count, self.recipe.retriever, self._names)
+    def candidates(self, xq: np.ndarray, k: int, source: str) -> tuple[list[tuple[Candidate, ...]], np.ndarray]:
+        """Retrieves the k best classes for unit queries; never more than there are.
+
+        Args:
+            xq: Shape ``[nq, d]``.
+            k: Number of candidates.
+            source: ``image``, ``name`` or ``fused``; ``name`` for a memory without images.
+
+        Returns:
+            tuple: Candidates per query, best first, and their similarities to images and names, ``[nq, k, 2]``.
+        """
+        args, count = self.recipe.retriever, min(k, len(self.memories.names))
+        scores, labels = self.memories.search(self.reachable_source(source), xq, count, args)
+        return to_candidates(scores, labels, self._names), find_similarities(self.memories, xq, labels, args)
 
     def examples(self, query: np.ndarray, candidates: Sequence[Candidate]) -> tuple[str | None, ...]:
         """Finds each candidate's image that is most similar to a unit query of shape ``[d]``; None if it has none."""
         memory = self.memories.images
         return tuple(nearest_exemplar(memory, self._paths, query, c.label) if memory else None for c in candidates)
 
-    def add(self, name: str, images: Sequence[str | Path] = ()) -> int:
+    def add(self, name: str, images: Sequence[ImageInput] = (), vectors: np.ndarray | None = None) -> int:
         """Adds a class, or images to an existing one; nothing is trained, and the other classes do not change.
 
         Args:
             name: The class's name.
-            images: Files, which must not be moved or deleted later; without any a new class is found by its name alone.
+            images: Files, which must not be moved or deleted later, or images in memory; without any a new class is
+                found by its name alone.
+            vectors: Embeddings of further images, made by the same encoder, shape ``[n, d]`` or ``[d]``; they need not
+                be of unit length.
 
         Returns:
             int: Number of new images. Those that the class has already, byte for byte, are left out.
 
         Raises:
-            UserError: There is no name, or an image is missing or does not decode; nothing is added then.
+            UserError: There is no name, an image is missing or does not decode, or the vectors are not of the encoder's
+                dimension, not finite or zero; nothing is added then.
         """
-        name = _check_name(name)
-        known_label = self._find_label(name)
-        label = len(self._names) if known_label is None else known_label
-        known_digests, memory = set(), self.memories.images
-        if memory:
-            known_digests = {memory.entries[row].digest for row in memory.rows(memory.ids_of(label))}
-        by_digest = {sample.digest: sample for sample in self._make_samples([(label, Path(file)) for file in images])}
-        samples = [sample for digest, sample in by_digest.items() if digest not in known_digests]
-        vectors = embed_uncached(self.encoder, [s.path for s in samples], self.recipe) if samples else None
-        if known_label is None:
-            name_vector = embed_names(self.encoder, [name], self.recipe.retriever, Path(self.recipe.cache))
-            self.memories.names.add(name_vector, [Entry(label, "name", name)])
-            self._names += (name,)
-        if samples:
-            entries = [Entry(label, "image", sample.key, sample.digest) for sample in samples]
+        name = check_name(name)
+        is_list = not isinstance(images, str | Path | bytes | np.ndarray | Image.Image)
+        check(is_list, f"class {name}: give its images as a list, [image] for one")
+        with self.lock:
+            known_label, memory = self._find_label(name), self.memories.images
+            label = len(self._names) if known_label is None else known_label
+            known_digests: set[str] = set()
             if memory:
-                memory.add(vectors, entries)
-            else:
-                memory = Memory.build(vectors, entries, self.encoder.id, self.recipe.retriever)
-            self._paths |= {sample.digest: sample.path for sample in samples}
-        self.memories = Memories(memory, self.memories.names)
-        return len(samples)
+                known_digests = {memory.entries[row].digest for row in memory.rows(memory.ids_of(label))}
+            entries, xb = self._embed_new(label, images, known_digests)
+            if vectors is not None:
+                own_entries, own = _own_vectors(label, vectors, self.memories.names.dimension, known_digests)
+                entries, xb = entries + own_entries, np.concatenate([xb, own])
+            if known_label is None:
+                name_vector = embed_names(self.encoder, [name], self._retriever, Path(self.recipe.cache))
+                self.memories.names.add(name_vector, [Entry(label, "name", name)])
+                self._names += (name,)
+            if entries and memory:
+                memory.add(xb, entries)
+            elif entries:
+                memory = Memory.build(xb, entries, self.encoder.id, self._retriever)
+            self.memories = Memories(memory, self.memories.names)
+            return len(entries)
+
+    def _embed_new(
+        self, label: int, images: Sequence[ImageInput], known_digests: set[str]
+    ) -> tuple[list[Entry], np.ndarray]:
+        """Embeds the images that are new to a class, and returns their entries and vectors ``[n, d]``."""
+        entries: dict[str, Entry] = {}
+        sources: dict[str, str | Image.Image] = {}
+        for sample in self._make_samples([(label, Path(image)) for image in images if isinstance(image, str | Path)]):
+            entries[sample.digest] = Entry(label, "image", sample.key, sample.digest)
+            sources[sample.digest] = sample.path
+        for index, image in enumerate(images):
+            if not isinstance(image, str | Path):
+                opened = open_input(image, f"image {index}")
+                entries[opened.key] = Entry(label, "image", f"image-{opened.key[:16]}", opened.key)
+                sources[opened.key] = opened.image
+        new = [digest for digest in entries if digest not in known_digests]
+        if not new:
+            return [], np.empty((0, self.memories.names.dimension), np.float32)
+        vectors = embed_uncached(self.encoder, [sources[digest] for digest in new], self.recipe)
+        for digest in new:
+            source = sources[digest]
+            if isinstance(source, str):
+                self._paths[digest] = source
+        return [entries[digest] for digest in new], vectors
 
     def remove(self, name: str) -> int:
         """Removes a class.
@@ -244,14 +266,15 @@ class ClassMemory:
         Raises:
             UserError: There is no such class, or it is the last.
         """
-        label = self._find_label(name)
-        check(label is not None, f"{name}: no such class")
-        check(len(self.classes) > 1, f"{name} is the only class, and without any there is nothing to recognise")
-        images, names = self.memories.images, self.memories.names
-        removed = images.remove(images.ids_of(label)) if images else 0
-        names.remove(names.ids_of(label))
-        self.memories = Memories(images or None, names)
-        return removed
+        with self.lock:
+            label = self._find_label(name)
+            check(label is not None, f"{name}: no such class")
+            check(len(self.classes) > 1, f"{name} is the only class, and without any there is nothing to recognise")
+            images, names = self.memories.images, self.memories.names
+            removed = images.remove(images.ids_of(label)) if images else 0
+            names.remove(names.ids_of(label))
+            self.memories = Memories(images or None, names)
+            return removed
 
     def find_name(self, name: str) -> str | None:
         """Finds a class's name as it is stored here, ignoring case, white space and Unicode form; None if unknown."""
@@ -270,3 +293,23 @@ class ClassMemory:
             for (label, file), digest in zip(files, file_digests, strict=True)
             if digest
         ]
+
+
+def _own_vectors(
+    label: int, vectors: np.ndarray, dimension: int, known_digests: set[str]
+) -> tuple[list[Entry], np.ndarray]:
+    """Normalises a caller's vectors; those that the class has already are left out.
+
+    Raises:
+        UserError: They are of another dimension, not finite, or zero.
+    """
+    rows = np.atleast_2d(np.asarray(vectors, np.float32))
+    fits = rows.ndim == 2 and rows.shape[1] == dimension
+    check(fits, f"vectors of shape {list(np.shape(vectors))}: the encoder's are [n, {dimension}]")
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    check(bool(np.isfinite(norms).all() and (norms > 0).all()), "vectors: some are zero or not finite")
+    rows = rows / norms
+    by_digest = {hashlib.sha256(row.tobytes()).hexdigest(): row for row in rows}
+    new = [digest for digest in by_digest if digest not in known_digests]
+    entries = [Entry(label, "image", f"vector-{digest[:16]}", digest) for digest in new]
+    return entries, np.stack([by_digest[digest] for digest in new]) if new else rows[:0]

@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from data_prep.core.files import file_lock, fingerprint, read_json, write_json, write_text
+from data_prep.core.files import file_lock, fingerprint, read_json, write_json
 from data_prep.core.results_file import write_results
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset, read_dataset
@@ -14,16 +14,18 @@ from data_prep.embedding.encoder import Encoder, load_encoder
 from data_prep.leakage.contamination import read_mined
 from data_prep.settings import DataArgs, Recipe, RetrieverArgs
 from data_prep.settings.loading import load_saved_recipe
-from eval.calibration.fusion import Fusion
+from eval.calibration.choice import Choice
 from eval.calibration.open_set import Refusal
-from eval.calibration.store import fits_path, save_fits
+from eval.calibration.store import choices_path, save_choices
 from eval.ranking.answer_key import models_key
+from eval.recognition.choosing import RankingChooser, make_fixed_choices
 from eval.recognition.evaluation import Evaluation
 from eval.recognition.leak_check import find_leaks, refuse_copies
 from eval.recognition.tasks import make_tasks
 from eval.recognition.tracking import track_evaluation
 from eval.report.page import write_page
-from eval.report.reading import FILES, Evaluated, group_cases
+from eval.report.predictions import PREDICTIONS, write_predictions
+from eval.report.reading import FILES, read_evaluations
 from eval.report.results import MetricsAccumulator
 from rar_train.engine.wandb_mode import wandb_mode
 
@@ -67,7 +69,7 @@ def _normalize_retriever(retriever: RetrieverArgs) -> RetrieverArgs:
 
 def results_folder(recipe: Recipe, run: Path) -> Path:
     """Returns the folder of an evaluation's results."""
-    return run / "eval" / f"{recipe.eval.split}-{recipe.ranker.mode}"
+    return run / "eval" / f"{recipe.eval.split}-{recipe.ranker.mode_label}"
 
 
 def read_checked(recipe: Recipe, run: Path) -> Dataset:
@@ -87,8 +89,8 @@ def load_recipe_encoder(recipe: Recipe) -> Encoder:
     return load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
 
 
-def _calibration_data(recipe: Recipe, run: Run) -> tuple[Recipe, Dataset]:
-    """Returns the recipe on the validation split, and the images on which fusion, gate and threshold are fitted."""
+def _validation_data(recipe: Recipe, run: Run) -> tuple[Recipe, Dataset]:
+    """Returns the recipe on the validation split, and the images on which rankings and thresholds are chosen."""
     recipe = replace(recipe, eval=replace(recipe.eval, split="val", ranker_only_images=0))
     dataset, max_images = read_checked(recipe, run.folder), recipe.eval.fit_images
     if max_images:
@@ -97,39 +99,40 @@ def _calibration_data(recipe: Recipe, run: Run) -> tuple[Recipe, Dataset]:
     return recipe, dataset
 
 
-def _needs_calibration(recipe: Recipe) -> bool:
-    """Returns whether an evaluation fits something on the validation split."""
-    return recipe.eval.fusion or recipe.eval.open_set_fraction > 0
+def _needs_validation(recipe: Recipe) -> bool:
+    """Returns whether an evaluation chooses or fits something on the validation split."""
+    args, likelihood = recipe.eval, recipe.ranker.mode == "likelihood"
+    open_settings = [args.k, args.candidates, *(() if likelihood else (args.permutations,))]
+    return recipe.fuses or "auto" in open_settings or args.open_set_fraction > 0
 
 
-def fit_calibration(
-    recipe: Recipe, run: Run, evaluation: Evaluation, encoder: Encoder, out: Path
-) -> tuple[dict[str, Fusion], Refusal | None]:
-    """Fits fusion and refusal on the validation split, whatever split is evaluated; and saves them.
+def choose_rankings(recipe: Recipe, run: Run, encoder: Encoder, out: Path) -> tuple[dict[str, Choice], Refusal | None]:
+    """Chooses how to rank, and fits the threshold for unknown classes, on the validation split; and saves both.
 
     Args:
         recipe: The evaluation's recipe.
-        run: The run. Fits on its own data set with its own retriever are saved there, for other evaluations and for
-            inference.
-        evaluation: With its rankings; it is fitted on directly if it is of the validation split.
+        run: The run. What is chosen on its own data set with its own retriever is saved there, for other evaluations
+            and for inference.
         encoder: The retriever's encoder.
-        out: The evaluation's folder. Other fits are saved in it.
+        out: The evaluation's folder. Other choices are saved in it.
     """
-    if not _needs_calibration(recipe):
-        return {}, None
     args, belongs_to_run = recipe.eval, run.matches(recipe)
-    if args.split != "val":
-        log.info("fusion, gate and threshold: fitting on the validation split")
-        recipe, dataset = _calibration_data(recipe, run)
-        folder = results_folder(recipe, run.folder) if belongs_to_run else out / "val"
-        evaluation = Evaluation(recipe, dataset, make_tasks(recipe, encoder, dataset), folder)
+    if not _needs_validation(recipe):
+        return make_fixed_choices(args), None
+    log.info("choosing how to rank on the validation split")
+    recipe, dataset = _validation_data(recipe, run)
+    folder = (run.folder / "eval" if belongs_to_run else out) / f"validation-{recipe.ranker.mode_label}"
+    choices = RankingChooser(recipe, dataset, encoder).choose(run.adapter, folder)
+    refusal = None
+    if args.open_set_fraction:
+        tasks = make_tasks(recipe, encoder, dataset, choices)
+        evaluation = Evaluation(recipe, dataset, [task for task in tasks if task.task == "unknown"], folder)
         evaluation.rank(run.adapter, untuned=False)
-    fusions = evaluation.fit_fusions() if args.fusion else {}
-    refusal = evaluation.fit_refusal() if args.open_set_fraction else None
-    path = fits_path(run.folder, recipe.ranker.mode, run.adapter) if belongs_to_run else out / "fits.json"
-    save_fits(path, run.weights, encoder.id, fusions, refusal)
-    log.info("fits: %s%s", path, "" if belongs_to_run else ", as data set or retriever are not the run's own")
-    return fusions, refusal
+        refusal = evaluation.fit_refusal()
+    path = choices_path(run.folder, recipe.ranker.mode_label, run.adapter) if belongs_to_run else out / "choices.json"
+    save_choices(path, run.weights, encoder.id, choices, refusal)
+    log.info("choices: %s%s", path, "" if belongs_to_run else ", as data set or retriever are not the run's own")
+    return choices, refusal
 
 
 def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: Path) -> dict:
@@ -145,42 +148,43 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
     Returns:
         dict: The content of ``results.json``.
     """
-    evaluation = Evaluation(recipe, dataset, make_tasks(recipe, encoder, dataset), out)
+    choices, refusal = choose_rankings(recipe, run, encoder, out)
+    evaluation = Evaluation(recipe, dataset, make_tasks(recipe, encoder, dataset, choices), out)
     evaluation.rank(run.adapter)
-    fusions, refusal = fit_calibration(recipe, run, evaluation, encoder, out)
-    if fusions:
-        evaluation.fuse(fusions)
+    evaluation.fuse({kind: choice.fusion for kind, choice in choices.items() if choice.fusion})
     args = recipe.eval
-    metadata = {"dataset": dataset.name, "split": args.split, "mode": recipe.ranker.mode, "k": args.k}
+    metadata = {"dataset": dataset.name, "split": args.split, "mode": recipe.ranker.mode}
+    metadata |= {"k": max(choice.k for choice in choices.values())}
     metadata |= {"bootstrap": args.bootstrap, "skipped": dict(dataset.skipped)}
     metadata |= {"adapter": run.weights, "encoder": encoder.id}
     metadata |= {
         "settings": evaluation_fingerprint(recipe, run, dataset, encoder),
         "leaks": find_leaks(recipe, encoder, dataset, run.folder),
     }
-    metadata |= {"fusion": {kind: asdict(fusion) for kind, fusion in fusions.items()}} if fusions else {}
+    metadata |= {"choice": {kind: asdict(choice) for kind, choice in choices.items()}}
     metadata |= {"refusal": asdict(refusal)} if refusal else {}
     metrics = MetricsAccumulator(metadata)
     image_files = evaluation.image_files()
     with file_lock(out):  # or the files of two evaluations that end at once could be mixed
-        write_text(out / "predictions.jsonl", (metrics.line(record) for record in evaluation.predictions()))
+        write_predictions(out, dataset.names, metrics.pass_through(evaluation.predictions()))
         results = metrics.results()
         write_json(out / "pictures.json", image_files)
         write_results(out, results, FILES)
-        log.info("wrote %s, predictions.jsonl and %s", out / "results.json", write_page(out).name)
+        ((_, evaluated),) = read_evaluations(out)
+        page = write_page(out, evaluated)
+        log.info("wrote %s, %s and %s", out / "results.json", PREDICTIONS, page.name)
     if wandb_mode(recipe.tracking) != "disabled":
-        with open(out / "predictions.jsonl", encoding="utf-8") as lines:
-            evaluated = Evaluated(out.name, results, group_cases(lines), image_files)
-        track_evaluation(recipe, run.folder, evaluated)
+        track_evaluation(recipe, run.folder, replace(evaluated, name=out.name))
     return results
 
 
 def evaluation_fingerprint(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder) -> str:
     """Hashes an evaluation's models, settings and images: the evaluated, remembered, calibration and mined ones."""
     parts = dict(dataset.parts)
-    if _needs_calibration(recipe) and recipe.eval.split != "val":
-        parts |= _calibration_data(recipe, run)[1].parts
+    if _needs_validation(recipe) and recipe.eval.split != "val":
+        parts |= _validation_data(recipe, run)[1].parts
     images = [[part, [[s.key, s.digest, s.label] for s in samples]] for part, samples in sorted(parts.items())]
     models = [models_key(recipe.ranker, run.adapter), encoder.id, recipe.ranker.mode]
     settings = [asdict(recipe.data), asdict(recipe.retriever), asdict(recipe.eval), recipe.seed]
-    return fingerprint([models, settings, dataset.names, images, sorted(read_mined(run.folder))])
+    classes = [dataset.names, sorted(dataset.descriptions.items())]
+    return fingerprint([models, settings, classes, images, sorted(read_mined(run.folder))])

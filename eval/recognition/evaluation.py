@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from math import isnan
 from pathlib import Path
 
 import numpy as np
+from torch.utils.data import ConcatDataset
 
 from data_prep.core.records import Ranking, Sample
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset
 from data_prep.settings import Recipe
-from eval.calibration.fusion import Fusion, fit_fusion
+from eval.calibration.fusion import Fusion
 from eval.calibration.open_set import Refusal, fit_refusal, open_set_signals
 from eval.metrics.summary import ALONE
-from eval.ranking.inference import InferenceJob
-from eval.ranking.parsing import to_ranking
-from eval.ranking.rank import METHODS, read_ranking, run_rankers, shuffle_request
+from eval.ranking.batches import InferenceJob, LazyGroups, RequestTable
+from eval.ranking.parsing import ScoreTable, to_ranking
+from eval.ranking.rank import METHODS, read_ranking, run_rankers
 from eval.ranking.request import RankingMode, RankingRequest, Response
+from eval.recognition.requests import RequestBuilder
 from eval.recognition.tasks import EvalTask
 
 log = logging.getLogger(__name__)
 
+FUSED = ("rar_fused", "rar_gated")
+"""Methods that are computed from the ranker's predictions and the retriever's."""
+
 RANKER_ONLY_BATCH_SIZE = 4
 """Images per pass where every class's name is scored."""
+
+
+def _round_probabilities(ranking: Ranking) -> Ranking:
+    """Rounds to six digits, before anything is computed from them, so that their file stays small."""
+    return replace(ranking, probabilities=tuple(float(f"{p:.6g}") for p in ranking.probabilities))
 
 
 class Evaluation:
@@ -46,30 +58,23 @@ class Evaluation:
         self.ranked: dict[str, list[list[Ranking]]] = {}
         self.responses: dict[str, dict[str, Response]] = {}
 
-    def _make_requests(self) -> list[list[list[RankingRequest]]]:
-        """Builds the requests of each task and image, in each order shown."""
-        # A likelihood depends neither on the order nor on the other names: one request serves all memories.
-        share = self.mode == "likelihood"
+    def _make_requests(self) -> list[LazyGroups]:
+        """Returns the requests of each task: a group per image."""
+        count, samples = len(self.samples), self.samples
+        if self.mode == "likelihood":
+            builder = RequestBuilder(self.recipe, samples, [task.candidates for task in self.tasks])
+            return [LazyGroups(builder, count)] * len(self.tasks)
         pool = self.dataset.parts[f"{self.recipe.eval.split}_memory"]
-        digest_by_path = {sample.path: sample.digest for sample in pool}
-        requests = []
-        for task in self.tasks:
-            requests.append([])
-            for index, sample in enumerate(self.samples):
-                sources = self.tasks if share else [task]
-                names = tuple(sorted({c.name for source in sources for c in source.candidates[index]}))
-                examples = self._sort_examples(task, index, names)
-                contents = (sample.digest, *(digest_by_path[path] for path in examples))
-                request = RankingRequest(sample.key, sample.path, names, examples=examples, contents=contents)
-                requests[-1].append(shuffle_request(self.recipe, request))
-        return requests
-
-    @staticmethod
-    def _sort_examples(task: EvalTask, index: int, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Returns the examples of an image's candidates in the order of ``names``; empty where there are none."""
-        examples = task.examples[index] if task.examples else ()
-        by_name = {c.name: path for c, path in zip(task.candidates[index], examples, strict=False)}
-        return tuple(by_name[name] for name in names) if examples else ()
+        digests, texts = {sample.path: sample.digest for sample in pool}, self.dataset.first_descriptions
+        return [
+            LazyGroups(
+                RequestBuilder(
+                    self.recipe, samples, [task.candidates], task.permutations, texts, task.examples, digests
+                ),
+                count,
+            )
+            for task in self.tasks
+        ]
 
     def _ranker_only_requests(self) -> tuple[list[int], list[RankingRequest]]:
         """Builds the requests of the ranker without a retriever: every class's name, for evenly spaced images.
@@ -80,6 +85,9 @@ class Evaluation:
         args = self.recipe.eval
         labels = self.dataset.labels(f"{args.split}_memory")
         indices = evenly_spaced(len(self.samples), args.ranker_only_images)
+        if self.recipe.ranker.backend == "openai":
+            log.info("ranker_alone: left out (a server gives no log-likelihoods of all classes' names)")
+            return [], []
         if not indices or len(labels) > args.ranker_only_classes:
             log.info(
                 "ranker_alone: left out (%d classes, eval.ranker_only_images=%d)", len(labels), args.ranker_only_images
@@ -99,62 +107,52 @@ class Evaluation:
         methods = METHODS if untuned else {"rar": True}
         self.ranker_only = self._ranker_only_requests()
         mode = RankingMode("likelihood")
-        ranker_only = InferenceJob("alone", True, mode, self.ranker_only[1], RANKER_ONLY_BATCH_SIZE)
-        all_groups = [group for groups in self.requests for group in groups]
-        self.responses = run_rankers(self.recipe, all_groups, adapter, self.out, methods, [ranker_only])
+        table = RequestTable([[request] for request in self.ranker_only[1]])
+        ranker_only = InferenceJob("alone", True, mode, table, RANKER_ONLY_BATCH_SIZE)
+        groups = self.requests[0] if self.mode == "likelihood" else ConcatDataset(self.requests)
+        self.responses = run_rankers(self.recipe, groups, adapter, self.out, methods, [ranker_only])
         for method in methods:
             responses = self.responses[method]
+            if self.mode == "likelihood":
+                self.ranked[method] = self._read_shared(responses)
+                continue
             self.ranked[method] = [
-                [read_ranking(self.recipe, *pair, responses) for pair in zip(task.candidates, groups, strict=True)]
-                for task, groups in zip(self.tasks, self.requests, strict=True)
+                [
+                    _round_probabilities(read_ranking(self.recipe, *pair, responses))
+                    for pair in zip(task.candidates, of_task, strict=True)
+                ]
+                for task, of_task in zip(self.tasks, self.requests, strict=True)
             ]
 
-    def _scores(self, task: EvalTask) -> list[list[float]]:
-        return [[candidate.score for candidate in row] for row in task.candidates]
+    def _read_shared(self, responses: Mapping[str, Response]) -> list[list[Ranking]]:
+        """Reads the rankings of all tasks from one request per image, which scores the candidates of all."""
+        names = [[[c.name for c in row] for row in task.candidates] for task in self.tasks]
+        tables = [ScoreTable(map(len, rows)) for rows in names]
+        for image, (request,) in enumerate(self.requests[0]):
+            by_name = dict(zip(request.names, responses[request.id].scores, strict=True))
+            for table, rows in zip(tables, names, strict=True):
+                table.fill(image, [by_name[name] for name in rows[image]])
+        return [[_round_probabilities(ranking) for ranking in table.rankings()] for table in tables]
 
-    def _positions(self, task: EvalTask) -> list[int | None]:
-        """Returns the true class's position among the candidates per image, or None."""
-        labels = [[candidate.label for candidate in row] for row in task.candidates]
-        return [row.index(truth) if truth in row else None for row, truth in zip(labels, self.truths, strict=True)]
-
-    def _indices(self, kind: str) -> list[int]:
-        return [index for index, task in enumerate(self.tasks) if task.kind == kind]
-
-    def _pool_seeds(self, kind: str) -> tuple[list[Ranking], list[list[float]], list[int | None]]:
-        """Returns the tuned ranker's rankings, the retriever's scores and the true positions of all seeds of a kind."""
-        indices = self._indices(kind)
-        return (
-            [ranking for i in indices for ranking in self.ranked["rar"][i]],
-            [scores for i in indices for scores in self._scores(self.tasks[i])],
-            [position for i in indices for position in self._positions(self.tasks[i])],
-        )
-
-    def _kinds(self) -> list[str]:
-        return list(dict.fromkeys(task.kind for task in self.tasks if task.task != "unknown"))
-
-    def fit_fusions(self) -> dict[str, Fusion]:
-        """Fits a fusion for each task and number of shots, on this split."""
-        args = self.recipe.eval
-        return {kind: fit_fusion(*self._pool_seeds(kind), args.gate, args.gate_loss) for kind in self._kinds()}
-
-    def fuse(self, fusions: dict[str, Fusion]) -> None:
-        """Adds the methods ``rar_fused`` and ``rar_gated``."""
+    def fuse(self, fusions: Mapping[str, Fusion]) -> None:
+        """Adds the methods ``rar_fused`` and ``rar_gated`` where fusions were fitted, by kind of memory."""
+        if not fusions:
+            return
         self.ranked["rar_fused"], self.ranked["rar_gated"] = [], []
         for task, rankings in zip(self.tasks, self.ranked["rar"], strict=True):
-            fusion, scores = fusions.get(task.kind), self._scores(task)
-            fused = gated = rankings  # nothing is fitted for a memory that lacks classes
-            if fusion:
-                fused = [fusion.fuse(ranking, row) for ranking, row in zip(rankings, scores, strict=True)]
-                gated = [
-                    f if fusion.needs_ranker(row) else fusion.retriever_ranking(row)
-                    for f, row in zip(fused, scores, strict=True)
-                ]
+            fused = gated = rankings
+            if task.kind in fusions and task.task != "unknown":  # nothing is fitted for a memory that lacks classes
+                fusion, similarities = fusions[task.kind], task.similarities
+                fused = fusion.fuse(rankings, similarities)
+                retrieved = fusion.retriever_rankings(similarities)
+                rows = zip(fusion.needs_ranker(similarities).tolist(), fused, retrieved, strict=True)
+                gated = [ranking if needed else alone for needed, ranking, alone in rows]
             self.ranked["rar_fused"].append(fused)
             self.ranked["rar_gated"].append(gated)
 
     def _open_set_signals(self) -> tuple[list[dict[str, float]], list[bool]]:
         """Returns the signals that may separate unknown from known classes, and which images' classes are known."""
-        (task_index,) = self._indices(next(task.kind for task in self.tasks if task.task == "unknown"))
+        task_index = next(index for index, task in enumerate(self.tasks) if task.task == "unknown")
         task, groups, rankings = self.tasks[task_index], self.requests[task_index], self.ranked["rar"][task_index]
         responses, signals = self.responses["rar"], []
         for candidates, group, ranking in zip(task.candidates, groups, rankings, strict=True):
@@ -186,8 +184,8 @@ class Evaluation:
             for method, labels_by_image in task.retrieved.items():
                 for sample, labels in zip(self.samples, labels_by_image, strict=True):
                     yield self._head(task, method, sample) | {"ranking": [self.dataset.names[i] for i in labels]}
-            for method in self.ranked:
-                for image in range(len(self.samples)):
+            for image in range(len(self.samples)):  # an image's lines together, as they share their candidates
+                for method in self.ranked:
                     yield self._ranker_record(method, task_index, image)
         yield from self._ranker_only_records()
 
@@ -196,16 +194,22 @@ class Evaluation:
         return head | {"method": method, "truth": self.dataset.names[sample.label]}
 
     def _ranker_record(self, method: str, task_index: int, image: int) -> dict:
-        """Builds a ranker's record. Numbers are not rounded, so that rescoring gives the same metrics."""
+        """Builds a ranker's record. It holds the numbers that everything was computed with: rescoring repeats it."""
         task, ranking = self.tasks[task_index], self.ranked[method][task_index][image]
         candidates = task.candidates[image]
         record = self._head(task, method, self.samples[image]) | {
             "candidates": [{"name": c.name, "score": c.score} for c in candidates],
             "ranking": [candidates[index].name for index in ranking.order],
-            "probabilities": list(ranking.probabilities),
+            # The rankers' own are rounded already, and nothing is computed from the others.
+            "probabilities": [float(f"{p:.4g}") for p in ranking.probabilities]
+            if method in FUSED
+            else list(ranking.probabilities),
             "outcome": ranking.outcome,
             "reply": ranking.reply,
         }
+        if method == "rar":  # what fusion and gate are computed from
+            pairs = task.similarities[image, : len(candidates)].tolist()
+            record["similarities"] = [[None if isnan(value) else value for value in pair] for pair in pairs]
         has_orders = method in self.responses and self.mode != "likelihood"
         return record | ({"asked": self._shown_orders(method, task_index, image)} if has_orders else {})
 
@@ -227,8 +231,9 @@ class Evaluation:
     def _ranker_only_records(self) -> Iterator[dict]:
         """Yields the records of the ranker without a retriever, with as many of all classes as a metric looks at."""
         names = [self.dataset.names[label] for label in self.dataset.labels(f"{self.recipe.eval.split}_memory")]
-        task = EvalTask("zero_shot", 0, 0, [], {})
+        depth = max(5, *(len(row) for task in self.tasks for row in task.candidates[:1]))
         for image, request in zip(*self.ranker_only, strict=True):
             order = to_ranking("likelihood", names, request, self.responses["alone"][request.id]).order
-            best = [names[index] for index in order[: max(self.recipe.eval.k, 5)]]
-            yield self._head(task, ALONE, self.samples[image]) | {"ranking": best}
+            best = [names[index] for index in order[:depth]]
+            head = {"key": self.samples[image].key, "task": "zero_shot", "shots": 0, "seed": 0, "method": ALONE}
+            yield head | {"truth": self.dataset.names[self.truths[image]], "ranking": best}

@@ -14,6 +14,7 @@ from rich.table import Table
 from data_prep.core.results_file import write_results
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.embedding.encoder import Encoder, embed_images, load_encoder
+from data_prep.memory.columns import label_rows
 from data_prep.memory.memories import load_memories
 from data_prep.settings import Recipe
 from eval.metrics.accuracy import hits_at
@@ -32,8 +33,7 @@ def _retrieve(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> dict[Key, l
     xq = embed_images(encoder, dataset.parts[split], recipe.retriever, Path(recipe.cache))
 
     def labels(memories, source: str) -> list[list[int]]:
-        candidates = memories.candidates(source, xq, args.k, recipe.retriever, dataset.names)
-        return [[candidate.label for candidate in row] for row in candidates]
+        return label_rows(memories.search(source, xq, args.fixed_k, recipe.retriever)[1])
 
     names = load_memories(recipe, encoder, dataset, f"{split}_memory", 0, 0)
     retrieved = {("clip_zero_shot", "zero_shot", 0, 0): labels(names, "name")}
@@ -59,7 +59,7 @@ def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
         UserError: The run has no model, or is damaged.
     """
     model = find_model(run)
-    split, k = recipe.eval.split, recipe.eval.k
+    split, k = recipe.eval.split, recipe.eval.fixed_k
     dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
     truths = [sample.label for sample in dataset.parts[split]]
     tuned = replace(recipe.retriever, model=f"local-dir:{model}", pretrained=None, tag=None)

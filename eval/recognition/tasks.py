@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,9 +11,11 @@ import numpy as np
 from data_prep.core.records import Candidate
 from data_prep.datasets import Dataset
 from data_prep.embedding.encoder import Encoder, embed_images
-from data_prep.memory.memories import load_memories
+from data_prep.memory.columns import label_rows
+from data_prep.memory.memories import Memories, load_memories, to_candidates
 from data_prep.memory.memory import Memory
-from data_prep.settings import Recipe
+from data_prep.settings import EvalArgs, Recipe, RetrieverArgs
+from eval.calibration.choice import Choice
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,11 @@ class EvalTask:
             that lacks some classes.
         shots: Images per class; 0 where they are not sampled.
         seed: Seed of the sampled images; 0 where there are none.
+        kind: Key of what is chosen and fitted together: all seeds of a task and number of shots.
+        permutations: Number of orders in which candidates are shown.
         candidates: The ranker's candidates per image, in retriever order.
+        similarities: Of the candidates to the class's images and to its name, shape ``[n, k, 2]``; NaN where there are
+            none.
         retrieved: Labels per image, best first, by retriever method.
         examples: An image file for each candidate, per image; empty where none are shown.
         held_out: Labels that the memory lacks.
@@ -34,19 +40,13 @@ class EvalTask:
     task: str
     shots: int
     seed: int
+    kind: str
+    permutations: int
     candidates: list[tuple[Candidate, ...]]
+    similarities: np.ndarray
     retrieved: dict[str, list[list[int]]]
     examples: list[tuple[str, ...]] = field(default_factory=list)
     held_out: frozenset[int] = frozenset()
-
-    @property
-    def kind(self) -> str:
-        """Key of what is fitted together: all seeds of a task and number of shots."""
-        return f"{self.task}-{self.shots}"
-
-
-def _to_labels(rows: Sequence[tuple[Candidate, ...]]) -> list[list[int]]:
-    return [[candidate.label for candidate in row] for row in rows]
 
 
 def nearest_exemplar(memory: Memory, paths: dict[str, str], query: np.ndarray, label: int) -> str | None:
@@ -54,7 +54,7 @@ def nearest_exemplar(memory: Memory, paths: dict[str, str], query: np.ndarray, l
 
     Args:
         memory: Memory of images.
-        paths: Image files by content digest.
+        paths: Image files by content digest; None is returned for an image that has none.
         query: Unit vector of shape ``[d]``.
         label: The class.
     """
@@ -62,7 +62,7 @@ def nearest_exemplar(memory: Memory, paths: dict[str, str], query: np.ndarray, l
     if not len(ids):
         return None
     best = ids[np.argmax(memory.vectors(ids) @ query)]
-    return paths[memory.entries[memory.rows(best)].digest]
+    return paths.get(memory.entries[memory.rows(best)].digest)
 
 
 def find_exemplars(
@@ -93,41 +93,92 @@ def draw_held_out(labels: Sequence[int], fraction: float, seed: int) -> frozense
     return frozenset(np.random.default_rng(seed).permutation(labels)[:count].tolist())
 
 
-def make_tasks(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> list[EvalTask]:
-    """Retrieves the candidates of every memory that the recipe evaluates with."""
-    split, args = recipe.eval.split, recipe.eval
-    xq = embed_images(encoder, dataset.parts[split], recipe.retriever, Path(recipe.cache))
+def list_memories(args: EvalArgs) -> list[tuple[str, int, int]]:
+    """Returns task, shots and seed of every memory that an evaluation uses."""
     memories = [("zero_shot", 0, 0)] if args.zero_shot else []
     memories += [("few_shot", shots, seed) for shots in args.shots for seed in args.seeds]
-    memories += [("whole_set", 0, 0)] if args.full_train_memory else []
-    tasks = [_make_task(recipe, encoder, dataset, xq, *memory) for memory in memories]
+    return memories + ([("whole_set", 0, 0)] if args.full_train_memory else [])
+
+
+def make_kind(task: str, shots: int) -> str:
+    """Returns the key of what is chosen and fitted together: all seeds of a task and number of shots."""
+    return f"{task}-{shots}"
+
+
+def make_tasks(recipe: Recipe, encoder: Encoder, dataset: Dataset, choices: Mapping[str, Choice]) -> list[EvalTask]:
+    """Retrieves the candidates of every memory that the recipe evaluates with.
+
+    Args:
+        recipe: Settings.
+        encoder: Embeds images and names.
+        dataset: With the evaluated split and its memory pool.
+        choices: Source and number of candidates by kind of memory.
+    """
+    split, args = recipe.eval.split, recipe.eval
+    xq = embed_images(encoder, dataset.parts[split], recipe.retriever, Path(recipe.cache))
+
+    def retrieve(data: Dataset, memory: tuple[str, int, int]) -> EvalTask:
+        return _make_task(recipe, load_task_memories(recipe, encoder, data, *memory), data, xq, memory, choices)
+
+    tasks = [retrieve(dataset, memory) for memory in list_memories(args)]
     if args.open_set_fraction:
-        part = f"{split}_memory"
-        held_out = draw_held_out(dataset.labels(part), args.open_set_fraction, recipe.seed)
-        remaining = [sample for sample in dataset.parts[part] if sample.label not in held_out]
-        reduced = replace(dataset, parts=dataset.parts | {part: remaining})
-        shots, seed = (args.shots[0], args.seeds[0]) if args.shots else (0, 0)
-        task = _make_task(recipe, encoder, reduced, xq, "few_shot" if shots else "zero_shot", shots, seed)
-        tasks.append(replace(task, task="unknown", held_out=held_out))
+        tasks.append(_make_open_set_task(recipe, dataset, retrieve))
     return tasks
 
 
-def _make_task(
-    recipe: Recipe, encoder: Encoder, dataset: Dataset, xq: np.ndarray, task: str, shots: int, seed: int
-) -> EvalTask:
+def _make_open_set_task(recipe: Recipe, dataset: Dataset, retrieve: Callable[..., EvalTask]) -> EvalTask:
+    """Makes the task of a memory that lacks some classes, with the evaluation's first shots and seed."""
     args, part = recipe.eval, f"{recipe.eval.split}_memory"
-    memories = load_memories(recipe, encoder, dataset, part, None if task == "whole_set" else shots, seed)
-    sources = {"clip_zero_shot": "name"}
-    if memories.images:
-        sources |= {"clip_knn": "image", "clip_fused": "fused"}
-    depth = max(args.k, 5)  # enough for top-5
-    by_source = {
-        source: memories.candidates(source, xq, depth, recipe.retriever, dataset.names) for source in sources.values()
-    }
-    candidates = [row[: args.k] for row in by_source[args.candidates if memories.images else "name"]]
+    held_out = draw_held_out(dataset.labels(part), args.open_set_fraction, recipe.seed)
+    remaining = [sample for sample in dataset.parts[part] if sample.label not in held_out]
+    reduced = replace(dataset, parts=dataset.parts | {part: remaining})
+    memory = ("few_shot", args.shots[0], args.seeds[0]) if args.shots else ("zero_shot", 0, 0)
+    return replace(retrieve(reduced, memory), task="unknown", held_out=held_out)
+
+
+def load_task_memories(
+    recipe: Recipe, encoder: Encoder, dataset: Dataset, task: str, shots: int, seed: int
+) -> Memories:
+    """Builds the memories of a task on the evaluated split, or loads them from the cache."""
+    sampled = None if task == "whole_set" else shots
+    return load_memories(recipe, encoder, dataset, f"{recipe.eval.split}_memory", sampled, seed)
+
+
+def retriever_methods(memories: Memories) -> dict[str, str]:
+    """Returns the source of each of the retriever's rows with these memories."""
+    return {"clip_zero_shot": "name"} | ({"clip_knn": "image", "clip_fused": "fused"} if memories.images else {})
+
+
+def _make_task(
+    recipe: Recipe,
+    memories: Memories,
+    dataset: Dataset,
+    xq: np.ndarray,
+    memory: tuple[str, int, int],
+    choices: Mapping[str, Choice],
+) -> EvalTask:
+    args, kind = recipe.retriever, make_kind(*memory[:2])
+    choice, sources = choices[kind], retriever_methods(memories)
+    depth = max(choice.k, 5)  # enough for top-5
+    by_source = {source: memories.search(source, xq, depth, args) for source in sources.values()}
+    scores, labels = (table[:, : choice.k] for table in by_source[choice.source])
+    candidates = to_candidates(scores, labels, dataset.names)
     examples = []
-    if args.show_exemplars and memories.images:
-        paths = {sample.digest: sample.path for sample in dataset.parts[part]}
+    if recipe.eval.show_exemplars and memories.images:
+        paths = {sample.digest: sample.path for sample in dataset.parts[f"{recipe.eval.split}_memory"]}
         examples = find_exemplars(memories.images, paths, xq, candidates)
-    retrieved = {method: _to_labels(by_source[source]) for method, source in sources.items()}
-    return EvalTask(task, shots, seed, candidates, retrieved, examples)
+    retrieved = {method: label_rows(by_source[source][1]) for method, source in sources.items()}
+    similarities = find_similarities(memories, xq, labels, args)
+    return EvalTask(*memory, kind, choice.permutations, candidates, similarities, retrieved, examples)
+
+
+def find_similarities(memories: Memories, xq: np.ndarray, labels: np.ndarray, args: RetrieverArgs) -> np.ndarray:
+    """Computes the similarities of queries to candidates' images and names, shape ``[n, k, 2]``; NaN where missing.
+
+    They are rounded to six decimals, as predictions store them.
+    """
+    columns = [
+        memories.scores(source, xq, labels, args) if memory else np.full(labels.shape, np.nan)
+        for source, memory in (("image", memories.images), ("name", memories.names))
+    ]
+    return np.stack(columns, axis=-1).astype(float).round(6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
@@ -21,13 +20,14 @@ from data_prep.leakage.contamination import read_mined, write_mined
 from data_prep.settings.loading import load_saved_recipe
 from eval.recognition import evaluate
 from eval.report import rescore
+from eval.report.predictions import read_predictions
 from eval.run import main
 from rar_train.engine.run_folder import find_adapter, record_checksum
 from tests.manifests import rewrite_manifest
 
 SHIELDS = draw_classes("test", 8, 4, 0)
 ROW = {"task", "dataset", "shots", "seed", "method", "mode", "k", "n", "top1", "top5", "recall_at_k"}
-STAGED = {"top1_given_hit", "corrected", "broken", "outcomes"}
+STAGED = {"top1_given_hit", "corrected", "broken", "outcomes", "tied"}
 PREDICTION = {
     "key",
     "task",
@@ -51,10 +51,6 @@ def evaluated(request: pytest.FixtureRequest, finished: Path, tmp_path_factory) 
     return run / "eval" / f"test-{request.param}"
 
 
-def read_predictions(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-
-
 def read_ranker_predictions(folder: Path) -> list[dict]:
     """Reads the rankers' predictions, without the retriever's."""
     return [line for line in read_predictions(folder) if line["method"].startswith("rar") and line["task"] != "unknown"]
@@ -62,7 +58,9 @@ def read_ranker_predictions(folder: Path) -> list[dict]:
 
 def test_results_have_a_row_for_every_memory_and_method(evaluated):
     results = read_json(evaluated / "results.json")
-    metadata = {"dataset", "split", "mode", "k", "skipped", "bootstrap", "adapter", "encoder", "settings", "leaks"}
+    metadata = {"dataset", "split", "mode", "k", "skipped", "bootstrap", "adapter", "encoder", "settings", "leaks"} | {
+        "choice"
+    }
     assert set(results) == metadata | {"rows", "summary", "by_place", "published", "files", "sha256"}
     assert results["leaks"]["clean"] and results["leaks"]["queries"] == results["leaks"]["near_queries"] == 16
     assert {part: counts["images"] for part, counts in results["leaks"]["parts"].items()} == {
@@ -148,7 +146,7 @@ def test_predictions_have_a_valid_ranking_for_every_image_memory_and_method(eval
     assert len(lines) == 2 * 5 * 16
     assert len({(line["key"], line["task"], line["shots"], line["seed"], line["method"]) for line in lines}) == 160
     for line in lines:
-        assert set(line) - {"asked"} == PREDICTION
+        assert set(line) - {"asked"} == PREDICTION | ({"similarities"} if line["method"] == "rar" else set())
         assert ("asked" in line) == (evaluated.name == "test-letters")
         names = [candidate["name"] for candidate in line["candidates"]]
         assert len(names) == 4 and sorted(line["ranking"]) == sorted(names)
@@ -180,7 +178,7 @@ def test_an_evaluation_killed_and_started_again_writes_the_same_bytes(evaluated)
     (answers,) = evaluated.glob("answers-*/answers-rar.jsonl")
     answers.write_text("".join(answers.read_text().splitlines(keepends=True)[:7]) + '{"id": "f')
     (evaluated / "results.json").unlink()
-    (evaluated / "predictions.jsonl").unlink()
+    (evaluated / "predictions.jsonl.gz").unlink()
     main(["--ckpt", str(evaluated.parent.parent), "--mode", evaluated.name.removeprefix("test-")])
     assert {path: path.read_bytes() for path in files} == before
 
@@ -234,10 +232,12 @@ def test_fusion_gate_and_open_set_threshold_are_fitted_on_val_and_evaluated_on_t
     results = read_json(folder / "results.json")
     methods = ["clip_zero_shot", "clip_knn", "clip_fused", "rar_untuned", "rar", "rar_fused", "rar_gated"]
     assert [row["method"] for row in results["rows"]] == methods
-    assert set(results["fusion"]) == set(results["gate"]) == {"few_shot-2"}
+    assert set(results["choice"]) == set(results["gate"]) == set(results["calibration"]) == {"few_shot-2"}
+    assert results["choice"]["few_shot-2"]["fusion"]["ranker"] > 0
+    for stages in results["calibration"]["few_shot-2"].values():
+        assert {sum(row["count"] for row in stage["bins"]) for stage in stages.values()} == {16}
     curve = results["gate"]["few_shot-2"]["curve"]
     by_method = {row["method"]: row["top1"] for row in results["rows"]}
-    assert curve[0]["top1"] == pytest.approx(by_method["clip_fused"])
     assert curve[-1]["top1"] == pytest.approx(by_method["rar_fused"])
     unknown = results["unknown"]
     assert (unknown["known"], unknown["unknown"]) == (12, 4)
@@ -249,9 +249,9 @@ def test_fusion_gate_and_open_set_threshold_are_fitted_on_val_and_evaluated_on_t
     assert (folder / "results.json").read_bytes() == before
     printed = capsys.readouterr().out
     assert "% of the images to the ranker" in printed and "AUROC" in printed
-    # Nothing of the test split is used: an evaluation of the validation split gives the same fits.
-    fits = (run / "eval" / "fits-likelihood.json").read_bytes()
-    (run / "eval" / "fits-likelihood.json").unlink()
+    # Nothing of the test split is used: an evaluation of the validation split gives the same choices.
+    chosen = (run / "eval" / "choices-likelihood.json").read_bytes()
+    (run / "eval" / "choices-likelihood.json").unlink()
     main(
         [
             "--ckpt",
@@ -263,10 +263,10 @@ def test_fusion_gate_and_open_set_threshold_are_fitted_on_val_and_evaluated_on_t
             "eval.open_set_fraction=0.25",
         ]
     )
-    assert (run / "eval" / "fits-likelihood.json").read_bytes() == fits
+    assert (run / "eval" / "choices-likelihood.json").read_bytes() == chosen
 
 
-def test_fits_use_eval_fit_images_of_val_and_run_the_tuned_ranker_alone(finished, tmp_path):
+def test_choices_use_eval_fit_images_of_val_and_run_the_tuned_ranker_alone(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     few = [
         "eval.shots=[2]",
@@ -276,7 +276,7 @@ def test_fits_use_eval_fit_images_of_val_and_run_the_tuned_ranker_alone(finished
         "eval.fusion=true",
     ]
     main(["--ckpt", str(run), *few, "eval.fit_images=5"])
-    (answers,) = (run / "eval" / "val-likelihood").glob("answers-*")
+    (answers,) = (run / "eval" / "validation-likelihood").glob("answers-*")
     assert [path.name for path in answers.glob("*.jsonl")] == ["answers-rar.jsonl"]
     assert len((answers / "answers-rar.jsonl").read_text().splitlines()) == 5
     assert {row["n"] for row in read_json(run / "eval" / "test-likelihood" / "results.json")["rows"]} == {16}
@@ -300,17 +300,17 @@ def test_images_replaced_under_their_names_are_ranked_again(finished, data, tmp_
     arguments = ["--ckpt", str(run), "--mode", "letters", *few, "eval.k=2", "eval.show_exemplars=true"]
     main(arguments)
     out = run / "eval" / "test-letters"
-    before = (out / "predictions.jsonl").read_bytes()
+    before = (out / "predictions.jsonl.gz").read_bytes()
     # A query image, and the images that are shown as examples.
     for split in ("test", "train"):
         for index, file in enumerate((data / split / SHIELDS[1].name).glob("*.png")):
             render(SHIELDS[5], 96, np.random.default_rng([7, index, len(split)])).save(file)
     main(arguments)
-    after = (out / "predictions.jsonl").read_bytes()
+    after = (out / "predictions.jsonl.gz").read_bytes()
     assert after != before
     shutil.rmtree(out)
     main(arguments)
-    assert (out / "predictions.jsonl").read_bytes() == after
+    assert (out / "predictions.jsonl.gz").read_bytes() == after
 
 
 def test_two_commands_do_not_write_the_same_evaluation_at_the_same_time(finished, tmp_path, monkeypatch):
@@ -329,7 +329,7 @@ def test_two_commands_do_not_write_the_same_evaluation_at_the_same_time(finished
     assert written == [run / "eval" / "test-likelihood"] * 2
 
 
-def test_fits_on_another_data_set_do_not_overwrite_the_runs_own(finished, data, tmp_path):
+def test_choices_on_another_data_set_do_not_overwrite_the_runs_own(finished, data, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     few = [
         "eval.shots=[1]",
@@ -338,14 +338,14 @@ def test_fits_on_another_data_set_do_not_overwrite_the_runs_own(finished, data, 
         "eval.ranker_only_images=0",
         "eval.fusion=true",
     ]
-    run_fits = run / "eval" / "fits-likelihood.json"
+    run_choices = run / "eval" / "choices-likelihood.json"
     main(["--ckpt", str(run), "--task", "fewshot", "--datasets", "armory", *few, "eval.fit_images=5"])
-    before = run_fits.read_bytes()  # --task with the run's own data set writes them too
+    before = run_choices.read_bytes()  # --task with the run's own data set writes them too
     other = ["--ckpt", str(run), *few, "data.name=folder", f"data.root={data}", "eval.fit_images=5"]
     for options, out in (([], "test-likelihood"), (["--task", "fewshot"], "fewshot-test-likelihood/folder")):
         main([*other, *options])
-        assert run_fits.read_bytes() == before
-        assert (run / "eval" / out / "fits.json").is_file()
+        assert run_choices.read_bytes() == before
+        assert (run / "eval" / out / "choices.json").is_file()
 
 
 def test_several_orders_with_examples_are_ranked_and_aggregated(finished, tmp_path):

@@ -99,8 +99,8 @@ def test_rejected_input_gives_an_error_and_changes_nothing(demo, images, tmp_pat
     ):
         with pytest.raises(UserError, match=message):
             demo.add(name, files)
-    for k in (0, 27):
-        with pytest.raises(UserError, match=r"must be in 1\.\.26"):
+    for k in (0, 51):
+        with pytest.raises(UserError, match=r"must be in 1\.\.50"):
             demo.recognise(images[0][0], k)
     for action in (lambda: demo.recognise(None, 3), lambda: demo.remove(None), lambda: demo.remove("other")):
         with pytest.raises(UserError, match=r"drop an image|choose a class|no such class"):

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.memory.memories import to_candidates
 from data_prep.memory.memory import Entry, Memory
-from data_prep.memory.search import SearchOptions, nearest_classes, to_candidates
+from data_prep.memory.options import SearchOptions
+from data_prep.memory.search import nearest_classes
 from eval.detection.named_boxes import class_probabilities
 
 
@@ -21,7 +23,7 @@ def test_probabilities_are_a_softmax_over_all_classes_by_their_nearest_names(see
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     names, xq = vectors[:8], vectors[8:]
     memory = Memory.build(names, [Entry(label, "name", str(n)) for n, label in enumerate(labels)], "encoder")
-    candidates = [to_candidates(nearest, "abcdef") for nearest in nearest_classes(memory, xq, k, SearchOptions(4))]
+    candidates = to_candidates(*nearest_classes(memory, xq, k, SearchOptions(4)), "abcdef")
     by_query = class_probabilities(memory, xq, candidates, temperature)
     for query, row, probabilities in zip(xq, candidates, by_query, strict=True):
         similarities = {

@@ -15,6 +15,7 @@ from torchvision.datasets import ImageFolder
 
 from data_prep.datasets import read_dataset
 from data_prep.embedding.encoder import NANO_CLIP, load_encoder
+from eval.recognition.choosing import make_fixed_choices
 from eval.recognition.tasks import make_tasks
 
 CLASSES = ("barn owl", "crane", "dunlin", "eider", "finch", "gannet", "heron")
@@ -53,10 +54,10 @@ def test_zero_shot_equals_clip_benchmark_to_the_last_image(tiny, tmp_path):
     write_folder(tmp_path / "birds")
     settings = ["data.name=folder", f"data.root={tmp_path / 'birds'}", f"retriever.templates={list(TEMPLATES)}"]
     model = f"retriever.model={random_model(tmp_path / 'model')}"
-    recipe = tiny(tmp_path / "run", *settings, model, f"cache={tmp_path / 'cache'}", "eval.shots=[]")
+    recipe = tiny(tmp_path / "run", *settings, model, f"cache={tmp_path / 'cache'}", "eval.shots=[]", "eval.k=5")
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("test_memory", "test"))
     encoder = load_encoder(recipe.retriever)
-    (zero,) = make_tasks(recipe, encoder, dataset)
+    (zero,) = make_tasks(recipe, encoder, dataset, make_fixed_choices(recipe.eval))
     ours = {
         Path(sample.path).relative_to(tmp_path).as_posix(): dataset.names[labels[0]]
         for sample, labels in zip(dataset.parts["test"], zero.retrieved["clip_zero_shot"], strict=True)

@@ -1,4 +1,4 @@
-"""Curves, calibration and confusions against naive counting."""
+"""Curves and confusions against naive counting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.metrics.diagnostics import STATUSES, Case, accuracy_by_share_ranked, calibration, most_confused, recall_within
+from eval.metrics.diagnostics import STATUSES, Case, accuracy_by_share_ranked, most_confused, recall_within
 
 NAMES = tuple("abcd")
 
@@ -68,21 +68,6 @@ def test_images_that_the_retriever_is_uncertain_of_are_ranked_first():
     certain = make_case("a", "bac", (0.9, 0.1, 0.0))
     _, accuracies = accuracy_by_share_ranked([certain, uncertain], points=3)
     assert accuracies == [0.5, 1.0, 0.5]  # none ranked; the uncertain one corrected; the certain one broken
-
-
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50))
-def test_calibration_error_weights_each_bin_by_its_number_of_images(pairs):
-    confidences, right = zip(*pairs, strict=True)
-    points, error = calibration(confidences, right)
-    assert sum(n for _, _, n in points) == len(pairs)
-    assert 0 <= error <= 1
-    assert sum(c * n for c, _, n in points) == pytest.approx(sum(confidences))
-    assert sum(a * n for _, a, n in points) == pytest.approx(sum(right))
-
-
-def test_a_perfectly_calibrated_ranker_has_no_error():
-    assert calibration([0.75] * 4, [True, True, True, False])[1] == pytest.approx(0)
-    assert calibration([1.0, 1.0], [False, False])[1] == pytest.approx(1)
 
 
 def test_confusions_leave_out_classes_that_were_not_candidates():

@@ -23,6 +23,7 @@ from data_prep.settings import RetrieverArgs
 from data_prep.settings.loading import load_recipe, load_saved_recipe
 from eval.recognition.benchmarks import recipe_by_dataset
 from eval.recognition.evaluate import Run, evaluation_fingerprint, read_checked
+from eval.report.predictions import read_predictions, write_predictions
 from eval.report.reading import FILES
 from eval.report.results import read_metrics
 from eval.run import main
@@ -111,7 +112,7 @@ def test_the_papers_results_with_the_same_shots_are_listed_next_to_measured_ones
 def test_the_page_has_a_line_for_each_data_set_and_the_average(folder):
     page = (folder / "report.html").read_text()
     assert page.count('<table class="by-dataset">') == 2
-    assert all(f'<td class="text">{name}</td>' in page for name in (*SETS, "average"))
+    assert all(f'<td class="text stays">{name}</td>' in page for name in (*SETS, "average"))
     assert "Next to the paper" in page and (folder / "dtd" / "report.html").is_file()
 
 
@@ -197,15 +198,14 @@ def test_rescoring_gives_the_same_bytes_without_torch_and_other_metrics_for_othe
     assert done.returncode == 0, done.stderr
     assert {path: path.read_bytes() for path in before} == before
     copy = shutil.copytree(folder, tmp_path / "copy")
-    path = copy / "dtd" / "predictions.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = list(read_predictions(copy / "dtd"))
     for method in ("clip_knn", "rar"):
-        line = next(line for line in lines if (line["method"], line["task"]) == (method, "whole_set"))
-        right = line["ranking"][0] == line["truth"]
-        others = [name for name in CLASSES if name != line["truth"]]
-        line["ranking"] = others[:2] if right else [line["truth"], others[0]]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(UserError, match=r"dtd/predictions\.jsonl: damaged or changed .*run the command .* again"):
+        of_method = [line for line in lines if (line["method"], line["task"]) == (method, "whole_set")]
+        line = next(line for line in of_method if line["truth"] in line["ranking"])
+        others = [name for name in line["ranking"] if name != line["truth"]]
+        line["ranking"] = [*others, line["truth"]] if line["ranking"][0] == line["truth"] else [line["truth"], *others]
+    write_predictions(copy / "dtd", CLASSES, lines)
+    with pytest.raises(UserError, match=r"dtd/predictions\.jsonl\.gz: damaged or changed .*run the command .* again"):
         main(["--rescore", str(copy)])
     write_results(copy / "dtd", read_results(copy / "dtd"), FILES)
     main(["--rescore", str(copy)])
@@ -223,19 +223,18 @@ def test_rescoring_gives_the_same_bytes_without_torch_and_other_metrics_for_othe
 
 def test_damaged_predictions_are_named(folder, tmp_path):
     copy = shutil.copytree(folder / "dtd", tmp_path / "copy")
-    with open(copy / "predictions.jsonl", "a") as file:
-        file.write('{"key": "cut sh')
-    with pytest.raises(UserError, match=r"predictions\.jsonl: damaged or changed"):
+    path, records = copy / "predictions.jsonl.gz", list(read_predictions(copy))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"predictions\.jsonl\.gz: damaged or changed"):
         main(["--rescore", str(copy)])
     metadata = read_results(copy)
-    with pytest.raises(UserError, match=r"predictions.jsonl, line \d+: no prediction of eval.run"):
+    with pytest.raises(UserError, match=r"predictions.jsonl.gz, line \d+: no prediction of eval.run"):
         read_metrics(copy, metadata)
-    lines = (copy / "predictions.jsonl").read_text().splitlines(keepends=True)[:-1]
-    (copy / "predictions.jsonl").write_text("".join(lines[1:]))
+    write_predictions(copy, CLASSES, records[1:])
     with pytest.raises(UserError, match="are not of the same images"):
         read_metrics(copy, metadata).results()
-    (copy / "predictions.jsonl").unlink()
-    with pytest.raises(UserError, match=r"predictions\.jsonl: no such file"):
+    path.unlink()
+    with pytest.raises(UserError, match=r"predictions\.jsonl\.gz: no such file"):
         main(["--rescore", str(copy)])
     with pytest.raises(UserError, match="no evaluation there with predictions"):
         main(["--rescore", str(tmp_path)])

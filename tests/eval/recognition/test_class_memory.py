@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,9 @@ from data_prep.armory.blazon import draw_classes
 from data_prep.armory.render import render
 from data_prep.core.errors import UserError
 from data_prep.embedding.encoder import Encoder, load_encoder
+from data_prep.memory.stored import StoredMemory
 from data_prep.settings import RetrieverArgs
-from eval.recognition.class_memory import ClassMemory, embed_uncached
+from eval.recognition.class_memory import ClassMemory, ClassTexts, embed_uncached
 
 CLASSES = draw_classes("test", 6, 3, 0)
 NAMES = [blazon.name for blazon in CLASSES]
@@ -42,7 +46,8 @@ def recipe(tiny, tmp_path):
 def retrieve(memory: ClassMemory, image: Path, k: int = 6) -> list[tuple[str, float, str | None]]:
     """Returns name, score and example of each candidate."""
     xq = embed_uncached(memory.encoder, [image], memory.recipe)
-    candidates = memory.candidates(xq, k)[0]
+    (candidates,), similarities = memory.candidates(xq, k, "image")
+    assert similarities.shape == (1, len(candidates), 2)
     examples = memory.examples(xq[0], candidates)
     return [(c.name, round(c.score, 5), file) for c, file in zip(candidates, examples, strict=True)]
 
@@ -95,19 +100,20 @@ def test_names_that_look_alike_are_one_class(encoder, recipe, files, caplog):
 
 def test_classes_without_images_are_retrieved_by_name(encoder, recipe, files):
     memory = ClassMemory(encoder, recipe, NAMES[:3])
-    assert (memory.source, memory.shots) == ("name", 0)
+    assert (memory.reachable_source("image"), memory.shots) == ("name", 0)
     assert memory.add(NAMES[3], files[NAMES[3]]) == 3
-    assert (memory.source, memory.shots) == ("fused", 0.75)
+    assert (memory.reachable_source("image"), memory.shots) == ("fused", 0.75)
     name, _, example = retrieve(memory, files[NAMES[3]][0], 1)[0]
     assert name == NAMES[3] and example == str(files[name][0])
     assert {file for _, _, file in retrieve(memory, files[NAMES[0]][0])[1:]} >= {None}
     memory.remove(NAMES[3])
-    assert (memory.source, memory.memories.images) == ("name", None)
+    assert (memory.reachable_source("image"), memory.memories.images) == ("name", None)
     assert memory.add(NAMES[4]) == 0 and memory.classes[NAMES[4]] == 0
 
 
 def test_a_numbered_name_is_listed_with_its_number_and_embedded_without(encoder, recipe):
-    twins = ClassMemory(encoder, recipe, [NAMES[0], f"{NAMES[0]} (2)", NAMES[1]], {f"{NAMES[0]} (2)": NAMES[0]})
+    texts = ClassTexts({f"{NAMES[0]} (2)": NAMES[0]})
+    twins = ClassMemory(encoder, recipe, [NAMES[0], f"{NAMES[0]} (2)", NAMES[1]], texts)
     assert list(twins.classes) == [NAMES[0], f"{NAMES[0]} (2)", NAMES[1]]
     vectors = twins.memories.names.vectors(range(3))
     assert np.array_equal(vectors[0], vectors[1]) and not np.array_equal(vectors[0], vectors[2])
@@ -142,6 +148,22 @@ def test_a_folder_of_classes_is_read_like_a_data_set(encoder, recipe, files, tmp
     assert f"{root / 'empty'}: a class without images, which is found by its name alone" in caplog.text
 
 
+def test_a_folder_of_classes_may_hold_descriptions(encoder, recipe, files, tmp_path, caplog):
+    for name in NAMES[:2]:
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        shutil.copy(files[name][0], tmp_path / "classes" / name)
+    second = max(NAMES[:2])
+    plain = ClassMemory(encoder, recipe, tmp_path / "classes").memories.names
+    (tmp_path / "classes" / "descriptions.json").write_text(json.dumps({second: ["gules", "or"], "fish": "swims"}))
+    caplog.clear()
+    described = ClassMemory(encoder, recipe, tmp_path / "classes").memories.names
+    assert np.array_equal(described.vectors([0]), plain.vectors([0]))
+    assert np.abs(described.vectors([1]) - plain.vectors([1])).max() > 1e-3
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{tmp_path / 'classes' / 'descriptions.json'}: 1 names are not classes of this data set; the first is 'fish'"
+    ]
+
+
 def test_a_folder_of_splits_is_refused(encoder, recipe, files, tmp_path):
     for split in ("Training", "Testing"):
         for name in NAMES[:2]:
@@ -155,3 +177,70 @@ def test_a_file_instead_of_a_list_and_an_empty_name_are_refused(encoder, recipe,
         ClassMemory(encoder, recipe, {"cat": str(files[NAMES[0]][0])})
     with pytest.raises(UserError, match="a name is text with a visible character"):
         ClassMemory(encoder, recipe, ["cat", " \u200b"])
+
+
+def test_a_kept_memory_is_opened_as_it_is_and_not_changed(encoder, recipe, files, tmp_path):
+    built = ClassMemory(encoder, recipe, {name: files[name][:2] for name in NAMES})
+    kept = StoredMemory.create(tmp_path / "kept", recipe, built.memories.images, built.memories.names)
+    kept.names.remove(kept.names.ids_of(1))
+    kept.images.remove(kept.images.ids_of(1))
+    kept.save()
+    memory = ClassMemory(encoder, recipe, str(tmp_path / "kept"))
+    assert memory.classes == {name: 2 for name in NAMES if name != NAMES[1]}
+    expected = [pair[:2] for pair in retrieve(built, files[NAMES[5]][2]) if pair[0] != NAMES[1]]
+    # Only vectors are kept, so there are no images to show.
+    assert retrieve(memory, files[NAMES[5]][2]) == [(*pair, None) for pair in expected]
+    assert memory.add("new", files[NAMES[1]][:1]) == 1
+    assert retrieve(memory, files[NAMES[1]][0], 1) == [("new", 1.0, str(files[NAMES[1]][0]))]
+    assert "new" not in ClassMemory(encoder, recipe, tmp_path / "kept").classes
+    other = replace(encoder, id="other")
+    with pytest.raises(UserError, match=r"was made with encoder .*, but other is loaded"):
+        ClassMemory(other, recipe, tmp_path / "kept")
+    for label in kept.names.labels.tolist():
+        kept.names.remove(kept.names.ids_of(label))
+    kept.save()
+    with pytest.raises(UserError, match=r"kept: a memory without classes; add some"):
+        ClassMemory(encoder, recipe, tmp_path / "kept")
+
+
+def test_images_in_memory_and_own_vectors_are_added_like_files(encoder, recipe, files):
+    image = files[NAMES[1]][0]
+    by_file, by_bytes, by_vector = (ClassMemory(encoder, recipe, {NAMES[0]: files[NAMES[0]]}) for _ in range(3))
+    vector = embed_uncached(encoder, [image], recipe)
+    assert by_file.add("new", [image]) == by_bytes.add("new", [image.read_bytes(), image.read_bytes()]) == 1
+    assert by_bytes.add("new", [image]) == 0  # byte for byte the same
+    assert by_vector.add("new", vectors=7 * vector) == by_vector.add("other", vectors=-vector[0]) == 1
+    assert by_vector.add("new", vectors=7 * vector) == 0
+    expected = retrieve(by_file, files[NAMES[1]][2])
+    assert [row[:2] for row in retrieve(by_bytes, files[NAMES[1]][2])] == [row[:2] for row in expected]
+    assert retrieve(by_vector, image, 1) == [("new", 1.0, None)]
+    assert retrieve(by_file, image, 1) == [("new", 1.0, str(image))]
+    before = by_vector.classes
+    for vectors, message in (
+        (np.ones((2, 3)), r"vectors of shape \[2, 3\]: the encoder's are \[n, \d+\]"),
+        (np.zeros_like(vector), "zero or not finite"),
+        (vector * np.nan, "zero or not finite"),
+    ):
+        with pytest.raises(UserError, match=message):
+            by_vector.add("third", vectors=vectors)
+    with pytest.raises(UserError, match="give its images as a list"):
+        by_vector.add("third", image)
+    assert by_vector.classes == before
+
+
+def test_changes_are_saved_to_the_folder_of_the_memory(encoder, recipe, files, tmp_path):
+    memory = ClassMemory(encoder, recipe, {NAMES[0]: files[NAMES[0]], NAMES[1]: []})
+    with pytest.raises(UserError, match="no folder yet"):
+        memory.save_changes()
+    memory.save(tmp_path / "kept")
+    memory.add(NAMES[2], files[NAMES[2]])
+    assert len(ClassMemory(encoder, recipe, tmp_path / "kept").classes) == 2
+    memory.save_changes()
+    other = ClassMemory(encoder, recipe, tmp_path / "kept")
+    assert other.classes == memory.classes
+    memory.remove(NAMES[0])
+    memory.remove(NAMES[2])  # no images are left
+    memory.save_changes()
+    assert ClassMemory(encoder, recipe, tmp_path / "kept").classes == {NAMES[1]: 0}
+    with pytest.raises(UserError, match="was changed by another command; open it again"):
+        other.save_changes()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +19,24 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
 from data_prep.embedding.encoder import load_encoder
 from data_prep.settings import RetrieverArgs
+from eval.calibration.choice import Choice
 from eval.calibration.fusion import Fusion
 from eval.calibration.open_set import Refusal
-from eval.calibration.store import fits_path, save_fits
+from eval.calibration.store import choices_path, save_choices
 from eval.recognition.recognizer import Recognizer
 
 CLASSES = draw_classes("test", 8, 4, 0)
 NAMES = [blazon.name for blazon in CLASSES]
+
+
+CHOSEN = ("eval.k=auto", "eval.candidates=auto", "eval.fusion=true")
+"""Settings that leave the ranking to the choice; the run's own recipe has fixed ones."""
+
+
+def make_choice(threshold: float, k: int = 4, method: str = "rar_fused", source: str = "fused") -> Choice:
+    """Makes a choice whose gate passes the images with at least this uncertainty."""
+    fusion = Fusion(0.5, 20.0, 20.0, 0.5, 1.0, 20.0, 20.0, "margin", threshold)
+    return Choice(method, source, k, 1, "the highest top-1", 400, [], [], fusion)
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +54,12 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]
 
 @pytest.fixture(scope="module")
 def run(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run with fits: a gate that passes every image for names, and one that passes none for images."""
+    """A copy of the run with choices: a gate that passes every image for names, and one that passes none for images."""
     copy = shutil.copytree(finished, tmp_path_factory.mktemp("fitted") / "run")
     adapter = read_json(copy / "adapter" / "manifest.json")["adapter"]
-    fusions = {
-        "zero_shot-0": Fusion(0.5, 0.5, 1.0, 0.05, "margin", 0.0),
-        "few_shot-2": Fusion(0.5, 0.5, 1.0, 0.05, "margin", 2.0),
-    }
+    choices = {"zero_shot-0": make_choice(0.0, source="name"), "few_shot-2": make_choice(2.0, k=3)}
     encoder = load_encoder(RetrieverArgs()).id
-    save_fits(fits_path(copy, "likelihood", copy / "adapter"), adapter, encoder, fusions, Refusal("score", 0.5))
+    save_choices(choices_path(copy, "likelihood", copy / "adapter"), adapter, encoder, choices, Refusal("score", 0.5))
     return copy
 
 
@@ -80,39 +92,55 @@ def test_a_class_named_like_a_control_token_is_recognised_like_any_other(finishe
     assert [set(result.names) for result in results] == [{*NAMES[:2], "<image>", "</s>"}] * 2
 
 
-def test_the_runs_fits_are_used_for_fusion_gate_and_refusal(run, classes):
+def test_what_was_chosen_for_the_run_is_used_for_fusion_gate_and_refusal(run, classes):
     folder, queries = classes
-    recognizer = Recognizer.from_pretrained(run, folder, "eval.fusion=true")
+    recognizer = Recognizer.from_pretrained(run, folder, *CHOSEN)
     unranked = recognizer.predict(queries)
     assert not any(result.ranked for result in unranked)
-    # The retriever's order is kept, and the threshold is on the score of the ranker, which was not run.
-    assert all(r.names == tuple(c.name for c in r.candidates) and r.known is None for r in unranked)
+    assert {len(result.names) for result in unranked} == {3}
+    # The retriever's order, and the threshold is on the score of the ranker, which was not run.
+    assert all(sorted(r.probabilities, reverse=True) == list(r.probabilities) and r.known is None for r in unranked)
     recognizer.remember(NAMES)
     fused = recognizer.predict(queries)
     # No log-likelihood is as high as the threshold.
-    assert all(result.ranked and result.known is False for result in fused)
-    unfused = Recognizer.from_pretrained(run, NAMES).predict(queries)
+    assert all(result.ranked and result.known is False and len(result.names) == 4 for result in fused)
+    unfused = Recognizer.from_pretrained(run, NAMES, "eval.fusion=false").predict(queries)
     assert [result.probabilities for result in unfused] != [result.probabilities for result in fused]
+    assert {len(r.names) for r in Recognizer.from_pretrained(run, NAMES, *CHOSEN, "eval.k=2").predict(queries)} == {2}
 
 
-def test_a_memory_uses_the_fusion_of_its_kind_with_the_nearest_number_of_images(finished, classes, caplog):
-    def fusions(*kinds: str) -> dict[str, Fusion]:
-        return {kind: Fusion(0.1 * i, 0.5, 1.0, 0.05, "margin", 0.0) for i, kind in enumerate(kinds, 1)}
+def test_the_ranker_is_not_run_where_the_retriever_alone_was_better(finished, classes):
+    recognizer = Recognizer.from_pretrained(finished, NAMES)
+    recognizer.recipe.eval.k, recognizer.recipe.eval.fusion = "auto", None
+    recognizer.choices = {"zero_shot-0": make_choice(0.0, method="retriever")}
+    assert not any(result.ranked for result in recognizer.predict(classes[1]))
+    recognizer.choices = {"zero_shot-0": make_choice(0.0, method="rar")}
+    calibrated = recognizer.predict(classes[1])
+    recognizer.choices = {}
+    raw = recognizer.predict(classes[1], k=4)
+    assert [result.names for result in calibrated] == [result.names for result in raw]
+
+
+def test_a_memory_uses_the_choice_of_its_kind_with_the_nearest_number_of_images(finished, classes, caplog):
+    def choices(*kinds: str) -> dict[str, Choice]:
+        return {kind: make_choice(0.0, k=i) for i, kind in enumerate(kinds, 1)}
 
     recognizer = Recognizer.from_pretrained(finished, NAMES)
-    fitted = recognizer.fusions = fusions("whole_set-0", "few_shot-16", "few_shot-3", "few_shot-1", "zero_shot-0")
-    assert recognizer.fusion == fitted["zero_shot-0"]
+    args = recognizer.recipe.eval
+    args.k, args.candidates, args.permutations, args.fusion = "auto", "auto", "auto", None
+    made = recognizer.choices = choices("whole_set-0", "few_shot-16", "few_shot-3", "few_shot-1", "zero_shot-0")
+    assert recognizer.choice == made["zero_shot-0"]
     recognizer.remember(classes[0])  # two images per class: as close to one as to three
-    assert recognizer.fusion == fitted["few_shot-1"]
-    recognizer.fusions = fusions("whole_set-0", "few_shot-16", "zero_shot-0")
-    assert recognizer.fusion == recognizer.fusions["few_shot-16"]
-    recognizer.fusions = fusions("whole_set-0", "zero_shot-0")
-    assert recognizer.fusion == recognizer.fusions["whole_set-0"]
-    recognizer.fusions = fusions("whole_set-0")
+    assert recognizer.choice == made["few_shot-1"]
+    recognizer.choices = choices("whole_set-0", "few_shot-16", "zero_shot-0")
+    assert recognizer.choice == recognizer.choices["few_shot-16"]
+    recognizer.choices = choices("whole_set-0", "zero_shot-0")
+    assert recognizer.choice == recognizer.choices["whole_set-0"]
+    recognizer.choices = choices("whole_set-0")
     assert "every image is ranked" not in caplog.text
     recognizer.remember(NAMES)
-    assert recognizer.fusion is None
-    assert "fitted for whole_set-0, but not for a memory of names alone: every image is ranked" in caplog.text
+    assert recognizer.choice.fusion is None and recognizer.choice.k == 5
+    assert "chosen for whole_set-0, but not for a memory of names alone: every image is ranked" in caplog.text
 
 
 def test_errors_name_what_is_wrong(finished, classes, tmp_path):
@@ -146,3 +174,112 @@ def test_errors_name_what_is_wrong(finished, classes, tmp_path):
         strict.remember({"one": [tmp_path / "bad.png"]})
     with pytest.raises(UserError, match=r"gone\.png: no such image"):
         recognizer.predict([tmp_path / "gone.png"])
+
+
+def test_descriptions_in_the_folder_of_classes_reach_memory_and_prompts(finished, classes, tmp_path):
+    folder = shutil.copytree(classes[0], tmp_path / "classes")
+    (folder / "descriptions.json").write_text(json.dumps({NAMES[0]: ["a bend or", "vert"], NAMES[1]: "gules"}))
+    letters = ("ranker.mode=letters", "ranker.descriptions=true")
+    described = Recognizer.from_pretrained(finished, folder, *letters)
+    plain = Recognizer.from_pretrained(finished, classes[0], *letters)
+    assert described.ranker.descriptions == {NAMES[0]: "a bend or", NAMES[1]: "gules"}
+    assert plain.ranker.descriptions == {}
+    candidates, images = [NAMES[:4]], classes[1][:1]
+    probabilities = [r.ranker.rank(images, candidates)[0].probabilities for r in (described, plain)]
+    assert probabilities[0] != pytest.approx(probabilities[1], abs=1e-4)
+    row = list(plain.memory.classes).index(NAMES[0])
+    vectors = [r.memory.memories.names.vectors([row]) for r in (described, plain)]
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+
+
+def test_images_are_taken_as_they_come_and_one_that_is_damaged_costs_its_own_result(finished, classes):
+    folder, queries = classes
+    recognizer = Recognizer.from_pretrained(finished, folder)
+    taken = 0
+
+    def images() -> Iterator:
+        nonlocal taken
+        for query in [queries[0], b"damaged", *queries[1:5]]:
+            taken += 1
+            yield query
+
+    results = recognizer.predict_iter(images(), k=3, batch_size=2, on_error="skip")
+    assert taken == 0
+    first = next(results)
+    assert taken == 2 and first.error is None
+    rest = list(results)
+    assert taken == 6 and [result.error is None for result in rest] == [False, True, True, True, True]
+    assert rest[0].error == "image 1: not readable as an image: no known image format" and rest[0].name is None
+    expected = recognizer.predict(queries[:5], 3)
+    assert [result.names for result in [first, *rest[1:]]] == [result.names for result in expected]
+    with pytest.raises(UserError, match="image 1: not readable"):
+        recognizer.predict([queries[0], b"damaged"])
+    for arguments, message in (
+        ({"on_error": "ignore"}, "on_error='ignore': give"),
+        ({"batch_size": 0}, "batch_size=0: must be"),
+        ({"k": 0}, "k=0: must be"),
+    ):
+        with pytest.raises(UserError, match=message):  # at once, not at the first result
+            recognizer.predict_iter(queries, **arguments)
+
+
+def test_files_bytes_arrays_and_images_are_recognised_alike(finished, classes):
+    folder, queries = classes
+    recognizer = Recognizer.from_pretrained(finished, folder)
+    data = queries[0].read_bytes()
+    image = Image.open(queries[0]).convert("RGB")
+    given = [queries[0], str(queries[0]), data, io.BytesIO(data), np.asarray(image), image]
+    results = [result.to_dict() for result in recognizer.predict(given)]
+    assert all(result["candidates"] == results[0]["candidates"] for result in results)
+    for single in given:
+        with pytest.raises(UserError, match="give images as a list"):
+            recognizer.predict(single)
+
+
+def test_a_result_becomes_json(finished, classes):
+    recognizer = Recognizer.from_pretrained(finished, classes[0])
+    result, failed = recognizer.predict([classes[1][0], b""], 4, on_error="skip")
+    values = json.loads(json.dumps(result.to_dict(top=2)))
+    assert values["name"] == result.name and values["ranked"] is True and values["error"] is None
+    assert [candidate["name"] for candidate in values["candidates"]] == list(result.names[:2])
+    assert values["candidates"][0]["probability"] == values["probability"] == result.probabilities[0]
+    scores = {candidate.name: candidate.score for candidate in result.candidates}
+    assert [candidate["score"] for candidate in values["candidates"]] == [scores[name] for name in result.names[:2]]
+    empty = {"name": None, "probability": None, "known": None, "ranked": None, "candidates": []}
+    assert failed.to_dict() == empty | {"error": failed.error}
+
+
+def test_an_image_that_the_model_refuses_costs_only_its_own_result(finished, classes, monkeypatch):
+    recognizer = Recognizer.from_pretrained(finished, classes[0])
+    rank = recognizer.ranker.rank_with_scores
+
+    def rank_light_ones(images, *arguments):
+        if any(np.asarray(image.image).max() == 0 for image in images):
+            raise ValueError("too dark\nfor me")
+        return rank(images, *arguments)
+
+    monkeypatch.setattr(recognizer.ranker, "rank_with_scores", rank_light_ones)
+    dark, light = Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8), "white")
+    results = recognizer.predict([light, dark, light], on_error="skip")
+    assert [result.error for result in results] == [None, "too dark", None]
+    assert recognizer.predict([dark], on_error="skip")[0].error == "too dark"
+    for on_error in ("skip", "raise"):  # refused altogether, so it is not the images' fault
+        with pytest.raises(ValueError, match="too dark"):
+            recognizer.predict([dark, dark], on_error=on_error)
+
+
+def test_threads_recognise_while_others_change_the_memory(finished, classes):
+    folder, queries = classes
+    recognizer = Recognizer.from_pretrained(finished, folder)
+
+    def use(number: int) -> set[str]:
+        if number % 3:
+            return {name for result in recognizer.predict(queries[:2], 20) for name in result.names}
+        name = f"class {number}"
+        assert recognizer.memory.add(name, [np.full((9, 9, 3), number, np.uint8)]) == 1
+        assert recognizer.memory.classes[name] == 1
+        return {name} if recognizer.memory.remove(name) == 1 else set()
+
+    with ThreadPoolExecutor(6) as pool:
+        seen = set().union(*pool.map(use, range(24)))
+    assert set(NAMES) < seen and set(recognizer.memory.classes) == set(NAMES)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import read_dataset
 from data_prep.embedding.encoder import load_encoder
+from eval.recognition.choosing import make_fixed_choices
+from eval.recognition.evaluation import Evaluation
 from eval.recognition.tasks import make_tasks
 
 
@@ -33,7 +35,7 @@ def recipe_dataset_tasks(tiny, tmp_path_factory):
     """A recipe, its data set and its tasks."""
     recipe = tiny(tmp_path_factory.mktemp("out"))
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("test_memory", "test"))
-    return recipe, dataset, make_tasks(recipe, load_encoder(recipe.retriever), dataset)
+    return recipe, dataset, make_tasks(recipe, load_encoder(recipe.retriever), dataset, make_fixed_choices(recipe.eval))
 
 
 def test_there_is_a_task_for_zero_shot_and_for_each_number_of_shots_and_seed(recipe_dataset_tasks):
@@ -73,7 +75,7 @@ def test_candidates_may_come_from_names_or_fused(tiny, recipe_dataset_tasks, tmp
     _, dataset, _ = recipe_dataset_tasks
     for source, method in (("name", "clip_zero_shot"), ("fused", "clip_fused")):
         recipe = tiny(tmp_path, f"eval.candidates={source}", "eval.zero_shot=false", "eval.shots=[1]", "eval.seeds=[1]")
-        (task,) = make_tasks(recipe, load_encoder(recipe.retriever), dataset)
+        (task,) = make_tasks(recipe, load_encoder(recipe.retriever), dataset, make_fixed_choices(recipe.eval))
         candidate_labels = [[candidate.label for candidate in row] for row in task.candidates]
         assert candidate_labels == [labels[: recipe.eval.k] for labels in task.retrieved[method]]
 
@@ -81,8 +83,21 @@ def test_candidates_may_come_from_names_or_fused(tiny, recipe_dataset_tasks, tmp
 def test_the_full_training_set_is_a_memory_without_sampling(tiny, recipe_dataset_tasks, tmp_path):
     _, dataset, _ = recipe_dataset_tasks
     recipe = tiny(tmp_path, "eval.full_train_memory=true", "eval.zero_shot=false", "eval.shots=[4]", "eval.seeds=[1]")
-    four_shots, full = make_tasks(recipe, load_encoder(recipe.retriever), dataset)
+    four_shots, full = make_tasks(recipe, load_encoder(recipe.retriever), dataset, make_fixed_choices(recipe.eval))
     assert (full.task, full.shots, full.seed) == ("whole_set", 0, 0)
     assert set(full.retrieved) == {"clip_zero_shot", "clip_knn", "clip_fused"}
     # There are four images per class, so four shots are the full set, sampled another way.
     assert full.retrieved == four_shots.retrieved
+
+
+@pytest.mark.parametrize("mode", ["letters", "likelihood"])
+def test_an_evaluations_prompts_show_the_classes_descriptions_where_asked_for(mode, tiny, tmp_path):
+    settings = ("data.descriptions=own", "ranker.descriptions=true", f"ranker.mode={mode}", "eval.shots=[]")
+    recipe = tiny(tmp_path, *settings)
+    dataset = read_dataset(recipe.data, Path(recipe.cache), ("test_memory", "test"))
+    tasks = make_tasks(recipe, load_encoder(recipe.retriever), dataset, make_fixed_choices(recipe.eval))
+    (requests,) = Evaluation(recipe, dataset, tasks, tmp_path).requests
+    texts = dataset.first_descriptions
+    for (request, *_), candidates in zip(requests, tasks[0].candidates, strict=True):
+        assert set(request.names) == {candidate.name for candidate in candidates}
+        assert request.descriptions == (() if mode == "likelihood" else tuple(texts[name] for name in request.names))
