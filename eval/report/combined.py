@@ -24,8 +24,8 @@ def combine(folder: Path, names: list[str]) -> dict:
 
     Returns:
         dict: ``datasets``; ``rows``, and ``summary`` with a ``dataset`` in each part, of every data set and of
-        ``average``; ``published``; and ``leaks`` and ``skipped`` by data set. It is also written to ``results.json``,
-        and the page to ``report.html``.
+        ``average``; ``published``; and by data set ``leaks`` and ``skipped``, and ``choice`` and ``calibration`` where
+        there are any. It is also written to ``results.json``, and the page to ``report.html``.
     """
     by_set = {name: read_results(folder / name, FILES) for name in names}
     first = by_set[names[0]]
@@ -39,7 +39,9 @@ def combine(folder: Path, names: list[str]) -> dict:
     results["summary"] += average
     results["published"] = [row for of_set in by_set.values() for row in of_set["published"]]
     results["published"] += _published_averages(names, average) if first["split"] == "test" else []
-    results |= {key: {name: of_set[key] for name, of_set in by_set.items()} for key in ("leaks", "skipped")}
+    for key in ("leaks", "skipped", "choice", "calibration"):
+        values = {name: of_set[key] for name, of_set in by_set.items() if key in of_set}
+        results |= {key: values} if values else {}
     write_results(folder, results)
     write_text(folder / "report.html", render_page([read_evaluations(folder / name)[0][1] for name in names], results))
     return results

@@ -10,54 +10,48 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from data_prep.core.files import write_text
-from data_prep.core.progress import progress_bar
 from eval.metrics.accuracy import percent
-from eval.metrics.diagnostics import STATUSES, Case, most_confused
-from eval.report.curves import draw_curves
+from eval.metrics.diagnostics import most_confused
+from eval.report.browser import browser_data
+from eval.report.choice import calibration_rows, source_rows
+from eval.report.curves import draw_calibration, draw_choices, draw_curves
+from eval.report.headline import headline, used_methods
+from eval.report.lines import alone_lines, gain_lines, leak_lines, published_lines
 from eval.report.reading import Evaluated, read_evaluations
-from eval.report.table import (
-    METHODS,
-    by_setting,
-    describe_memory,
-    gain_lines,
-    interval_bounds,
-    leak_lines,
-    published_lines,
-)
-from eval.report.thumbnails import thumbnail
-
-MAX_CASES = 5000
-"""Maximum number of predictions on a page; with thumbnails they take less than 20 MB."""
-_QUERY_PIXELS, _CLASS_PIXELS = 72, 48
+from eval.report.table import METHODS, by_setting, interval_bounds
+from eval.report.wording import describe_k, describe_memory, order_of_kind
 
 
-def _table(evaluations: list[Evaluated]) -> list[dict]:
-    """Makes a line per run, task, shots and method, averaged over seeds, in order of shots."""
-    lines = []
+def _groups(evaluations: list[Evaluated]) -> list[dict]:
+    """Makes a group per run, task and shots, in order of shots, with a line per method averaged over seeds."""
+    groups = []
     for evaluated in evaluations:
-        groups: dict[tuple, list[dict]] = defaultdict(list)
+        by_memory: dict[tuple, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
         for row in sorted(evaluated.results["rows"], key=lambda row: row["shots"]):
-            groups[row["task"], row["shots"], row["method"]].append(row)
-        intervals = interval_bounds(evaluated.results)
-        for (task, shots, method), rows in groups.items():
-            top1, *others = (percent([row[key] for row in rows]) for key in ("top1", "top5", "recall_at_k"))
-            metrics = [top1, intervals.get((task, shots, method), ""), *others]
-            given_hit = [row["top1_given_hit"] for row in rows if row.get("top1_given_hit") is not None]
-            counts = [
-                f"{np.mean([row[key] for row in rows]):.0f}" if given_hit else "" for key in ("corrected", "broken")
-            ]
-            lines.append(
+            by_memory[row["task"], row["shots"]][row["method"]].append(row)
+        intervals, used = interval_bounds(evaluated.results), used_methods(evaluated.results)
+        for (task, shots), by_method in by_memory.items():
+            lines = [
                 {
-                    "run": evaluated.name,
-                    "task": task.replace("_", " "),
-                    "shots": shots,
                     "method": method,
-                    "figures": [*metrics, percent(given_hit) if given_hit else "", *counts],
+                    "used": method == used.get((task, shots)),
+                    "figures": _figures(rows, intervals.get((task, shots, method), "")),
                     "images": rows[0]["n"],
                     "seeds": len(rows),
                 }
-            )
-    return lines
+                for method, rows in by_method.items()
+            ]
+            run = f"{evaluated.name}, " if len(evaluations) > 1 else ""
+            groups.append({"memory": run + describe_memory(task, shots), "lines": lines})
+    return groups
+
+
+def _figures(rows: list[dict], interval: str) -> list[str]:
+    """Formats top-1 with its interval, top-5, recall@k, top-1 given a hit, and images corrected and broken."""
+    top1, *others = (percent([row[key] for row in rows]) for key in ("top1", "top5", "recall_at_k"))
+    given_hit = [row["top1_given_hit"] for row in rows if row.get("top1_given_hit") is not None]
+    counts = [f"{np.mean([row[key] for row in rows]):.0f}" if given_hit else "" for key in ("corrected", "broken")]
+    return [top1, interval, *others, percent(given_hit) if given_hit else "", *counts]
 
 
 def _by_dataset(results: dict) -> list[dict]:
@@ -70,9 +64,7 @@ def _by_dataset(results: dict) -> list[dict]:
             + [percent([row["recall_at_k"] for row in of_set["rar"]])]
             for name, of_set in by_set.items()
         }
-        tables.append(
-            {"caption": describe_memory(task, shots), "columns": [*methods, f"recall@{results['k']}"], "lines": lines}
-        )
+        tables.append({"caption": describe_memory(task, shots), "columns": [*methods, "recall@k"], "lines": lines})
     return tables
 
 
@@ -95,59 +87,22 @@ def _outcomes(evaluations: list[Evaluated]) -> list[dict]:
     return lines
 
 
-def browser_data(evaluated: Evaluated, most: int = MAX_CASES) -> dict:
-    """Collects the data of the page's prediction browser: the first seed of each task and number of shots.
+def _headlines(evaluations: list[Evaluated], combined: dict | None) -> list[dict]:
+    """Makes the strips at the top of the page: of several runs, named after the run and next to each other."""
+    if combined or len(evaluations) == 1:
+        return headline(combined or evaluations[0].results)
+    strips = [
+        strip | {"memory": f"{evaluated.name}, {strip['memory']}"}
+        for evaluated in evaluations
+        for strip in headline(evaluated.results)
+    ]
+    return sorted(strips, key=lambda strip: order_of_kind(strip["setting"]))
 
-    Args:
-        evaluated: One evaluation.
-        most: Maximum number of cases; of more, evenly spaced ones are kept in every setting.
 
-    Returns:
-        dict: ``names`` with ``class_pictures``, ``keys`` with ``pictures``, ``settings``, ``cases`` that index into
-        them, and ``total``, the number of all cases.
-    """
-    first: dict[tuple[str, int], list[Case]] = {}
-    for (task, shots, _), cases in evaluated.cases.items():
-        first.setdefault((task, shots), cases)
-    total = sum(len(cases) for cases in first.values())
-    per_setting = max(1, most // len(first))
-    names: dict[str, int] = {}
-    keys: dict[str, int] = {}
-    listed = []
-    for setting, cases in enumerate(first.values()):
-        indices = np.unique(np.linspace(0, len(cases) - 1, min(per_setting, len(cases))).round().astype(int))
-        for case in (cases[index] for index in indices):
-            for name in (case.truth, *case.candidates):
-                names.setdefault(name, len(names))
-            listed.append(
-                {
-                    "setting": setting,
-                    "picture": keys.setdefault(case.key, len(keys)),
-                    "truth": names[case.truth],
-                    "candidates": [names[name] for name in case.candidates],
-                    "tuned": [names[name] for name in case.tuned],
-                    "untuned": names[case.untuned[0]],
-                    "probabilities": [round(p, 3) for p in case.probabilities],
-                    "status": case.status,
-                    "outcome": case.outcome,
-                    "reply": case.reply,
-                }
-            )
-    paths, by_class = evaluated.pictures["images"], evaluated.pictures["classes"]
-    return {
-        "names": list(names),
-        "class_pictures": [by_class.get(n) and thumbnail(Path(by_class[n]), _CLASS_PIXELS) for n in names],
-        "keys": list(keys),
-        "pictures": [
-            paths.get(key) and thumbnail(Path(paths[key]), _QUERY_PIXELS)
-            for key in progress_bar("making thumbnails", keys)
-        ],
-        "settings": [
-            f"{task.replace('_', ' ')}, {shots} shots" if shots else task.replace("_", " ") for task, shots in first
-        ],
-        "cases": listed,
-        "total": total,
-    }
+def _subjects(all_results: list[dict]) -> str:
+    """Describes what was evaluated, once where several runs have it in common."""
+    texts = [f"{r['dataset']}, {r['split']} split, ranked by {r['mode']}, {describe_k(r)}" for r in all_results]
+    return "; ".join(dict.fromkeys(texts))
 
 
 def render_page(evaluations: list[Evaluated], combined: dict | None = None) -> str:
@@ -158,27 +113,40 @@ def render_page(evaluations: list[Evaluated], combined: dict | None = None) -> s
         combined: Their combined ``results.json`` where they are of several data sets.
     """
     single = evaluations[0] if len(evaluations) == 1 and not combined else None
+    results = combined or evaluations[0].results
     environment = Environment(loader=PackageLoader("eval.report"), autoescape=select_autoescape(default=True))
     return environment.get_template("page.html.j2").render(
         title=f"Retrieve and rank: {', '.join(evaluated.name for evaluated in evaluations)}",
-        results=combined or evaluations[0].results,
+        subjects=_subjects([combined] if combined else [evaluated.results for evaluated in evaluations]),
+        strips=_headlines(evaluations, combined),
         by_dataset=_by_dataset(combined) if combined else [],
         published=_describe(evaluations, combined, published_lines),
-        leaks=_describe(evaluations, combined, leak_lines),
+        warnings=[
+            line for lines_of in (alone_lines, leak_lines) for line in _describe(evaluations, combined, lines_of)
+        ],
         single=single,
-        table=_table(evaluations),
+        groups=_groups(evaluations),
         gains=_describe(evaluations, combined, gain_lines),
+        sources=source_rows(results) if single or combined else [],
+        choices=draw_choices(results) if single else [],
+        calibrated=calibration_rows(results) if single or combined else [],
+        reliability=draw_calibration(results) if single else [],
         plots=draw_curves(evaluations),
         outcomes=_outcomes(evaluations),
         confused=most_confused(single.all_cases, 20) if single else [],
-        statuses=STATUSES,
         data=browser_data(single) if single else None,
     )
 
 
-def write_page(folder: Path) -> Path:
-    """Writes ``report.html`` into an evaluation's folder."""
-    ((_, evaluated),) = read_evaluations(folder)
+def write_page(folder: Path, evaluated: Evaluated | None = None) -> Path:
+    """Writes ``report.html`` into an evaluation's folder.
+
+    Args:
+        folder: The evaluation's folder.
+        evaluated: What is in it; None: it is read.
+    """
+    if evaluated is None:
+        ((_, evaluated),) = read_evaluations(folder)
     page = folder / "report.html"
     write_text(page, render_page([evaluated]))
     return page

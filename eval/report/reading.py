@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
 from data_prep.core.results_file import RESULTS, read_results
 from eval.metrics.diagnostics import Case
+from eval.report.predictions import PREDICTIONS, read_predictions
 
-FILES = ("predictions.jsonl", "pictures.json")
+FILES = (PREDICTIONS, "pictures.json")
 """Files next to ``results.json``, which lists them with their checksums."""
 
 
@@ -40,14 +40,23 @@ class Evaluated:
         return [case for cases in self.cases.values() for case in cases]
 
 
-def group_cases(predictions: Iterable[str]) -> dict[tuple[str, int, int], list[Case]]:
-    """Groups the lines of ``predictions.jsonl`` by setting and image."""
-    by_setting: dict[tuple, dict[str, dict[str, dict]]] = defaultdict(lambda: defaultdict(dict))
-    for line in map(json.loads, predictions):
-        if line["method"] not in ("rar", "rar_untuned") or line["task"] == "unknown":
+def group_cases(predictions: Iterable[dict]) -> dict[tuple[str, int, int], list[Case]]:
+    """Joins the rankers' predictions of each image, by setting; the fused ones come after the others."""
+    by_setting: dict[tuple, dict[str, Case]] = defaultdict(dict)
+    waiting: dict[tuple, dict] = {}  # for the other ranker's prediction of the same image
+    for record in predictions:
+        if record["method"] not in ("rar", "rar_untuned", "rar_fused") or record["task"] == "unknown":
             continue
-        by_setting[line["task"], line["shots"], line["seed"]][line["key"]][line["method"]] = line
-    return {setting: [_make_case(lines) for lines in by_image.values()] for setting, by_image in by_setting.items()}
+        setting, key = (record["task"], record["shots"], record["seed"]), record["key"]
+        if record["method"] == "rar_fused":
+            by_setting[setting][key] = replace(by_setting[setting][key], fused=tuple(record["ranking"]))
+            continue
+        other = waiting.pop((*setting, key), None)
+        if other is None:
+            waiting[*setting, key] = record
+        else:
+            by_setting[setting][key] = _make_case({part["method"]: part for part in (record, other)})
+    return {setting: list(cases.values()) for setting, cases in by_setting.items()}
 
 
 def _make_case(by_method: dict[str, dict]) -> Case:
@@ -86,9 +95,7 @@ def read_evaluations(run: Path) -> list[tuple[Path, Evaluated]]:
     """
     # The folder of one evaluation, of several data sets' evaluations, or of the run.
     patterns = (("",), ("*/",), ("eval/*/", "eval/*/*/"))
-    files = [
-        [path for start in starts for path in sorted(run.glob(f"{start}predictions.jsonl"))] for starts in patterns
-    ]
+    files = [[path for start in starts for path in sorted(run.glob(f"{start}{PREDICTIONS}"))] for starts in patterns]
     folders = [path.parent for path in next(filter(None, files), []) if _has_evaluation(path.parent)]
     if not folders:
         raise UserError(
@@ -97,7 +104,6 @@ def read_evaluations(run: Path) -> list[tuple[Path, Evaluated]]:
     evaluations = []
     for folder in folders:
         results = read_results(folder, FILES)
-        with open(folder / "predictions.jsonl", encoding="utf-8") as lines:
-            cases = group_cases(lines)
+        cases = group_cases(read_predictions(folder))
         evaluations.append((folder, Evaluated(_name(folder), results, cases, read_json(folder / "pictures.json"))))
     return evaluations

@@ -20,7 +20,7 @@ def rescore(folder: Path) -> dict:
     """Recomputes all metrics of an evaluation, and writes ``results.json`` and the page.
 
     Args:
-        folder: With ``predictions.jsonl``, and with ``results.json`` for the metadata (data set, models, settings,
+        folder: With predictions, and with ``results.json`` for the metadata (data set, models, settings,
             leaks); or the folder of several data sets' evaluations.
 
     Raises:

@@ -6,10 +6,10 @@ Both the evaluation itself and ``eval.run --rescore`` use this code, prediction 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,16 @@ import numpy as np
 
 from data_prep.core.errors import UserError
 from data_prep.core.records import Ranking
-from eval.calibration.fusion import Fusion, gate_curve
+from eval.calibration.choice import Choice
+from eval.calibration.fusion import gate_curve, stack_similarities
 from eval.calibration.open_set import Refusal, refusal_metrics
 from eval.metrics.accuracy import staged_accuracy, top1_by_position
 from eval.metrics.published import add_published
+from eval.metrics.reliability import reliability
 from eval.metrics.summary import ALONE, RETRIEVERS, HitSet, summarise
+from eval.report.predictions import PREDICTIONS, not_a_prediction, read_predictions
 
-METRICS = ("rows", "summary", "by_place", "gate", "unknown", "published")
+METRICS = ("rows", "summary", "by_place", "gate", "calibration", "unknown", "published")
 """Keys of ``results.json`` that are computed from predictions; the others are metadata."""
 
 _RANKERS = ("rar_untuned", "rar")
@@ -38,6 +41,7 @@ class _Column:
     top5: list[bool] = field(default_factory=list)
     recalled: list[bool] = field(default_factory=list)
     retriever_top1: list[bool] = field(default_factory=list)
+    tied: list[bool] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
     images: Any = field(default_factory=hashlib.sha256)
 
@@ -51,6 +55,9 @@ class _Column:
         if "candidates" in line:
             self.retriever_top1.append(truth == line["candidates"][0]["name"])
             self.outcomes[line["outcome"]] += 1
+        if line.get("probabilities"):
+            best = sorted(line["probabilities"])[-2:]
+            self.tied.append(len(best) == 2 and best[0] == best[1])
 
 
 class MetricsAccumulator:
@@ -58,35 +65,39 @@ class MetricsAccumulator:
 
     Args:
         metadata: The keys of ``results.json`` that are not metrics: ``dataset``, ``split``, ``mode``, ``k`` and
-            ``bootstrap``; and the fitted ``fusion`` and ``refusal``, if any.
+            ``bootstrap``; the ``choice`` by kind of memory; and the fitted ``refusal``, if any.
     """
 
     def __init__(self, metadata: Mapping[str, Any]):
         self.metadata, self.k = metadata, metadata["k"]
-        self.fusions = {kind: Fusion(**values) for kind, values in metadata.get("fusion", {}).items()}
+        choices = {kind: Choice.from_dict(values) for kind, values in metadata.get("choice", {}).items()}
+        self.fusions = {kind: choice.fusion for kind, choice in choices.items() if choice.fusion}
+        self.k_by_kind = {kind: choice.k for kind, choice in choices.items()}
         self._columns: dict[tuple[str, int, int, str], _Column] = {}
         self._positions: dict[str, dict[str, list[tuple[int, int]]]] = {
             method: defaultdict(list) for method in _RANKERS
         }
-        self._pooled: dict[str, list[tuple[Ranking, list[float], int | None]]] = defaultdict(list)
+        self._pooled: dict[str, list[tuple[Ranking, list[list[float]], int | None]]] = defaultdict(list)
         self._signals: list[dict[str, float]] = []
         self._known: list[bool] = []
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Adds one prediction, a line of ``predictions.jsonl``."""
+        """Adds one prediction, as ``read_predictions`` yields it."""
         if line["task"] == "unknown":
             self._signals.append(line["signals"])
             self._known.append(line["known"])
             return
         key = (line["task"], line["shots"], line["seed"], line["method"])
-        self._columns.setdefault(key, _Column()).add(line, self.k)
+        k = self.k_by_kind.get(f"{line['task']}-{line['shots']}", self.k)
+        self._columns.setdefault(key, _Column()).add(line, k)
         if line["method"] in _RANKERS:
             self._add_position(line)
 
-    def line(self, record: dict) -> str:
-        """Adds a prediction, and returns its line for the file."""
-        self.add(record)
-        return json.dumps(record, ensure_ascii=False) + "\n"
+    def pass_through(self, records: Iterable[dict]) -> Iterator[dict]:
+        """Adds predictions as they are taken, for instance by the file's writer, and yields them."""
+        for record in records:
+            self.add(record)
+            yield record
 
     def _add_position(self, line: Mapping[str, Any]) -> None:
         """Records the positions of the true and of the chosen class, and the input of the gate."""
@@ -99,8 +110,8 @@ class MetricsAccumulator:
                 positions["shown"].append((prompt["shown"].index(truth), prompt["shown"].index(prompt["first"])))
         kind = f"{line['task']}-{line['shots']}"
         if line["method"] == "rar" and kind in self.fusions:
-            scores = [candidate["score"] for candidate in line["candidates"]]
-            self._pooled[kind].append((Ranking((), tuple(line["probabilities"])), scores, truth))
+            rows = [[nan if value is None else value for value in pair] for pair in line["similarities"]]
+            self._pooled[kind].append((Ranking((), tuple(line["probabilities"])), rows, truth))
 
     def hits(self) -> HitSet:
         """Returns top-1 hits per image, and the images' classes.
@@ -126,10 +137,13 @@ class MetricsAccumulator:
             mode = "" if method in RETRIEVERS else "likelihood" if method == ALONE else self.metadata["mode"]
             head = {"task": task, "dataset": self.metadata["dataset"], "shots": shots, "seed": seed, "method": method}
             shares = {"top1": column.top1, "top5": column.top5, "recall_at_k": column.recalled}
-            row = head | {"mode": mode, "k": self.k, "n": len(column.top1)}
+            k = self.k_by_kind.get(f"{task}-{shots}", self.k)
+            row = head | {"mode": mode, "k": k, "n": len(column.top1)}
             row |= {name: float(np.mean(hits)) for name, hits in shares.items()}
             if column.retriever_top1:
                 row |= staged_accuracy(column.retriever_top1, column.top1, column.recalled, column.outcomes)
+            if column.tied:
+                row["tied"] = float(np.mean(column.tied))
             rows.append(row)
         return rows
 
@@ -137,11 +151,32 @@ class MetricsAccumulator:
         """Computes the gate's curve, and the share of images that it passes to the ranker, by kind of memory."""
         gates = {}
         for kind, pooled in self._pooled.items():
-            fusion, (rankings, scores, truths) = self.fusions[kind], zip(*pooled, strict=True)
-            share = float(np.mean([fusion.needs_ranker(row) for row in scores]))
-            curve = gate_curve(fusion, rankings, scores, truths)
+            fusion, (rankings, rows, truths) = self.fusions[kind], zip(*pooled, strict=True)
+            similarities = stack_similarities(rows)
+            share = float(fusion.needs_ranker(similarities).mean())
+            curve = gate_curve(fusion, rankings, similarities, truths)
             gates[kind] = {"by": fusion.gate, "share_asked": share, "curve": curve}
         return gates
+
+    def _calibration(self) -> dict[str, dict]:
+        """Computes reliability before and after calibration, of the ranker alone and fused, by kind of memory."""
+        calibration = {}
+        for kind, pooled in self._pooled.items():
+            fusion, (rankings, rows, truths) = self.fusions[kind], zip(*pooled, strict=True)
+            similarities = stack_similarities(rows)
+            uncalibrated = replace(fusion, temperature=1.0)
+            tables = {
+                "rar": {"before": rankings, "after": fusion.calibrate(rankings)},
+                "rar_fused": {
+                    "before": uncalibrated.fuse(rankings, similarities),
+                    "after": fusion.fuse(rankings, similarities),
+                },
+            }
+            calibration[kind] = {
+                method: {stage: _reliability(table, truths) for stage, table in stages.items()}
+                for method, stages in tables.items()
+            }
+        return calibration
 
     def results(self) -> dict:
         """Returns the content of ``results.json``: the metadata and all metrics.
@@ -157,9 +192,20 @@ class MetricsAccumulator:
         }
         if self.fusions:
             results["gate"] = self._gates()
+            results["calibration"] = self._calibration()
         if "refusal" in self.metadata:
             results["unknown"] = refusal_metrics(Refusal(**self.metadata["refusal"]), self._signals, self._known)
         return results | {"published": published_for(self.metadata, summary)}
+
+
+def _reliability(rankings: Sequence[Ranking], truths: Sequence[int | None]) -> dict:
+    """Computes the reliability of top-1 probabilities, over all images and over those with the truth among them."""
+    best = [np.argmax(ranking.probabilities) for ranking in rankings]
+    confidences = np.array([max(ranking.probabilities) for ranking in rankings])
+    correct = np.array([index == truth for index, truth in zip(best, truths, strict=True)])
+    hits = np.array([truth is not None for truth in truths])
+    given_hit = reliability(confidences[hits], correct[hits])["ece"] if hits.any() else None
+    return reliability(confidences, correct) | {"ece_given_hit": given_hit}
 
 
 def published_for(metadata: Mapping[str, Any], summary: list[dict]) -> list[dict]:
@@ -177,17 +223,12 @@ def read_metrics(folder: Path, metadata: Mapping[str, Any]) -> MetricsAccumulato
     """Reads the predictions of an evaluation's folder.
 
     Raises:
-        UserError: ``predictions.jsonl`` is missing, or a line is not a prediction.
+        UserError: The file is missing, or a line is not a prediction.
     """
-    path = folder / "predictions.jsonl"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; run python -m eval.run first, which writes it")
     metrics = MetricsAccumulator(metadata)
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                metrics.add(json.loads(line))
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                problem = f"{type(error).__name__}: {error}"
-                raise UserError(f"{path}, line {number}: no prediction of eval.run ({problem}); run it again") from None
+    for number, record in enumerate(read_predictions(folder), 2):  # the first line is the header
+        try:
+            metrics.add(record)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise not_a_prediction(folder / PREDICTIONS, number, error) from None
     return metrics

@@ -1,17 +1,27 @@
-"""Console tables of results, and the lines of text below them."""
+"""Console tables of results, as wide as the terminal allows."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import shutil
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from eval.metrics.accuracy import percent
-from eval.metrics.summary import ALONE, AVERAGE, GAINS, RETRIEVERS
+from eval.metrics.summary import ALONE, AVERAGE, RETRIEVERS
+from eval.report.lines import result_lines
+from eval.report.wording import describe_k, describe_memory
 
 METHODS = (*RETRIEVERS, ALONE, "rar_untuned", "rar", "rar_fused", "rar_gated")
+_WIDTH = 140
+"""Width where the output is no terminal's."""
+_LIGHT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "show_edge": False, "pad_edge": False}
 
 
 def _given_hit(rows: list[dict]) -> str:
@@ -27,6 +37,11 @@ def _changed(rows: list[dict]) -> str:
     return " / ".join(f"{np.mean([row[key] for row in rows]):.0f}" for key in ("corrected", "broken"))
 
 
+def _mean(rows: list[dict], key: str) -> str:
+    """Formats a share in per cent, without its deviation over seeds."""
+    return percent([float(np.mean([row[key] for row in rows]))])
+
+
 def interval_bounds(results: dict) -> dict[tuple[str, int, str], str]:
     """Formats the interval of top-1 in per cent, by task, shots and method."""
     return {
@@ -38,31 +53,59 @@ def interval_bounds(results: dict) -> dict[tuple[str, int, str], str]:
 
 def print_results(results: dict) -> None:
     """Prints the content of ``results.json``, of one data set or of several."""
-    console = Console(width=140)
-    for table in _by_dataset(results) if "datasets" in results else [_by_method(results)]:
-        console.print(table)
-    details = [*_outcomes(results["rows"]), *_positions(results), *_gates(results), *_unknown(results)]
-    for line in [*gain_lines(results), *details, *published_lines(results), *leak_lines(results)]:
+    console = Console(width=shutil.get_terminal_size((_WIDTH, 0)).columns)
+    if "datasets" in results:
+        for setting in by_setting(results["rows"]):
+            _print_widest(console, lambda narrow, setting=setting: _by_dataset(results, setting, narrow))
+    else:
+        _print_widest(console, lambda narrow: _by_method(results, narrow))
+    for line in result_lines(results):
         console.print(line, markup=False, highlight=False)
 
 
-def _by_method(results: dict) -> Table:
-    """Makes a table with a line per task, shots and method."""
-    table = Table(title=f"{results['dataset']}, {results['split']}, ranking by {results['mode']}, k = {results['k']}")
+def _print_widest(console: Console, make_table: Callable[[bool], Table]) -> None:
+    """Prints a table, or its narrow form where the terminal would break the cells of the wide one."""
+    wide = make_table(False)
+    unbounded = console.options.update(max_width=1000)
+    fits = Measurement.get(console, unbounded, wide).maximum <= console.width
+    console.print(wide if fits else make_table(True))
+
+
+def _by_method(results: dict, narrow: bool) -> Table:
+    """Makes a table with a line per task, shots and method; the narrow form has a line above each memory's methods."""
+    title = f"{results['dataset']}, {results['split']}, ranking by {results['mode']}, {describe_k(results)}"
+    lines: dict[tuple[str, int], dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
+    for row in results["rows"]:
+        lines[row["task"], row["shots"]][row["method"]].append(row)
+    return _narrow_by_method(results, title, lines) if narrow else _wide_by_method(results, title, lines)
+
+
+def _wide_by_method(results: dict, title: str, lines: dict[tuple[str, int], dict[str, list[dict]]]) -> Table:
+    table, intervals = Table(title=title), interval_bounds(results)
     shares = ("top-1 %", "95 %", "top-5 %", "recall@k %", "given hit %")
     for column in ("task", "shots", "method", *shares, "+ / -", "images", "seeds"):
         table.add_column(column, justify="left" if column in ("task", "method") else "right")
-    lines: dict[tuple, list[dict]] = defaultdict(list)
-    for row in results["rows"]:
-        lines[row["task"], row["shots"], row["method"]].append(row)
-    intervals, previous = interval_bounds(results), None
-    for (task, shots, method), rows in lines.items():
-        if previous not in (None, (task, shots)):
-            table.add_section()
-        previous = (task, shots)
-        top1, top5, recall = (percent([row[key] for row in rows]) for key in ("top1", "top5", "recall_at_k"))
-        metrics = [top1, intervals.get((task, shots, method), ""), top5, recall, _given_hit(rows), _changed(rows)]
-        table.add_row(task, str(shots), method, *metrics, str(rows[0]["n"]), str(len(rows)))
+    for (task, shots), by_method in lines.items():
+        table.add_section()
+        for method, rows in by_method.items():
+            top1, top5, recall = (percent([row[key] for row in rows]) for key in ("top1", "top5", "recall_at_k"))
+            metrics = [top1, intervals.get((task, shots, method), ""), top5, recall, _given_hit(rows), _changed(rows)]
+            table.add_row(task, str(shots), method, *metrics, str(rows[0]["n"]), str(len(rows)))
+    return table
+
+
+def _narrow_by_method(results: dict, title: str, lines: dict[tuple[str, int], dict[str, list[dict]]]) -> Table:
+    table, intervals = Table(title=title, **_LIGHT), interval_bounds(results)
+    for column in ("method", "top-1 %", "95 %", "recall@k", "given hit", "+ / -"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for (task, shots), by_method in lines.items():
+        table.add_section()
+        table.add_row(describe_memory(task, shots), style="bold")
+        for method, rows in by_method.items():
+            top1 = percent([row["top1"] for row in rows])
+            given_hit = _given_hit(rows).partition(" ")[0]  # without its deviation
+            metrics = [top1, intervals.get((task, shots, method), ""), _mean(rows, "recall_at_k"), given_hit]
+            table.add_row(method, *metrics, _changed(rows))
     return table
 
 
@@ -82,118 +125,23 @@ def by_setting(rows: list[dict]) -> dict[tuple[str, int], dict[str, dict[str, li
     return groups
 
 
-def describe_memory(task: str, shots: int) -> str:
-    """Describes a memory in words."""
-    descriptions = {"few_shot": f"{shots} shot{'s' if shots > 1 else ''}", "whole_set": "full training set as memory"}
-    return descriptions.get(task, task.replace("_", " "))
-
-
-def _by_dataset(results: dict) -> list[Table]:
-    """Makes a table per task and shots: top-1 by method, a line per data set and one for the average."""
-    tables = []
-    for (task, shots), by_set in by_setting(results["rows"]).items():
-        table = Table(
-            title=f"{describe_memory(task, shots)}, {results['split']}, top-1 %, ranking by {results['mode']}"
-        )
-        methods = [method for method in METHODS if any(method in of_set for of_set in by_set.values())]
-        for column in ("data set", *methods, f"recall@{results['k']}", "given hit", "+ / -"):
-            table.add_column(column.replace("_", " "), justify="left" if column == "data set" else "right")
-        for name, of_set in by_set.items():
-            if name == AVERAGE:
-                table.add_section()
-            shares = [percent([row["top1"] for row in of_set[m]]) if m in of_set else "" for m in methods]
-            tuned = of_set["rar"]
-            recall = percent([row["recall_at_k"] for row in tuned])
-            table.add_row(name, *shares, recall, _given_hit(tuned), _changed(tuned))
-        tables.append(table)
-    return tables
-
-
-def gain_lines(results: dict) -> list[str]:
-    """Describes the gains of the tuned ranker in points; of several data sets, on average."""
-    lines = []
-    for part in results["summary"]:
-        if part.get("dataset", AVERAGE) != AVERAGE:
-            continue
-        for name in (name for name in GAINS if name in part):
-            gain, method = part[name], name.partition("_minus_")[0]
-            lines.append(
-                f"{part['task']} {part['shots']}: {method} - {gain['reference']} = {100 * gain['mean']:+.1f} points "
-                f"(95 % interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
-            )
-    return lines
-
-
-def published_lines(results: dict) -> list[str]:
-    """Describes the comparison with the paper's results; encoder and ranker may differ."""
-    return [
-        f"{row['dataset']}, {describe_memory(row['task'], row['shots'])}: "
-        f"{row['method']} {row['figure']} {row['measured']:.1f}, "
-        f"paper{' with ' + row['ranker'] if 'ranker' in row else ''} {row['published']:.1f}, "
-        f"difference {row['difference']:+.1f}"
-        for row in results.get("published", [])
-    ]
-
-
-def leak_lines(results: dict) -> list[str]:
-    """Describes copies and near-duplicates of evaluated images, where there are any."""
-    leaks_found = results.get("leaks", {})
-    by_set = leaks_found if "datasets" in results else {results["dataset"]: leaks_found}
-    lines = []
-    for name, leaks in by_set.items():
-        for part, matches in leaks.get("parts", {}).items():
-            counts = []
-            if matches["exact"]:
-                counts.append(f"{matches['exact']} of {leaks['queries']} evaluated images are in {part} byte for byte")
-            if matches["near"]:
-                counts.append(
-                    f"{matches['near']} of {leaks['near_queries']} have a near-duplicate in {part} "
-                    f"(cosine {leaks['near_from']} or more)"
-                )
-            lines += [f"leaks, {name}: {', '.join(counts)}; results.json lists pairs"] if counts else []
-    return lines
-
-
-def _outcomes(rows: list[dict]) -> list[str]:
-    """Describes the parse outcomes of replies by method, where not all were ok."""
-    totals: dict[str, Counter] = defaultdict(Counter)
-    for row in rows:
-        if row["dataset"] != AVERAGE:
-            totals[row["method"]].update(row.get("outcomes", {}))
-    return [
-        f"{method}: replies {', '.join(f'{name} {count}' for name, count in sorted(total.items()))}"
-        for method, total in totals.items()
-        if set(total) - {"ok"}
-    ]
-
-
-def _positions(results: dict) -> list[str]:
-    """Describes top-1 by the position at which the true class is shown, where an order was shown."""
-    lines = []
-    for method, by_order in results.get("by_place", {}).items():
-        shares = [row["top1"] for row in by_order.get("shown", [])]
-        if shares:
-            metrics = ", ".join("-" if share is None else f"{100 * share:.1f}" for share in shares)
-            lines.append(f"{method}: top-1 % by the position at which the true class is shown: {metrics}")
-    return lines
-
-
-def _gates(results: dict) -> list[str]:
-    """Describes the gates' curves."""
-    return [
-        f"{kind}: the gate sends {100 * gate['share_asked']:.0f} % of the images to the ranker; "
-        "top-1 % with 0, 10, … 100 % ranked: " + ", ".join(f"{100 * point['top1']:.1f}" for point in gate["curve"])
-        for kind, gate in results.get("gate", {}).items()
-    ]
-
-
-def _unknown(results: dict) -> list[str]:
-    """Describes open-set recognition."""
-    metrics = results.get("unknown")
-    if not metrics:
-        return []
-    by_signal = ", ".join(f"{name} {value:.3f}" for name, value in metrics["auroc"].items())
-    return [
-        f"unknown classes: AUROC {by_signal}; by {metrics['signal']}, {100 * metrics['known_accepted']:.1f} % of "
-        f"known images are accepted and {100 * metrics['unknown_refused']:.1f} % of unknown ones refused"
-    ]
+def _by_dataset(results: dict, setting: tuple[str, int], narrow: bool) -> Table:
+    """Makes a table of top-1 by method for one memory: a line per data set and one for the average."""
+    by_set = by_setting(results["rows"])[setting]
+    methods = [method for method in METHODS if any(method in of_set for of_set in by_set.values())]
+    methods = [method for method in methods if method != "rar_gated" or not narrow]
+    title = f"{describe_memory(*setting)}, {results['split']}, top-1 %, ranking by {results['mode']}"
+    table = Table(title=title, **_LIGHT)
+    for column in ("data set", *methods, "recall@k", *(() if narrow else ("given hit", "+ / -"))):
+        table.add_column(column.replace("_", "\n"), justify="left" if column == "data set" else "right")
+    for name, of_set in by_set.items():
+        if name == AVERAGE:
+            table.add_section()
+        if narrow:
+            metrics = [_mean(of_set[method], "top1") if method in of_set else "" for method in methods]
+            table.add_row(name, *metrics, _mean(of_set["rar"], "recall_at_k"))
+        else:
+            metrics = [percent([row["top1"] for row in of_set[m]]) if m in of_set else "" for m in methods]
+            recall = percent([row["recall_at_k"] for row in of_set["rar"]])
+            table.add_row(name, *metrics, recall, _given_hit(of_set["rar"]), _changed(of_set["rar"]))
+    return table

@@ -6,14 +6,16 @@ import base64
 import io
 from pathlib import Path
 
+from PIL import Image
+
 from data_prep.core.errors import UserError
 from data_prep.core.images import open_image
 
 
-def thumbnail(path: Path, size: int) -> str | None:
+def thumbnail(source: Path | Image.Image, size: int) -> str | None:
     """Shrinks an image to ``size`` pixels as a WebP data URI; None where the file is missing or does not decode."""
     try:
-        image = open_image(path)
+        image = open_image(source)
     except UserError:
         return None
     image.thumbnail((size, size))

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from data_prep.core.errors import UserError
-from eval.report.page import browser_data, render_page, write_page
+from eval.report.page import render_page, write_page
 from eval.report.plots import line_plot
 from eval.report.reading import read_evaluations
 from eval.report.thumbnails import thumbnail
-from tests.eval.evaluation_folder import NAMES, write_evaluation
+from tests.eval.evaluation_folder import CHOICES, NAMES, choice_of, write_evaluation
 
 
 @pytest.fixture
@@ -57,10 +57,6 @@ def test_the_page_needs_no_other_file_and_contains_all_predictions(evaluation):
     assert set(data["names"]) == set(NAMES)
     shown = dict(zip(data["keys"], data["pictures"], strict=True))
     assert shown["image-0"].startswith("data:image/webp;base64,") and shown["image-5"] is None
-    case = data["cases"][1]
-    assert [data["names"][i] for i in case["candidates"]] == [NAMES[1], NAMES[2], NAMES[3]]
-    assert [data["names"][i] for i in case["tuned"]] == [NAMES[3], NAMES[2], NAMES[1]]
-    assert case["status"] == "wrong" and data["cases"][0]["outcome"] == "unreadable"
 
 
 def test_no_name_or_reply_becomes_markup(evaluation):
@@ -74,7 +70,7 @@ def test_the_page_shows_accuracies_gains_and_outcomes(evaluation):
     page = Page(write_page(evaluation).read_text(encoding="utf-8"))
     text = re.sub(r"\s+", " ", " ".join(page.texts))
     assert "51.5 ± 0.7" in text  # mean and deviation of 51 and 52
-    assert "rar - rar_untuned = +10.0 points (95 % interval -5.0 to +25.0)" in text
+    assert "4 shots: rar - rar_untuned = +10.0 points (95 % interval -5.0 to +25.0)" in text
     assert "unreadable 5 16.7" in text
     for caption in ("Accuracy against shots", "Recall", "share of images ranked", "Position bias", "Reliability"):
         assert caption in text
@@ -98,20 +94,58 @@ def test_a_runs_name_is_shown_verbatim_whatever_characters_it_has(tmp_path):
 
 
 def test_a_page_of_damaged_files_is_refused(evaluation):
-    for name in ("predictions.jsonl", "pictures.json", "results.json"):
-        intact = (evaluation / name).read_text()
-        (evaluation / name).write_text(intact.replace("image-1", "image-2", 1).replace("0.52", "0.92", 1))
+    for name in ("predictions.jsonl.gz", "pictures.json", "results.json"):
+        intact = (evaluation / name).read_bytes()
+        edited = intact.replace(b"image-1", b"image-2", 1).replace(b"0.52", b"0.92", 1)
+        (evaluation / name).write_bytes(edited if edited != intact else intact[:-1])
         with pytest.raises(UserError, match=rf"{name}: damaged .*; run the command that wrote it again"):
             read_evaluations(evaluation)
-        (evaluation / name).write_text(intact)
+        (evaluation / name).write_bytes(intact)
     assert read_evaluations(evaluation)
 
 
-def test_a_page_of_many_predictions_keeps_evenly_spaced_ones_of_each_setting(evaluation):
-    ((_, evaluated),) = read_evaluations(evaluation)
-    data = browser_data(evaluated, most=9)
-    assert data["total"] == 18 and [case["setting"] for case in data["cases"]] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert data["keys"] == ["image-0", "image-2", "image-5"]
+def text_of(html: str) -> str:
+    return re.sub(r"\s+", " ", " ".join(Page(html).texts))
+
+
+def test_an_explicit_k_has_no_choices_and_no_calibration(evaluation):
+    html = write_page(evaluation).read_text(encoding="utf-8")
+    assert "rar_fused" not in html
+    text = text_of(html)
+    assert "k = 3." in text and "best retriever" in text and "ceiling" in text
+    assert "Chosen on validation" not in text and "Calibration" not in text and " used " not in text
+
+
+def test_the_page_shows_what_was_chosen_and_the_calibration(tmp_path):
+    html = write_page(write_evaluation(tmp_path, True, CHOICES)).read_text(encoding="utf-8")
+    text = text_of(html)
+    assert "k = 5, 10." in text
+    assert "uses rar_fused, candidates from images and names, k = 10: highest top-1 on 9 images." in text
+    assert "the retriever alone is better on validation images: it is used (highest top-1 on 9 images)" in text
+    assert "4 shots images 10 80.0 50.0 4 shots images and names 10 80.0 50.0" in text
+    assert "4 shots rar_fused 14.1 2.3 13.2 Reliability" in text  # without an error after calibration given a hit
+    assert "rar_fused: expected calibration error 14.1 % before, 2.3 % after" in text
+    by_k = html[html.index('id="by-k"') : html.index('id="sources"')]
+    assert by_k.count("<svg") == 2 and by_k.count("images/s") == 1  # no speed was measured for one of them
+    assert "k = 10" in by_k and "k = 5" in by_k
+
+
+def test_without_a_fused_ranking_or_one_number_of_candidates_the_page_is_still_written(tmp_path):
+    alone = choice_of("rar", 1)
+    alone |= {"curve": [alone["curve"][0] | {"rar_fused": None}]}
+    html = write_page(write_evaluation(tmp_path, choices={"choice": {"few_shot-1": alone}})).read_text(encoding="utf-8")
+    assert "1 shot images 1 80.0 50.0" in text_of(html) and 'id="by-k"' not in html
+
+
+def test_several_data_sets_have_the_average_at_the_top_and_a_row_each_of_what_was_chosen(tmp_path):
+    ((_, evaluated),) = read_evaluations(write_evaluation(tmp_path, True))
+    both = {"armory": CHOICES["choice"], "dtd": {"few_shot-4": choice_of("rar", 4)}}
+    results = evaluated.results | {"datasets": ["armory", "dtd"], "dataset": "armory, dtd", "choice": both}
+    results |= {"rows": results["rows"] + [row | {"dataset": "average"} for row in results["rows"]]}
+    results |= {"summary": [part | {"dataset": "average"} for part in results["summary"]]}
+    text = text_of(render_page([evaluated, evaluated], results))
+    assert "armory, 4 shots images 10" in text and "dtd, 4 shots images 4" in text
+    assert text.count("best retriever") == 3
 
 
 def test_a_folder_without_an_evaluation_is_an_error_that_says_what_to_run(tmp_path):

@@ -9,12 +9,12 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from eval.report.page import write_page
 from tests.eval.browsing import as_on_a_phone
-from tests.eval.evaluation_folder import NAMES, write_evaluation
+from tests.eval.evaluation_folder import CHOICES, NAMES, write_evaluation
 
 
 @pytest.fixture
 def page(browser, tmp_path):
-    browser.get(write_page(write_evaluation(tmp_path)).as_uri())
+    browser.get(write_page(write_evaluation(tmp_path, choices=CHOICES)).as_uri())
     yield browser
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
@@ -28,20 +28,50 @@ def waits_for(page, count: str) -> bool:
     return WebDriverWait(page, 10).until(lambda _: page.find_element(By.ID, "count").text == count, count)
 
 
+def press(page, kind: str) -> None:
+    page.find_element(By.CSS_SELECTOR, f'#kinds button[data-kind="{kind}"]').click()
+
+
+def count_on(page, kind: str) -> str:
+    return page.find_element(By.CSS_SELECTOR, f'#kinds button[data-kind="{kind}"] span').text
+
+
 def test_filters_and_search_narrow_the_predictions(page):
     assert waits_for(page, "1 to 18 of 18") and len(cards(page)) == 18
-    Select(page.find_element(By.ID, "status")).select_by_visible_text("unreadable")
+    press(page, "unreadable")
     assert waits_for(page, "1 to 3 of 3")
     assert "unreadable" in cards(page)[0].text
-    Select(page.find_element(By.ID, "setting")).select_by_visible_text("few shot, 4 shots")
+    Select(page.find_element(By.ID, "setting")).select_by_visible_text("4 shots")
     assert waits_for(page, "1 to 1 of 1")
-    Select(page.find_element(By.ID, "status")).select_by_visible_text("corrected")
+    press(page, "corrected")
     assert waits_for(page, "1 to 2 of 2")  # whose true class is last, which the ranker puts first
-    Select(page.find_element(By.ID, "status")).select_by_visible_text("all")
+    assert "retriever's first candidate is wrong" in page.find_element(By.ID, "explanation").text
+    press(page, "all")
     page.find_element(By.ID, "query").send_keys("<B>")
     assert waits_for(page, "1 to 2 of 2") and NAMES[2] in cards(page)[0].text
+    assert count_on(page, "all") == "2"
     page.find_element(By.ID, "query").send_keys("nothing")
     assert waits_for(page, "none") and cards(page) == []
+
+
+def test_every_kind_of_error_has_its_own_address(page):
+    link = page.find_element(By.CSS_SELECTOR, '#headline a[href="#show=broken%20by%20tuning&setting=few_shot-1"]')
+    link.click()
+    assert waits_for(page, "1 to 2 of 2") and "broken by tuning" in cards(page)[0].text
+    assert Select(page.find_element(By.ID, "setting")).first_selected_option.text == "1 shot"
+    press(page, "put right by tuning")
+    page.refresh()
+    assert waits_for(page, "1 to 2 of 2") and "put right by tuning" in cards(page)[0].text
+
+
+def test_a_confusion_opens_its_images(page):
+    row = page.find_element(By.CSS_SELECTOR, "#confused tbody tr")
+    truth, chosen = (cell.text for cell in row.find_elements(By.CSS_SELECTOR, "td.text"))
+    row.find_element(By.TAG_NAME, "button").click()
+    assert waits_for(page, "1 to 3 of 3")
+    assert all(truth in card.text and chosen in card.text for card in cards(page))
+    page.find_element(By.ID, "pair").click()
+    assert waits_for(page, "1 to 18 of 18")
 
 
 def test_a_card_shows_image_ranking_and_probabilities(page):
@@ -59,10 +89,10 @@ def test_the_keyboard_reaches_every_control_in_order(page):
     page.find_element(By.ID, "setting").click()
     page.switch_to.active_element.send_keys(Keys.ESCAPE)
     reached = [page.switch_to.active_element.get_attribute("id")]
-    for _ in range(2):
+    for _ in range(1):
         page.switch_to.active_element.send_keys(Keys.TAB)
         reached.append(page.switch_to.active_element.get_attribute("id"))
-    assert reached == ["setting", "status", "query"]
+    assert reached == ["setting", "query"]
     assert not page.find_element(By.ID, "next").is_enabled()  # all fit on one page
 
 
@@ -73,6 +103,11 @@ def test_a_phone_scrolls_vertically_only_and_text_has_contrast(page, scheme):
     colours = page.execute_script(
         "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor].map(c => c.match(/\\d+/g))"
     )
+    # Every table that is wider than the screen says that it scrolls, and no other does.
+    is_honest = "r => r.scrollWidth > r.clientWidth + 1 === r.previousElementSibling.classList.contains('shown')"
+    honest = f"return [...document.querySelectorAll('.scroll')].every({is_honest})"
+    shown = "return document.querySelectorAll('.hint.shown').length"
+    assert WebDriverWait(page, 10).until(lambda _: page.execute_script(shown) and page.execute_script(honest))
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert overflow == 0
     text, background = (sum(map(int, colour[:3])) for colour in colours)

@@ -1,0 +1,95 @@
+"""Headline of the report page: per memory, the retriever, the rankers and their ceiling, with intervals and gains."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eval.metrics.summary import AVERAGE, GAINS, RETRIEVERS
+from eval.report.choice import RETRIEVER, describe_choice, shortfalls
+from eval.report.plots import COLOUR_OF
+from eval.report.wording import describe_memory, order_of_kind
+
+_LABELS = {"rar_untuned": "untuned", "rar": "tuned", "rar_fused": "fused"}
+
+
+def _badges(part: dict, method: str) -> list[dict[str, str]]:
+    """Describes a method's gains in points, each with its interval and whether the interval excludes 0."""
+    badges = []
+    for gain in (part[name] for name in GAINS if name in part and name.startswith(f"{method}_minus_")):
+        sign = "good" if gain["low"] > 0 else "bad" if gain["high"] < 0 else "even"
+        interval = f"{100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}"
+        badges.append(
+            {"gain": f"{100 * gain['mean']:+.1f}", "interval": interval, "over": gain["reference"], "sign": sign}
+        )
+    return badges
+
+
+def _tile(part: dict, method: str, label: str) -> dict:
+    shares = {key: 100 * part["methods"][method][key] for key in ("mean", "low", "high")}
+    return {"label": label, "method": method, "colour": COLOUR_OF[method], "badges": _badges(part, method), **shares}
+
+
+def _ceiling(rows: list[dict]) -> dict:
+    """Makes the tile of recall@k from the tuned ranker's rows, one per seed."""
+    recall = 100 * float(np.mean([row["recall_at_k"] for row in rows]))
+    tile = {"label": "ceiling", "method": "recall@k", "colour": COLOUR_OF["recall"], "badges": []}
+    return tile | {"mean": recall, "low": None, "high": None}
+
+
+def _best_retriever(part: dict) -> str:
+    means = {method: part["methods"][method]["mean"] for method in RETRIEVERS if method in part["methods"]}
+    return max(means, key=means.__getitem__)
+
+
+def _choices(results: dict) -> dict[tuple[str, int], dict]:
+    """Returns what was chosen for each memory; empty where nothing was, or for the average over data sets."""
+    choices = {} if "datasets" in results else results.get("choice", {})
+    memories = [(part["task"], part["shots"]) for part in results["summary"]]
+    return {(task, shots): choices.get(f"{task}-{shots}", {}) for task, shots in memories}
+
+
+def used_methods(results: dict) -> dict[tuple[str, int], str]:
+    """Returns by task and shots the method that was chosen on validation images, or ``rar`` without a choice."""
+    choices, used = _choices(results), {}
+    for part in results["summary"]:
+        memory = part["task"], part["shots"]
+        method = choices[memory].get("method", "rar")
+        used[memory] = _best_retriever(part) if method == RETRIEVER else method
+    return used
+
+
+def _strip(part: dict, rows: list[dict], choice: dict, used: str) -> dict:
+    """Makes the strip of one memory from its part of the summary and the data set's rows."""
+    task, shots, methods = part["task"], part["shots"], part["methods"]
+    tuned = [row for row in rows if (row["task"], row["shots"], row["method"]) == (task, shots, "rar")]
+    labels = {_best_retriever(part): "best retriever"}
+    labels |= {method: label for method, label in _LABELS.items() if method in methods}
+    tiles = [*(_tile(part, method, label) for method, label in labels.items()), _ceiling(tuned)]
+    return {
+        "memory": describe_memory(task, shots),
+        "setting": f"{task}-{shots}",
+        "choice": f"Validation: {describe_choice(choice)}." if choice else "",
+        "notes": [f"{shortfall}." for shortfall in shortfalls(part)],
+        "tiles": [tile | {"used": bool(choice) and tile["method"] == used} for tile in tiles],
+    }
+
+
+def headline(results: dict) -> list[dict]:
+    """Makes a strip per task and number of shots; of several data sets, of their average.
+
+    Args:
+        results: ``results.json``.
+
+    Returns:
+        list[dict]: ``memory`` in words; ``setting``, as ``few_shot-4``; ``choice``, what is used and why, or empty;
+        ``notes``; and ``tiles``: the best retriever row, the untuned, tuned and fused ranker, and recall@k as their
+        ceiling: ``label``, ``method``, ``colour``, ``mean``, ``low`` and ``high`` in per cent (no interval of the
+        ceiling), ``badges`` and ``used``.
+    """
+    dataset = AVERAGE if "datasets" in results else results["dataset"]
+    rows = [row for row in results["rows"] if row["dataset"] == dataset]
+    choices, used = _choices(results), used_methods(results)
+    parts = [part for part in results["summary"] if part.get("dataset", AVERAGE) == AVERAGE]
+    parts.sort(key=lambda part: order_of_kind(f"{part['task']}-{part['shots']}"))
+    memories = [(part["task"], part["shots"]) for part in parts]
+    return [_strip(part, rows, choices[memory], used[memory]) for part, memory in zip(parts, memories, strict=True)]

@@ -1,0 +1,80 @@
+"""Lines of text about results."""
+
+from __future__ import annotations
+
+from eval.report.choice import calibration_lines, choice_lines
+from eval.report.lines import alone_lines, leak_lines, published_lines, shortfall_lines
+from tests.eval.by_hand import row
+from tests.eval.evaluation_folder import CHOICES, choice_of
+
+
+def test_what_was_chosen_is_described_in_order_of_shots_with_the_curve_over_k():
+    choices = CHOICES["choice"] | {"whole_set-0": choice_of("rar", 4) | {"permutations": 2}}
+    lines = choice_lines({"dataset": "armory", "choice": choices})
+    assert [line.partition(":")[0].partition(",")[0] for line in lines] == [
+        *["zero shot"] * 2,
+        *["4 shots"] * 2,
+        *["full training set as memory"] * 2,
+    ]
+    curve = "rar_fused/recall@k % by k: 1: 74.0/71.0, 5: 78.0/75.0, [10: 83.0/80.0]; 41.2 images/s"
+    assert lines[3] == f"4 shots, {curve}"
+    assert "k = 4, 2 orders: highest" in lines[4]
+    # The curve is of the method that is used; its chosen k is shown whatever it is.
+    assert "rar/recall@k % by k: 1: 71.0/71.0, [4: 71.0/74.0]" in lines[5]
+
+
+def test_choices_of_several_data_sets_name_them():
+    both = {"armory": {"few_shot-1": choice_of("rar", 4)}, "dtd": {"few_shot-1": choice_of("rar", 5)}}
+    lines = choice_lines({"datasets": ["armory", "dtd"], "choice": both})
+    assert [line.partition(":")[0] for line in lines[::2]] == ["armory, 1 shot", "dtd, 1 shot"]
+
+
+def test_results_without_a_choice_have_no_such_lines():
+    assert choice_lines({"dataset": "armory"}) == calibration_lines({"dataset": "armory"}) == []
+
+
+def test_the_calibration_error_is_given_before_and_after():
+    (line,) = calibration_lines({"dataset": "armory"} | CHOICES)
+    assert line.startswith(
+        "4 shots: expected calibration error %, before and after calibration: rar 14.1 and 2.3, rar_f"
+    )
+
+
+def part_of(gain: float, shots: int = 4) -> dict:
+    methods = {"clip_knn": {"mean": 0.5}, "rar": {"mean": 0.5 + gain}}
+    part = {"task": "few_shot", "shots": shots, "methods": methods}
+    return part | {"rar_minus_retriever": {"reference": "clip_knn", "mean": gain, "low": gain, "high": gain}}
+
+
+def test_a_ranker_below_the_retriever_is_reported():
+    results = {"summary": [part_of(-0.012), part_of(0.1)]}
+    assert shortfall_lines(results) == ["4 shots: rar is 1.2 points below the retriever row clip_knn"]
+    several = [part | {"dataset": name} for name in ("armory", "average") for part in results["summary"]]
+    assert len(shortfall_lines({"summary": several})) == 1  # the average alone
+
+
+def test_a_ranker_that_needs_no_retriever_is_reported():
+    results = {
+        "dataset": "armory",
+        "summary": [part_of(0.1, 1), part_of(0.4, 4)],
+        "rows": [row("ranker_alone", 1, 0.7)],
+    }
+    (line,) = alone_lines(results)
+    assert "70.0 on 4 images" in line and line.endswith("memories: 1 shot")
+    assert alone_lines(results | {"rows": [row("ranker_alone", 1, 0.6)]}) == []
+    assert alone_lines(results | {"rows": []}) == []
+
+
+def test_the_papers_results_are_shown_with_the_difference():
+    row = {"task": "few_shot", "dataset": "dtd", "method": "rar", "shots": 4, "figure": "top1"}
+    row |= {"measured": 60.0, "published": 53.9, "difference": 6.1}
+    assert published_lines({"published": [row]}) == ["dtd, 4 shots: rar top1 60.0, paper 53.9, difference +6.1"]
+
+
+def test_leaks_are_reported_where_there_are_any():
+    none = {"images": 9, "embedded": 9, "exact": 0, "near": 0, "other_class": 0, "pairs": []}
+    leaks = {"queries": 4, "clean": True, "near_from": 0.99, "near_queries": 4, "parts": {"test_memory": none}}
+    assert leak_lines({"dataset": "dtd", "leaks": leaks}) == []
+    leaky = leaks | {"parts": {"test_memory": none | {"exact": 2, "near": 1}, "training": none}}
+    (line,) = leak_lines({"dataset": "dtd, food101", "datasets": ["dtd"], "leaks": {"dtd": leaky, "food101": leaks}})
+    assert line.startswith("leaks, dtd: 2 of 4 evaluated images are in test_memory byte for byte, 1 of 4 have a near")
