@@ -1,0 +1,97 @@
+"""The summary of a labelled file: how many images of each class, and how many without a label or a ranking, and why."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+_CLASSES_SHOWN, _REASONS_SHOWN = 20, 10
+
+
+def uncertainty(record: dict) -> float:
+    """Computes how uncertain a label is: one minus the lead of the best candidate over the second, in probability.
+
+    In the modes without probabilities it is the lead in the retriever's score.
+    """
+    candidates = record["candidates"]
+    if len(candidates) < 2:
+        return 0.0
+    key = "probability" if candidates[0]["probability"] is not None else "score"
+    return 1 - (candidates[0][key] - candidates[1][key])
+
+
+@dataclass
+class Summary:
+    """Counts of the records of a job.
+
+    Attributes:
+        keep: Number of the most uncertain records to keep.
+        images: Number of records.
+        classes: Records by name, of those that are known or undecided.
+        errors: Records without a name, by reason.
+        unknown: Records of images that show none of the classes, by the fitted threshold.
+        undecided: Records for which no threshold was fitted, or its signal is missing.
+        unranked: Records for which the gate skipped the ranker.
+    """
+
+    keep: int = 0
+    images: int = 0
+    classes: Counter = field(default_factory=Counter)
+    errors: Counter = field(default_factory=Counter)
+    unknown: int = 0
+    undecided: int = 0
+    unranked: int = 0
+    _heap: list[tuple[float, int, dict]] = field(default_factory=list)
+
+    def add(self, record: dict) -> None:
+        """Counts a record; to be called in the order of the images."""
+        index, self.images = self.images, self.images + 1
+        if record["error"] is not None:
+            self.errors[record["error"]] += 1
+            return
+        if record["known"] is False:
+            self.unknown += 1
+        else:
+            self.classes[record["name"]] += 1
+        self.undecided += record["known"] is None
+        self.unranked += not record["ranked"]
+        entry = (uncertainty(record), -index, record)
+        if len(self._heap) < self.keep:
+            heapq.heappush(self._heap, entry)
+        elif self._heap and entry > self._heap[0]:
+            heapq.heapreplace(self._heap, entry)
+
+    def most_uncertain(self) -> list[tuple[int, dict]]:
+        """Returns the most uncertain records with their index, most uncertain first."""
+        return [(-index, record) for _, index, record in sorted(self._heap, key=lambda entry: (-entry[0], -entry[1]))]
+
+
+def print_summary(summary: Summary) -> None:
+    """Prints counts by reason and by class."""
+    reasons = Table(title=f"{summary.images} images")
+    reasons.add_column("outcome")
+    reasons.add_column("images", justify="right")
+    reasons.add_row("of a class", str(summary.classes.total()))
+    if summary.unknown:
+        reasons.add_row("of none of the classes (below the threshold)", str(summary.unknown))
+    if summary.undecided < summary.images - summary.errors.total():
+        reasons.add_row("without a decision on known or unknown", str(summary.undecided))
+    reasons.add_row("labelled by the retriever alone (gate)", str(summary.unranked))
+    for reason, count in summary.errors.most_common(_REASONS_SHOWN):
+        reasons.add_row(f"error: {reason}", str(count))
+    others = len(summary.errors) - _REASONS_SHOWN
+    if others > 0:
+        rest = sum(count for _, count in summary.errors.most_common()[_REASONS_SHOWN:])
+        reasons.add_row(f"error: {others} other reasons", str(rest))
+    classes = Table(title=f"{len(summary.classes)} classes occur, the {_CLASSES_SHOWN} most frequent")
+    classes.add_column("class")
+    classes.add_column("images", justify="right")
+    for name, count in summary.classes.most_common(_CLASSES_SHOWN):
+        classes.add_row(name, str(count))
+    console = Console(width=100, markup=False)
+    console.print(reasons)
+    console.print(classes)
