@@ -16,7 +16,7 @@ lite: export MALLOC_MMAP_MAX_ = 0
 lite: export MALLOC_TRIM_THRESHOLD_ = 100000000000
 lite: export MALLOC_TOP_PAD_ = 268435456
 
-.PHONY: demo lite test lint bench clean
+.PHONY: demo lite test lint bench gpu clean
 
 # torch and torchvision are installed together, since their versions must match.
 # lvis is the reference for average precision; its dependency OpenCV, for drawing, is not needed.
@@ -56,7 +56,14 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pip install $(PIP) --editable ".[bench]"
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	for file in $$(grep -l "^def main" benchmarks/*.py | grep -v /gpu); do $(BIN)/python $$file || exit 1; done
+
+# On a machine with one GPU, in less than nine minutes; benchmarks/gpu.md describes it.
+# Without bitsandbytes, four bits are skipped.
+gpu: $(VENV)/.installed
+	$(BIN)/python -m pip install $(PIP) --editable ".[bench]"
+	-$(BIN)/python -m pip install $(PIP) bitsandbytes
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf runs cache

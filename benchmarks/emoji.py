@@ -42,6 +42,7 @@ from data_prep.settings.data import EMOJI_VOCABULARIES, EmojiArgs
 from data_prep.settings.loading import load_saved_recipe
 from eval.metrics.accuracy import hits_at
 from eval.recognition.evaluate import Run, evaluate, evaluation_fingerprint, load_recipe_encoder, read_checked
+from eval.report.predictions import read_predictions
 from eval.report.reading import FILES
 from rar_train.engine.run_folder import find_adapter
 from rar_train.models.feature_cache import cache_features
@@ -123,10 +124,9 @@ class Projector:
     def among(self, folder: Path, vocabulary: str, task: str) -> float:
         """Computes the top-1 accuracy on the test images among the candidates of an evaluation's ranker, 0 to 1."""
         candidates = {}
-        with open(folder / "predictions.jsonl", encoding="utf-8") as lines:
-            for line in map(json.loads, lines):
-                if line["method"] == "rar" and line["task"] == task and line["key"] not in candidates:
-                    candidates[line["key"]] = [candidate["name"] for candidate in line["candidates"]]
+        for record in read_predictions(folder):
+            if record["method"] == "rar" and record["task"] == task and record["key"] not in candidates:
+                candidates[record["key"]] = [candidate["name"] for candidate in record["candidates"]]
         return self.accuracy(self.dataset(vocabulary, "test"), "test", lambda sample: candidates[sample.key])
 
 

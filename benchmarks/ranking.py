@@ -14,6 +14,11 @@ weights in bfloat16 is measured too; there the released loop writes a reply of a
 not end its turn. The last line is one JSON object; ``ratio_to_released`` and ``ratio_to_prefill`` are for mode
 ``letters``.
 
+It also measures how long evaluation waits for images: photographs of 12 megapixels go through ``eval.run``'s data
+loading, and in place of the forward the process sleeps for as long as a GPU may take, which leaves the cores free.
+``ratio_to_wait`` is the speed with one worker per core over that of the pauses alone, ``ratio_to_wait_without_workers``
+what it would be if the process prepared the batches itself.
+
 On 2026-11-25, two x86_64 cores, ``python benchmarks/ranking.py --ckpt runs/ranker_lora`` in images/s: letters 134,
 likelihood 138, constrained 21, generate 21; bare prefill 142, released loop 2.1; ``ratio_to_released`` 64,
 ``ratio_to_prefill`` 0.94.
@@ -35,15 +40,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, LlamaConfig
 
 from data_prep.armory.blazon import draw_classes
 from data_prep.armory.render import render
+from data_prep.core.command import quiet_libraries
+from data_prep.core.pools import available_cores
+from data_prep.distributed.spawning import make_predict_trainer, run_predict
 from data_prep.prompting.prompts import letters_prompt, list_prompt
 from data_prep.prompting.replies import read_list
-from data_prep.settings import MODES, RankerArgs
+from data_prep.settings import MODES, RankerArgs, TrainerArgs
 from data_prep.settings.loading import load_recipe
-from eval.ranking.modes import run_batch
+from eval.ranking.batches import Batch, InferenceJob, RequestTable
+from eval.ranking.inference import InferenceModule
+from eval.ranking.modes import PreparedBatch, run_batch
 from eval.ranking.parsing import to_ranking
 from eval.ranking.ranker import Ranker
 from eval.ranking.request import RankingMode, RankingRequest
@@ -52,6 +63,7 @@ from rar_train.models.mllm import Mllm, load_mllm
 from rar_train.ranker.train import train_ranker
 
 BATCH, CANDIDATES, ROUNDS = 32, 5, 3
+PAUSE, PAUSED_BATCH = 0.25, 4  # seconds per image, images per batch
 RELEASED_TOKENS, FIXED_REPLY = 512, 64
 TUNING = (
     "recipe=ranker_lora data.armory.train_classes=80 data.armory.val_classes=8 data.armory.train_images=4 "
@@ -137,6 +149,70 @@ def run_prefill(mllm: Mllm, requests: Sequence[RankingRequest]) -> None:
         mllm.model(**prepare(mllm, batch), logits_to_keep=1)
 
 
+def make_photographs(folder: Path, images: int) -> list[RankingRequest]:
+    """Writes a few JPEGs of 12 megapixels, and makes requests that use them in turn."""
+    rng, paths = np.random.default_rng(0), [folder / f"photograph-{index}.jpg" for index in range(8)]
+    for path in paths:
+        coarse = Image.fromarray(rng.integers(0, 256, (75, 100, 3), np.uint8))
+        coarse.resize((4000, 3000), Image.Resampling.BICUBIC).save(path, quality=90)
+    names = tuple(blazon.name for blazon in draw_classes("val", CANDIDATES, 4, seed=0))
+    return [RankingRequest(str(index), str(paths[index % len(paths)]), names) for index in range(images)]
+
+
+class PausedModule(InferenceModule):
+    """Evaluation's module with a pause in place of the model.
+
+    Args:
+        mllm: Its processor prepares the batches.
+        batches: The batches.
+        workers: Data-loading workers.
+    """
+
+    def __init__(self, mllm: Mllm, batches: list[Batch], workers: int):
+        args = TrainerArgs(accelerator="cpu", num_workers=workers)
+        super().__init__(RankerArgs(), Path(), Path(), batches, args)
+        self.mllm = mllm
+
+    def setup(self, stage: str) -> None:
+        """Loads nothing."""
+
+    def on_predict_start(self) -> None:
+        """Starts the clock."""
+        self.began = time.perf_counter()
+
+    def predict_step(self, prepared: tuple[int, PreparedBatch], _) -> None:
+        """Sleeps for as long as a GPU may take for the batch."""
+        time.sleep(PAUSE * len(self.batches[prepared[0]].rows))
+
+    def on_predict_end(self) -> None:
+        """Stops the clock."""
+        self.seconds = time.perf_counter() - self.began
+
+
+def measure_waiting(mllm: Mllm, folder: Path, images: int) -> dict:
+    """Measures evaluation's speed with pauses for the model, with and without workers.
+
+    Args:
+        mllm: Its processor prepares the batches.
+        folder: The photographs are written into it.
+        images: Number of images.
+    """
+    quiet_libraries()
+    table = RequestTable([[request] for request in make_photographs(folder, images)])
+    batches = InferenceJob("waiting", False, RankingMode("letters"), table, PAUSED_BATCH).batches()
+    speeds = []
+    for workers in (available_cores(), 0):
+        module = PausedModule(mllm, batches, workers)
+        run_predict(make_predict_trainer("cpu", 1), module)
+        speeds.append(images / module.seconds)
+        print(f"{workers} workers   {speeds[-1]:8.2f} images/s, of {1 / PAUSE:.2f} by the pauses alone")
+    return {
+        "ratio_to_wait": round(speeds[0] * PAUSE, 3),
+        "ratio_to_wait_without_workers": round(speeds[1] * PAUSE, 3),
+        "waiting": {"images": images, "workers": available_cores(), "pause_s": PAUSE},
+    }
+
+
 def time_run(run: Callable[[], None]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -195,16 +271,18 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="fewer images, for a quick test")
     parser.add_argument("--ckpt", help="the run whose ranker is measured")
     args = parser.parse_args()
-    images, num_released = (32, 4) if args.small else (128, 16)
+    images, num_released, photographs = (32, 4, 24) if args.small else (128, 16, 96)
     gpu = torch.cuda.is_available()
     with tempfile.TemporaryDirectory() as folder:
         requests = make_requests(Path(folder), images)
         mllm = load_tuned(args.ckpt, Path(folder))
+        waiting = measure_waiting(mllm, Path(folder), photographs)
         mllm.model.to("cuda" if gpu else "cpu")
         metrics = {
             "images": images,
             "candidates": CANDIDATES,
             **report_speed(measure(mllm, requests, num_released, MODES, None)),
+            **waiting,
             "device": torch.cuda.get_device_name() if gpu else platform.machine(),
             "threads": torch.get_num_threads(),
         }

@@ -1,25 +1,35 @@
-"""LoRA training step of this project and of TRL's SFTTrainer with peft: tokens per second and peak memory.
+"""LoRA training step of this project and of TRL's SFTTrainer with peft: tokens and examples per second, peak memory.
 
     pip install trl
-    python benchmarks/train_step.py [--against compiled] [--small]
+    python benchmarks/train_step.py [--sides ours trl] [--rounds 5] [--small]
 
-Both use the same random LLaVA, images, prompts, batch, precision and adapter, alternately, each turn in a separate
-process: on a CPU about 100 million parameters in float32; on a GPU the shape of LLaVA-1.5 7B in bfloat16 with gradient
-checkpointing. The objective is the one that both have: the language-model loss on the sorted list.
+All sides use the same random LLaVA, images, prompts, batch, precision and adapter. A round runs each side once, in a
+process of its own, so that what slows the machine for a while slows all sides. Sides:
 
-On 2026-11-27, two x86_64 cores, ``python benchmarks/train_step.py`` (torch 2.11, transformers 5.17, TRL 1.16): ours 355
-tokens/s and a peak of 4.8 GB, TRL's 245 and 5.5 GB; ``ratio_to_trl`` 1.45. ``trainer.compile`` gains nothing there:
-``--against compiled`` measured 382 tokens/s with it and 406 without.
+- ``ours``: this project's trainer with the objective that both have, the language-model loss on the sorted list;
+- ``trl``: TRL's SFTTrainer with that objective;
+- ``objectives``: this project's trainer with ``letters``, ``likelihood`` and ``list`` together;
+- ``compiled``: ``ours`` with ``trainer.compile``;
+- ``deepspeed_2``, ``deepspeed_3`` and both with ``_offload``: ``ours`` with ``trainer.strategy`` and
+  ``trainer.offload`` (``optimizer`` in stage 2, ``all`` in stage 3).
 
-On 2026-11-28, one NVIDIA H200, the first of these commands (torch 2.11, transformers 5.24, TRL 1.16), medians of two
-turns: ours 6,405 tokens/s, MFU 0.18 and a peak of 21.8 GB, TRL's 6,622, 0.19 and 18.8 GB; ``ratio_to_trl`` 0.97. There
-our backward pass still ran through the frozen tower, the default of gradient checkpointing in transformers 5.24.
-It no longer does, and was not measured again.
+On a CPU the model has about 100 million parameters in float32; on a GPU it is the shape of LLaVA-1.5 7B in bfloat16,
+with gradient checkpointing unless ``--gradient-checkpointing off``.
+
+Each round ends with a line of JSON, so that a benchmark that is stopped leaves the rounds before: for each side the
+median, lowest and highest of its metrics over the rounds; and ``ratio_to_SIDE``, the first side's tokens per second
+over each other side's, a ratio a round, with ``examples_ratio_to_SIDE`` for sides of different objectives. MFU is the
+trainer's: ``mfu_formula`` over ``peak_flops``, null for a card whose peak is unknown.
+
+On 2026-11-27, two x86_64 cores, in two rounds (torch 2.11, transformers 5.17, TRL 1.16): ours 355 tokens/s and a peak
+of 4.8 GB, TRL's 245 and 5.5 GB, a ratio of 1.45, which did not repeat in two rounds of another day (1.10 and 1.28).
+``trainer.compile`` gains nothing there: 382 tokens/s with it and 406 without. ``benchmarks/gpu.md`` has the H200's.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import resource
@@ -28,23 +38,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from transformers import (
-    CLIPImageProcessor,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-)
+from random_llava import Size, choose_size, make_examples, make_model
 
-from data_prep.armory.blazon import draw_classes
-from data_prep.armory.render import render
-from data_prep.core.records import Candidate, RankingExample
 from data_prep.core.rng import shuffle_candidates
 from data_prep.prompting.prompts import list_answer, list_prompt
 from data_prep.settings import Recipe
@@ -52,109 +52,50 @@ from data_prep.settings.loading import load_recipe
 from rar_train.models.families import FAMILIES
 from rar_train.models.lora import lora_config, parameter_table
 from rar_train.models.mllm import Mllm
-from rar_train.nano.architecture import CHAT_TEMPLATE
-from rar_train.nano.tokenizer import IMAGE, nano_tokenizer
 from rar_train.ranker.collate import collate
 from rar_train.ranker.module import RankerModule
 from rar_train.ranker.monitor import Monitor, peak_flops
 
-PATCH, K = 14, 5
+LIST = ("ranker.objectives.letters=0", "ranker.objectives.likelihood=0", "ranker.objectives.list=1")
+ALL = ("ranker.objectives.letters=1", "ranker.objectives.likelihood=1", "ranker.objectives.list=1")
+SIDES = {
+    "ours": LIST,
+    "trl": LIST,
+    "objectives": ALL,
+    "compiled": (*LIST, "trainer.compile=true"),
+    "deepspeed_2": (*LIST, "trainer.strategy=deepspeed_stage_2"),
+    "deepspeed_2_offload": (*LIST, "trainer.strategy=deepspeed_stage_2", "trainer.offload=optimizer"),
+    "deepspeed_3": (*LIST, "trainer.strategy=deepspeed_stage_3"),
+    "deepspeed_3_offload": (*LIST, "trainer.strategy=deepspeed_stage_3", "trainer.offload=all"),
+}
+"""Settings of each side."""
+MEASURED = ("tokens_per_s", "examples_per_s", "peak_gb", "mfu")
+MFU_FORMULA = "tokens/s x (4 x parameters + 2 x trainable parameters) / peak_flops"
 
 
-@dataclass(frozen=True)
-class Size:
-    """Model sizes, batch size and number of steps."""
-
-    text: dict
-    tower: dict
-    pixels: int
-    batch: int
-    warm: int
-    timed: int
-    gradient_checkpointing: bool
-    workers: int = 0
-
-
-def _shape(width: int, inner: int, layers: int, heads: int) -> dict:
-    return {
-        "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads,
-    }  # fmt: skip
-
-
-def choose_size(small: bool, compiling: bool) -> Size:
-    """Chooses a size that fits the machine; compiled layers, recompiled for some lengths, need more warm-up steps."""
-    size = _choose_size(small)
-    return replace(size, warm=8, timed=12) if compiling else size
-
-
-def _choose_size(small: bool) -> Size:
-    if small:
-        return Size(_shape(64, 128, 2, 2), _shape(64, 128, 2, 2), 56, 2, 1, 2, False)
-    if torch.cuda.is_available():
-        return Size(_shape(4096, 11008, 32, 32), _shape(1024, 4096, 24, 16), 336, 8, 3, 10, True, 4)
-    return Size(_shape(640, 1728, 10, 10), _shape(512, 2048, 8, 8), 224, 4, 1, 4, False)
-
-
-def make_model(size: Size) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Makes the random model and its processor."""
-    tokenizer = nano_tokenizer(append_eos=False)
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
-           "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**size.tower, image_size=size.pixels, patch_size=PATCH),
-        text_config=LlamaConfig(**size.text, **ids, vocab_size=32_000, max_position_embeddings=4096),
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
-        image_seq_length=(size.pixels // PATCH) ** 2,
-    )
-    square = {"height": size.pixels, "width": size.pixels}
-    processor = LlavaProcessor(
-        CLIPImageProcessor(size=square, crop_size=square), tokenizer, patch_size=PATCH, chat_template=CHAT_TEMPLATE,
-        vision_feature_select_strategy="default", num_additional_image_tokens=1,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        torch.set_default_dtype(torch.bfloat16 if torch.cuda.is_available() else torch.float32)
-        model = LlavaForConditionalGeneration(config)
-        torch.set_default_dtype(torch.float32)
-    return model, processor
-
-
-def make_examples(count: int) -> list[tuple[RankingExample, Image.Image]]:
-    """Makes ranking examples of armory's shields with five candidates each."""
-    classes = draw_classes("train", 40, 4, 0)
-    examples = []
-    for index in range(count):
-        labels = np.random.default_rng(index).permutation(len(classes))[:K].tolist()
-        candidates = tuple(Candidate(label, classes[label].name, -rank) for rank, label in enumerate(labels))
-        image = render(classes[labels[index % K]], 96, np.random.default_rng([1, index]))
-        examples.append((RankingExample(f"example-{index}", labels[index % K], candidates), image))
-    return examples
-
-
-def settings(size: Size, out: str) -> list[str]:
-    """Returns the recipe's settings that both sides use."""
+def settings(size: Size, out: str, side: Sequence[str] = LIST) -> list[str]:
+    """Returns the settings of a side's recipe."""
     return [
-        "recipe=ranker_lora", f"out={out}", "ranker.lora.scope=language", "ranker.objectives.letters=0",
-        "ranker.objectives.likelihood=0", "ranker.objectives.list=1", "optim.lr=1e-4", "trainer.log_every=1000",
+        "recipe=ranker_lora", f"out={out}", "ranker.lora.scope=language", "optim.lr=1e-4", "trainer.log_every=1000",
         f"trainer.gradient_checkpointing={str(size.gradient_checkpointing).lower()}", f"optim.batch_size={size.batch}",
-        "trainer.precision=" + ("bf16-mixed" if torch.cuda.is_available() else "32-true"),
+        "trainer.precision=" + ("bf16-mixed" if torch.cuda.is_available() else "32-true"), *side,
     ]  # fmt: skip
 
 
-def rate(stamps: list[float], tokens: list[int], size: Size, mllm: Mllm, recipe: Recipe) -> dict:
+def rate(stamps: list[float], tokens: list[int], size: Size, mllm: Mllm, recipe: Recipe) -> dict[str, float | None]:
     """Computes a turn's metrics from the times at which its steps ended; MFU by the trainer's formula."""
     seconds = stamps[-1] - stamps[size.warm - 1]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     used = torch.cuda.max_memory_allocated() if device.type == "cuda" else read_peak_memory()
     _, trainable, total = parameter_table(mllm)[-1]
-    metrics = {
-        "tokens_per_s": sum(tokens[size.warm :]) / seconds, "tokens": sum(tokens), "peak_gb": used / 1e9,
-        "parameters": total, "trainable": trainable,
-    }  # fmt: skip
+    tokens_per_s = sum(tokens[size.warm :]) / seconds
     peak = peak_flops(device, recipe.trainer.precision)
-    if peak is not None:
-        metrics["mfu"] = metrics["tokens_per_s"] * Monitor(recipe, (trainable, total)).flops_per_token / peak
-    return metrics
+    flops_per_token = Monitor(recipe, (trainable, total)).flops_per_token
+    return {
+        "tokens_per_s": tokens_per_s, "examples_per_s": size.batch * size.timed / seconds, "tokens": sum(tokens),
+        "peak_gb": used / 1e9, "parameters": total, "trainable": trainable, "peak_flops": peak,
+        "mfu": None if peak is None else tokens_per_s * flops_per_token / peak,
+    }  # fmt: skip
 
 
 def read_peak_memory() -> int:
@@ -163,16 +104,19 @@ def read_peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB on Linux
 
 
-def ours(size: Size, *more: str) -> dict:
-    """Runs this project's trainer, with additional settings of the recipe."""
+def ours(size: Size, *side: str) -> dict[str, float | None]:
+    """Runs this project's training step, with a side's settings."""
     import lightning as L
     from torch.utils.data import DataLoader
+
+    from rar_train.engine.strategies import make_strategy
 
     model, processor = make_model(size)
     steps = size.warm + size.timed
     with tempfile.TemporaryDirectory() as out:
-        recipe = load_recipe([*settings(size, out), *more])
+        recipe = load_recipe(settings(size, out, side))
         module = RankerModule(recipe, Mllm(model, processor, FAMILIES["llava"], "random"), steps)
+        objectives = tuple(recipe.ranker.objectives.weights)
         stamps, tokens = [], []
 
         class Clock(L.Callback):
@@ -184,18 +128,18 @@ def ours(size: Size, *more: str) -> dict:
 
         loader = DataLoader(
             make_examples(size.batch * steps), batch_size=size.batch, num_workers=size.workers,
-            collate_fn=lambda rows: collate(module.mllm, rows, ["list"], 0, [0] * len(rows)),
+            collate_fn=lambda rows: collate(module.mllm, rows, objectives, 0, [0] * len(rows)),
         )  # fmt: skip
         trainer = L.Trainer(
-            max_steps=steps, accelerator="auto", devices=1, gradient_clip_val=1.0, logger=False, default_root_dir=out,
-            precision="bf16-mixed" if torch.cuda.is_available() else "32-true", callbacks=[Clock()],
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            max_steps=steps, accelerator="auto", devices=1, strategy=make_strategy(recipe.trainer),
+            gradient_clip_val=1.0, logger=False, default_root_dir=out, precision=recipe.trainer.precision,
+            callbacks=[Clock()], enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         trainer.fit(module, loader)
         return rate(stamps, tokens, size, module.mllm, recipe)
 
 
-def trl(size: Size) -> dict:
+def trl(size: Size) -> dict[str, float | None]:
     """Runs TRL's SFTTrainer on the same data and model."""
     from datasets import Dataset
     from transformers import TrainerCallback
@@ -208,18 +152,10 @@ def trl(size: Size) -> dict:
         names = [candidate.name for candidate in shuffle_candidates(example, 0, 0).candidates]
         target = [example.candidates[example.truth].name]
         target += [candidate.name for candidate in example.candidates if candidate.label != example.label]
-        rows.append(
-            {
-                "images": [image],
-                "prompt": [
-                    {
-                        "role": "user",
-                        "content": [{"type": "image", "text": None}, {"type": "text", "text": list_prompt(names)}],
-                    }
-                ],
-                "completion": [{"role": "assistant", "content": [{"type": "text", "text": list_answer(target)}]}],
-            }
-        )
+        question = [{"type": "image", "text": None}, {"type": "text", "text": list_prompt(names)}]
+        answer = [{"type": "text", "text": list_answer(target)}]
+        prompt, completion = ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
+        rows.append({"images": [image], "prompt": [prompt], "completion": [completion]})
     stamps, tokens = [], []
 
     class Clock(TrainerCallback):
@@ -252,44 +188,93 @@ def trl(size: Size) -> dict:
         return rate(stamps, tokens, size, Mllm(trainer.model, processor, FAMILIES["llava"], "random"), recipe)
 
 
-def compiled(size: Size) -> dict:
-    """This project's trainer with ``trainer.compile``."""
-    return ours(size, "trainer.compile=true")
+def run_side(side: str, size: Size) -> dict[str, float | None]:
+    """Runs one side in this process."""
+    return trl(size) if side == "trl" else ours(size, *SIDES[side])
 
 
-def turn(side: str) -> dict:
-    """Runs one side, with the command's options, in a separate process, whose last line of output is its metrics."""
+def run_turn(side: str) -> dict[str, Any]:
+    """Runs one side, with the command's options, in a separate process, whose last line of output is its metrics.
+
+    Returns:
+        dict[str, Any]: The metrics, or ``failed`` with the last line of the error.
+    """
+    if side == "trl" and importlib.util.find_spec("trl") is None:
+        return {"failed": "TRL is not installed: pip install trl"}
     command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    if result.returncode:
+        sys.stderr.write(result.stderr)
+        lines = result.stderr.strip().splitlines()
+        return {"failed": lines[-1] if lines else f"exit status {result.returncode}"}
     return json.loads(result.stdout.splitlines()[-1])
+
+
+def spread(values: Sequence[float | None]) -> dict[str, float] | None:
+    """Computes median, lowest and highest; None where they are unknown."""
+    known = [value for value in values if value is not None]
+    return {"median": statistics.median(known), "low": min(known), "high": max(known)} if known else None
+
+
+def summarise(turns: Mapping[str, Sequence[dict]]) -> dict[str, Any]:
+    """Summarises the sides over the rounds, and the ratios of the first side to the others, round by round."""
+    metrics: dict[str, Any] = {}
+    for side, rounds in turns.items():
+        metrics[side] = {key: spread([turn[key] for turn in rounds]) for key in MEASURED}
+        metrics[side] |= {key: rounds[0][key] for key in ("tokens", "parameters", "trainable")}
+    first, *others = turns
+    for name, key in (("ratio_to", "tokens_per_s"), ("examples_ratio_to", "examples_per_s")):
+        for other in others:
+            ratios = [a[key] / b[key] for a, b in zip(turns[first], turns[other], strict=True)]
+            metrics[f"{name}_{other}"] = statistics.median(ratios)
+            metrics[f"{name}_{other}_range"] = [min(ratios), max(ratios)]
+    return metrics | {"rounds": len(turns[first]), "peak_flops": turns[first][0]["peak_flops"]}
+
+
+def run_rounds(sides: Sequence[str], rounds: int, turn: Callable[[str], dict], size: Size) -> bool:
+    """Runs the rounds and prints each one's metrics; a side that fails is left out from then on.
+
+    Returns:
+        bool: Whether all sides ran.
+    """
+    turns: dict[str, list[dict]] = {side: [] for side in sides}
+    failed: dict[str, str] = {}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    rest = {"device": device, "size": asdict(size), "mfu_formula": MFU_FORMULA}
+    for _ in range(rounds):
+        for side in list(turns):
+            last = turn(side)
+            if "failed" in last:
+                failed[side] = last["failed"]
+                del turns[side]
+                print(f"{side}: failed, {failed[side]}", flush=True)
+                continue
+            turns[side].append(last)
+            speed = f"{last['tokens_per_s']:.1f} tokens/s, {last['examples_per_s']:.2f} examples/s"
+            mfu = "" if last["mfu"] is None else f", MFU {last['mfu']:.2f}"
+            print(f"{side}: {speed}, peak {last['peak_gb']:.2f} GB{mfu}", flush=True)
+        print(json.dumps((summarise(turns) if turns else {}) | {"failed": failed} | rest), flush=True)
+    return not failed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["ours", "trl"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="timed steps of a turn")
+    parser.add_argument("--gradient-checkpointing", choices=("on", "off"))
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--against", choices=("trl", "compiled"), default="trl")
-    parser.add_argument("--side", choices=("ours", "trl", "compiled"))
+    parser.add_argument("--side", choices=SIDES, help="run this side alone, in this process")
     args = parser.parse_args()
-    size = choose_size(args.small, args.against == "compiled")
+    size = choose_size(args.small, "compiled" in args.sides)
+    if args.steps:
+        size = replace(size, timed=args.steps)
+    if args.gradient_checkpointing:
+        size = replace(size, gradient_checkpointing=args.gradient_checkpointing == "on")
     if args.side:
-        print(json.dumps({"ours": ours, "trl": trl, "compiled": compiled}[args.side](size)))
+        print(json.dumps(run_side(args.side, size)))
         return
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    results: dict[str, list[dict]] = {"ours": [], args.against: []}
-    for _ in range(2):
-        for side, metrics in results.items():
-            last = turn(side)
-            metrics.append(last)
-            print(f"{side}: {last['tokens_per_s']:.1f} tokens/s, peak {last['peak_gb']:.2f} GB", flush=True)
-        typical = {
-            f"{side}_{key}": statistics.median(metrics[key] for metrics in turns)
-            for side, turns in results.items() for key in turns[0]
-        }  # fmt: skip
-        ratio = typical["ours_tokens_per_s"] / typical[f"{args.against}_tokens_per_s"]
-        print(f"{device}: {ratio:.2f} times the tokens/s of {args.against}")
-        # Printed after each round, so that an interrupted benchmark leaves the metrics of the rounds before.
-        rest = {f"ratio_to_{args.against}": ratio, "rounds": len(metrics), "device": device, "size": asdict(size)}
-        print(json.dumps(typical | rest), flush=True)
+    sys.exit(0 if run_rounds(args.sides, args.rounds, run_turn, size) else 1)
 
 
 if __name__ == "__main__":
