@@ -15,6 +15,9 @@ from tests.commands import call, call_here
 
 # As many threads here as in the started commands: results are compared bit for bit.
 os.environ["OMP_NUM_THREADS"] = "1"
+# GNU readline sets these for the processes that pytest starts; tables would take that terminal's width.
+for variable in ("COLUMNS", "LINES"):
+    os.environ.pop(variable, None)
 # Processes that a shell runs in the background ignore Ctrl-C, and so would every command that is started here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

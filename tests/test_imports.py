@@ -31,7 +31,13 @@ ROOMS = {
         "export",
     ],
     "rar_train": ["models", "engine lite", "ranker retriever projector nano export", "doctor"],
-    "eval": ["metrics", "calibration clustering", "ranking report", "recognition detection discover", "demo"],
+    "eval": [
+        "metrics",
+        "calibration clustering",
+        "ranking report",
+        "recognition detection discover",
+        "predict demo serve",
+    ],
 }
 # What a package may import of the others; of a package that is not named, nothing.
 OTHERS = {
