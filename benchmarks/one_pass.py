@@ -13,6 +13,10 @@ same model in float32, with the model's own bfloat16 logits (``before``) and wit
 nano-mllm and for a random model with a vocabulary of 150,000. ``list_step_mb``: peak memory of a list step's forward
 and backward pass on the latter, beyond that of the model and its inputs, from logits at all of the answer's positions
 and from those that are read.
+
+2026-11-28, two CPU cores: ``ratio_train`` 3.55 (0.92 and 0.26 examples/s), ``ratio_orders`` 3.75 (1.21 and 0.32
+images/s); nano-mllm has no ties either way and agrees in 99.8 %, the wide model ties in 0.8 % before and in none after,
+and agrees in 89.6 and 88.8 %.
 """
 
 from __future__ import annotations
