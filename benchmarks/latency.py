@@ -15,7 +15,6 @@ batch's images/s over one image's, ``service_ratio`` the median of ``service_one
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import platform
@@ -31,9 +30,9 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from rendered import render_files
 
 from data_prep.armory.blazon import draw_classes
-from data_prep.armory.render import render
 from data_prep.core.pools import available_cores
 from data_prep.settings.loading import load_recipe
 from eval.recognition.recognizer import Recognizer
@@ -45,16 +44,6 @@ TUNING = (
     "data.armory.train_images=4 data.armory.memory_images=4 data.armory.query_images=1 optim.max_steps=20 "
     "trainer.checkpoint_every=20 trainer.val_examples=8 tracking.wandb=disabled"
 )
-
-
-def render_files(count: int, classes: int) -> list[bytes]:
-    """Renders images, as JPEG files."""
-    blazons, files = draw_classes("test", classes, 4, 0), []
-    for number in range(count):
-        data = io.BytesIO()
-        render(blazons[number % classes], 224, np.random.default_rng(number)).save(data, "JPEG", quality=90)
-        files.append(data.getvalue())
-    return files
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
@@ -128,7 +117,7 @@ def main(ckpt: Path | None, classes: int, repeats: int, settings: list[str]) -> 
         run = ckpt.resolve() if ckpt else train_ranker(load_recipe(tuning))
         names = [blazon.name for blazon in draw_classes("test", classes, 4, 0)]
         (work / "names.txt").write_text("\n".join(names))
-        files = render_files(4 * BATCH, classes)
+        files = render_files(4 * BATCH, classes, 224)
         one, batch, k = measure_python(Recognizer.from_pretrained(run, names, *settings), files, repeats)
         process, address = start_service(run, work, settings)
         try:

@@ -17,7 +17,6 @@ Both have one thread fewer than there are cores, for the worker that decodes. Th
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import platform
@@ -31,12 +30,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import psutil
 from PIL import Image
+from rendered import render_files
 
 from data_prep.armory.blazon import draw_classes
-from data_prep.armory.render import render
 from data_prep.core.pools import available_cores
 from data_prep.settings.loading import load_recipe, load_saved_recipe
 from rar_train.ranker.train import train_ranker
@@ -49,16 +47,6 @@ TUNING = (
     "trainer.checkpoint_every=20 trainer.val_examples=8 tracking.wandb=disabled trainer.accelerator=cpu"
 )
 SETTINGS = ("eval.k=2", "trainer.accelerator=cpu", "retriever.num_workers=1")
-
-
-def render_files() -> list[bytes]:
-    """Renders the images, as JPEG files."""
-    classes, files = draw_classes("test", CLASSES, 4, 0), []
-    for number in range(RENDERINGS):
-        data = io.BytesIO()
-        render(classes[number % CLASSES], 128, np.random.default_rng(number)).save(data, "JPEG", quality=90)
-        files.append(data.getvalue())
-    return files
 
 
 def write_images(folder: Path, files: list[bytes], first: int, count: int) -> None:
@@ -172,7 +160,7 @@ def main(images: int, ckpt: str | None) -> None:
         run = Path(ckpt).resolve() if ckpt else train_ranker(load_recipe(tuning))
         names = [blazon.name for blazon in draw_classes("test", CLASSES, 4, 0)]
         (work / "names.txt").write_text("\n".join(names))
-        files, tenth = render_files(), images // 10
+        files, tenth = render_files(RENDERINGS, CLASSES, 128), images // 10
         write_images(work / "images", files, 0, tenth)
         model_before = model_speed(run, work)
         few = label(run, work, "images", "few.jsonl")

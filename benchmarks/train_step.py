@@ -32,6 +32,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -40,6 +41,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,9 +101,15 @@ def rate(stamps: list[float], tokens: list[int], size: Size, mllm: Mllm, recipe:
 
 
 def read_peak_memory() -> int:
-    """Returns the peak resident memory of this process in bytes."""
+    """Returns the peak resident memory of this process in bytes.
+
+    Linux counts a parent's memory in ``ru_maxrss``; ``VmHWM`` is this program's own.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB on Linux
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
 
 
 def ours(size: Size, *side: str) -> dict[str, float | None]:

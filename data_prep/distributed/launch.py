@@ -8,6 +8,7 @@ process that fails, is killed or is lost ends the others (``data_prep.distribute
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint, part_path
 from data_prep.core.ranks import global_rank, is_first_process, launch_key, launched_processes
 from data_prep.distributed.processes import Processes, monitored
@@ -90,8 +92,22 @@ def _join(processes: Processes) -> None:
     for number in count():
         if not processes.await_first(f"task {number}"):
             return
-        # Safe to unpickle: the first process of this launch has written it into the user's own cache.
-        pickle.loads(_task_file(processes, number).read_bytes())()
+        read_task(_task_file(processes, number))()
+
+
+def read_task(path: Path) -> Callable[[], None]:
+    """Reads a task that the first process of this launch has written.
+
+    Raises:
+        UserError: Another user wrote the file, or may have: unpickling it could run any code.
+    """
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_uid != os.getuid() or status.st_mode & 0o022:
+            raise UserError(
+                f"{path}: not written by this user alone; give cache=FOLDER, one that others cannot write to"
+            )
+        return pickle.loads(file.read())
 
 
 def shared_processes() -> tuple[int, int] | None:
@@ -113,7 +129,8 @@ def run_on_all(task: Callable[[], None]) -> None:
     number, launch.tasks = launch.tasks, launch.tasks + 1
     path = _task_file(launch.processes, number)
     part = part_path(path)
-    part.write_bytes(pickle.dumps(task))
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(pickle.dumps(task))
     part.replace(path)
     launch.processes.announce(f"task {number}")
     try:

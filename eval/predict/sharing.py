@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from data_prep.core.files import fingerprint
 from data_prep.core.ranks import global_rank, started_by_srun
 from data_prep.distributed.devices import local_gpu_index, resolve_accelerator
-from data_prep.distributed.processes import Processes
+from data_prep.distributed.processes import Processes, monitored
 from data_prep.distributed.spawning import make_predict_trainer
 from data_prep.settings import TrainerArgs, check
 
@@ -75,18 +75,8 @@ class Sharing:
         """
         folder = cache / "processes" / fingerprint(["predict", str(output.resolve())])
         processes = Processes(folder, self.command, self.commands)
-        if self.commands == 1:
+        with monitored(processes):
             yield processes
-            return
-        processes.start()
-        try:
-            yield processes
-        except BaseException as error:
-            final_error = processes.end(error)
-            if final_error is error:
-                raise
-            raise final_error from error
-        processes.end()
 
     def make_trainer(self, args: TrainerArgs) -> L.Trainer:
         """Makes this command's Trainer; processes of several commands form no process group, so none waits."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from data_prep.core.errors import UserError
 from data_prep.core.ranks import launched_processes
-from data_prep.distributed.launch import run_on_all, run_on_first, shared_processes
+from data_prep.distributed.launch import read_task, run_on_all, run_on_first, shared_processes
 
 PROGRAM = """
 import os, sys
@@ -107,3 +109,13 @@ def test_the_number_of_processes_that_a_launcher_started_is_known(environment, p
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert launched_processes() == processes
+
+
+def test_a_task_that_others_may_have_written_is_not_read(tmp_path):
+    path = tmp_path / "task-0.pickle"
+    path.write_bytes(pickle.dumps(print))
+    path.chmod(0o664)
+    with pytest.raises(UserError, match=r"task-0\.pickle: not written by this user alone; give cache=FOLDER"):
+        read_task(path)
+    path.chmod(0o600)
+    assert read_task(path) is print
