@@ -101,7 +101,7 @@ def list_parts(out: Path, small: bool) -> list[Part]:
         _step("step_trl", "trl", 80, 6, *on, modules=("trl",)),
         _step("step_objectives_uncheckpointed", "objectives", 80, 6, *off),
         _step("step_trl_uncheckpointed", "trl", 80, 6, *off, modules=("trl",)),
-        Part("ranking", ("benchmarks/ranking.py", *tiny), 90),
+        Part("ranking", ("benchmarks/ranking.py", "--no-waiting", *tiny), 90),
         _step("deepspeed_2", "deepspeed_2", 70, 3, *tiny, modules=("deepspeed",)),
         _step("deepspeed_3_offload", "deepspeed_3_offload", 70, 3, *tiny, modules=("deepspeed",)),
         _step("deepspeed_2_offload", "deepspeed_2_offload", 70, 3, *tiny, modules=("deepspeed",)),

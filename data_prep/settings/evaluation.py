@@ -10,6 +10,9 @@ from data_prep.settings.validate import bounded, check, one_of
 DEFAULT_K = 5
 """Number of candidates in the paper."""
 
+MAX_KEMENY = 12
+"""Largest number of candidates of ``aggregate: kemeny``, whose time doubles with each."""
+
 
 @dataclass
 class EvalArgs:
@@ -88,8 +91,8 @@ class EvalArgs:
             value = getattr(self, key)
             valid = value == "auto" or (isinstance(value, int) and value >= 1)
             check(valid, f"eval.{key}={value}: must be at least 1, or auto")
-        kemeny_fits = self.aggregate != "kemeny" or self.fixed_k <= 12
-        check(kemeny_fits, f"eval.aggregate=kemeny: eval.k={self.k} must be at most 12")
+        kemeny_fits = self.aggregate != "kemeny" or self.fixed_k <= MAX_KEMENY
+        check(kemeny_fits, f"eval.aggregate=kemeny: eval.k={self.k} must be at most {MAX_KEMENY}")
         check(min(self.shots, default=1) >= 1, "eval.shots: each must be at least 1")
         has_memory = bool(self.shots) or self.zero_shot or self.full_train_memory
         check(has_memory, "eval.shots=[]: nothing to evaluate with eval.zero_shot=false")

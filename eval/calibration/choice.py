@@ -15,6 +15,9 @@ from eval.calibration.fusion import Fusion, fit_fusion
 MIN_IMAGES = 50
 """Validation images below which nothing is chosen: an image more or less would decide."""
 
+METHODS = ("rar_fused", "rar", "retriever")
+"""What may be used, in the order of preference among equals."""
+
 _GRID = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
 
 
@@ -149,11 +152,12 @@ def choose(
 ) -> Choice:
     """Chooses number of candidates, orders and method by top-1 on validation images.
 
-    The trial with the best top-1 wins, fused where fusion is on; of equal ones that with fewer candidates, then orders.
+    Of equally good ones the fused ranker goes before the ranker alone, and that before the retriever; then fewer
+    candidates go before more, and one order before two.
 
     Args:
         source: The candidates' source.
-        trials: At least one, with at least one image whose class is among the candidates.
+        trials: At least one.
         images: Number of distinct validation images.
         fuses: Whether fusion is on.
         gate: The gate's measure, and the top-1 that it may cost.
@@ -164,12 +168,12 @@ def choose(
         fit_fusion(trial.rankings, trial.similarities, trial.truths, *gate) if fuses else None for trial in ordered
     ]
     points = [_score(*pair) for pair in zip(ordered, fusions, strict=True)]
-    best = max(range(len(points)), key=lambda index: points[index]["rar_fused"] or points[index]["rar"])
+    pairs = [(method, index) for method in METHODS for index, point in enumerate(points) if point[method] is not None]
+    method, best = max(pairs, key=lambda pair: points[pair[1]][pair[0]])  # the first of equals
     point, trial = points[best], ordered[best]
-    # In this order, so that of equally good methods the fused one is used.
-    methods = [method for method in ("rar_fused", "rar", "retriever") if point[method] is not None]
-    method = max(methods, key=lambda name: point[name])
-    others = ", ".join(f"{name} {100 * point[name]:.1f}" for name in methods if name != method)
+    others = ", ".join(
+        f"{name} {100 * point[name]:.1f}" for name in METHODS if name != method and point[name] is not None
+    )
     against = f" (at this k {others})" if others else ""
     reason = f"top-1 {100 * point[method]:.1f} % on {images} validation images, the highest{against}"
     curve = [p for p in points if p["permutations"] == trial.permutations]

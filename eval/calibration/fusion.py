@@ -27,6 +27,8 @@ _PADDING = -1e9
 
 _MAX_SLOPE = 1000.0
 
+_EQUAL = 1e-9  # standard deviation below which values are equal except for rounding
+
 
 def uncertainties(probabilities: np.ndarray, kind: str) -> np.ndarray:
     """Computes the uncertainty of distributions, 0 to 1, shape ``[n]``.
@@ -45,21 +47,17 @@ def uncertainties(probabilities: np.ndarray, kind: str) -> np.ndarray:
     return -(probabilities * logs).sum(1) / np.log(counts)
 
 
-def _padded(rows: Sequence[Sequence[float]], value: float = _PADDING) -> np.ndarray:
-    """Pads rows of unequal length to ``[n, k]``."""
-    widths = np.array([len(row) for row in rows])
-    if len(set(widths.tolist())) == 1:
-        return np.array(rows, float)
-    table = np.full((len(rows), widths.max()), value)
+def _log_table(rankings: Sequence[Ranking], width: int = 0) -> np.ndarray:
+    """Returns the rankings' log-probabilities, padded to at least ``width`` columns, shape ``[n, k]``."""
+    rows = [ranking.probabilities for ranking in rankings]
+    table = np.full((len(rows), max(width, *map(len, rows))), -1.0)
     for index, row in enumerate(rows):
         table[index, : len(row)] = row
-    return table
-
-
-def _log_table(rankings: Sequence[Ranking]) -> np.ndarray:
-    """Returns the rankings' log-probabilities, shape ``[n, k]``, padded."""
-    table = _padded([ranking.probabilities for ranking in rankings], -1.0)
     return np.where(table < 0, _PADDING, np.log(np.maximum(table, 1e-30)))
+
+
+def _is_candidate(logits: np.ndarray) -> np.ndarray:
+    return logits > _PADDING / 2
 
 
 def stack_similarities(rows: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
@@ -82,7 +80,7 @@ def to_rankings(logits: np.ndarray) -> list[Ranking]:
     """Turns logits ``[n, k]`` into rankings with probabilities; ties keep the retriever's order, padding is dropped."""
     probabilities = np.exp(log_softmax(logits, axis=1))
     orders = np.argsort(-probabilities.round(9), axis=1, kind="stable")
-    counts = (logits > _PADDING / 2).sum(1)
+    counts = _is_candidate(logits).sum(1)
     rows = zip(orders.tolist(), probabilities.tolist(), counts.tolist(), strict=True)
     return [
         Ranking(tuple(order), tuple(row))
@@ -122,9 +120,11 @@ class Fusion:
         """Computes the retriever's logits, shape ``[n, k]``.
 
         Args:
-            similarities: To each candidate's images and to its name, shape ``[n, k, 2]``; NaN where there are none.
+            similarities: To each candidate's images and to its name, shape ``[n, k, 2]``; NaN where there are none, and
+                for padding both.
         """
-        return _fill(similarities) @ np.array([self.retriever_image, self.retriever_name])
+        logits = _fill(similarities) @ np.array([self.retriever_image, self.retriever_name])
+        return np.where(np.isnan(similarities).all(2), _PADDING, logits)
 
     def uncertainties(self, similarities: np.ndarray) -> np.ndarray:
         """Computes the retriever's uncertainty per image, 0 to 1, shape ``[n]``."""
@@ -140,32 +140,32 @@ class Fusion:
 
     def fuse(self, rankings: Sequence[Ranking], similarities: np.ndarray) -> list[Ranking]:
         """Fuses rankings that have probabilities with the retriever's similarities ``[n, k, 2]``."""
-        return to_rankings(self._product(_log_table(rankings), similarities) / self.temperature)
+        return to_rankings(self._product(_log_table(rankings, similarities.shape[1]), similarities))
 
     def calibrate(self, rankings: Sequence[Ranking]) -> list[Ranking]:
         """Calibrates the ranker's own probabilities; the order stays."""
-        return to_rankings(_log_table(rankings) / self.ranker_temperature)
+        logits = _log_table(rankings)
+        return to_rankings(np.where(_is_candidate(logits), logits / self.ranker_temperature, _PADDING))
 
     def _product(self, ranker: np.ndarray, similarities: np.ndarray) -> np.ndarray:
-        return self.ranker * ranker + _fill(similarities) @ np.array([self.image, self.name])
+        """Computes the product's logits from the ranker's log-probabilities, which have the padding."""
+        product = self.ranker * ranker + _fill(similarities) @ np.array([self.image, self.name])
+        return np.where(_is_candidate(ranker), product / self.temperature, _PADDING)
 
 
-def _nll(logits: np.ndarray, truths: np.ndarray) -> float:
-    """Computes the mean negative log-likelihood of the true candidates, given logits ``[n, k]``."""
-    return float(-log_softmax(logits, axis=1)[np.arange(len(truths)), truths].mean())
-
-
-def _fit_slopes(experts: Sequence[np.ndarray], truths: np.ndarray) -> np.ndarray:
+def _fit_slopes(experts: Sequence[np.ndarray], truths: np.ndarray, is_candidate: np.ndarray) -> np.ndarray:
     """Fits the slopes, at least 0, under which the product of experts gives the true candidates the most likelihood.
 
-    The loss is convex. Each expert is first scaled to a unit standard deviation, so that one step size suits all.
+    The loss is convex. Each expert is first scaled to a unit standard deviation, so that one step size suits all; one
+    that is the same for all candidates has a slope of 0.
     """
-    scales = [max(float(np.std(expert[expert > _PADDING / 2])), 1e-9) for expert in experts]
-    scaled = np.stack([expert / scale for expert, scale in zip(experts, scales, strict=True)], axis=-1)
+    spreads = np.array([np.std(expert[is_candidate]) for expert in experts])
+    scales = np.where(spreads > _EQUAL, spreads, np.inf)
+    scaled = np.where(is_candidate[..., None], np.stack(experts, axis=-1), 0.0) / scales
     rows = np.arange(len(truths))
 
     def loss(slopes: np.ndarray) -> tuple[float, np.ndarray]:
-        logs = log_softmax(scaled @ slopes, axis=1)
+        logs = log_softmax(np.where(is_candidate, scaled @ slopes, _PADDING), axis=1)
         expected = (np.exp(logs)[..., None] * scaled).sum(1)
         return float(-logs[rows, truths].mean()), (expected - scaled[rows, truths]).mean(0)
 
@@ -184,7 +184,8 @@ def fit_temperature(logits: np.ndarray, correct: np.ndarray) -> float:
     """
 
     def loss(log_temperature: float) -> float:
-        confidence = np.exp(log_softmax(logits / np.exp(log_temperature), axis=1)).max(1).clip(1e-9, 1 - 1e-9)
+        tempered = np.where(_is_candidate(logits), logits / np.exp(log_temperature), _PADDING)
+        confidence = np.exp(log_softmax(tempered, axis=1)).max(1).clip(1e-9, 1 - 1e-9)
         return float(-np.where(correct, np.log(confidence), np.log(1 - confidence)).mean())
 
     fit = minimize_scalar(loss, bounds=(np.log(1e-3), np.log(1e3)), method="bounded")
@@ -210,14 +211,21 @@ def fit_fusion(
     if not hits.any():
         return None
     positions = np.array([-1 if truth is None else truth for truth in truths])
-    ranker, filled = _log_table(rankings), _fill(similarities)
-    experts = (ranker, filled[..., 0], filled[..., 1])
-    slopes = _fit_slopes([expert[hits] for expert in experts], positions[hits])
-    retriever = _fit_slopes([expert[hits] for expert in experts[1:]], positions[hits])
+    ranker, filled = _log_table(rankings, similarities.shape[1]), _fill(similarities)
+    experts, is_candidate = (ranker, filled[..., 0], filled[..., 1]), _is_candidate(ranker)
+    with_truth = positions[hits], is_candidate[hits]
+    slopes = _fit_slopes([expert[hits] for expert in experts], *with_truth)
+    retriever = _fit_slopes([expert[hits] for expert in experts[1:]], *with_truth)
     fusion = Fusion(*slopes.tolist(), 1.0, 1.0, *retriever.tolist(), gate)
-    product = fusion._product(ranker, similarities)
-    temperatures = [fit_temperature(logits, logits.argmax(1) == positions) for logits in (product, ranker)]
-    fusion = replace(fusion, temperature=temperatures[0], ranker_temperature=temperatures[1])
+    logits = fusion._product(ranker, similarities), ranker, fusion.retriever_logits(similarities)
+    temperatures = [fit_temperature(table, table.argmax(1) == positions) for table in logits]
+    fusion = replace(
+        fusion,
+        temperature=temperatures[0],
+        ranker_temperature=temperatures[1],
+        retriever_image=fusion.retriever_image / temperatures[2],
+        retriever_name=fusion.retriever_name / temperatures[2],
+    )
     return replace(fusion, threshold=_fit_threshold(fusion, rankings, similarities, truths, loss))
 
 

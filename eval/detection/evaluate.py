@@ -125,6 +125,7 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         "boxes": "annotated" if source.detections is None else args.detections,
         "mode": recipe.ranker.mode,
         "k": choice.k,
+        "choice": asdict(choice),
         "settings": asdict(args),
         "images": len(annotations.truth["images"]),
         "classes": len(annotations.names),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy.special import softmax
@@ -78,3 +78,20 @@ class ScoreTable:
         )
         # Padding has the lowest score, so it is last.
         return [Ranking(tuple(order[:count]), tuple(row[:count])) for order, row, count in rows]
+
+
+def fill_scores(
+    names: Sequence[Sequence[str]], groups: Iterable[Sequence[RankingRequest]], responses: Mapping[str, Response]
+) -> ScoreTable:
+    """Fills a table with the scores of images' candidates.
+
+    Args:
+        names: The candidates' names per image, in retriever order, each among those of the image's request.
+        groups: Each image's requests; the first is read.
+        responses: By request id.
+    """
+    table = ScoreTable(map(len, names))
+    for image, (row, (request, *_)) in enumerate(zip(names, groups, strict=True)):
+        by_name = dict(zip(request.names, responses[request.id].scores, strict=True))
+        table.fill(image, [by_name[name] for name in row])
+    return table

@@ -4,28 +4,46 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch.utils.data import ConcatDataset
 
 from data_prep.core.errors import UserError
-from data_prep.core.records import Ranking, Sample
+from data_prep.core.records import Candidate
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset
+from data_prep.distributed.launch import shared_processes
 from data_prep.embedding.encoder import Encoder, embed_images
-from data_prep.memory.memories import Memories
+from data_prep.memory.memories import Memories, to_candidates
 from data_prep.prompting.prompts import LETTERS
 from data_prep.settings import SCORED, EvalArgs, Recipe
-from eval.calibration.choice import MIN_IMAGES, Choice, Trial, candidate_counts, choose, choose_source, fixed_choice
+from data_prep.settings.evaluation import MAX_KEMENY
+from eval.calibration.choice import (
+    MIN_IMAGES,
+    Choice,
+    Trial,
+    candidate_counts,
+    choose,
+    choose_source,
+    fixed_choice,
+)
 from eval.ranking.answer_key import answers_folder
 from eval.ranking.answers import read_speed
-from eval.ranking.batches import InferenceJob, RequestTable
-from eval.ranking.parsing import ScoreTable, aggregate_responses
-from eval.ranking.rank import run_rankers
-from eval.ranking.request import RankingMode, RankingRequest, Response, select_descriptions, shuffled_requests
-from eval.recognition.tasks import find_similarities, list_memories, load_task_memories, make_kind, retriever_methods
+from eval.ranking.batches import InferenceJob, LazyGroups, RequestTable
+from eval.ranking.parsing import fill_scores
+from eval.ranking.rank import read_ranking, run_rankers
+from eval.ranking.request import RankingMode, Response
+from eval.recognition.requests import RequestBuilder
+from eval.recognition.tasks import (
+    find_exemplars,
+    find_similarities,
+    list_memories,
+    load_task_memories,
+    make_kind,
+    retriever_methods,
+)
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +62,19 @@ def make_fixed_choices(args: EvalArgs) -> dict[str, Choice]:
 
 @dataclass(frozen=True)
 class _Retrieved:
-    """The widest list of candidates from one memory.
+    """The widest list of candidates from one memory, per validation image.
 
     Attributes:
-        labels: Candidates per validation image, shape ``[n, k]``; -1 pads.
-        similarities: Shape ``[n, k, 2]``.
-        truths: Position of the true class per image, or None.
+        candidates: In retriever order.
+        similarities: Of the candidates, shape ``[n, k, 2]``.
+        truths: Position of the true class, or None.
+        examples: An image file for each candidate; empty where none are shown.
     """
 
-    labels: np.ndarray
+    candidates: list[tuple[Candidate, ...]]
     similarities: np.ndarray
     truths: list[int | None]
+    examples: list[tuple[str, ...]]
 
 
 class RankingChooser:
@@ -78,18 +98,15 @@ class RankingChooser:
         self.retrieved: dict[str, list[_Retrieved]] = defaultdict(list)
         self.speeds: dict[int, float | None] = {}
 
-    @property
-    def _scored(self) -> bool:
-        return self.recipe.ranker.mode in SCORED
-
     def _list_counts(self) -> list[int]:
         """Lists the numbers of candidates to try."""
-        args, classes = self.recipe.eval, len(self.dataset.labels("val_memory"))
-        if args.k != "auto" or not self._scored or not self.enough:
-            return [min(args.fixed_k, classes)]
-        if self.recipe.ranker.mode == "likelihood":
-            return candidate_counts(min(args.k_max, classes))
-        most = min(args.k_max, classes, len(LETTERS))
+        args, classes, mode = self.recipe.eval, len(self.dataset.labels("val_memory")), self.recipe.ranker.mode
+        if args.k != "auto" or mode not in SCORED or not self.enough:
+            return [args.fixed_k]
+        most = min(args.k_max, classes)
+        if mode == "likelihood":
+            return candidate_counts(most)
+        most = min(most, MAX_KEMENY if args.aggregate == "kemeny" else len(LETTERS))
         return [*(k for k in _LETTER_COUNTS if k < most), most]
 
     def _list_orders(self) -> list[int]:
@@ -114,28 +131,38 @@ class RankingChooser:
             UserError: Fusion is asked for, and no validation image has its class among the candidates.
         """
         self._retrieve()
+        if not self.enough and self._is_open:
+            log.warning("%s", self._too_few)
         if not self.fuses and len(self.counts) * len(self.orders) == 1:
             return {kind: self._plain(kind) for kind in self.retrieved}
-        requests = self._make_requests()
-        lists = {id(groups): groups for by_count in requests.values() for groups in by_count.values()}
-        groups = [group for groups in lists.values() for group in groups]
-        jobs = self._timed_jobs()
-        responses = run_rankers(self.recipe, groups, adapter, out, {"rar": True}, jobs.values())["rar"]
-        folder = answers_folder(out, self.recipe.ranker, adapter)
-        self.speeds = {k: read_speed(folder, job.name) for k, job in jobs.items()}
-        return {kind: self._choose_kind(kind, requests, responses) for kind in self.retrieved}
+        groups, jobs = self._make_groups(), self._timed_jobs()
+        lists = {id(of_count): of_count for by_count in groups.values() for of_count in by_count.values()}
+        responses = run_rankers(self.recipe, ConcatDataset(lists.values()), adapter, out, {"rar": True}, jobs.values())
+        if jobs:
+            folder = answers_folder(out, self.recipe.ranker, adapter)
+            self.speeds = {k: read_speed(folder, job.name) for k, job in jobs.items()}
+        return {kind: self._choose_kind(kind, groups, responses["rar"]) for kind in self.retrieved}
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether the settings leave anything to choose."""
+        args = self.recipe.eval
+        return "auto" in (args.k, args.candidates) or (self.recipe.fuses and args.fusion is None)
 
     def _timed_jobs(self) -> dict[int, InferenceJob]:
-        """Makes a job of two batches for each number of candidates, of which the second is timed."""
+        """Makes a job for each number of candidates, of which every process times its second batch."""
+        devices, nodes = shared_processes() or (self.recipe.trainer.devices, 1)
         size = self.recipe.eval.batch_size
-        chosen = evenly_spaced(len(self.samples), 2 * size)
-        if len(self.counts) == 1 or len(chosen) < 2 * size:
+        count = 2 * size * devices * nodes
+        if len(self.counts) == 1 or len(self.samples) < count or self.recipe.ranker.backend != "local":
             return {}
-        labels, mode = next(iter(self.retrieved.values()))[0].labels, RankingMode.from_recipe(self.recipe, True)
+        rows, mode = evenly_spaced(len(self.samples), count), RankingMode.from_recipe(self.recipe, True)
+        samples, (first, *_) = [self.samples[row] for row in rows], next(iter(self.retrieved.values()))
         jobs = {}
         for k in self.counts:
-            groups = [group[:1] for group in self._build(labels[chosen, :k], [self.samples[row] for row in chosen])]
-            jobs[k] = InferenceJob(f"speed-{k}", True, mode, RequestTable(groups), size, timed=True)
+            builder = RequestBuilder(self.recipe, samples, [[first.candidates[row][:k] for row in rows]])
+            table = RequestTable(LazyGroups(builder, count))
+            jobs[k] = InferenceJob(f"speed-{k}", True, mode, table, size, timed=True)
         return jobs
 
     def _plain(self, kind: str) -> Choice:
@@ -143,8 +170,10 @@ class RankingChooser:
         source, rows = self.sources[kind]
         mode = self.recipe.ranker.mode
         reason = "as set"
-        if self.recipe.eval.k == "auto":
-            reason = f"mode {mode} gives no probabilities" if self.enough else self._too_few
+        if not self.enough and self._is_open:
+            reason = self._too_few
+        elif self.recipe.eval.k == "auto":
+            reason = f"mode {mode} gives no probabilities"
         return Choice("rar", source, self.counts[0], self.orders[0], reason, len(self.samples), [], rows)
 
     @property
@@ -171,9 +200,19 @@ class RankingChooser:
             source, rows = choose_source(ranks, depth)
             self.sources[kind] = source, rows if len(rows) > 1 else []
             for loaded, labels in zip(of_kind, found[source], strict=True):
-                similarities = find_similarities(loaded, xq, labels, recipe.retriever)
-                truths = [rank if rank < depth else None for rank in _rank_of(labels, self.labels, depth).tolist()]
-                self.retrieved[kind].append(_Retrieved(labels, similarities, truths))
+                self.retrieved[kind].append(self._describe(loaded, xq, labels))
+
+    def _describe(self, memories: Memories, xq: np.ndarray, labels: np.ndarray) -> _Retrieved:
+        """Looks up what a trial needs of the candidates from one memory, ``labels`` of shape ``[n, k]``."""
+        candidates = to_candidates(np.zeros(labels.shape), labels, self.dataset.names)
+        ranks = _rank_of(labels, self.labels, labels.shape[1]).tolist()
+        truths = [rank if rank < labels.shape[1] else None for rank in ranks]
+        examples = []
+        if self.recipe.eval.show_exemplars and memories.images:
+            paths = {sample.digest: sample.path for sample in self.dataset.parts["val_memory"]}
+            examples = find_exemplars(memories.images, paths, xq, candidates)
+        similarities = find_similarities(memories, xq, labels, self.recipe.retriever)
+        return _Retrieved(candidates, similarities, truths, examples)
 
     def _candidate_sources(self, memories: Memories) -> list[str]:
         if memories.images is None:
@@ -183,45 +222,50 @@ class RankingChooser:
             return [chosen]
         return [*retriever_methods(memories).values()][::-1] if self.enough else ["fused"]
 
-    def _make_requests(self) -> dict[tuple[str, int], dict[int, list[list[RankingRequest]]]]:
-        """Builds requests by kind and index of the memory, and number of candidates.
+    def _make_groups(self) -> dict[tuple[str, int], dict[int, LazyGroups]]:
+        """Makes the requests by kind and index of the memory, and by number of candidates: a group per image.
 
         In ``likelihood`` one request per image serves all memories and numbers of candidates.
         """
-        tables = {
-            (kind, index): retrieved.labels
-            for kind, of_kind in self.retrieved.items()
-            for index, retrieved in enumerate(of_kind)
-        }
+        memories = {(kind, i): memory for kind, of_kind in self.retrieved.items() for i, memory in enumerate(of_kind)}
+        count, samples = len(self.samples), self.samples
         if self.recipe.ranker.mode == "likelihood":
-            shared = self._build(
-                [np.unique(np.concatenate(rows)) for rows in zip(*tables.values(), strict=True)], self.samples
-            )
-            return {key: dict.fromkeys(self.counts, shared) for key in tables}
-        return {
-            key: {k: self._build(labels[:, :k], self.samples) for k in self.counts} for key, labels in tables.items()
-        }
+            sources = [memory.candidates for memory in memories.values()]
+            shared = LazyGroups(RequestBuilder(self.recipe, samples, sources), count)
+            return {key: dict.fromkeys(self.counts, shared) for key in memories}
+        texts = self.dataset.first_descriptions
+        digests = {sample.path: sample.digest for sample in self.dataset.parts["val_memory"]}
 
-    def _build(self, rows: Sequence[np.ndarray], samples: Sequence[Sample]) -> list[list[RankingRequest]]:
-        groups, texts = [], self.dataset.first_descriptions
-        for sample, labels in zip(samples, rows, strict=True):
-            names = tuple(sorted({self.dataset.names[label] for label in labels.tolist() if label >= 0}))
-            described = select_descriptions(self.recipe, names, texts)
-            request = RankingRequest(sample.key, sample.path, names, 0, (), (sample.digest,), described)
-            groups.append(shuffled_requests(request, self.orders[-1]))
-        return groups
+        def make(memory: _Retrieved, k: int) -> LazyGroups:
+            rows, examples = ([row[:k] for row in table] for table in (memory.candidates, memory.examples))
+            builder = RequestBuilder(self.recipe, samples, [rows], self.orders[-1], texts, examples, digests)
+            return LazyGroups(builder, count)
 
-    def _choose_kind(self, kind: str, requests: dict, responses: dict[str, Response]) -> Choice:
-        args, retrieved = self.recipe.eval, self.retrieved[kind]
+        return {key: {k: make(memory, k) for k in self.counts} for key, memory in memories.items()}
+
+    def _choose_kind(self, kind: str, groups: dict, responses: dict[str, Response]) -> Choice:
+        args, memories = self.recipe.eval, self.retrieved[kind]
+        of_kind = [groups[kind, index] for index in range(len(memories))]
+        if self.recipe.ranker.mode == "likelihood":
+            tables = [
+                fill_scores([[c.name for c in row] for row in memory.candidates], by_count[self.counts[-1]], responses)
+                for memory, by_count in zip(memories, of_kind, strict=True)
+            ]
         trials = []
         for k in self.counts:
-            similarities = np.concatenate([memory.similarities[:, :k] for memory in retrieved])
-            truths = [truth if truth is not None and truth < k else None for m in retrieved for truth in m.truths]
+            similarities = np.concatenate([memory.similarities[:, :k] for memory in memories])
+            truths = [truth if truth is not None and truth < k else None for m in memories for truth in m.truths]
             for orders in self.orders:
-                rankings = []
-                for index, memory in enumerate(retrieved):
-                    rankings += self._rank(memory.labels[:, :k], requests[kind, index][k], orders, responses)
-                trials.append(Trial(k, orders, rankings, similarities, truths, self.speeds.get(k)))
+                if self.recipe.ranker.mode == "likelihood":
+                    rankings = [ranking for table in tables for ranking in table.rankings(k)]
+                else:
+                    rankings = [
+                        read_ranking(self.recipe, row[:k], group[:orders], responses)
+                        for memory, by_count in zip(memories, of_kind, strict=True)
+                        for row, group in zip(memory.candidates, by_count[k], strict=True)
+                    ]
+                speed = self.speeds.get(k) if orders == 1 else None  # measured in one order
+                trials.append(Trial(k, orders, rankings, similarities, truths, speed))
         if self.fuses and args.fusion and not any(truth is not None for trial in trials for truth in trial.truths):
             raise UserError("eval.fusion=true: no validation image has its class among the candidates; raise eval.k")
         source, rows = self.sources[kind]
@@ -230,24 +274,6 @@ class RankingChooser:
         if choice.method == "retriever":
             log.warning("%s: the retriever alone is better on validation images than with the ranker: it is used", kind)
         return choice
-
-    def _rank(
-        self, labels: np.ndarray, groups: list[list[RankingRequest]], orders: int, responses: dict[str, Response]
-    ) -> list[Ranking]:
-        """Reads the rankings of one memory's candidates, shown in the first ``orders`` orders."""
-        names = [[self.dataset.names[label] for label in row if label >= 0] for row in labels.tolist()]
-        if self.recipe.ranker.mode == "likelihood":
-            table = ScoreTable(map(len, names))
-            for image, (row, (request, *_)) in enumerate(zip(names, groups, strict=True)):
-                by_name = dict(zip(request.names, responses[request.id].scores, strict=True))
-                table.fill(image, [by_name[name] for name in row])
-            return table.rankings()
-        rankings = []
-        for row, group in zip(names, groups, strict=True):
-            own = [responses[request.id] for request in group[:orders]]
-            mode, method = self.recipe.ranker.mode, self.recipe.eval.aggregate
-            rankings.append(aggregate_responses(mode, row, group[:orders], own, method))
-        return rankings
 
 
 def _rank_of(labels: np.ndarray, truths: np.ndarray, missing: int) -> np.ndarray:

@@ -122,7 +122,8 @@ class ClassMemory:
         """
         with self.lock:
             folder.mkdir(parents=True, exist_ok=True)
-            described = {name: text for name, text in self.descriptions.items() if name in self._labels}
+            names = self._labels
+            described = {name: text for name, text in self.descriptions.items() if name in names}
             write_json(folder / DESCRIPTIONS, described)
             recipe = replace(self.recipe, retriever=self._retriever)
             self.stored = StoredMemory.create(folder, recipe, self._stored_images(), self.memories.names)

@@ -21,7 +21,7 @@ from eval.ranking.answer_key import models_key
 from eval.recognition.choosing import RankingChooser, make_fixed_choices
 from eval.recognition.evaluation import Evaluation
 from eval.recognition.leak_check import find_leaks, refuse_copies
-from eval.recognition.tasks import make_tasks
+from eval.recognition.tasks import make_open_set_task, make_tasks
 from eval.recognition.tracking import track_evaluation
 from eval.report.page import write_page
 from eval.report.predictions import PREDICTIONS, write_predictions
@@ -54,6 +54,14 @@ class Run:
         run_recipe = load_saved_recipe(self.folder / "recipe.yaml", [])
         same_data = _normalize_data(recipe.data) == _normalize_data(run_recipe.data)
         return same_data and _normalize_retriever(recipe.retriever) == _normalize_retriever(run_recipe.retriever)
+
+    def leaves_more_open(self, recipe: Recipe) -> bool:
+        """Returns whether the run's recipe has something chosen on validation images that a recipe fixes or narrows."""
+        own = load_saved_recipe(self.folder / "recipe.yaml", [])
+        keys = ("k", "candidates", "permutations")
+        fixes = any(getattr(own.eval, key) == "auto" != getattr(recipe.eval, key) for key in keys)
+        narrows = (own.eval.k_max, own.eval.fit_images) != (recipe.eval.k_max, recipe.eval.fit_images)
+        return fixes or narrows or (own.fuses and not recipe.fuses)
 
 
 def _normalize_data(data: DataArgs) -> DataArgs:
@@ -125,13 +133,17 @@ def choose_rankings(recipe: Recipe, run: Run, encoder: Encoder, out: Path) -> tu
     choices = RankingChooser(recipe, dataset, encoder).choose(run.adapter, folder)
     refusal = None
     if args.open_set_fraction:
-        tasks = make_tasks(recipe, encoder, dataset, choices)
-        evaluation = Evaluation(recipe, dataset, [task for task in tasks if task.task == "unknown"], folder)
+        task = make_open_set_task(recipe, encoder, dataset, choices)
+        evaluation = Evaluation(recipe, dataset, [task], folder)
         evaluation.rank(run.adapter, untuned=False)
         refusal = evaluation.fit_refusal()
-    path = choices_path(run.folder, recipe.ranker.mode_label, run.adapter) if belongs_to_run else out / "choices.json"
+    path, note = choices_path(run.folder, recipe.ranker.mode_label, run.adapter), ""
+    if not belongs_to_run:
+        path, note = out / "choices.json", ", as data set or retriever are not the run's own"
+    elif path.exists() and run.leaves_more_open(recipe):
+        path, note = out / "choices.json", ", as the run's own settings leave more to choose"
     save_choices(path, run.weights, encoder.id, choices, refusal)
-    log.info("choices: %s%s", path, "" if belongs_to_run else ", as data set or retriever are not the run's own")
+    log.info("choices: %s%s", path, note)
     return choices, refusal
 
 
@@ -149,7 +161,9 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
         dict: The content of ``results.json``.
     """
     choices, refusal = choose_rankings(recipe, run, encoder, out)
-    evaluation = Evaluation(recipe, dataset, make_tasks(recipe, encoder, dataset, choices), out)
+    tasks = make_tasks(recipe, encoder, dataset, choices)
+    tasks += [make_open_set_task(recipe, encoder, dataset, choices)] if recipe.eval.open_set_fraction else []
+    evaluation = Evaluation(recipe, dataset, tasks, out)
     evaluation.rank(run.adapter)
     evaluation.fuse({kind: choice.fusion for kind, choice in choices.items() if choice.fusion})
     args = recipe.eval

@@ -233,19 +233,21 @@ class Recognizer:
         """Recognises a batch; where that fails, its images one by one, each with its result or what is wrong with it.
 
         Raises:
-            UserError: Every image of a batch of several fails, so it is not the images' fault.
+            UserError: Any image fails, a plain one too; or a server does, which was asked often enough.
         """
         try:
             return self._recognise(images, k)
-        except (UserError, ValueError) as error:  # a processor refuses some images, such as those of a few pixels
+        except (UserError, ValueError):  # a processor refuses some images, such as those of a few pixels
+            if self.recipe.ranker.backend != "local":
+                raise
             results = []
             for image in images:
                 try:
                     results += self._recognise([image], k)
                 except (UserError, ValueError) as own_error:
                     results.append(Recognition.from_error(describe_reason(own_error)))
-            if len(images) > 1 and all(result.error for result in results):
-                raise error
+            if all(result.error for result in results):
+                self._recognise([OpenedImage(Image.new("RGB", (224, 224), "grey"), "plain")], k)
             return results
 
     def _recognise(self, images: Sequence[OpenedImage], k: int | None) -> list[Recognition]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -116,24 +116,29 @@ def make_tasks(recipe: Recipe, encoder: Encoder, dataset: Dataset, choices: Mapp
     """
     split, args = recipe.eval.split, recipe.eval
     xq = embed_images(encoder, dataset.parts[split], recipe.retriever, Path(recipe.cache))
-
-    def retrieve(data: Dataset, memory: tuple[str, int, int]) -> EvalTask:
-        return _make_task(recipe, load_task_memories(recipe, encoder, data, *memory), data, xq, memory, choices)
-
-    tasks = [retrieve(dataset, memory) for memory in list_memories(args)]
-    if args.open_set_fraction:
-        tasks.append(_make_open_set_task(recipe, dataset, retrieve))
-    return tasks
+    return [
+        _make_task(recipe, load_task_memories(recipe, encoder, dataset, *memory), dataset, xq, memory, choices)
+        for memory in list_memories(args)
+    ]
 
 
-def _make_open_set_task(recipe: Recipe, dataset: Dataset, retrieve: Callable[..., EvalTask]) -> EvalTask:
-    """Makes the task of a memory that lacks some classes, with the evaluation's first shots and seed."""
+def make_open_set_task(recipe: Recipe, encoder: Encoder, dataset: Dataset, choices: Mapping[str, Choice]) -> EvalTask:
+    """Makes the task of a memory that lacks some classes, with the evaluation's first shots and seed.
+
+    Args:
+        recipe: Settings.
+        encoder: Embeds images and names.
+        dataset: With the evaluated split and its memory pool.
+        choices: Source and number of candidates by kind of memory.
+    """
     args, part = recipe.eval, f"{recipe.eval.split}_memory"
+    xq = embed_images(encoder, dataset.parts[args.split], recipe.retriever, Path(recipe.cache))
     held_out = draw_held_out(dataset.labels(part), args.open_set_fraction, recipe.seed)
     remaining = [sample for sample in dataset.parts[part] if sample.label not in held_out]
     reduced = replace(dataset, parts=dataset.parts | {part: remaining})
-    memory = ("few_shot", args.shots[0], args.seeds[0]) if args.shots else ("zero_shot", 0, 0)
-    return replace(retrieve(reduced, memory), task="unknown", held_out=held_out)
+    memory = ("few_shot", args.shots[0], args.seeds[0]) if args.shots else list_memories(args)[0]
+    memories = load_task_memories(recipe, encoder, reduced, *memory)
+    return replace(_make_task(recipe, memories, reduced, xq, memory, choices), task="unknown", held_out=held_out)
 
 
 def load_task_memories(

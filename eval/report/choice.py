@@ -19,17 +19,17 @@ def describe_choice(choice: dict) -> str:
 
 
 def _describe_curve(choice: dict) -> str:
-    """Describes top-1 and recall against k in a line, the chosen k in brackets."""
+    """Describes recall, top-1 of the ranker and of fusion, and speed against k in a line, the chosen k in brackets."""
     curve, chosen = choice["curve"], choice["k"]
-    method = "rar" if choice["method"] == "rar" or curve[0]["rar_fused"] is None else "rar_fused"
+    names = ["recall", "rar", *(["rar_fused"] if curve[0]["rar_fused"] is not None else [])]
     points = []
     for point in curve:
         if point["k"] in (*_SHOWN_KS, chosen, curve[-1]["k"]):
-            text = f"{point['k']}: {100 * point[method]:.1f}/{100 * point['recall']:.1f}"
+            speed = "" if point["images_per_s"] is None else f" ({point['images_per_s']:.0f}/s)"
+            text = f"{point['k']}: {'/'.join(f'{100 * point[name]:.1f}' for name in names)}{speed}"
             points.append(f"[{text}]" if point["k"] == chosen else text)
-    speed = next((p["images_per_s"] for p in curve if p["k"] == chosen and p["images_per_s"] is not None), None)
-    speeds = "" if speed is None else f"; {speed:.1f} images/s"
-    return f"{method}/recall@k % by k: {', '.join(points)}{speeds}"
+    speeds = "" if all(point["images_per_s"] is None for point in curve) else " (images/s)"
+    return f"{'/'.join(names)} %{speeds} by k: {', '.join(points)}"
 
 
 def choice_lines(results: dict) -> list[str]:

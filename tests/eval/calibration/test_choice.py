@@ -62,9 +62,14 @@ def test_two_orders_are_used_only_where_they_are_better():
     assert choice.permutations == 1 and choice.method == "rar" and choice.fusion is None
 
 
-def test_the_retriever_alone_is_used_where_the_ranker_only_harms():
-    assert choose("image", [make_trial(5, 0.0, 3.0)], 400, True, GATE, []).method in ("rar_fused", "retriever")
+def test_the_method_with_the_best_top1_is_used(monkeypatch):
     assert choose("image", [make_trial(5, 2.0, 0.1)], 400, True, GATE, []).method == "rar_fused"
+    trial = make_trial(5, 0.5, 0.0)
+    for best, scores in (("retriever", (0.6, 0.7, 0.8)), ("rar", (0.6, 0.8, 0.7)), ("rar_fused", (0.8, 0.8, 0.8))):
+        point = dict(zip(("rar_fused", "rar", "retriever"), scores, strict=True)) | {"k": 5, "permutations": 1}
+        monkeypatch.setattr("eval.calibration.choice._score", lambda *_, point=point: point)
+        choice = choose("image", [trial], 400, True, GATE, [])
+        assert choice.method == best and f"top-1 {100 * max(scores):.1f} %" in choice.reason
 
 
 def test_a_choice_survives_its_file_and_settings_take_precedence():

@@ -69,18 +69,29 @@ def test_confidence_is_the_share_of_right_images_even_where_the_retriever_misses
         st.lists(st.tuples(st.floats(-50, 50), st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=6),
         min_size=1,
         max_size=4,
-    )
+    ),
+    st.sampled_from([0.01, 0.5, 3.0]),
+    st.sampled_from([0.1, 1.0, 9.0]),
 )
-def test_fused_rankings_are_permutations_with_probabilities_and_do_not_depend_on_other_images(rows):
-    fusion = Fusion(0.5, 3.0, 2.0, 0.5, 2.0, 1.0, 1.0, "margin")
+def test_rankings_are_permutations_with_probabilities_and_do_not_depend_on_other_images(rows, slope, temperature):
+    fusion = Fusion(slope, 3.0, 2.0, temperature, temperature, 1.0, 1.0, "margin")
     rankings = [to_rankings(np.array([[logit for logit, *_ in row]]))[0] for row in rows]
     similarities = stack_similarities([[pair for _, *pair in row] for row in rows])
-    fused = fusion.fuse(rankings, similarities)
-    for row, ranking, alone in zip(rows, rankings, fused, strict=True):
-        assert sorted(alone.order) == list(range(len(row)))
-        assert sum(alone.probabilities) == pytest.approx(1)
-        (single,) = fusion.fuse([ranking], stack_similarities([[pair for _, *pair in row]]))
-        assert single.probabilities == pytest.approx(alone.probabilities)
+    wider = np.concatenate([similarities, np.full((len(rows), 1, 2), np.nan)], axis=1)
+    for together, alone in (
+        (fusion.fuse(rankings, similarities), lambda ranking, own: fusion.fuse([ranking], own)),
+        (fusion.fuse(rankings, wider), lambda ranking, own: fusion.fuse([ranking], own)),
+        (fusion.calibrate(rankings), lambda ranking, _: fusion.calibrate([ranking])),
+        (fusion.retriever_rankings(similarities), lambda _, own: fusion.retriever_rankings(own)),
+    ):
+        for row, ranking, result in zip(rows, rankings, together, strict=True):
+            assert sorted(result.order) == list(range(len(row)))
+            assert sum(result.probabilities) == pytest.approx(1)
+            (single,) = alone(ranking, stack_similarities([[pair for _, *pair in row]]))
+            assert single.probabilities == pytest.approx(result.probabilities)
+    shortest = min(range(len(rows)), key=lambda index: len(rows[index]))
+    own = stack_similarities([[pair for _, *pair in rows[shortest]]])
+    assert fusion.uncertainties(own)[0] == pytest.approx(fusion.uncertainties(similarities)[shortest])
 
 
 def test_a_class_without_images_counts_as_the_least_similar_one():
@@ -105,6 +116,13 @@ def test_uncertainty_is_0_for_a_certain_and_1_for_a_uniform_distribution(values,
     if count > 1:
         assert uniform == pytest.approx(1)
     assert certain == pytest.approx(0)
+
+
+def test_an_expert_that_says_the_same_of_all_candidates_has_no_slope():
+    rankings, similarities, truths = make_data(1.0, 5.0, n=200)
+    similarities[..., 0] = np.nan  # a memory of names alone
+    fusion = fit_fusion(rankings, similarities, truths, "margin", 0.0)
+    assert fusion.image == fusion.retriever_image == 0
 
 
 def gated(fusion: Fusion, rankings, similarities) -> list[Ranking]:

@@ -60,7 +60,9 @@ def results_classes(run: Path) -> set[str]:
 def test_letters_compare_numbers_of_candidates_and_orders(run):
     main(["--ckpt", str(run), "--mode", "letters", "eval.k=auto", "eval.zero_shot=false", *FEW])
     (choice,) = read_json(run / "eval" / "test-letters" / "results.json")["choice"].values()
-    assert [point["k"] for point in choice["curve"]] == [5, 8] and choice["permutations"] in (1, 2)
+    assert [point["k"] for point in choice["curve"]] == [5, 8] and {
+        point["permutations"] for point in choice["curve"]
+    } == {choice["permutations"]}
     assert choice["method"] == "rar" and choice["fusion"] is None  # the run's recipe has no fusion
 
 
@@ -70,3 +72,22 @@ def test_with_few_validation_images_nothing_is_chosen_and_that_is_said(finished,
     (choice,) = read_json(run / "eval" / "test-likelihood" / "results.json")["choice"].values()
     assert (choice["k"], choice["source"], choice["method"]) == (5, "fused", "rar")
     assert "only 16 validation images" in choice["reason"]
+
+
+def test_an_explicit_k_beyond_the_validation_classes_is_used_and_exemplars_are_shown_in_the_choice_too(run):
+    settings = ("eval.k=9", "eval.fusion=true", "eval.show_exemplars=true", "eval.zero_shot=false", *FEW)
+    main(["--ckpt", str(run), "--mode", "letters", *settings])
+    results = read_json(run / "eval" / "test-letters" / "results.json")
+    (choice,) = results["choice"].values()
+    assert choice["k"] == 9 and {row["k"] for row in results["rows"] if row["method"] == "rar"} == {9}
+    assert {"rar_fused", "rar_gated"} <= {row["method"] for row in results["rows"]}
+
+
+def test_settings_that_leave_less_to_choose_do_not_replace_the_runs_choice(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(choosing, "MIN_IMAGES", 10)
+    run = shutil.copytree(finished, tmp_path / "run")
+    main(["--ckpt", str(run), *FEW])
+    before = (run / "eval" / "choices-likelihood.json").read_bytes()
+    main(["--ckpt", str(run), "eval.fit_images=12", *FEW])
+    assert (run / "eval" / "choices-likelihood.json").read_bytes() == before
+    assert (run / "eval" / "test-likelihood" / "choices.json").is_file()

@@ -263,9 +263,16 @@ def test_an_image_that_the_model_refuses_costs_only_its_own_result(finished, cla
     results = recognizer.predict([light, dark, light], on_error="skip")
     assert [result.error for result in results] == [None, "too dark", None]
     assert recognizer.predict([dark], on_error="skip")[0].error == "too dark"
-    for on_error in ("skip", "raise"):  # refused altogether, so it is not the images' fault
-        with pytest.raises(ValueError, match="too dark"):
-            recognizer.predict([dark, dark], on_error=on_error)
+    assert [result.error for result in recognizer.predict([dark, dark], on_error="skip")] == ["too dark"] * 2
+    with pytest.raises(ValueError, match="too dark"):
+        recognizer.predict([dark, dark])
+
+    def refuse(*arguments):
+        raise ValueError("out of order")
+
+    monkeypatch.setattr(recognizer.ranker, "rank_with_scores", refuse)
+    with pytest.raises(ValueError, match="out of order"):  # a plain image is refused too: it is not the images' fault
+        recognizer.predict([dark, light], on_error="skip")
 
 
 def test_threads_recognise_while_others_change_the_memory(finished, classes):

@@ -16,11 +16,11 @@ def test_what_was_chosen_is_described_in_order_of_shots_with_the_curve_over_k():
         *["4 shots"] * 2,
         *["full training set as memory"] * 2,
     ]
-    curve = "rar_fused/recall@k % by k: 1: 74.0/71.0, 5: 78.0/75.0, [10: 83.0/80.0]; 41.2 images/s"
+    points = "1: 71.0/71.0/74.0 (41/s), 5: 75.0/71.0/78.0 (41/s), [10: 80.0/71.0/83.0 (41/s)]"
+    curve = f"recall/rar/rar_fused % (images/s) by k: {points}"
     assert lines[3] == f"4 shots, {curve}"
     assert "k = 4, 2 orders: highest" in lines[4]
-    # The curve is of the method that is used; its chosen k is shown whatever it is.
-    assert "rar/recall@k % by k: 1: 71.0/71.0, [4: 71.0/74.0]" in lines[5]
+    assert "[4: 74.0/71.0/77.0 (41/s)]" in lines[5]  # the chosen k is shown whatever it is
 
 
 def test_choices_of_several_data_sets_name_them():
