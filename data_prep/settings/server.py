@@ -42,13 +42,16 @@ class ServerArgs:
     timeout_s: float = 120
     """Seconds until an attempt at a request is given up, above 0."""
     max_retries: int = 6
-    """Number of times a failed request is repeated, with exponential back-off, at least 0."""
+    """Number of times a failed request is repeated, with exponential back-off, at least 0. One whose reply ignores
+    ``constraint`` is repeated once."""
     max_requests: int | None = None
-    """Spending limit: number of requests that a command may send, repeated ones and those of the parity check included.
-    At the limit it stops, with the answers so far. Null: no limit."""
+    """Spending limit: number of requests that a command, or a Python process, may send to ``base_url`` and
+    ``adapter_url``, repeated ones and those of the parity check included. At the limit it stops, with the answers so
+    far. Null: no limit."""
     parity_images: int = 8
-    """Number of images, evenly spaced, about which server and local model are compared before each run, at least 0. It
-    needs ``ranker.model`` on this machine. 0: no comparison."""
+    """Number of images, evenly spaced, about which server and local model are compared, at least 0: once per model in
+    a command or Python process, before anything is ranked. It needs ``ranker.model`` on this machine. 0: no
+    comparison."""
     parity_tolerance: float = 0.1
     """Largest mean difference of a letter's log-probability (nats, centred per image) at which they count as the same
     model, above 0."""

@@ -30,7 +30,7 @@ def name_path_in_errors(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _read_answers(path: Path) -> dict[tuple[str, str], Response]:
+def read_answers(path: Path) -> dict[tuple[str, str], Response]:
     """Reads the complete lines of a file; a last line that was cut short by a kill is ignored.
 
     Returns:
@@ -50,7 +50,8 @@ def _read_answers(path: Path) -> dict[tuple[str, str], Response]:
     return answers
 
 
-def _to_line(batch: str, request_id: str, response: Response) -> str:
+def to_line(batch: str, request_id: str, response: Response) -> str:
+    """Formats an answer as ``read_answers`` reads it."""
     return sealed_line({"batch": batch, "id": request_id} | asdict(response))
 
 
@@ -79,7 +80,7 @@ def append_answers(folder: Path, process: int, batch: Batch, responses: Sequence
         UserError: They can't be written.
     """
     pairs = zip(batch.ids, responses, strict=True)
-    lines = [_to_line(batch.key, key, response) for key, response in pairs if key not in batch.answered]
+    lines = [to_line(batch.key, key, response) for key, response in pairs if key not in batch.answered]
     append_lines(folder / f"answers-{batch.job.name}.part-{process}.jsonl", lines)
 
 
@@ -107,13 +108,13 @@ def merge_answers(job: InferenceJob, folder: Path) -> dict[str, Response]:
     """
     merged = folder / f"answers-{job.name}.jsonl"
     parts = sorted(folder.glob(f"answers-{job.name}.part-*.jsonl"))
-    on_disk = {key: response for path in (merged, *parts) for key, response in _read_answers(path).items()}
+    on_disk = {key: response for path in (merged, *parts) for key, response in read_answers(path).items()}
     keys = ((batch.key, request_id) for batch in job.batches() for request_id in batch.ids)
     answered = {key: on_disk[key] for key in keys if key in on_disk}
     if parts:
         with name_path_in_errors(merged):
             if on_disk:
-                write_text(merged, (_to_line(*key, response) for key, response in (answered | on_disk).items()))
+                write_text(merged, (to_line(*key, response) for key, response in (answered | on_disk).items()))
             for part in parts:
                 part.unlink()
     return {request_id: response for (_, request_id), response in answered.items()}

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature
 
-from data_prep.core.errors import UserError
-from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt, with_exemplars
+from data_prep.prompting.prompts import list_answer
 from eval.ranking.constrained import PermutationConstraint
+from eval.ranking.prompt import build_prompt
 from eval.ranking.request import RankingMode, RankingRequest, Response
 from rar_train.models.decoding import DIGITS, decode_texts, generate
 from rar_train.models.forest import Conversation, Forest
@@ -41,7 +41,7 @@ class PreparedBatch:
         inputs: Model inputs on the CPU: trees in the modes that score.
         order: In the modes that score, the indices of the requests in the order of the trees' conversations.
         lists: In mode ``constrained``, each request's prompt.
-        limits: Token limit of each reply; empty in the modes that score.
+        limits: In modes ``generate`` and ``name``, the token limit of each reply.
     """
 
     mode: RankingMode
@@ -83,15 +83,6 @@ def run_batch(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest])
     return answer_batch(mllm, prepare_batch(mllm, mode, requests))
 
 
-def _inputs(mllm: Mllm, requests: Sequence[RankingRequest], prompts: Sequence[str]) -> BatchFeature:
-    """Builds the model's inputs, each request with its own images."""
-    prompts = [
-        with_exemplars(prompt) if request.examples else prompt
-        for prompt, request in zip(prompts, requests, strict=True)
-    ]
-    return mllm.inputs([request.images() for request in requests], prompts)
-
-
 def _round(scores: Tensor) -> tuple[float, ...]:
     return tuple(round(score, DIGITS) for score in scores.tolist())
 
@@ -117,7 +108,7 @@ def _plant(
 
 def _prepare_likelihood(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> PreparedBatch:
     def name_conversations(request: RankingRequest) -> list[Conversation]:
-        prompt = with_exemplars(NAMING) if request.examples else NAMING
+        prompt = build_prompt(mode, request)
         return [Conversation(prompt, name) for name in request.names]
 
     return _plant(mllm, mode, requests, name_conversations)
@@ -131,15 +122,7 @@ def _answer_likelihood(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
 
 
 def _prepare_letters(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> PreparedBatch:
-    most = max(len(request.names) for request in requests)
-    if most > len(LETTERS):
-        raise UserError(f"{most} candidates, but mode letters has {len(LETTERS)} letters; rank fewer, or by likelihood")
-
-    def letters_conversation(request: RankingRequest) -> list[Conversation]:
-        prompt = letters_prompt(request.shown_names, request.shown_descriptions)
-        return [Conversation(with_exemplars(prompt) if request.examples else prompt)]
-
-    return _plant(mllm, mode, requests, letters_conversation)
+    return _plant(mllm, mode, requests, lambda request: [Conversation(build_prompt(mode, request))])
 
 
 def _answer_letters(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
@@ -152,13 +135,10 @@ def _answer_letters(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
     return responses
 
 
-def _list_prompt(request: RankingRequest, mode: RankingMode) -> str:
-    return list_prompt(request.shown_names, mode.structured, request.shown_descriptions)
-
-
 def _prepare_constrained(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> PreparedBatch:
-    prompts = [_list_prompt(request, mode) for request in requests]
-    return PreparedBatch(mode, requests, _inputs(mllm, requests, prompts), lists=prompts)
+    prompts = [build_prompt(mode, request) for request in requests]
+    inputs = mllm.inputs([request.images() for request in requests], prompts)
+    return PreparedBatch(mode, requests, inputs, lists=prompts)
 
 
 def _answer_constrained(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
@@ -179,17 +159,19 @@ def _answer_constrained(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
 
 
 def _prepare_generate(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> PreparedBatch:
-    prompts = [_list_prompt(request, mode) for request in requests]
+    prompts = [build_prompt(mode, request) for request in requests]
     # A reply may be as long as the request's own list and a little more, whatever else is in the batch.
     limits = [
         mode.reply_tokens or len(mllm.answer_ids(prompt, list_answer(request.shown_names))) + 8
         for prompt, request in zip(prompts, requests, strict=True)
     ]
-    return PreparedBatch(mode, requests, _inputs(mllm, requests, prompts), limits=limits)
+    inputs = mllm.inputs([request.images() for request in requests], prompts)
+    return PreparedBatch(mode, requests, inputs, limits=limits)
 
 
 def _prepare_name(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> PreparedBatch:
-    inputs = _inputs(mllm, requests, [mode.prompt] * len(requests))
+    prompts = [build_prompt(mode, request) for request in requests]
+    inputs = mllm.inputs([request.images() for request in requests], prompts)
     return PreparedBatch(mode, requests, inputs, limits=[mode.reply_tokens] * len(requests))
 
 

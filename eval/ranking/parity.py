@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 
 from data_prep.core.errors import UserError
+from data_prep.core.files import file_hash
 from data_prep.distributed.devices import resolve_accelerator
 from data_prep.settings import RankerArgs, TrainerArgs
 from eval.ranking.modes import run_batch
-from eval.ranking.probes import Probes
+from eval.ranking.probes import Probes, choose_probes
 from eval.ranking.prompt import build_prompt
 from eval.ranking.request import RankingMode, RankingRequest, Response
-from eval.ranking.server import Server
+from eval.ranking.server import Server, run_async
 from eval.ranking.server_messages import Messages
 from rar_train.models.lora import load_adapter
 from rar_train.models.mllm import Mllm, load_mllm
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 _LETTERS_MODE = RankingMode("letters")
 _BATCH_SIZE = 4
+
+PASSED: set[tuple[str, str, bool]] = set()
+"""Checks that passed in this process: settings, the adapter's hash, and whether it was the tuned model."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +51,8 @@ class Scores:
     blind: Sequence[Response]
 
 
-def local_scores(ranker: RankerArgs, adapter: Path, trainer: TrainerArgs, probes: Probes) -> dict[bool, Scores]:
-    """Scores the probes with the local model; its memory is free again afterwards.
-
-    Args:
-        ranker: The base model.
-        adapter: The tuned model's adapter.
-        trainer: The device.
-        probes: Requests.
-
-    Returns:
-        dict[bool, Scores]: The base model's under False, the tuned model's under True.
-
-    Raises:
-        UserError: The model is not on this machine, or does not match its adapter.
-    """
+def _local_scores(ranker: RankerArgs, adapter: Path, trainer: TrainerArgs, probes: Probes) -> dict[bool, Scores]:
+    """Scores the probes with the local base model (False) and the tuned one (True); their memory is free afterwards."""
     try:
         mllm = load_mllm(ranker)
     except UserError as error:
@@ -109,18 +100,47 @@ def difference(expected: Sequence[Response], actual: Sequence[Response]) -> floa
     return sum(means) / len(means) if 2 * len(means) > len(expected) else math.inf
 
 
-async def check_parity(server: Server, messages: Messages, probes: Probes, local: dict[bool, Scores]) -> None:
-    """Checks that a model on a server answers as the local one.
+def ensure_parity(
+    server: Server,
+    models: Sequence[Messages],
+    requests: Sequence[RankingRequest],
+    ranker: RankerArgs,
+    adapter: Path,
+    trainer: TrainerArgs,
+) -> None:
+    """Checks all models of a server that this process has not checked yet: each must answer as the local one.
 
     Args:
-        server: The open connection.
-        messages: The model's name, which of the local models it must be, and the image encoding.
-        probes: Requests.
-        local: The local models' scores of them.
+        server: Their server.
+        models: The base model, the tuned one or both, each in any number of modes.
+        requests: What is to be ranked, at least one.
+        ranker: The base model.
+        adapter: The tuned model's adapter.
+        trainer: The device of the local model.
 
     Raises:
-        UserError: It does not; the message says what is the likely reason.
+        UserError: One does not, and the message says what is likely wrong; or there is no local model.
     """
+    count = ranker.server.parity_images
+    settings = repr(replace(ranker, mode="letters", descriptions=False)), file_hash(adapter / "manifest.json")
+    unchecked = {(*settings, messages.tuned): messages for messages in models}
+    unchecked = {key: messages for key, messages in unchecked.items() if key not in PASSED}
+    if not unchecked or not count:
+        return
+    probes = choose_probes(requests, count, ranker.server.image_format)
+    local = _local_scores(ranker, adapter, trainer, probes)
+
+    async def check_all() -> None:
+        async with server:
+            for messages in unchecked.values():
+                await _check_parity(server, messages, probes, local)
+
+    run_async(check_all())
+    PASSED.update(unchecked)
+
+
+async def _check_parity(server: Server, messages: Messages, probes: Probes, local: dict[bool, Scores]) -> None:
+    """Raises an error that says what is likely wrong, unless a model on the open server answers as the local one."""
     check, tuned = _Check(server, replace(messages, mode=_LETTERS_MODE), probes, local), messages.tuned
     tolerance, seen = server.args.parity_tolerance, await check.ask(with_images=True)
     distance = check.distance(local[tuned].seen, seen)
@@ -140,7 +160,7 @@ async def check_parity(server: Server, messages: Messages, probes: Probes, local
 
 @dataclass(frozen=True)
 class _Check:
-    """The comparison of one model on the server; attributes as the arguments of ``check_parity``."""
+    """The comparison of one model on the open server with the local scores of the base and the tuned model."""
 
     server: Server
     messages: Messages

@@ -61,8 +61,10 @@ def choose_probes(requests: Sequence[RankingRequest], count: int, image_format: 
         request, has_names = requests[index], len(requests[index].names) > 1
         names = request.names[: len(LETTERS)] if has_names else _ANY_NAMES
         image = _as_sent(open_request_image(request.image), image_format)
-        examples = request.examples[: len(names)] if has_names else ()
-        probes.append(replace(request, image=image, names=names, examples=examples, contents=()))
+        of_names = (request.examples, request.descriptions) if has_names else ((), ())
+        examples, descriptions = (values[: len(names)] for values in of_names)
+        probe = replace(request, image=image, names=names, examples=examples, descriptions=descriptions, contents=())
+        probes.append(probe)
     patterns = [
         replace(probe, image=_as_sent(make_pattern(*probe.image.size, seed), image_format))
         for seed, probe in enumerate(probes[:_MAX_PATTERNS])

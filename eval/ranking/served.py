@@ -4,20 +4,60 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from data_prep.core.errors import UserError
 from data_prep.settings import RankerArgs, TrainerArgs
-from eval.ranking.parity import check_parity, local_scores
-from eval.ranking.probes import choose_probes
+from eval.ranking.parity import ensure_parity
 from eval.ranking.request import RankingMode, RankingRequest, Response
 from eval.ranking.server import Server, run_async
 from eval.ranking.server_messages import Messages, PromptText, served_name, server_kind
 
 
+def answer_requests(
+    server: Server,
+    messages: Messages,
+    requests: Iterable[RankingRequest],
+    keep: Callable[[RankingRequest, Response], None],
+) -> None:
+    """Answers requests, several at a time; after an error those under way are finished.
+
+    Args:
+        server: The server.
+        messages: Model and mode.
+        requests: Read one by one as they are sent.
+        keep: Called with each answer as soon as it is there.
+
+    Raises:
+        ServerError: The server refused or failed a request, or the spending limit is reached.
+        UserError: A request has too many candidates or an image that does not decode, or ``keep`` raised it.
+    """
+    errors: list[UserError] = []
+    queue = iter(requests)
+
+    async def work() -> None:
+        try:
+            while not errors and (request := next(queue, None)):
+                body = await asyncio.to_thread(messages.body, request)
+                keep(request, await server.complete(messages.tuned, body, partial(messages.read, request)))
+        except UserError as error:
+            errors.append(error)
+
+    async def work_all() -> None:
+        async with server:
+            await asyncio.gather(*(work() for _ in range(server.args.max_concurrency)))
+
+    run_async(work_all())
+    if errors:
+        raise errors[0]
+
+
 class ServedModel:
-    """A model on a server. The spending limit is of the object's whole life; calls from several threads take turns.
+    """A model on a server; calls from several threads take turns.
+
+    Answers of a call that failed are kept: when it is repeated, they are not requested again.
 
     Args:
         ranker: The server.
@@ -31,15 +71,11 @@ class ServedModel:
     """
 
     def __init__(self, ranker: RankerArgs, mode: RankingMode, tuned: bool, adapter: Path, trainer: TrainerArgs):
-        self.ranker, self.tuned, self.adapter, self.trainer = ranker, tuned, adapter, trainer
-        self.server, self.lock = Server(ranker.server), threading.Lock()
-        self.is_checked = ranker.server.parity_images == 0
-        name, kind = served_name(ranker, tuned), run_async(self._find_kind())
+        self.ranker, self.adapter, self.trainer = ranker, adapter, trainer
+        self.server, self.lock, self.is_checked = Server(ranker.server), threading.Lock(), False
+        self.kept: dict[str, Response] = {}
+        name, kind = served_name(ranker, tuned), server_kind(ranker.server, self.server.models())
         self.messages = Messages(ranker.server, name, tuned, mode, kind, PromptText(ranker))
-
-    async def _find_kind(self) -> str:
-        async with self.server:
-            return server_kind(self.ranker.server, await self.server.models())
 
     def answer(self, requests: Sequence[RankingRequest]) -> list[Response]:
         """Answers requests, several at a time.
@@ -50,29 +86,17 @@ class ServedModel:
         Raises:
             UserError: The server is not the local model, refused or failed a request, or the spending limit is reached.
         """
+        if not requests:
+            return []
         with self.lock:
-            if not self.is_checked and requests:
-                self._check(requests)
-            return run_async(self._answer(requests))
+            if not self.is_checked:
+                ensure_parity(self.server, [self.messages], requests, self.ranker, self.adapter, self.trainer)
+                self.is_checked = True
+            ids = [request.id for request in requests]
+            left = {key: request for key, request in zip(ids, requests, strict=True) if key not in self.kept}
+            answer_requests(self.server, self.messages, left.values(), self._keep)
+            kept, self.kept = self.kept, {}
+            return [kept[key] for key in ids]
 
-    def _check(self, requests: Sequence[RankingRequest]) -> None:
-        probes = choose_probes(requests, self.ranker.server.parity_images, self.ranker.server.image_format)
-        local = local_scores(self.ranker, self.adapter, self.trainer, probes)
-
-        async def check() -> None:
-            async with self.server:
-                await check_parity(self.server, self.messages, probes, local)
-
-        run_async(check())
-        self.is_checked = True
-
-    async def _answer(self, requests: Sequence[RankingRequest]) -> list[Response]:
-        slots = asyncio.Semaphore(self.ranker.server.max_concurrency)
-
-        async def answer_one(request: RankingRequest) -> Response:
-            async with slots:
-                body = await asyncio.to_thread(self.messages.body, request)
-                return await self.server.complete(self.tuned, body, partial(self.messages.read, request))
-
-        async with self.server:
-            return list(await asyncio.gather(*map(answer_one, requests)))
+    def _keep(self, request: RankingRequest, response: Response) -> None:
+        self.kept[request.id] = response

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -30,12 +31,27 @@ BACKOFF_S = 0.5
 """Seconds before the first repetition; doubled with each, up to a minute, times a random number from 0.5 to 1."""
 _MAX_BACKOFF_S = 60
 _MAX_RETRY_AFTER_S = 600  # a server's own wish is followed up to here
-_REPEATED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_REPEATED = {408, 409, 425, 429}  # and all from 500
+_MAX_IGNORED = 2
+# What reading a reply that is no JSON, or has other fields, raises.
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _SHOWN = 200  # characters of a server's message
+
+SENT = Counter[str]()
+"""Number of requests that this process sent, repeated ones included, by ``base_url``."""
+_SPENDING = threading.Lock()
+
+
+class ServerError(UserError):
+    """A server that refused or failed a request, or the spending limit."""
 
 
 class BadReply(Exception):
     """A reply that is not what was requested; the request is repeated."""
+
+
+class IgnoredConstraint(BadReply):
+    """A reply outside its grammar; the request is repeated once, as greedy decoding hardly varies."""
 
 
 def _base(args: ServerArgs, tuned: bool) -> str:
@@ -92,8 +108,12 @@ class Server:
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    async def models(self) -> list[dict[str, Any]]:
-        """Returns the models that the servers list; empty where they have no list."""
+    def models(self) -> list[dict[str, Any]]:
+        """Connects, and returns the models that the servers list; empty where they have no list.
+
+        Raises:
+            ServerError: A server does not answer.
+        """
 
         def read(reply: Any) -> list[dict[str, Any]]:
             entries = reply.get("data") if isinstance(reply, dict) else None
@@ -101,8 +121,12 @@ class Server:
                 raise BadReply("not a list of models")
             return [entry for entry in entries if isinstance(entry, dict)]
 
-        urls = dict.fromkeys(_base(self.args, tuned) for tuned in (False, True))
-        return [model for url in urls for model in await self._send("GET", f"{url}/models", None, read, missing=[])]
+        async def list_all() -> list[dict[str, Any]]:
+            urls = dict.fromkeys(f"{_base(self.args, tuned)}/models" for tuned in (False, True))
+            async with self:
+                return [model for url in urls for model in await self._send("GET", url, None, read, missing=[])]
+
+        return run_async(list_all())
 
     async def complete(self, tuned: bool, body: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
         """Sends a chat completion, and reads its first choice.
@@ -114,7 +138,7 @@ class Server:
                 else than a complete reply.
 
         Raises:
-            UserError: The server refused the request, failed each time, or the spending limit is reached.
+            ServerError: The server refused the request, failed each time, or the spending limit is reached.
         """
         url = f"{_base(self.args, tuned)}/chat/completions"
         return await self._send("POST", url, body | self.args.extra, lambda reply: read(reply["choices"][0]))
@@ -122,7 +146,7 @@ class Server:
     async def _send(
         self, method: str, url: str, body: dict | None, read: Callable[[Any], T], missing: T | None = None
     ) -> T:
-        reason, key = "", _api_key(url)
+        reason, ignored, key = "", 0, _api_key(url)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         for attempt in range(self.args.max_retries + 1):
             if body is not None:
@@ -136,31 +160,33 @@ class Server:
                 if reply.status_code == 200:
                     return read(json.loads(reply.content))
                 reason, retry_after = f"HTTP {reply.status_code}", _retry_after(reply.headers.get("retry-after", ""))
-                if reply.status_code not in _REPEATED:
-                    raise UserError(f"{url}: refused with {reason}: {_shorten(reply.text, key)}")
+                if reply.status_code < 500 and reply.status_code not in _REPEATED:
+                    raise ServerError(f"{url}: refused with {reason}: {_shorten(reply.text, key)}")
             except TimeoutError:
                 reason = f"no reply in {self.args.timeout_s:g} s"
-            except self._httpx.TransportError as error:
-                reason = f"no connection ({type(error).__name__})"
             except BadReply as error:
                 reason = f"unusable reply ({_shorten(str(error), key)})"
-            except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+                ignored += isinstance(error, IgnoredConstraint)
+            except (*_UNREADABLE, self._httpx.DecodingError) as error:
                 reason = f"unusable reply ({type(error).__name__})"
+            except self._httpx.RequestError as error:
+                reason = f"no connection ({type(error).__name__})"
             self.failures[reason] += 1
-            if attempt < self.args.max_retries:
-                backoff = min(BACKOFF_S * 2**attempt, _MAX_BACKOFF_S) * random.uniform(0.5, 1)
-                await asyncio.sleep(max(backoff, retry_after))
-        raise UserError(
-            f"{url}: {reason}, after {self.args.max_retries + 1} attempts; answers so far are kept, and the same "
-            "command resumes (ranker.server.timeout_s, .max_retries and .max_concurrency set the limits)"
+            if attempt == self.args.max_retries or ignored == _MAX_IGNORED:
+                break
+            backoff = min(BACKOFF_S * 2**attempt, _MAX_BACKOFF_S) * random.uniform(0.5, 1)
+            await asyncio.sleep(max(backoff, retry_after))
+        raise ServerError(
+            f"ranker.server (limits: timeout_s, max_retries, max_concurrency): {url}: {reason}, "
+            f"after {attempt + 1} attempts"
         )
 
     def _spend(self) -> None:
-        limit = self.args.max_requests
-        if limit is not None and self.sent >= limit:
-            raise UserError(
-                f"ranker.server.max_requests={limit}: reached; answers so far are kept, and the same command resumes"
-            )
+        limit, url = self.args.max_requests, str(self.args.base_url)
+        with _SPENDING:
+            if limit is not None and SENT[url] >= limit:
+                raise ServerError(f"ranker.server.max_requests={limit}: reached")
+            SENT[url] += 1
         self.sent += 1
 
     def summary(self) -> str:

@@ -6,113 +6,83 @@ answer is reused for the same request alone.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 from data_prep.core.errors import Interrupted, UserError
-from data_prep.core.files import REMAKE, file_lock, fingerprint, read_sealed_line, sealed_line
+from data_prep.core.files import file_lock, fingerprint
 from data_prep.core.progress import progress_bar
 from data_prep.core.rng import evenly_spaced
 from data_prep.settings import RankerArgs, TrainerArgs
 from eval.ranking.answer_key import answers_folder
-from eval.ranking.answers import append_lines, name_path_in_errors
+from eval.ranking.answers import append_lines, name_path_in_errors, read_answers, to_line
 from eval.ranking.batches import InferenceJob
-from eval.ranking.parity import Scores, check_parity, local_scores
-from eval.ranking.probes import Probes, choose_probes
-from eval.ranking.request import Response
-from eval.ranking.server import Server, run_async
+from eval.ranking.parity import ensure_parity
+from eval.ranking.request import RankingRequest, Response
+from eval.ranking.served import answer_requests
+from eval.ranking.server import Server, ServerError
 from eval.ranking.server_messages import Messages, PromptText, served_name, server_kind
 
 log = logging.getLogger(__name__)
 
 
-def _mode_key(job: InferenceJob) -> str:
-    return fingerprint([job.tuned, asdict(job.mode)])
-
-
-def _read_answers(path: Path, job: InferenceJob) -> dict[str, Response]:
-    """Reads a job's answers by request id; a last line that a kill cut short is removed.
-
-    Raises:
-        UserError: A line was changed after it was written.
-    """
-    answers: dict[str, Response] = {}
-    if not path.exists():
-        return answers
-    content = path.read_bytes()
-    complete = content[: content.rfind(b"\n") + 1]
-    if len(complete) < len(content):
-        os.truncate(path, len(complete))
-    for number, line in enumerate(complete.decode(errors="replace").splitlines(), 1):
-        record = read_sealed_line(line, f"{path}, line {number}", REMAKE)
-        if record["mode"] == _mode_key(job):
-            answers[record["id"]] = Response(tuple(record["scores"]), record["reply"])
-    return answers
-
-
 @dataclass(frozen=True)
-class _Pending:
-    """What is left of a job.
+class _Stored:
+    """A job's answers on disk.
 
     Attributes:
         job: The job.
         path: The file of its answers.
-        indices: Indices of its requests without an answer.
+        key: Hash of model and mode, under which they are stored.
     """
 
     job: InferenceJob
     path: Path
-    indices: list[int]
+    key: str
 
+    def read(self) -> dict[str, Response]:
+        """Reads the answers by request id.
 
-async def _answer_pending(server: Server, messages: Messages, pending: _Pending) -> None:
-    """Answers requests concurrently and appends each answer to the file; after an error, those under way are finished.
+        Raises:
+            UserError: A line was changed after it was written.
+        """
+        answers = read_answers(self.path).items()
+        return {request_id: response for (key, request_id), response in answers if key == self.key}
 
-    Raises:
-        UserError: A request failed for good, or the spending limit is reached.
-    """
-    errors: list[UserError] = []
-    queue, head = iter(pending.indices), {"mode": _mode_key(pending.job)}
-    bar = progress_bar(messages.model, total=len(pending.indices))
+    def missing(self) -> list[int]:
+        """Returns the indices of the requests without an answer; a last line that a kill cut short is removed."""
+        answered, requests = self.read(), self.job.requests
+        if answered:
+            log.info("%s: %d answers are there", self.job.name, len(answered))
+        content = self.path.read_bytes() if self.path.exists() else b""
+        if content and not content.endswith(b"\n"):
+            os.truncate(self.path, content.rfind(b"\n") + 1)
+        ids = requests.hex_ids(range(len(requests)))
+        return [index for index, request_id in enumerate(ids) if request_id not in answered]
 
-    async def work() -> None:
-        for index in queue:
-            if errors:
-                return
-            (request,) = pending.job.requests.read(range(index, index + 1))
+    def requests(self, indices: Iterable[int]) -> Iterator[RankingRequest]:
+        """Builds some of the requests, one by one."""
+        return (request for index in indices for request in self.job.requests.read(range(index, index + 1)))
+
+    def ask(self, server: Server, messages: Messages, indices: Sequence[int]) -> None:
+        """Requests answers and appends each to the file.
+
+        Raises:
+            UserError: A request failed for good, or the spending limit is reached.
+        """
+        with progress_bar(messages.model, total=len(indices)) as bar:
+
+            def keep(request: RankingRequest, response: Response) -> None:
+                append_lines(self.path, [to_line(self.key, request.id, response)])
+                bar.update()
+
             try:
-                body = await asyncio.to_thread(messages.body, request)
-                response = await server.complete(messages.tuned, body, partial(messages.read, request))
-                append_lines(pending.path, [sealed_line(head | {"id": request.id} | asdict(response))])
-            except UserError as error:
-                errors.append(error)
-                return
-            bar.update()
-
-    await asyncio.gather(*(work() for _ in range(server.args.max_concurrency)))
-    bar.close()
-    if errors:
-        raise errors[0]
-
-
-async def _run(jobs: Sequence[_Pending], ranker: RankerArgs, probes: Probes, local: dict[bool, Scores]) -> None:
-    text = PromptText(ranker)
-    async with Server(ranker.server) as server:
-        kind = server_kind(ranker.server, await server.models())
-        try:
-            for pending in jobs:
-                job = pending.job
-                messages = Messages(ranker.server, served_name(ranker, job.tuned), job.tuned, job.mode, kind, text)
-                if probes.count:
-                    await check_parity(server, messages, probes, local)
-                await _answer_pending(server, messages, pending)
-        finally:
-            log.info("%s: %s", ranker.server.base_url, server.summary())
+                answer_requests(server, messages, self.requests(indices), keep)
+            except ServerError as error:
+                raise UserError(f"{error}; answers so far are kept, and the same command resumes") from None
 
 
 def answer_all_by_server(
@@ -138,30 +108,29 @@ def answer_all_by_server(
     with name_path_in_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder):
-        left = []
-        for job in jobs:
-            path = folder / f"answers-{job.name}.jsonl"
-            answered = _read_answers(path, job)
-            if answered:
-                log.info("%s: %d answers are there", job.name, len(answered))
-            ids = job.requests.hex_ids(range(len(job.requests)))
-            indices = [index for index, request_id in enumerate(ids) if request_id not in answered]
-            if indices:
-                left.append(_Pending(job, path, indices))
+        stored = [_store(job, folder) for job in jobs]
+        left = [(answers, missing) for answers in stored if (missing := answers.missing())]
         if left:
             _ask(left, ranker, adapter, trainer)
-        return {job.name: _read_answers(folder / f"answers-{job.name}.jsonl", job) for job in jobs}
+        return {answers.job.name: answers.read() for answers in stored}
 
 
-def _ask(left: Sequence[_Pending], ranker: RankerArgs, adapter: Path, trainer: TrainerArgs) -> None:
-    """Compares server and local model, and requests what is left."""
-    count, local = ranker.server.parity_images, dict[bool, Scores]()
-    indices = [left[0].indices[position] for position in evenly_spaced(len(left[0].indices), count)]
-    requests = [request for index in indices for request in left[0].job.requests.read(range(index, index + 1))]
-    probes = choose_probes(requests, count, ranker.server.image_format)
+def _store(job: InferenceJob, folder: Path) -> _Stored:
+    return _Stored(job, folder / f"answers-{job.name}.jsonl", fingerprint([job.tuned, asdict(job.mode)]))
+
+
+def _ask(left: Sequence[tuple[_Stored, list[int]]], ranker: RankerArgs, adapter: Path, trainer: TrainerArgs) -> None:
+    """Compares server and local models, and requests the answers of these indices."""
+    server, text = Server(ranker.server), PromptText(ranker)
+    kind, jobs = server_kind(ranker.server, server.models()), [answers.job for answers, _ in left]
+    models = [Messages(ranker.server, served_name(ranker, job.tuned), job.tuned, job.mode, kind, text) for job in jobs]
+    first, missing = left[0]
+    compared = [missing[position] for position in evenly_spaced(len(missing), ranker.server.parity_images)]
     try:
-        if probes.count:
-            local = local_scores(ranker, adapter, trainer, probes)
-        run_async(_run(left, ranker, probes, local))
+        ensure_parity(server, models, list(first.requests(compared)), ranker, adapter, trainer)
+        for messages, (answers, indices) in zip(models, left, strict=True):
+            answers.ask(server, messages, indices)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command resumes from the answers that are there") from None
+    finally:
+        log.info("%s: %s", ranker.server.base_url, server.summary())

@@ -23,7 +23,7 @@ from data_prep.settings import RankerArgs, ServerArgs
 from eval.ranking.grammar import MAX_NAMES, permutation_grammar
 from eval.ranking.prompt import build_prompt
 from eval.ranking.request import RankingMode, RankingRequest, Response
-from eval.ranking.server import BadReply, Server, run_async
+from eval.ranking.server import BadReply, IgnoredConstraint, Server
 from rar_train.models.decoding import DIGITS
 from rar_train.models.meta import build_on_meta, local_folder
 
@@ -99,12 +99,7 @@ def served_identity(ranker: RankerArgs) -> list[Any]:
     Raises:
         UserError: The server does not answer.
     """
-
-    async def list_models() -> list[dict[str, Any]]:
-        async with Server(ranker.server) as server:
-            return await server.models()
-
-    args, models = ranker.server, run_async(list_models())
+    args, models = ranker.server, Server(ranker.server).models()
     listed = {str(model.get("id")): [model.get("root"), model.get("parent")] for model in models}
     names = [args.served_model or ranker.model, args.served_adapter]
     # SGLang lists an adapter by its own name, and takes it as BASE:ADAPTER.
@@ -219,7 +214,7 @@ class Messages:
         outcome = read_list(reply, request.names, request.shown_names).outcome
         allowed = ("ok", "repaired") if self.kind == "json_schema" else ("ok",)
         if outcome not in allowed:
-            raise BadReply(
+            raise IgnoredConstraint(
                 f"not a permutation, so the server ignored the constraint of {self.kind}; set "
                 f"ranker.server.constraint: {reply[:60]}"
             )

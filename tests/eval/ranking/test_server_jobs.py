@@ -18,7 +18,7 @@ import torch
 from data_prep.core.errors import Interrupted, UserError
 from data_prep.settings import RankerArgs, ServerArgs, TrainerArgs
 from data_prep.settings.loading import load_recipe
-from eval.ranking import server
+from eval.ranking import parity, server
 from eval.ranking.batches import InferenceJob, RequestTable
 from eval.ranking.modes import run_batch
 from eval.ranking.parsing import to_ranking
@@ -60,6 +60,8 @@ def tuned(adapter) -> Mllm:
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
     monkeypatch.setattr(server, "BACKOFF_S", 0.01)
+    server.SENT.clear()  # ports may be used again
+    parity.PASSED.clear()
     monkeypatch.setenv("RAR_API_KEY", KEY)
 
 
@@ -110,6 +112,19 @@ def test_exemplars_are_shown(nano, hosted, adapter, requests):
     assert [part["type"] for part in content] == ["image_url"] * 3 + ["text"]
 
 
+@pytest.mark.parametrize("mode", TEXT_MODES)
+def test_descriptions_are_shown(nano, hosted, adapter, requests, mode):
+    names = requests[1].names
+    described = [replace(requests[1], descriptions=(f"not {names[1]}", ""))]
+    with serve(hosted) as url:
+        args = ranker_of(url, parity_images=1)
+        responses = ServedModel(args, RankingMode(mode), False, adapter, CPU).answer(described)
+    assert rankings(mode, described, responses) == rankings(
+        mode, described, run_batch(nano, RankingMode(mode), described)
+    )
+    assert all(f"not {names[1]}" in body["messages"][0]["content"][-1]["text"] for body in hosted.bodies)
+
+
 def test_parity_holds_for_base_and_tuned_model_and_answers_are_requested_once(hosted, requests, run_job, tmp_path):
     with serve(hosted) as url:
         for name in (False, True):
@@ -142,6 +157,24 @@ def test_a_server_that_is_not_the_local_model_is_refused(hosted, requests, run_j
     assert not list(tmp_path.rglob("answers-one.jsonl"))
 
 
+def test_every_model_is_checked_before_anything_is_answered(hosted, adapter, requests, tmp_path):
+    table = RequestTable([[request] for request in requests])
+    jobs = [InferenceJob(name, name == "tuned", RankingMode("letters"), table, 4) for name in ("base", "tuned")]
+    faulty = replace(hosted, models={"base": hosted.models["base"], "tuned": hosted.models["base"]})
+    with serve(faulty) as url, pytest.raises(UserError, match="Likely the adapter is missing"):
+        answer_all_by_server(jobs, ranker_of(url, parity_images=3), adapter, CPU, tmp_path)
+    assert not list(tmp_path.rglob("answers-*.jsonl"))
+
+
+def test_a_model_is_checked_once_per_process(hosted, adapter, requests, run_job, tmp_path, monkeypatch):
+    with serve(hosted) as url:
+        run_job(url, requests[:2], tmp_path, parity_images=1)
+        monkeypatch.setattr(parity, "load_mllm", lambda _: pytest.fail("the local model is loaded again"))
+        run_job(url, requests[:2], tmp_path, "generate", parity_images=1)
+        ServedModel(ranker_of(url, parity_images=1), RankingMode("letters"), False, adapter, CPU).answer(requests[:2])
+    assert len(hosted.bodies) == 2 + 3 * 2
+
+
 def half_fail(number: int):
     failures = [
         (500, {}, b"out of memory"),
@@ -149,6 +182,8 @@ def half_fail(number: int):
         (200, {}, b"<html>proxy</html>"),
         (200, {}, b'{"choices": [{"message": {"content": "['),
         (200, {}, b'{"choices": []}'),
+        (200, {"Content-Encoding": "gzip"}, b"no gzip"),
+        (521, {}, b"down"),
     ]
     return failures[number // 2 % len(failures)] if number % 2 else None
 
@@ -167,6 +202,7 @@ def test_a_server_that_fails_half_of_the_time_gives_the_same_answers_and_failure
     assert rankings(mode, many, responses) == rankings(mode, many, local)
     assert "HTTP 500: " in caplog.text and "HTTP 429: " in caplog.text
     assert "unusable reply (JSONDecodeError): " in caplog.text and "unusable reply (IndexError): " in caplog.text
+    assert "unusable reply (DecodingError): " in caplog.text and "HTTP 521: " in caplog.text
     sent = int(re.search(r"(\d+) requests, failed", caplog.text)[1])
     lost = re.search(r"no connection \(\w+\): (\d+)", caplog.text)  # of a busy machine: the server never saw these
     assert sent == len(hosted.bodies) + (int(lost[1]) if lost else 0)
@@ -211,7 +247,27 @@ def test_the_spending_limit_counts_repeated_requests_and_stops_the_run_with_the_
         assert len(hosted.bodies) == 4
         (path,) = tmp_path.rglob("answers-one.jsonl")
         assert len(path.read_text().splitlines()) == 3
+        server.SENT.clear()  # another command
         assert len(run_job(url, requests, tmp_path, max_requests=2)) == len(requests)
+
+
+def test_the_spending_limit_is_of_all_calls_together(hosted, requests, run_job, tmp_path):
+    with serve(hosted) as url:
+        run_job(url, requests[:3], tmp_path / "first", max_requests=4, max_concurrency=1)
+        with pytest.raises(UserError, match=r"ranker\.server\.max_requests=4: reached"):
+            run_job(url, requests, tmp_path / "second", max_requests=4, max_concurrency=1)
+    assert len(hosted.bodies) == 4
+
+
+def test_a_call_repeated_after_an_error_requests_only_the_rest(nano, hosted, adapter, requests):
+    mode = RankingMode("generate")
+    hosted.fail = lambda number: (401, {}, b"no") if number == 3 else None
+    with serve(hosted) as url:
+        model = ServedModel(ranker_of(url, max_concurrency=1), mode, False, adapter, CPU)
+        with pytest.raises(UserError, match=r"refused with HTTP 401: no$"):
+            model.answer(requests)
+        assert model.answer(requests) == run_batch(nano, mode, requests)
+    assert len(hosted.bodies) == 1 + len(requests)
 
 
 def test_ctrl_c_keeps_the_answers_so_far(hosted, requests, run_job, tmp_path):
@@ -274,7 +330,8 @@ def test_openais_own_key_is_sent_to_openai_alone(hosted, requests, run_job, tmp_
 def test_a_server_that_ignores_the_constraint_is_an_error(hosted, requests, run_job, tmp_path):
     hosted.ignore_grammar = True
     with serve(hosted) as url, pytest.raises(UserError, match="not a permutation, so the server ignored the constr"):
-        run_job(url, requests[1:2], tmp_path, "constrained", max_retries=1)
+        run_job(url, requests[1:2], tmp_path, "constrained")
+    assert len(hosted.bodies) == 2  # greedy decoding gives the same again
 
 
 def test_likelihood_and_a_tuned_model_without_a_served_name_are_refused(hosted, requests, run_job, tmp_path):

@@ -14,6 +14,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.images import open_image
 from data_prep.settings import RankerArgs, ServerArgs
 from eval.ranking.parsing import to_ranking
+from eval.ranking.probes import choose_probes
 from eval.ranking.request import RankingMode
 from eval.ranking.server import BadReply
 from eval.ranking.server_messages import Messages, PromptText, served_name, server_kind
@@ -119,6 +120,15 @@ def test_too_many_candidates_are_refused(messages, requests):
     with pytest.raises(UserError, match=r"30 candidates, but a grammar of mode constrained takes 8; .*json_schema"):
         messages("constrained").body(request)
     assert messages("constrained", "json_schema").body(request)
+
+
+@pytest.mark.parametrize(("count", "described"), [(30, 26), (1, 0)])
+def test_probes_keep_the_descriptions_of_their_names(messages, requests, count, described):
+    names = tuple(f"name {n}" for n in range(count))
+    request = replace(requests[0], names=names, descriptions=tuple(f"text {n}" for n in range(count)))
+    for probe in choose_probes([request], 1, "png").requests:
+        text = messages("letters").body(probe)["messages"][0]["content"][-1]["text"]
+        assert text.count(": text ") == described
 
 
 @pytest.mark.parametrize("encoding", ["png", "jpeg"])
