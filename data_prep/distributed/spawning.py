@@ -21,6 +21,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from data_prep.core.command import quiet_libraries
 from data_prep.core.errors import UserError
 from data_prep.core.os_errors import describe_error
+from data_prep.distributed.devices import local_gpu_index
 from data_prep.settings import check
 
 _LONGEST_WAIT = timedelta(days=7)
@@ -38,7 +39,9 @@ class _SpawnedDDP(DDPStrategy):
 
 
 def _exit_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this process was spawned
+    parent.join()
     os._exit(1)
 
 
@@ -59,13 +62,18 @@ class _OneMachine(LightningEnvironment):
         """A port that was free when the processes were planned."""
         return self._port
 
+    def node_rank(self) -> int:
+        """0: ``NODE_RANK`` is the rank of the command's machine among several, each with processes of its own."""
+        return 0
+
 
 def make_predict_strategy(kind: str, devices: int, num_nodes: int = 1, launched: bool = False) -> Strategy:
     """Returns the Lightning strategy for ``Trainer.predict`` in one process or in several.
 
     Processes are spawned rather than started as a second command: that works in the middle of any command, even where
     only its first process reaches this point, and where CUDA is already in use. They assign their own ranks: under
-    SLURM and torchrun the ranks in the environment are those of the commands.
+    SLURM and torchrun the ranks in the environment are those of the commands. One process predicts here, on its own GPU
+    where a launcher has started it with others.
 
     Args:
         kind: ``cpu``, ``cuda`` or ``mps``.
@@ -74,7 +82,7 @@ def make_predict_strategy(kind: str, devices: int, num_nodes: int = 1, launched:
         launched: The processes are those that a launcher started, and all of them predict.
     """
     if devices * num_nodes == 1:
-        return SingleDeviceStrategy(torch.device("cpu") if kind == "cpu" else torch.device(kind, 0))
+        return SingleDeviceStrategy(torch.device(kind, local_gpu_index()) if kind == "cuda" else torch.device(kind))
     check(
         kind != "mps", "trainer.devices: an Apple GPU is one device; set trainer.devices=1, or trainer.accelerator=cpu"
     )
@@ -110,6 +118,8 @@ def make_predict_trainer(
         accelerator=kind,
         devices=devices,
         num_nodes=num_nodes,
+        # One process is alone, although Lightning would read the variables of SLURM and torchrun.
+        plugins=[LightningEnvironment()] if devices * num_nodes == 1 else None,
         callbacks=[*callbacks, _OwnSignals()],
         logger=False,
         enable_checkpointing=False,

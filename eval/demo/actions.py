@@ -10,7 +10,7 @@ from data_prep.core.errors import UserError
 from data_prep.settings import check
 from eval.recognition.recognition import RankedCandidate, Recognition
 from eval.recognition.recognizer import Recognizer
-from eval.recognition.uploads import MAX_IMAGES, check_size, check_upload_name, open_upload
+from eval.recognition.uploads import MAX_IMAGES, add_to_class, check_size, check_upload_name, open_upload
 
 _OUTCOMES = {
     "ok": "",
@@ -110,16 +110,12 @@ class Demo:
         check(len(files) <= MAX_IMAGES, f"{len(files)} images: at most {MAX_IMAGES} at a time")
         paths = [check_upload(file, self.max_bytes) for file in files]
         with self._lock:
-            known = self.memory.find_name(name)
-            new = known is None
-            check(new or bool(paths), f"{known}: known already; drop images to add to it")
-            count = self.memory.add(name, paths)
-            name = self.memory.find_name(name)  # as it is stored and shown
-            total = self.memory.classes[name]
-        copies = f"; {len(paths) - count} were there already" if count < len(paths) else ""
-        if new and not count:
-            return f"Added {name} without images: it is found by its name alone."
-        return f"Added {'the class ' if new else ''}{name}: {count} new images, {total} in all{copies}."
+            done = add_to_class(self.memory, name, paths, verb="drop")
+        copies = f"; {len(paths) - done.added} were there already" if done.added < len(paths) else ""
+        if done.new and not done.added:
+            return f"Added {done.name} without images: it is found by its name alone."
+        kind = "the class " if done.new else ""
+        return f"Added {kind}{done.name}: {done.added} new images, {done.images} in all{copies}."
 
     def remove(self, name: str | None) -> str:
         """Removes a class.

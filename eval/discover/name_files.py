@@ -11,6 +11,7 @@ from data_prep.core.files import read_json
 from data_prep.core.results_file import check_result
 from data_prep.prompting.guesses import count_names
 from data_prep.reading.tables import read_records
+from data_prep.settings import check
 
 _FORMATS = "a .txt file with a name per line, a .json list, or .csv or .jsonl with the column name"
 
@@ -62,6 +63,18 @@ def read_vocabulary(path: Path) -> dict[str, int]:
     if not counts:
         raise UserError(f"{path}: contains no names")
     return counts
+
+
+def read_classes(path: Path | None) -> str | list[str] | None:
+    """Reads what ``--classes`` gives, as ``Recognizer`` takes it: a folder's path, or the names in a file.
+
+    Raises:
+        UserError: There is no such file or folder, or it is not a file of names.
+    """
+    if path is None:
+        return None
+    check(path.exists(), f"--classes {path}: no such file or folder")
+    return str(path) if path.is_dir() else list(read_vocabulary(path))
 
 
 def names_lines(votes: dict[str, int], guessed: dict[str, int], seed: int) -> list[dict]:

@@ -27,7 +27,7 @@ def list_shard(shard: Path) -> Iterator[Item]:
     try:
         with tarfile.open(shard, "r:") as tar:
             while member := tar.next():
-                tar.members.clear()  # tarfile remembers every member
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile remembers every member
                 *folders, name = Path(member.name).parts or ("",)
                 hidden = is_hidden_or_system_file(name) or any(is_hidden_or_system_file(f, True) for f in folders)
                 if member.isreg() and not hidden and Path(name).suffix.lower() in IMAGE_SUFFIXES:

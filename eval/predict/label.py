@@ -15,22 +15,23 @@ from pathlib import Path
 
 from data_prep.core.errors import Interrupted
 from data_prep.core.files import file_hash, file_lock, read_json
-from data_prep.distributed.spawning import spawn_errors
+from data_prep.distributed.devices import resolve_accelerator
+from data_prep.distributed.spawning import make_predict_trainer, run_predict
 from data_prep.embedding.embedding import count_workers
 from data_prep.embedding.encoder import load_encoder
 from data_prep.memory.memory import Memory
-from data_prep.settings import Recipe, check
+from data_prep.settings import RankerArgs, Recipe, check
 from data_prep.settings.loading import load_saved_recipe
 from eval.calibration.store import choices_path
-from eval.discover.name_files import read_vocabulary
+from eval.discover.name_files import read_classes
 from eval.predict.inputs import check_inputs, list_items
 from eval.predict.job import Job
 from eval.predict.module import PredictModule
 from eval.predict.page import MAX_IMAGES, write_page
 from eval.predict.sharing import Sharing
-from eval.predict.summary import Summary
+from eval.predict.summary import MIN_CANDIDATES, Summary
 from eval.predict.writing import WRITERS, check_output
-from eval.recognition.class_lists import Classes, read_test_classes
+from eval.recognition.class_lists import read_test_classes
 from eval.recognition.class_memory import ClassMemory
 from eval.recognition.recognizer import Recognizer
 from rar_train.engine.run_folder import find_adapter
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 _LOCK_SECONDS = 5
 _WORKER_BATCH = 16  # images; ``count_workers`` wants eight such batches for each worker
+# Settings of a server that leave its answers as they are, so a job can be continued with others.
+_REQUEST_SETTINGS = ("base_url", "adapter_url", "max_concurrency", "timeout_s", "max_retries", "max_requests")
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,6 @@ class Request:
     settings: Sequence[str] = ()
 
 
-def read_classes(path: Path | None) -> Classes | None:
-    """Returns the classes as ``Recognizer`` takes them; the names of a file of names."""
-    if path is None:
-        return None
-    check(path.exists(), f"--classes {path}: no such file or folder")
-    return str(path) if path.is_dir() else list(read_vocabulary(path))
-
-
 def label_images(request: Request) -> Summary | None:
     """Labels images, and writes a line for each of them in their order.
 
@@ -90,7 +85,7 @@ def label_images(request: Request) -> Summary | None:
     adapter, run = find_adapter(request.ckpt)
     recipe = load_saved_recipe(run / "recipe.yaml", list(request.settings))
     most = recipe.eval.k_max if isinstance(recipe.eval.k, str) else recipe.eval.k
-    top = request.top or recipe.eval.fixed_k
+    top = recipe.eval.fixed_k if request.top is None else request.top
     check(1 <= top <= most, f"--top {top}: must be in 1..{most}; for more candidates, raise eval.k")
     check_output(request.output)
     check_inputs(request.inputs)
@@ -98,10 +93,21 @@ def label_images(request: Request) -> Summary | None:
     for path in (request.output, *[request.output.with_suffix(".html")] * request.page):
         check(labelling.job.exists or not path.exists(), f"{path}: exists; give another --to FILE, or move it away")
     sharing = labelling.sharing
+    _check_limit(recipe.ranker, sharing.processes)
     with sharing.coordinate(Path(recipe.cache), request.output) as processes, labelling.lock():
         processes.after_first("list of images", labelling.begin)
         labelling.predict()
         return labelling.finish()
+
+
+def _check_limit(ranker: RankerArgs, processes: int) -> None:
+    """Checks that a spending limit is that of the whole job: processes count their requests each on its own."""
+    limit = ranker.server.max_requests if ranker.backend == "openai" else None
+    check(
+        limit is None or processes == 1,
+        f"ranker.server.max_requests={limit}: limits one process, and {processes} would share the images; label them "
+        "with one process (trainer.devices=1, no launcher), or set ranker.server.max_requests=null",
+    )
 
 
 class _Labelling:
@@ -161,7 +167,9 @@ class _Labelling:
         """Returns everything but the images that the lines depend on."""
         memory, recipe = self._open_memory(), self.recipe
         choices = choices_path(self.run, recipe.ranker.mode_label, self.adapter)
-        retriever, evaluation = asdict(recipe.retriever), asdict(recipe.eval)
+        ranker, retriever, evaluation = asdict(recipe.ranker), asdict(recipe.retriever), asdict(recipe.eval)
+        for key in _REQUEST_SETTINGS:
+            del ranker["server"][key]
         for key in ("batch_size", "num_workers"):
             retriever.pop(key, None)
             evaluation.pop(key, None)
@@ -171,7 +179,7 @@ class _Labelling:
             "classes": _memory_hash(memory),
             "choices": file_hash(choices) if choices.exists() else None,
             "top": self.top,
-            "ranker": asdict(recipe.ranker),
+            "ranker": ranker,
             "retriever": retriever,
             "eval": evaluation,
         }
@@ -187,11 +195,12 @@ class _Labelling:
             return
         workers = count_workers(self.recipe.retriever.num_workers, sharing.on_machine, job.images // _WORKER_BATCH)
         load = self.load if recognizer is None else lambda: recognizer
-        module = PredictModule(load, job, pending, sharing.processes, first, workers, self.top)
+        kept = max(self.top, MIN_CANDIDATES)
+        module = PredictModule(load, job, pending, sharing.processes, first, workers, kept)
+        trainer = make_predict_trainer(resolve_accelerator(self.recipe.trainer), sharing.devices)
         started = time.monotonic()
         try:
-            with spawn_errors():
-                sharing.make_trainer(self.recipe.trainer).predict(module, return_predictions=False)
+            run_predict(trainer, module)
         except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
             raise Interrupted("interrupted; the same command goes on from the images that are labelled") from None
         count, seconds = job.count_images(share), time.monotonic() - started
@@ -210,19 +219,20 @@ class _Labelling:
                 log.info("process %d: done; the last one to end writes %s", self.sharing.command, output)
                 return None
             summary = Summary(keep=MAX_IMAGES if self.request.page else 0)
-            WRITERS[output.suffix](output, _records(job, summary), self.top)
+            WRITERS[output.suffix](output, _records(job, summary, self.top), self.top)
             if self.request.page:
                 write_page(output.with_suffix(".html"), job, summary, self.recipe.retriever.regions)
             job.remove()
         return summary
 
 
-def _records(job: Job, summary: Summary) -> Iterator[list[dict]]:
-    """Yields the records of each part, and counts them."""
+def _records(job: Job, summary: Summary, top: int) -> Iterator[list[dict]]:
+    """Yields the records of each part with the candidates to write, and counts them."""
     for lines in job.parts():
         records = [json.loads(line) for line in lines]
         for record in records:
             summary.add(record)
+            del record["candidates"][top:]
         yield records
 
 

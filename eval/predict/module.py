@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import time
 from collections.abc import Callable
 
 import lightning as L
 from torch.utils.data import DataLoader
 
-from data_prep.core.command import quiet_libraries
+from data_prep.core.pools import loader_options
 from data_prep.core.progress import progress_bar
 from eval.predict.items import Item
 from eval.predict.job import Job
@@ -80,7 +79,7 @@ class PredictModule(L.LightningModule):
         processes: Number of processes, on all machines.
         first: Index of this command's first process among them.
         workers: Data-loading workers per process.
-        top: Candidates per line.
+        top: Candidates per record.
     """
 
     def __init__(
@@ -100,15 +99,13 @@ class PredictModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Loads the recognizer, once the process has its device."""
-        if multiprocessing.parent_process() is not None:
-            quiet_libraries()  # a spawned process starts with default settings
         self.recognizer = self.load()
 
     def predict_dataloader(self) -> DataLoader:
         """Returns the images of this process's parts, opened by workers."""
         parts = self.pending[self.first + self.trainer.global_rank :: self.processes]
         batches = ImageBatches(self.job, parts, self.recognizer.recipe.retriever.regions)
-        return DataLoader(batches, batch_size=None, num_workers=min(self.workers, len(parts)))
+        return DataLoader(batches, batch_size=None, **loader_options(min(self.workers, len(parts))))
 
     def transfer_batch_to_device(self, batch: ImageBatch, *rest) -> ImageBatch:
         """Leaves the images in main memory, where the recognizer expects them."""

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from data_prep.core.errors import UserError
-from data_prep.core.images import ImageError, open_image
+from data_prep.core.images import ImageError
+from data_prep.embedding.image_inputs import OpenedImage, open_input
 from data_prep.embedding.regions import clamp_boxes, cut_regions
 from data_prep.reading.checked import unreadable_reason
 from data_prep.settings import RegionArgs
@@ -32,8 +33,8 @@ class ImageOpener:
         self.regions, self._rows = regions, ParquetRows()
         self._boxed: tuple[str, Image.Image | UserError] | None = None
 
-    def open(self, item: Item) -> Image.Image:
-        """Returns the image in mode RGB; of a box, the crop that the retriever sees in detection.
+    def open(self, item: Item) -> OpenedImage:
+        """Returns the image as ``Recognizer.predict`` opens its file; of a box, the crop that the retriever sees.
 
         Raises:
             UserError: It is missing or does not decode, or a box has no pixel in its image. An ``ImageError`` has the
@@ -45,15 +46,15 @@ class ImageOpener:
             if item.kind == "file":
                 return _open_file(Path(item.path))
             data = read_member(item) if item.kind == "tar" else self._rows.read(item)
-            return open_image(data, item.path) if isinstance(data, bytes) else _open_file(data)
+            return open_input(data, item.path) if isinstance(data, bytes) else _open_file(data)
         except OSError as error:
             raise ImageError(item.path, str(error.strerror or error).lower()) from None
 
-    def _open_box(self, item: Item) -> Image.Image:
+    def _open_box(self, item: Item) -> OpenedImage:
         assert item.box is not None
         if self._boxed is None or self._boxed[0] != item.path:
             try:
-                self._boxed = (item.path, _open_file(Path(item.path)))
+                self._boxed = (item.path, _open_file(Path(item.path)).image)
             except UserError as error:
                 self._boxed = (item.path, error)
         image = self._boxed[1]
@@ -65,9 +66,9 @@ class ImageOpener:
         boxes, visible = clamp_boxes(np.array([[left, top, left + width, top + height]]), *image.size)
         if not visible[0]:
             raise ImageError(item.path, "box without a pixel in its image")
-        return Image.fromarray(cut_regions(image, boxes, self.regions)[0])
+        return open_input(cut_regions(image, boxes, self.regions)[0], item.path)
 
-    def open_or_reason(self, item: Item) -> Image.Image | str:
+    def open_or_reason(self, item: Item) -> OpenedImage | str:
         """Returns the image, or in a few words why it cannot be used."""
         try:
             return self.open(item)
@@ -77,10 +78,10 @@ class ImageOpener:
             return str(error)
 
 
-def _open_file(path: Path) -> Image.Image:
+def _open_file(path: Path) -> OpenedImage:
     if reason := unreadable_reason(path):
         raise ImageError(str(path), reason)
-    return open_image(path)
+    return open_input(path.read_bytes(), str(path))
 
 
 @dataclass
@@ -90,36 +91,38 @@ class ImageBatch:
     Attributes:
         part: Index of the part.
         items: The items, in their order in the part.
-        sizes: Width and height per item; None for an item without an image.
         reasons: Why an item has no image; empty where it has one.
+        sizes: Width and height per image.
+        keys: Key per image; see ``OpenedImage``.
         pixels: RGB values of all images one after the other, uint8, one-dimensional.
         ends_part: Whether this is the part's last batch.
     """
 
     part: int
     items: list[Item]
-    sizes: list[tuple[int, int] | None]
     reasons: list[str]
+    sizes: list[tuple[int, int]]
+    keys: list[str]
     pixels: Tensor
     ends_part: bool
 
     @classmethod
-    def collect(cls, part: int, items: list[Item], opened: list[Image.Image | str], ends_part: bool) -> ImageBatch:
+    def collect(cls, part: int, items: list[Item], opened: list[OpenedImage | str], ends_part: bool) -> ImageBatch:
         """Packs opened images into one tensor, which costs one file descriptor to hand over."""
-        images = [image if isinstance(image, Image.Image) else None for image in opened]
-        arrays = [np.asarray(image).reshape(-1) for image in images if image is not None]
-        pixels = torch.from_numpy(np.concatenate([*arrays, np.empty(0, np.uint8)]))
         reasons = [image if isinstance(image, str) else "" for image in opened]
-        return cls(part, items, [None if image is None else image.size for image in images], reasons, pixels, ends_part)
+        images = [image for image in opened if isinstance(image, OpenedImage)]
+        sizes, keys = [image.image.size for image in images], [image.key for image in images]
+        arrays = [np.asarray(image.image).reshape(-1) for image in images]
+        pixels = torch.from_numpy(np.concatenate([*arrays, np.empty(0, np.uint8)]))
+        return cls(part, items, reasons, sizes, keys, pixels, ends_part)
 
-    def images(self) -> list[Image.Image]:
+    def images(self) -> list[OpenedImage]:
         """Returns the images of those items that have one."""
         images, start, values = [], 0, self.pixels.numpy()
-        for size in self.sizes:
-            if size is not None:
-                count = size[0] * size[1] * 3
-                images.append(Image.frombuffer("RGB", size, values[start : start + count], "raw", "RGB", 0, 1))
-                start += count
+        for size, key in zip(self.sizes, self.keys, strict=True):
+            end = start + size[0] * size[1] * 3
+            images.append(OpenedImage(Image.frombuffer("RGB", size, values[start:end], "raw", "RGB", 0, 1), key))
+            start = end
         return images
 
 
@@ -144,14 +147,14 @@ class ImageBatches(IterableDataset):
     def _batches(self, part: int, opener: ImageOpener) -> Iterator[ImageBatch]:
         """Yields a part in one batch, or in several where its images are large; always the same ones."""
         items: list[Item] = []
-        opened: list[Image.Image | str] = []
+        opened: list[OpenedImage | str] = []
         pixel_bytes = 0
         for item in self.job.items(part):
             if pixel_bytes >= MAX_BATCH_BYTES:
                 yield ImageBatch.collect(part, items, opened, False)
                 items, opened, pixel_bytes = [], [], 0
             image = opener.open_or_reason(item)
-            pixel_bytes += 0 if isinstance(image, str) else image.width * image.height * 3
+            pixel_bytes += 0 if isinstance(image, str) else image.image.width * image.image.height * 3
             items.append(item)
             opened.append(image)
         yield ImageBatch.collect(part, items, opened, True)

@@ -26,7 +26,7 @@ def _thumbnails(job: Job, indices: list[int], regions: RegionArgs) -> dict[int, 
     for index in progress_bar("making thumbnails", sorted(indices)):
         items = list(job.items(index // job.per_part))
         image = opener.open_or_reason(items[index % job.per_part])
-        thumbnails[index] = None if isinstance(image, str) else thumbnail(image, _PIXELS)
+        thumbnails[index] = None if isinstance(image, str) else thumbnail(image.image, _PIXELS)
     return thumbnails
 
 

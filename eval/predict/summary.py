@@ -12,13 +12,18 @@ from rich.table import Table
 _CLASSES_SHOWN, _REASONS_SHOWN = 20, 10
 
 
+MIN_CANDIDATES = 2
+"""Number of candidates that a record needs for its uncertainty, however many are written."""
+
+
 def uncertainty(record: dict) -> float:
     """Computes how uncertain a label is: one minus the lead of the best candidate over the second, in probability.
 
-    In the modes without probabilities it is the lead in the retriever's score.
+    In the modes without probabilities it is the lead in the retriever's score. A label without a second candidate is
+    certain.
     """
     candidates = record["candidates"]
-    if len(candidates) < 2:
+    if len(candidates) < MIN_CANDIDATES:
         return 0.0
     key = "probability" if candidates[0]["probability"] is not None else "score"
     return 1 - (candidates[0][key] - candidates[1][key])
@@ -35,7 +40,7 @@ class Summary:
         errors: Records without a name, by reason.
         unknown: Records of images that show none of the classes, by the fitted threshold.
         undecided: Records for which no threshold was fitted, or its signal is missing.
-        unranked: Records for which the gate skipped the ranker.
+        unranked: Records that the retriever labelled alone, by the gate or by the chosen method.
     """
 
     keep: int = 0
@@ -80,7 +85,7 @@ def print_summary(summary: Summary) -> None:
         reasons.add_row("of none of the classes (below the threshold)", str(summary.unknown))
     if summary.undecided < summary.images - summary.errors.total():
         reasons.add_row("without a decision on known or unknown", str(summary.undecided))
-    reasons.add_row("labelled by the retriever alone (gate)", str(summary.unranked))
+    reasons.add_row("labelled by the retriever alone", str(summary.unranked))
     for reason, count in summary.errors.most_common(_REASONS_SHOWN):
         reasons.add_row(f"error: {reason}", str(count))
     others = len(summary.errors) - _REASONS_SHOWN

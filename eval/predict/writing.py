@@ -82,8 +82,8 @@ def write_parquet(path: Path, parts: Parts, top: int) -> None:
                     writer.write_table(pa.Table.from_pylist(rows, schema))
                     rows = []
             writer.write_table(pa.Table.from_pylist(rows, schema))
-        with open(part, "rb") as file:
-            os.fsync(file.fileno())
+        with open(part, "rb") as written:
+            os.fsync(written.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

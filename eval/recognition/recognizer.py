@@ -200,7 +200,7 @@ class Recognizer:
             images: Files, their bytes, file objects, uint8 arrays ``[height, width, 3]`` (RGB), or PIL images.
             k: Candidates that the ranker sees; None: what was chosen. Never more than there are classes.
             batch_size: Images that are decoded and recognised together; by default the larger one of
-                ``retriever.batch_size`` and ``eval.batch_size``. Fewer where they are large (``MAX_BATCH_BYTES``).
+                ``retriever.batch_size`` and ``eval.batch_size``. Fewer where they are large (``MAX_DECODED_BYTES``).
             on_error: ``raise``, or ``skip``: an image that cannot be recognised has a result with ``error``.
 
         Yields:

@@ -1,17 +1,20 @@
-"""What the demo page and the service accept from visitors: images by format and size, and names of classes."""
+"""What the demo page and the service accept from visitors: images by format and size, and additions to classes."""
 
 from __future__ import annotations
 
 import io
 import ipaddress
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
 from data_prep.core.errors import UserError
 from data_prep.core.images import display_size
-from data_prep.embedding.image_inputs import OpenedImage, open_input
+from data_prep.embedding.image_inputs import ImageInput, OpenedImage, open_input
 from data_prep.settings import check
+from eval.recognition.class_memory import ClassMemory
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """Accepted formats of uploads, by content: decoders of other formats run other programs or are seldom tested."""
@@ -76,6 +79,44 @@ def check_upload_name(name: str | None) -> str:
     check(is_text, "the name holds control characters, or letters that are not Unicode")
     check(len(name) <= MAX_NAME_LENGTH, f"the name has {len(name)} characters: at most {MAX_NAME_LENGTH}")
     return name
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What was added to a memory.
+
+    Attributes:
+        name: The class's name as it is stored.
+        new: Whether the class is new.
+        added: Number of new images; those that were there already are not counted.
+        images: Number of the class's images in all.
+    """
+
+    name: str
+    new: bool
+    added: int
+    images: int
+
+
+def add_to_class(memory: ClassMemory, name: str, images: Sequence[ImageInput], verb: str = "give") -> Addition:
+    """Adds a class, or images to a known one.
+
+    Args:
+        memory: Memory of the classes.
+        name: The class's name.
+        images: Its images; none for a new class that is found by its name alone.
+        verb: What a visitor does with images, for the error message.
+
+    Raises:
+        UserError: The name has no visible character, a known class is given without images, or an image does not
+            decode; nothing is added then.
+    """
+    with memory.lock:
+        known = memory.find_name(name)
+        check(known is None or bool(images), f"{known}: known already; {verb} images to add to it")
+        added = memory.add(name, images)
+        stored_name = memory.find_name(name) or name
+        return Addition(stored_name, known is None, added, memory.classes[stored_name])
 
 
 def is_loopback(host: str) -> bool:

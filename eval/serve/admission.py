@@ -1,4 +1,4 @@
-"""Limits of the work that waits for the models: a number of images, and the memory that they take when decoded."""
+"""Limits of what is in memory at a time: bodies of requests, and images that are decoded and wait for the models."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class TooLarge(UserError):
 
 
 class Admission:
-    """Admits requests while there is room for their images.
+    """Admits requests while there is room for their bodies or images.
 
     Args:
         max_images: Images that are decoded, wait or are being recognised at a time.
-        max_bytes: Memory of their files and pixels; decoders take more for a moment, limited in
+        max_bytes: Memory of bodies, or of images' files and pixels; decoders take more for a moment, limited in
             ``data_prep.core.images``.
     """
 

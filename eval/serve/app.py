@@ -25,12 +25,12 @@ from eval.serve import schema
 from eval.serve.admission import Admission, Busy, TooLarge
 from eval.serve.batching import Batcher
 from eval.serve.classes import NoSuchClass, ServedClasses
-from eval.serve.gate import Gate, Limits
+from eval.serve.gate import Gate, Limits, busy_response
 from eval.serve.metrics import Metrics
 
 _WAITING_BATCHES = 8
 _WAITING_BYTES = 2**31
-_RETRY_SECONDS = 1
+_BODY_BYTES = 2**30
 
 _ERRORS = {code: {"model": schema.Failure} for code in (413, 422, 503)}
 _CHANGE_ERRORS = _ERRORS | {code: {"model": schema.Failure} for code in (401, 403)}
@@ -56,6 +56,10 @@ class Service:
         recognizer: Recognises, and has the memory.
         folder: Where the memory is kept; None: nowhere.
         limits: Limits of requests.
+
+    Attributes:
+        bodies: Admits bodies of requests, before they are read.
+        admission: Admits images, before they are copied from the bodies and decoded.
     """
 
     def __init__(self, recognizer: Recognizer, folder: Path | None, limits: Limits):
@@ -65,6 +69,7 @@ class Service:
         self.batcher = Batcher(recognizer, self.metrics.count_batch)
         waiting = max(_WAITING_BATCHES * recognizer.recipe.eval.batch_size, limits.max_images)
         self.admission = Admission(waiting, _WAITING_BYTES)
+        self.bodies = Admission(0, max(_BODY_BYTES, limits.body_bytes))  # no images: those are admitted later
 
     @asynccontextmanager
     async def reading(self, files: Sequence[UploadFile]) -> AsyncIterator[list[Upload]]:
@@ -155,7 +160,7 @@ def build_app(service: Service, token: str) -> FastAPI:
         description="Finds candidates for an image in a memory of classes, and ranks them with an MLLM.",
         lifespan=run_batcher,
     )
-    app.add_middleware(Gate, token=token, limits=service.limits, metrics=service.metrics)
+    app.add_middleware(Gate, token=token, limits=service.limits, bodies=service.bodies, metrics=service.metrics)
     _add_recognition(app, service)
     _add_classes(app, service)
     _add_status(app, service)
@@ -239,5 +244,4 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Busy)
     async def report_busy(_: Request, __: Busy) -> JSONResponse:
-        headers = {"Retry-After": str(_RETRY_SECONDS)}
-        return JSONResponse({"detail": "too many images wait already; try again"}, 503, headers)
+        return busy_response()

@@ -84,6 +84,8 @@ class Batcher:
     def _recognise(self, batch: Sequence[_Work], k: int | None) -> None:
         # A request whose client is gone may have been cancelled while it waited.
         batch = [work for work in batch if work.results.set_running_or_notify_cancel()]
+        if not batch:
+            return
         images = [image for work in batch for image in work.images]
         try:
             results = iter(self.recognizer.predict(images, k, on_error="skip"))

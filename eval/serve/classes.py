@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.embedding.image_inputs import OpenedImage
-from data_prep.settings import check
 from eval.recognition.recognizer import Recognizer
+from eval.recognition.uploads import add_to_class
 
 
 class NoSuchClass(UserError):
@@ -26,8 +27,9 @@ class ServedClasses:
 
     def __init__(self, recognizer: Recognizer, folder: Path | None):
         self.recognizer, self.folder = recognizer, folder
-        if folder is not None and recognizer.memory.stored is None:
-            recognizer.memory.save(folder)
+        stored = recognizer.memory.stored
+        if folder is not None and (stored is None or stored.folder.resolve() != folder.resolve()):
+            recognizer.memory.save(folder)  # from now on it is stored there; another kept memory stays as it was
 
     def list(self) -> dict[str, int]:
         """Returns the number of images of each class, by name, sorted."""
@@ -44,18 +46,9 @@ class ServedClasses:
                 was changed by another command.
         """
         with self.recognizer.lock:
-            memory = self.recognizer.memory
-            known = memory.find_name(name)
-            check(known is None or bool(images), f"{known}: known already; give images to add to it")
-            added = memory.add(name, images)
+            done = add_to_class(self.recognizer.memory, name, images)
             self._save()
-            stored_name = memory.find_name(name) or name
-            return {
-                "name": stored_name,
-                "new": known is None,
-                "added": added,
-                "images": memory.classes[stored_name],
-            }
+            return asdict(done)
 
     def remove(self, name: str) -> dict[str, str | int]:
         """Removes a class, and returns its ``name`` and the number of its ``images``.

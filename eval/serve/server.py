@@ -15,7 +15,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import file_lock
 from data_prep.memory.stored import MANIFEST
 from data_prep.settings import check
-from eval.discover.name_files import read_vocabulary
+from eval.discover.name_files import read_classes
 from eval.recognition.recognizer import Recognizer
 from eval.recognition.uploads import is_loopback
 
@@ -64,7 +64,7 @@ def load_recognizer(options: Options) -> Recognizer:
     Raises:
         UserError: A part can't be loaded.
     """
-    classes = None if options.classes is None else _read_classes(options.classes)
+    classes = read_classes(options.classes)
     memory = options.memory
     if memory is not None and not (memory / MANIFEST).is_file():
         others = sorted(path.name for path in memory.iterdir() if not path.name.startswith("."))
@@ -74,10 +74,6 @@ def load_recognizer(options: Options) -> Recognizer:
             log.warning("serve: the classes are those of %s; --classes is for its first start", memory)
         classes = str(memory)
     return Recognizer.from_pretrained(options.ckpt, classes, *options.settings)
-
-
-def _read_classes(path: Path) -> str | list[str]:
-    return str(path) if path.is_dir() else list(read_vocabulary(path))
 
 
 def _listen(host: str, port: int) -> socket.socket:

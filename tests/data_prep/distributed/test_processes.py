@@ -171,6 +171,16 @@ def test_state_files_of_an_earlier_launch_are_ignored(tmp_path):
     first.end()
 
 
+def test_tasks_that_a_killed_launch_left_are_removed(tmp_path):
+    for name in ("task-0.pickle", ".task-1.pickle.host-1-0.part"):
+        (tmp_path / name).write_text("")
+    for rank, left in ((1, 2), (0, 0)):
+        processes = Processes(tmp_path, rank, 2)
+        processes.start()
+        processes.end()
+        assert len(list(tmp_path.glob("*task-*"))) == left
+
+
 def test_a_process_exits_if_rank_0_was_started_again_without_it(tmp_path):
     here = data_prep.distributed.processes._machine_id()
     write_json(tmp_path / "0.json", state(here, os.getpid(), "before"))

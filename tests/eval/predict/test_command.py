@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,12 @@ from tests.eval.predict.pictures import CLASSES, NAMES, encoded, write_shields
 from tests.eval.predict.test_inputs import annotate
 
 SMALL_BATCHES = ("retriever.batch_size=4", "eval.batch_size=4")
+SERVED = (
+    "ranker.backend=openai",
+    "ranker.mode=letters",
+    "ranker.server.base_url=http://127.0.0.1:1/v1",
+    "ranker.server.max_requests=3",
+)
 
 
 @pytest.fixture
@@ -86,13 +93,33 @@ def test_images_get_the_labels_of_the_recognizer_and_broken_ones_the_reason(run_
     assert "predictions.jsonl: exists" in predicted(run_here, finished, "in", "--classes", names, fails=True)
 
 
+def test_letters_are_in_the_order_of_the_recognizer_that_is_given_the_file(run_here, finished, tmp_path, names):
+    write_shields(tmp_path / "in", 6)
+    predicted(run_here, finished, "in", "--classes", names, "ranker.mode=letters", *SMALL_BATCHES)
+    records = lines(tmp_path / "predictions.jsonl")
+    recognizer = Recognizer.from_pretrained(finished, NAMES, "ranker.mode=letters")
+    for record, result in zip(records, recognizer.predict([tmp_path / r["path"] for r in records]), strict=True):
+        assert tuple(candidate["name"] for candidate in record["candidates"]) == result.names
+        got = [candidate["probability"] for candidate in record["candidates"]]
+        assert got == pytest.approx(result.probabilities, abs=1e-5)
+
+
+def test_the_page_shows_the_closest_races_first_however_few_candidates_are_written(run_here, finished, tmp_path, names):
+    write_shields(tmp_path / "in", 12)
+    for name, top in (("one", 1), ("all", 4)):
+        predicted(run_here, finished, "in", "--classes", names, "--page", "--to", f"{name}.jsonl", "--top", top)
+    one, every = (re.findall(r"\d{6}\.png", (tmp_path / f"{name}.html").read_text()) for name in ("one", "all"))
+    assert one == every != sorted(every) and len(one) == 12
+    assert [len(record["candidates"]) for record in lines(tmp_path / "one.jsonl")] == [1] * 12
+
+
 def test_csv_and_parquet_have_known_and_gate_of_a_fitted_run(run_here, fitted_run, tmp_path, names):
     write_shields(tmp_path / "in", 6)
     for name in ("a.csv", "a.parquet"):
         output = predicted(
             run_here, fitted_run, "in", "--classes", names, "--to", name, "--top", 2, "eval.fusion=true", "eval.k=4"
         )
-        assert "(gate)" in output and "of none of the classes" in output
+        assert "by the retriever alone" in output and "of none of the classes" in output
         table = (pandas.read_csv if name == "a.csv" else pandas.read_parquet)(tmp_path / name)
         assert len(table) == 6 and set(table["name"]) <= set(NAMES)
         assert list(table["ranked"]) == [False] * 6 and list(table["known"]) == [False] * 6
@@ -161,6 +188,8 @@ def test_wrong_arguments_are_errors_and_leave_nothing(run_here, finished, tmp_pa
         (["nowhere"], "nowhere: no such image, folder or file"),
         (["eval.k=2"], "nothing to label"),
         ([images, "--top", 9], r"--top 9: must be in 1..4"),
+        ([images, "--top", 0], r"--top 0: must be in 1..4"),
+        ([images, *SERVED, "trainer.devices=2"], "ranker.server.max_requests=3: limits one process, and 2 would share"),
         ([images, "--to", "x.xlsx"], "must end with .jsonl, .csv, .parquet"),
         ([names.parent / "names.txt", "--classes", names, "--to", "in"], "must end with"),
         ([images, "eval.kk=2"], "eval.kk"),
@@ -208,7 +237,8 @@ def test_a_killed_job_goes_on_and_loses_and_doubles_nothing(run_here, finished, 
     error = predicted(run_here, finished, "in", "--classes", names, "eval.k=2", fails=True)
     assert "begun with other settings (eval.k: 4 -> 2; top: 4 -> 2)" in error
 
-    predicted(run_here, finished, "in", "--classes", names)
+    # Limits and addresses of a server may change.
+    predicted(run_here, finished, "in", "--classes", names, "ranker.server.max_requests=9", "ranker.server.timeout_s=5")
     records = lines(tmp_path / "predictions.jsonl")
     assert [Path(record["path"]).stem for record in records] == [f"{n:06d}" for n in range(200)]
     assert not (tmp_path / "predictions.jsonl.parts").exists()
@@ -230,17 +260,22 @@ def test_spawned_processes_are_killed_and_go_on(finished, tmp_path, names):
     assert [Path(record["path"]).stem for record in records] == [f"{n:06d}" for n in range(300)]
 
 
+LAUNCHED = {
+    "torchrun": lambda rank: {
+        "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x",
+    },
+    "srun": lambda rank: {
+        "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NTASKS": "2", "SLURM_STEP_ID": "0",
+        "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "x", "SLURM_JOB_ID": "1",
+    },
+}  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+@pytest.mark.parametrize("launcher", LAUNCHED)
 def test_processes_of_a_launcher_share_the_images(finished, tmp_path, names, launcher):
     write_shields(tmp_path / "in", 40)
-    variables = {
-        "torchrun": lambda rank: {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
-        "srun": lambda rank: {
-            "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NTASKS": "2", "SLURM_STEP_ID": "0",
-            "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "x", "SLURM_JOB_ID": "1",
-        },
-    }[launcher]  # fmt: skip
+    variables = LAUNCHED[launcher]
     processes = [start(finished, tmp_path, *SMALL_BATCHES, **variables(str(rank))) for rank in (1, 0)]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
@@ -248,3 +283,15 @@ def test_processes_of_a_launcher_share_the_images(finished, tmp_path, names, lau
     assert [Path(record["path"]).stem for record in records] == [f"{n:06d}" for n in range(40)]
     assert sum("wrote predictions.jsonl" in output for output in outputs) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "names.txt", "predictions.jsonl"]
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_processes_of_a_launcher_between_parts(finished, tmp_path, names):
+    write_shields(tmp_path / "in", 600)
+    processes = [start(finished, tmp_path, *SMALL_BATCHES, **LAUNCHED["torchrun"](str(rank))) for rank in range(2)]
+    wait_for_parts(processes[0], tmp_path, 4)
+    processes[0].terminate()
+    first, second = (process.communicate(timeout=120)[0] for process in processes)
+    assert processes[0].returncode == 130 and "the same command goes on from the images" in first
+    assert processes[1].returncode == 2 and "it was interrupted" in second
+    assert 4 <= len(list(tmp_path.glob("predictions.jsonl.parts/lines/*.jsonl"))) < 150

@@ -31,7 +31,8 @@ def listed(*inputs: Path, image_root: Path | None = None) -> tuple[list[Item], C
 
 def opened(items: list[Item]) -> list[Image.Image | str]:
     opener = ImageOpener(RegionArgs())
-    return [opener.open_or_reason(Item.from_line(item.to_line())) for item in items]
+    images = [opener.open_or_reason(Item.from_line(item.to_line())) for item in items]
+    return [image if isinstance(image, str) else image.image for image in images]
 
 
 def assert_shows(images: list[Image.Image | str], numbers: list[int]) -> None:

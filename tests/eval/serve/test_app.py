@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from data_prep.core.errors import UserError
+from data_prep.embedding.image_inputs import open_input
 from eval.recognition.recognizer import Recognizer
-from eval.serve.admission import Admission
+from eval.serve.admission import Admission, Busy
+from eval.serve.batching import Batcher
 from eval.serve.gate import Limits
 from tests.eval.serve.conftest import AUTHORIZED, NAMES, TOKEN, assert_equal, encoded, send
 
@@ -179,6 +181,57 @@ def test_when_too_many_images_wait_the_client_is_told_to_try_again(serve, recogn
     assert len(send(client, [images[2][0]])) == 1
     response = client.post("/recognise", files=[("images", ("a.png", images[0][0]))] * 3)
     assert response.status_code == 413  # it would never be accepted
+
+
+def test_a_body_without_room_is_refused_and_room_is_held_until_the_answer(serve, recognizer, images, monkeypatch):
+    services, started, predict = [], Event(), recognizer.predict
+    client = serve(change=services.append)
+    bodies = services[0].bodies
+
+    def body():
+        started.set()
+        yield b'--x\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
+        yield images[0][0] + b"\r\n--x--\r\n"
+
+    size = len(b"".join(body()))
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    announced = form | {"Content-Length": str(size)}
+    started.clear()
+    with bodies.admit(0, bodies.max_bytes - size + 1):
+        response = client.post("/recognise", content=body(), headers=announced)
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1") and not started.is_set()
+        response = client.post("/recognise", content=body(), headers=form)  # of unknown length
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1") and started.is_set()
+        assert client.get("/health").status_code == 200
+
+    def predict_while_held(*args, **kwargs):
+        with pytest.raises(Busy), bodies.admit(0, bodies.max_bytes):
+            pass
+        return predict(*args, **kwargs)
+
+    monkeypatch.setattr(recognizer, "predict", predict_while_held)
+    for headers in (announced, form):
+        assert client.post("/recognise", content=body(), headers=headers).status_code == 200
+        with bodies.admit(0, bodies.max_bytes):
+            pass
+
+
+def test_a_batch_whose_requests_are_all_gone_is_not_counted(recognizer, images):
+    started, go_on, counts = Event(), Event(), []
+
+    def count(number: int) -> None:
+        counts.append(number)
+        started.set()
+        go_on.wait(60)
+
+    batcher = Batcher(recognizer, count)
+    image = open_input(images[0][0], "a.png")
+    batcher.submit([image], None)
+    assert started.wait(60)
+    assert batcher.submit([image], None).cancel()
+    go_on.set()
+    batcher.close()
+    assert counts == [1]
 
 
 def test_a_batch_that_fails_costs_its_own_requests_alone(serve, recognizer, images, monkeypatch):
