@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
+
+from data_prep.core.errors import UserError
 
 STARTED = time.time()
 """Approximate start time of this process, in seconds since the epoch."""
@@ -33,22 +36,41 @@ def launched_processes() -> tuple[int, int] | None:
     """Returns how many processes torchrun or srun started on each machine, and on how many machines.
 
     None where neither started the command, or started it once.
+
+    Raises:
+        UserError: The machines have different numbers of processes.
     """
     env = os.environ
+    by_machine = ""
     if "TORCHELASTIC_RUN_ID" in env:
         local, world = int(env["LOCAL_WORLD_SIZE"]), int(env["WORLD_SIZE"])
+        num_nodes = int(env.get("GROUP_WORLD_SIZE") or world // local)
     elif started_by_srun():
         world = int(env.get("SLURM_STEP_NUM_TASKS") or env["SLURM_NTASKS"])
-        local = world // int(env.get("SLURM_STEP_NUM_NODES") or env.get("SLURM_NNODES") or 1)
+        num_nodes = int(env.get("SLURM_STEP_NUM_NODES") or env.get("SLURM_NNODES") or 1)
+        local = world // num_nodes
+        by_machine = env.get("SLURM_STEP_TASKS_PER_NODE", "")  # 4(x2) for 4 and 4; 3,1 for 3 and 1
     else:
         return None
-    return (local, world // local) if world > 1 else None
+    if world == 1:
+        return None
+    if local * num_nodes != world or "," in by_machine:
+        raise UserError(
+            f"a launcher started {world} processes on {num_nodes} machines, not the same number on each; give torchrun "
+            "the same --nproc-per-node everywhere, or srun --ntasks-per-node"
+        )
+    return local, num_nodes
 
 
-def launch_key() -> str:
-    """Returns text that is the same in all processes that one torchrun or srun started, and in no others."""
+def launch_key(num_nodes: int) -> str:
+    """Returns text that is the same in all processes that one torchrun or srun started, and in no others.
+
+    Args:
+        num_nodes: Machines of the launch. Launches on one machine each may have the same local address and port.
+    """
     names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_STEP_ID")
-    return " ".join(os.environ.get(name, "") for name in names)
+    machine = [socket.gethostname()] if num_nodes == 1 else []
+    return " ".join([*(os.environ.get(name, "") for name in names), *machine])
 
 
 def started_by_srun() -> bool:

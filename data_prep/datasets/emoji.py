@@ -43,6 +43,8 @@ def _read_rows(args: DataArgs, cache: Path) -> list[dict[str, str]]:
     rows = [record for _, record in read_records(table)]
     if not rows or any(not row.get(column) for row in rows for column in COLUMNS if column != "keywords"):
         raise UserError(f"{table}: should list images with columns {', '.join(COLUMNS)}; {remedy}")
+    if args.descriptions == "own" and not any(row.get("keywords") for row in rows):
+        raise UserError(f"{table}: has no keywords for data.descriptions=own; {remedy} with them")
     return rows
 
 

@@ -1,7 +1,9 @@
-"""Runs a search over many queries with ``Trainer.predict``, with the same result in one process or several.
+"""Runs a search over many queries with ``Trainer.predict``, in one process or several.
 
 Queries are split into fixed blocks before the blocks are distributed, so a query is always searched together with the
-same other queries, whatever the number of processes, and its similarities are bit-identical.
+same other queries, whatever the number of processes. Its similarities are bit-identical where processes search on the
+same kind of device with the same number of threads, and otherwise equal but for rounding in float32: an exact search
+takes a GPU only while that has room.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from torch.utils.data import DataLoader
 from data_prep.core.progress import progress_bar
 from data_prep.distributed.spawning import make_predict_trainer, run_predict
 
-BLOCK = 4096  # queries; FAISS itself uses batches of this size
-_SMALL = 20  # below it FAISS sums in another order; a remainder of fewer queries joins the previous block
+BLOCK = 4096  # queries
+_SMALL = 20  # a remainder of fewer queries joins the previous block: products of few may be summed in another order
 LEAST_BLOCKS = 2  # per process: with fewer, starting processes takes longer than it saves
 
 
@@ -97,7 +99,7 @@ def search_blockwise(search: Callable[[np.ndarray], list], queries: int, process
     blocks = block_rows(queries)
     parallel = processes > 1 and len(blocks) >= LEAST_BLOCKS * processes
     with tempfile.TemporaryDirectory() as folder:
-        # FAISS searches on the CPU.
+        # The module has no weights to move; a search takes a GPU by itself where that pays off.
         trainer = make_predict_trainer("cpu", processes if parallel else 1, callbacks=[_BlockWriter(Path(folder))])
         run_predict(trainer, SearchModule(search, blocks))
         # Safe to unpickle: written by this command's processes, into a folder that only its user can open.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -54,7 +55,8 @@ def run_on_first(command: Callable[[], object], cache: Path | None = None) -> No
             that has none: the others return at once.
 
     Raises:
-        UserError: Of the command; or another process failed, was killed or stopped sending heartbeats.
+        UserError: Of the command; another process failed, was killed or stopped sending heartbeats; or the launcher
+            started more processes on some machines than on others.
     """
     launched = launched_processes() if cache else None
     if launched is None:
@@ -64,7 +66,7 @@ def run_on_first(command: Callable[[], object], cache: Path | None = None) -> No
             log.warning("started several times by a launcher: the first process does the work, this one exits")
         return
     devices, num_nodes = launched
-    folder = cache / "processes" / fingerprint(launch_key())
+    folder = cache / "processes" / fingerprint(launch_key(num_nodes))
     processes = Processes(folder, global_rank(devices), devices * num_nodes)
     with monitored(processes):
         if processes.rank:
@@ -99,14 +101,16 @@ def read_task(path: Path) -> Callable[[], None]:
     """Reads a task that the first process of this launch has written.
 
     Raises:
-        UserError: Another user wrote the file, or may have: unpickling it could run any code.
+        UserError: Another user wrote the file, or may have: unpickling it could run any code. Windows, which has
+            neither user ids nor such modes, is not checked.
     """
     with open(path, "rb") as file:
-        status = os.fstat(file.fileno())
-        if status.st_uid != os.getuid() or status.st_mode & 0o022:
-            raise UserError(
-                f"{path}: not written by this user alone; give cache=FOLDER, one that others cannot write to"
-            )
+        if sys.platform != "win32":
+            status = os.fstat(file.fileno())
+            if status.st_uid != os.getuid() or status.st_mode & 0o022:
+                raise UserError(
+                    f"{path}: not written by this user alone; give cache=FOLDER, one that others cannot write to"
+                )
         return pickle.loads(file.read())
 
 

@@ -93,8 +93,9 @@ class Processes:
     def start(self) -> None:
         """Writes this process's state file, and starts monitoring the others."""
         if self.rank == 0:
-            for stale_file in self.folder.glob("*.json"):
-                stale_file.unlink(missing_ok=True)
+            for pattern in ("*.json", "*task-*"):  # tasks are left where a launch was killed
+                for stale_file in self.folder.glob(pattern):
+                    stale_file.unlink(missing_ok=True)
         self._update_state()
         # By the file system's clock. Files older than this process belong to an earlier launch.
         self._launched = self._own_file.stat().st_mtime - (time.time() - STARTED)

@@ -120,7 +120,7 @@ class PartWriter(BasePredictionWriter):
 
     Args:
         store: Where the vectors are written.
-        items: What is embedded, for messages: ``images``, ``regions`` or ``names``.
+        items: What is embedded, for messages: ``images``, ``regions``, ``names`` or ``descriptions``.
     """
 
     def __init__(self, store: EmbeddingStore, items: str):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from data_prep.core.files import fingerprint
 from data_prep.core.images import VERSION, open_image
 from data_prep.core.records import Sample
 from data_prep.embedding.embedding import PartWriter, check_norms, embed_missing
-from data_prep.embedding.name_tokens import tokenize_names
+from data_prep.embedding.name_tokens import tokenize_names, tokenize_texts
 from data_prep.embedding.open_clip_models import LOCAL, architecture, load_open_clip
 from data_prep.embedding.open_clip_models import NANO_CLIP as NANO_CLIP
 from data_prep.embedding.regions import Region, open_region, region_key
@@ -140,8 +140,8 @@ class _Regions(Dataset):
         return "image", self.keys[index], self.preprocess(open_region(self.regions[index], self.args))
 
 
-class _Names(Dataset):
-    """Tokenized names as encoder input."""
+class _Texts(Dataset):
+    """Tokenized names or descriptions as encoder input."""
 
     def __init__(self, ids: Tensor, keys: list[str]):
         self.ids, self.keys = ids, keys
@@ -199,6 +199,12 @@ def embed_regions(encoder: Encoder, regions: Sequence[Region], args: RetrieverAr
     return _embed(encoder, rows, keys, args.batch_size, args.num_workers, "regions", cache)
 
 
+def _embed_tokens(encoder: Encoder, ids: Tensor, args: RetrieverArgs, items: str, cache: Path) -> np.ndarray:
+    """Embeds token ids of shape ``[texts, templates, context]``: a vector for each text."""
+    keys = [hashlib.sha256(repr(rows).encode()).hexdigest() for rows in ids.tolist()]
+    return _embed(encoder, _Texts(ids, keys), keys, max(1, args.batch_size // ids.shape[1]), 0, items, cache)
+
+
 def embed_names(
     encoder: Encoder,
     names: Sequence[str],
@@ -222,15 +228,13 @@ def embed_names(
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the names.
     """
     templates = list(args.templates) or ["{}"]
-    ids = tokenize_names(encoder.tokenize, names, templates)
-    keys = [hashlib.sha256(repr(rows).encode()).hexdigest() for rows in ids.tolist()]
-    batch_size = max(1, args.batch_size // len(templates))
-    vectors = _embed(encoder, _Names(ids, keys), keys, batch_size, 0, "names", cache)
+    vectors = _embed_tokens(encoder, tokenize_names(encoder.tokenize, names, templates), args, "names", cache)
     owners = [row for row, texts in enumerate(descriptions) for _ in texts]
     if not owners:
         return vectors
     texts = [text for texts in descriptions for text in texts]
-    np.add.at(vectors, owners, embed_names(encoder, texts, replace(args, templates=[]), cache))
+    ids = tokenize_texts(encoder.tokenize, texts, ["{}"], "descriptions")
+    np.add.at(vectors, owners, _embed_tokens(encoder, ids, args, "descriptions", cache))
     described = sorted(set(owners))
     vectors[described] /= np.linalg.norm(vectors[described], axis=1, keepdims=True)
     return vectors

@@ -15,8 +15,8 @@ from data_prep.core.errors import UserError
 from data_prep.core.images import open_image
 from data_prep.settings import check
 
-MAX_BATCH_BYTES = 2**30
-"""Pixels of decoded images, in bytes, after which a batch ends early."""
+MAX_DECODED_BYTES = 2**30
+"""Pixels of the decoded images of a batch, in bytes, after which it ends early."""
 
 
 @runtime_checkable
@@ -58,13 +58,13 @@ def open_input(image: ImageInput | OpenedImage, name: str = "image") -> OpenedIm
     if isinstance(image, OpenedImage):
         return image
     if isinstance(image, str | Path):
-        path = Path(image)
+        path, name = Path(image), str(image)
         try:
-            data = path.read_bytes() if path.is_file() else None
+            if not path.is_file():
+                open_image(path, name)  # raises an error that says what it is
+            image = path.read_bytes()
         except OSError as error:
-            raise UserError(f"{image}: not readable ({error.strerror})") from None
-        # Of what is not a file, open_image says what it is.
-        return OpenedImage(open_image(path if data is None else data, str(image)), _hash(data or b""))
+            raise UserError(f"{name}: not readable ({error.strerror})") from None
     if isinstance(image, np.ndarray):
         is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
         check(is_rgb, f"{name}: an array of {image.dtype}, {list(image.shape)}; give uint8, [height, width, 3], RGB")
@@ -89,7 +89,7 @@ def open_batches(
 
     Args:
         images: The images.
-        size: Images in a batch; it ends early after ``MAX_BATCH_BYTES``.
+        size: Images in a batch; it ends early after ``MAX_DECODED_BYTES``.
         skip: Whether to go on after an image that cannot be used.
 
     Yields:
@@ -109,7 +109,7 @@ def open_batches(
             if not skip:
                 raise
             batch.append(describe_reason(error))
-        if len(batch) == size or pixel_bytes >= MAX_BATCH_BYTES:
+        if len(batch) == size or pixel_bytes >= MAX_DECODED_BYTES:
             yield batch
             batch, pixel_bytes = [], 0
     if batch:

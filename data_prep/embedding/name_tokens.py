@@ -1,4 +1,4 @@
-"""Tokenizes class names, and warns of names that are truncated or that get identical tokens."""
+"""Tokenizes texts about classes, and warns of those that are truncated, and of names that get identical tokens."""
 
 from __future__ import annotations
 
@@ -14,6 +14,31 @@ _MAX_NAMES = 3  # names listed in a warning
 _MAX_LENGTH = 60  # characters shown of each
 
 
+def tokenize_texts(
+    tokenize: Callable[..., Tensor], texts: Sequence[str], templates: Sequence[str], items: str
+) -> Tensor:
+    """Inserts texts into prompts and tokenizes them; warns of truncated ones.
+
+    Args:
+        tokenize: open_clip tokenizer.
+        texts: Class names or descriptions.
+        templates: Prompts with ``{}`` for the text.
+        items: What the texts are called in the warning: ``names`` or ``descriptions``.
+
+    Returns:
+        Tensor: Token ids of shape ``[texts, templates, context]``.
+    """
+    prompts = [template.format(text) for text in texts for template in templates]
+    ids = tokenize(prompts)
+    truncated = {texts[index // len(templates)]: None for index in find_truncated(tokenize, prompts, ids)}
+    if truncated:
+        log.warning(
+            "%s: %d of %d %s are longer than the %d tokens that the encoder reads, and were truncated: %s",
+            items, len(truncated), len(set(texts)), items, ids.shape[-1], _preview(truncated),
+        )  # fmt: skip
+    return ids.unflatten(0, (len(texts), len(templates)))
+
+
 def tokenize_names(tokenize: Callable[..., Tensor], names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Inserts names into prompts and tokenizes them; warns of truncated names and of names with identical tokens.
 
@@ -25,15 +50,7 @@ def tokenize_names(tokenize: Callable[..., Tensor], names: Sequence[str], templa
     Returns:
         Tensor: Token ids of shape ``[names, templates, context]``.
     """
-    texts = [template.format(name) for name in names for template in templates]
-    ids = tokenize(texts)
-    truncated = {names[index // len(templates)]: None for index in find_truncated(tokenize, texts, ids)}
-    ids = ids.unflatten(0, (len(names), len(templates)))
-    if truncated:
-        log.warning(
-            "names: %d of %d names are longer than the %d tokens that the encoder reads, and were truncated: %s",
-            len(truncated), len(set(names)), ids.shape[-1], _preview(truncated),
-        )  # fmt: skip
+    ids = tokenize_texts(tokenize, names, templates, "names")
     groups = find_identical_names(names, ids)
     if groups:
         log.warning(

@@ -28,16 +28,19 @@ _SUMMARY = "export.json"
 _TAGS = (TAG, "<video>", "<audio>")  # that trainers replace wherever they occur
 
 
-def find_export_problem(names: Sequence[str], num_tokens: int, max_tokens: int | None) -> str | None:
+def find_export_problem(names: Sequence[str], num_tokens: int, max_tokens: int | None, prompt: str = "") -> str | None:
     """Returns why an example cannot be exported, or None.
 
     Args:
         names: The candidates.
         num_tokens: Number of tokens of its texts.
         max_tokens: Maximum number of tokens; None for no limit.
+        prompt: The prompt, which may show descriptions beside the names.
     """
     if any(tag in name for name in names for tag in _TAGS):
         return "dropped: a name holds a media tag"
+    if any(tag in prompt for tag in _TAGS):
+        return "dropped: a description holds a media tag"
     if not all(name.strip() for name in names):
         return "dropped: an empty name"
     if max_tokens is not None and num_tokens > max_tokens:
@@ -48,8 +51,8 @@ def find_export_problem(names: Sequence[str], num_tokens: int, max_tokens: int |
 def _make_conversations(
     examples: ShardedExamples,
     folder: Path,
-    to_names: Callable[[RankingExample], list[str]],
-    to_prompt: Callable[[list[str]], str],
+    to_shown: Callable[[RankingExample], RankingExample],
+    to_prompt: Callable[[list[str], Sequence[str]], str],
     target: str,
     token_limit: tuple[TokenCounter, int] | None,
     counts: Counter,
@@ -57,13 +60,14 @@ def _make_conversations(
     """Yields the examples that can be exported, writes each of their images once, and counts outcomes."""
     for line in examples.lines:
         example = read_example(examples.folder, line)
-        names = to_names(example)
+        shown = to_shown(example)
+        names = [candidate.name for candidate in shown.candidates]
         if target != "graded" and example.truth is None:
             counts["dropped: no right answer"] += 1
             continue
-        prompt, answer = to_prompt(names), list_answer(target_names(example, target))
+        prompt, answer = to_prompt(names, shown.descriptions), list_answer(target_names(example, target))
         num_tokens = sum(token_limit[0]([prompt, answer])) if token_limit else 0
-        problem = find_export_problem(names, num_tokens, token_limit and token_limit[1])
+        problem = find_export_problem(names, num_tokens, token_limit and token_limit[1], prompt)
         counts[problem or "exported"] += 1
         if problem:
             continue
@@ -85,6 +89,9 @@ def export(
     token_limit: tuple[TokenCounter, int] | None = None,
 ) -> dict:
     """Exports a folder of shards, and checks the export by reading it back.
+
+    Prompts show the candidates' descriptions where the examples have them, as in training; RAR's released prompt does
+    not.
 
     Args:
         shards: Folder of shards.
@@ -108,16 +115,17 @@ def export(
     examples = ShardedExamples(shards)
     counts: Counter = Counter()
 
-    def to_names(example: RankingExample) -> list[str]:
-        shown = shuffle_candidates(example, seed, 0) if order == "shuffled" else example
-        return [candidate.name for candidate in shown.candidates]
+    def to_shown(example: RankingExample) -> RankingExample:
+        return shuffle_candidates(example, seed, 0) if order == "shuffled" else example
 
-    def to_prompt(names: list[str]) -> str:
-        return native_prompt(names, expert) if format_name == "rar" else list_prompt(names)
+    def to_prompt(names: list[str], descriptions: Sequence[str]) -> str:
+        if format_name == "rar":
+            return native_prompt(names, expert)
+        return list_prompt(names, descriptions=descriptions)
 
     with write_folder(to) as unfinished:
         (unfinished / "images").mkdir()
-        generated = _make_conversations(examples, unfinished, to_names, to_prompt, target, token_limit, counts)
+        generated = _make_conversations(examples, unfinished, to_shown, to_prompt, target, token_limit, counts)
         conversations = list(progress_bar("exporting", generated, len(examples)))
         if not conversations:
             raise UserError(f"--format {format_name}: nothing of {shards} could be exported ({dict(counts)})")

@@ -1,4 +1,4 @@
-"""Searches through a memory's index, which fetch more entries until they have found enough."""
+"""Searches through a memory's index: they fetch more and more entries, until every query has found enough."""
 
 from __future__ import annotations
 
@@ -47,11 +47,12 @@ def nearest_entries(memory: Memory, xq: np.ndarray, k: int, options: SearchOptio
     Args:
         memory: Memory to search.
         xq: Unit queries of shape ``[nq, d]``.
-        k: Number of entries.
+        k: Number of entries per query.
         options: Initial fetch and excluded digests; the aggregation does not apply.
 
     Returns:
-        Results: Similarities and labels, best first; a label can appear more than once.
+        Results: Similarities and labels, best first; a label can appear more than once. -inf and -1 where too few
+        entries are found.
     """
     scores, labels = np.full((len(xq), k), -np.inf, np.float32), np.full((len(xq), k), -1, np.int64)
     exclusions = Exclusions.make(memory.rows_by_digest, options.exclude)
@@ -76,7 +77,7 @@ class FetchedBlock:
         self.memory, self.xq, self.options, self.exclusions = memory, xq, options, exclusions
 
     def best(self, k: int) -> Results:
-        """Returns scores and labels of each query's k best classes, best first."""
+        """Returns scores and labels of each query's k best classes among those that the index finds, best first."""
         if self.options.aggregate == "mean" and self.options.top_m > 1:
             return self._best_means(k)
         scores, labels = np.full((len(self.xq), k), -np.inf, np.float32), np.full((len(self.xq), k), -1, np.int64)
@@ -92,7 +93,8 @@ class FetchedBlock:
     def _best_means(self, k: int) -> Results:
         """Scores every class that a search reaches by all its entries, until no other class can score higher.
 
-        The best entry of a class that the search has not reached, and so its mean, is below the last entry fetched.
+        The best entry of a class that an exact search has not reached, and so its mean, is no better than the last
+        entry fetched.
         """
         scores, labels = np.full((len(self.xq), k), -np.inf, np.float32), np.full((len(self.xq), k), -1, np.int64)
         bound = np.full(len(self.xq), -np.inf)
@@ -124,7 +126,8 @@ class FetchingScorer:
 
     Args:
         memory: The memory.
-        options: Initial fetch, excluded digests and aggregation by ``max`` or ``mean``.
+        options: Initial fetch, excluded digests and aggregation. The best classes are found by ``max`` or ``mean``
+            alone; given classes are scored by ``prototype`` too.
     """
 
     block_size = _MOST_QUERIES

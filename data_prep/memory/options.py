@@ -11,10 +11,11 @@ class SearchOptions:
     """How a memory is searched and classes are scored.
 
     Attributes:
-        initial_fetch: Entries to fetch at first from an approximate index. Queries for which that gives too few
-            results fetch twice as many, and so on, up to the complete memory.
-        exclude: A content digest per query; entries with that digest are ignored. This excludes a query, and its
-            byte-identical copies, from its own results.
+        initial_fetch: Entries to fetch at first where a search goes through the index: an approximate one, or any for
+            the nearest entries. Queries for which that gives too few results fetch twice as many, and so on, up to the
+            complete memory.
+        exclude: A digest per query; entries with that digest are ignored. This excludes a query, and its copies, from
+            its own results: byte-identical ones, or all to which the memory gives one digest.
         aggregate: A class's score: its best entry's (``max``), the ``mean`` of its ``top_m`` best, or that of its
             ``prototype``.
         top_m: Number of entries that ``mean`` averages.

@@ -37,7 +37,8 @@ def nearest_classes(memory: Memory, xq: np.ndarray, k: int, options: SearchOptio
         options: Initial fetch, excluded digests and aggregation.
 
     Returns:
-        Results: Scores and labels, best first; equal scores by label.
+        Results: Scores and labels, best first; equal scores by label. Of classes that equal the k-th, any may be
+        kept.
     """
     scores, labels = np.full((len(xq), k), -np.inf, np.float32), np.full((len(xq), k), -1, np.int64)
     scorer = _make_scorer(memory, options, len(xq))
@@ -90,7 +91,8 @@ def fused_classes(
             digests and aggregation apply to images; a name's score is that of its best synonym.
 
     Returns:
-        Results: Fused scores and labels, best first; equal scores by label.
+        Results: Fused scores and labels, best first; equal scores by label. Of classes that equal the k-th, any may be
+        kept.
     """
     most = max(options.initial_fetch, k)
     by_image = _make_scorer(images, replace(options, initial_fetch=4 * options.initial_fetch), len(xq))

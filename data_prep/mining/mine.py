@@ -31,7 +31,7 @@ from data_prep.settings import MiningArgs, RetrieverArgs
 
 log = logging.getLogger(__name__)
 
-_VERSION = 4  # of the examples and their files: raise it when either changes
+_VERSION = 5  # of the examples and their files: raise it when either changes
 _CUTOFFS = (1, 3, 5, 10, 20, 50)  # of recall
 
 # Mining settings that the examples of a part depend on, in addition to its data, encoder and memories.
@@ -103,7 +103,8 @@ def _collect_metadata(
     uses_seed = mining.k_max is not None or mining.num_easy_negatives or mining.names == "synonyms"
     metadata["seed"] = mining.seed if uses_seed else None
     if dataset.descriptions:
-        metadata["descriptions"] = fingerprint(sorted(dataset.descriptions.items()))
+        first = [(label, texts[0]) for label, texts in sorted(dataset.descriptions.items())]  # prompts show no others
+        metadata["descriptions"] = fingerprint(first)
     if mining.images == "paths":
         metadata["paths"] = fingerprint([sample.path for sample in dataset.parts[part]])
     return metadata

@@ -26,7 +26,7 @@ from data_prep.settings import Recipe
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 _TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html.j2"
 _NUM_CARDS = 12  # examples shown with their images
 _MAX_COPIES = 50  # pairs of near-duplicates listed
@@ -131,9 +131,10 @@ def _count_tokens(examples: Sequence[RankingExample], recipe: Recipe) -> tuple[d
         log.warning("report: lengths in tokens are left out: %s", error)
         return {}, str(error)
     names = [[candidate.name for candidate in example.candidates] for example in examples]
+    described = [(row, example.descriptions) for row, example in zip(names, examples, strict=True)]
     texts = {
-        "letters prompt": map(letters_prompt, names),
-        "list prompt": map(list_prompt, names),
+        "letters prompt": (letters_prompt(row, descriptions) for row, descriptions in described),
+        "list prompt": (list_prompt(row, descriptions=descriptions) for row, descriptions in described),
         "list answer": (list_answer(target_names(example, recipe.mining.target)) for example in examples),
         "longest name": (max(row, key=len) for row in names),
     }

@@ -58,8 +58,8 @@ class TrainerArgs:
     """Number of devices (processes) per machine, at least 1."""
     num_workers: int | str = "auto"
     """Processes per device that read and prepare batches while the model runs, at least 0; 0: the process itself does.
-    ``auto``: this machine's cores divided among its CUDA GPUs, 8 per GPU at most; 0 without a GPU, where model and
-    workers would compete for the cores. The number changes no result."""
+    ``auto``: this machine's cores divided among its processes, less one for the process itself, 8 at most; 0 without a
+    CUDA GPU, where model and workers would compete for the cores. The number changes no result."""
     num_nodes: int = 1
     """Number of machines, at least 1."""
     precision: str = "32-true"
@@ -83,7 +83,7 @@ class TrainerArgs:
     """Recomputes activations in the backward pass: less memory, more time. ``auto``: where a step is estimated not to
     fit in the device's memory without it; the log gives the numbers."""
     feature_cache: bool = False
-    """Caches a frozen vision tower's features of every image on disk, for later epochs, objectives and runs. Not with
+    """Caches a frozen vision tower's features of every image on disk, for later epochs and runs. Not with
     ``deepspeed_stage_3``."""
     feature_views: int = 1
     """Number of views of each training image that ``task: projector`` alternates between, at least 1: the image itself,

@@ -29,7 +29,7 @@ SERVER_KEYS = ("ranker.server.base_url", "ranker.server.adapter_url")
 """Keys of servers, to which images are sent: like paths outside."""
 
 
-def paths_outside(values: dict[str, Any], folder: Path) -> dict[str, list[Path]]:
+def paths_outside(values: dict[str, Any], folder: Path) -> dict[str, list[str]]:
     """Finds the paths of a recipe that are neither in its folder nor, if relative, in the working folder.
 
     Args:
@@ -37,21 +37,21 @@ def paths_outside(values: dict[str, Any], folder: Path) -> dict[str, list[Path]]
         folder: The folder of the recipe.
 
     Returns:
-        dict[str, list[Path]]: Absolute paths by key.
+        dict[str, list[str]]: Absolute paths, and servers' URLs as they are, by key.
     """
-    outside_paths: dict[str, list[Path]] = {}
+    outside_paths: dict[str, list[str]] = {}
     for key, value in flatten(values).items():
         if key in SERVER_KEYS and value is not None:
-            outside_paths[key] = [Path(value)]
+            outside_paths[key] = [value]
         for text in iter_texts(value) if key not in ("out", *SERVER_KEYS) else ():
             raw_path = Path(text.removeprefix("local-dir:"))
             path, allowed_roots = raw_path.resolve(), (folder,) if raw_path.is_absolute() else (folder, Path())
             if not any(path.is_relative_to(root.resolve()) for root in allowed_roots):
-                outside_paths.setdefault(key, []).append(path)
+                outside_paths.setdefault(key, []).append(str(path))
     return outside_paths
 
 
-def _line(key: str, path: Path) -> str:
+def _line(key: str, path: str) -> str:
     return f"{key}={path}".encode("utf-8", "backslashreplace").decode()
 
 
@@ -68,7 +68,7 @@ def _stores() -> list[Path]:
     return stores
 
 
-def _record_file(store: Path, key: str, path: Path) -> Path:
+def _record_file(store: Path, key: str, path: str) -> Path:
     """Returns the file whose existence records that a path was given for a key."""
     return store / "paths" / hashlib.sha256(_line(key, path).encode()).hexdigest()[:32]
 
@@ -84,7 +84,7 @@ def _is_private(store: Path) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid == _user_id() and not status.st_mode & 0o022
 
 
-def _is_known(key: str, path: Path) -> bool:
+def _is_known(key: str, path: str) -> bool:
     return any(_is_private(store) and _record_file(store, key, path).is_file() for store in _stores())
 
 
@@ -96,7 +96,7 @@ def remember(values: dict[str, Any], folder: Path) -> None:
                 _write_record(key, path)
 
 
-def _write_record(key: str, path: Path) -> None:
+def _write_record(key: str, path: str) -> None:
     reasons = []
     for store in _stores():
         try:
@@ -126,7 +126,7 @@ def check_outside(path: Path, values: dict[str, Any], given: set[str]) -> None:
         if key not in given and not all(_is_known(key, outside_path) for outside_path in paths)
     }
     if unknown:
-        shown = "; ".join(f"{key}: {', '.join(map(str, paths))}" for key, paths in unknown.items())
+        shown = "; ".join(f"{key}: {', '.join(paths)}" for key, paths in unknown.items())
         raise UserError(
             f"{path}: appears to come from another machine or user, and names paths outside its folder: {shown}. "
             f"Give them, or others, as settings: {' '.join(f'{key}={_shown(flatten(values)[key])}' for key in unknown)}"

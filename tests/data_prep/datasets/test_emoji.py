@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 from pathlib import Path
 
 import pytest
 
 from data_prep.core.errors import UserError
+from data_prep.core.files import file_hash, read_sealed
 from data_prep.datasets import read_dataset
 from data_prep.reading.dataset import PARTS
+from data_prep.reading.kept import CONTENTS, seal
 from data_prep.settings.loading import load_recipe
 from tests.tiny_emoji import made_place
 
@@ -45,6 +49,21 @@ def test_unicodes_keywords_describe_the_classes_where_they_are_asked_for(root):
     described = read(root, "data.descriptions=own")
     texts = {described.names[label]: texts for label, texts in described.descriptions.items()}
     assert texts["red apple"] == ("apple, thing",) and len(texts) == len(described.names)
+
+
+def test_keywords_that_an_older_table_lacks_are_an_error_that_says_how_to_get_them(root, tmp_path):
+    shutil.copytree(root / "data", tmp_path / "data")
+    table = tmp_path / "data" / "pictures.csv"
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with open(table, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [key for key in rows[0] if key != "keywords"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    seal(table.parent, read_sealed(table.parent / CONTENTS) | {table.name: file_hash(table)})
+    assert read(tmp_path).names
+    with pytest.raises(UserError, match=r"pictures\.csv: has no keywords .*python -m data_prep\.emoji --out"):
+        read(tmp_path, "data.descriptions=own")
 
 
 def test_a_sub_vocabulary_without_training_images_can_be_evaluated(root):

@@ -58,7 +58,7 @@ def test_batches_end_after_a_number_of_images_or_of_bytes(values, monkeypatch):
     batches = list(open_batches(given, 2, skip=True))
     kinds = [[isinstance(image, OpenedImage) for image in batch] for batch in batches]
     assert kinds == [[True, False], [True, True], [True]] and batches[0][1].startswith("image 1: ")
-    monkeypatch.setattr(image_inputs, "MAX_BATCH_BYTES", values.nbytes)
+    monkeypatch.setattr(image_inputs, "MAX_DECODED_BYTES", values.nbytes)
     assert [len(batch) for batch in open_batches(given, 5, skip=True)] == [1, 2, 1, 1]
     with pytest.raises(UserError, match="image 1: not readable"):
         list(open_batches(given, 2, skip=False))

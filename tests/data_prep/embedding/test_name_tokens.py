@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -50,6 +52,16 @@ def test_a_warning_lists_truncated_names_and_names_with_identical_tokens(tmp_pat
         "names: 3 of 4 names are longer than the 32 tokens that the encoder reads, and were truncated: 'azure"
     )
     assert identical.startswith("names: 2 different names have the same embedding as another")
+
+
+def test_descriptions_are_called_descriptions_and_may_be_identical(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    start = "azure, a bend or between two mullets argent and three crescents gules, on a chief vert a lion, " * 4
+    texts = [[f"{start} a heart or"], [f"{start} a tower purpure"]]
+    embed_names(load_encoder(RetrieverArgs()), ["azure", "gules"], RetrieverArgs(), tmp_path, texts)
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+    assert warning.startswith("descriptions: 2 of 2 descriptions are longer than the 32 tokens")
+    assert "2 names" in caplog.text and "descriptions, " in caplog.text
 
 
 @pytest.mark.parametrize("tokenize", [SIMPLE, HF])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from data_prep.core.errors import UserError
+from data_prep.core.records import Sample
 from data_prep.export.formats import FORMATS
 from data_prep.export.writing import check_export, export, find_export_problem
-from data_prep.mining.shards import ShardedExamples
+from data_prep.mining.shards import ShardedExamples, write_shards
 from data_prep.prompting.prompt_lengths import TokenCounter
 from data_prep.prompting.replies import read_list
 from data_prep.prompting.targets import target_names
@@ -76,6 +78,26 @@ def test_rar_records_have_the_released_prompt(shards, tmp_path):
         f"image. Here are the optional categories:{names}.",
     }
     assert record["conversations"][1] == {"from": "assistant", "value": str(target_names(example, "truth_first"))}
+
+
+@pytest.mark.parametrize("order", ["shuffled", "retriever"])
+def test_prompts_show_descriptions_as_in_training_but_for_the_released_one(shards, tmp_path, draw_picture, order):
+    example = next(ShardedExamples(shards).examples())
+    described = replace(example.candidates[1], description="a bird with long legs")
+    tagged = replace(example.candidates[1], description="a <video> of a bird")
+    pairs = []
+    for key, candidate in (("a", described), ("b", tagged)):
+        candidates = (example.candidates[0], candidate, *example.candidates[2:])
+        path = draw_picture(tmp_path / f"{key}.png", 1)
+        pairs.append((replace(example, key=key, candidates=candidates), Sample(key, str(path), 0, "")))
+    (tmp_path / "described").mkdir()
+    write_shards(tmp_path / "described", pairs, 4, {"part": "train", "dataset": "pets", "counts": {}})
+    counts = export(tmp_path / "described", tmp_path / "out", "llava", order=order)
+    assert counts == {"exported": 1, "dropped: a description holds a media tag": 1}
+    (turn,) = FORMATS["llava"].read(tmp_path / "out")
+    assert turn.user.endswith(f"\n{described.name}: a bird with long legs") and turn.user.count("\n") == 2
+    assert export(tmp_path / "described", tmp_path / "rar", "rar", order=order) == {"exported": 2}
+    assert all("bird" not in turn.user for turn in FORMATS["rar"].read(tmp_path / "rar"))
 
 
 def test_candidates_are_shuffled_by_default(shards, tmp_path):

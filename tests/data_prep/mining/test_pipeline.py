@@ -1,5 +1,6 @@
 """The data stages in one call, on a small armory: cached results are reused, what a setting affects is rebuilt."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -189,6 +190,16 @@ def test_candidates_carry_descriptions_where_prompts_show_them(built, tmp_path):
             assert expected.descriptions == ()
     for folder, plain in zip(hidden, built, strict=True):
         assert folder.name == plain.name  # descriptions that nothing shows change nothing
+
+
+def test_descriptions_that_prompts_do_not_show_change_no_examples(built, tmp_path):
+    names = sorted({candidate.name for example, _ in rows(built[0]) for candidate in example.candidates})
+    file, folders = tmp_path / "texts.json", []
+    for texts in (["striped"], ["striped", "small"], ["dotted"]):
+        file.write_text(json.dumps({names[0]: texts}))
+        settings = (f"data.descriptions={file}", "ranker.descriptions=true", "retriever.descriptions=false")
+        folders.append(build(recipe_in(tmp_path, *settings))[0])
+    assert folders[0] == folders[1] != folders[2]
 
 
 def test_descriptions_in_the_memory_of_names_are_mined_again(built, tmp_path):

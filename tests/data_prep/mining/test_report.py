@@ -13,7 +13,7 @@ from data_prep.core.records import Candidate, RankingExample, Sample, SpecialLab
 from data_prep.mining.report import write_report
 from data_prep.mining.shards import write_shards
 from data_prep.prompting.prompt_lengths import TokenCounter
-from data_prep.prompting.prompts import NONE_NAME, list_prompt
+from data_prep.prompting.prompts import NONE_NAME, letters_prompt, list_prompt
 from data_prep.settings.loading import load_recipe
 
 NAMES = ["a <b>bold</b> cat", "dog's", "cow", NONE_NAME]
@@ -63,6 +63,20 @@ def test_statistics_agree_with_the_examples(shards, recipe):
         max(lengths),
     )
     assert report["copies_listed"] == [{"key": "key1", "other": "key2", "similarity": 0.999}]
+
+
+def test_descriptions_count_in_the_lengths_of_prompts(shards, recipe, tmp_path):
+    folder = tmp_path / "described"
+    folder.mkdir()
+    path = tmp_path / "0.png"
+    candidates = (Candidate(0, "cat", 0.5, None, "purrs " * 50), Candidate(1, "cow", 0.4))
+    pair = RankingExample("key-image", 0, candidates), Sample("key", str(path), 0, "")
+    write_shards(folder, [pair], 1, {"part": "train", "dataset": "pets", "classes": 2, "counts": {}})
+    tokens = json.loads((write_report(folder, recipe).parent / "report.json").read_text())["tokens"]
+    prompts = [list_prompt(["cat", "cow"], descriptions=pair[0].descriptions)]
+    prompts.append(letters_prompt(["cat", "cow"], pair[0].descriptions))
+    measured = [tokens[kind]["most"] for kind in ("list prompt", "letters prompt")]
+    assert measured == TokenCounter("nano-mllm")(prompts)
 
 
 def test_the_page_shows_statistics_images_and_escaped_names(shards, recipe):

@@ -26,6 +26,22 @@ def test_texts_are_given_to_the_classes_of_that_name_whatever_its_spelling(tmp_p
     assert read_descriptions(path, NAMES) == read_descriptions(tmp_path, NAMES) == expected
 
 
+def test_a_name_spelled_as_a_class_describes_that_class_alone(tmp_path):
+    write(tmp_path, {"Dog": "barks", " dog": "whines", "BIRD": "sings"})
+    assert read_descriptions(tmp_path, NAMES) == {1: ("barks",), 2: ("whines",), 3: ("sings",)}
+    write(tmp_path, {"DOG": "whines", "Dog": "barks"})
+    assert read_descriptions(tmp_path, NAMES) == {1: ("barks",), 2: ("whines",)}
+    write(tmp_path, {"Dog": "barks"})
+    assert read_descriptions(tmp_path, NAMES) == {1: ("barks",)}
+
+
+@pytest.mark.parametrize("keys", [("cat", "cat "), ("CAT", "Cat"), ("CAT", "cat"), ("Dog", "dog", "DOG")])
+def test_two_names_of_one_class_are_an_error(keys, tmp_path):
+    write(tmp_path, dict.fromkeys(keys, "has a tail"))
+    with pytest.raises(UserError, match=r"descriptions\.json: '.*' and '.*' are both the class '(cat|Dog|dog)'"):
+        read_descriptions(tmp_path, NAMES)
+
+
 def test_a_folder_need_not_have_the_file(tmp_path):
     assert read_descriptions(tmp_path, NAMES) == {}
 

@@ -53,6 +53,14 @@ def test_a_path_outside_the_folder_is_detected_in_any_key(key, value, run):
     assert list(paths_outside(values, run.parent)) == [key]
 
 
+def test_a_servers_url_is_shown_as_it_was_given(run):
+    url = "http://elsewhere/v1"
+    assert paths_outside({"ranker": {"server": {"base_url": url}}}, run.parent) == {"ranker.server.base_url": [url]}
+    write_foreign_recipe(run, ranker={"server": {"base_url": url}})
+    with pytest.raises(UserError, match=f"ranker.server.base_url: {url}"):
+        load_saved_recipe(run, [])
+
+
 def test_paths_inside_the_folder_and_other_text_are_not_reported(run):
     values = {
         "data": {"root": "photographs/birds"},
