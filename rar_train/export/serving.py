@@ -14,7 +14,7 @@ DEFAULT_MAX_RANK = 16
 """vLLM's ``--max-lora-rank`` where it is not given."""
 
 
-def adapted_parts(adapter: Path, base_model: str) -> list[str]:
+def _adapted_parts(adapter: Path, base_model: str) -> list[str]:
     """Lists the parts of the MLLM that an adapter's LoRA weights change.
 
     Args:
@@ -35,7 +35,7 @@ def serving_limits(adapter: Path, base_model: str) -> list[str]:
         base_model: ``base_model`` of its manifest.
     """
     config, limits = read_json(adapter / "adapter_config.json"), []
-    outside = [part for part in adapted_parts(adapter, base_model) if part != PARTS[0]]
+    outside = [part for part in _adapted_parts(adapter, base_model) if part != PARTS[0]]
     if outside:
         limits.append(
             f"It adapts the {' and the '.join(outside)}, which vLLM silently leaves out unless it is started with "

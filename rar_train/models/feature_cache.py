@@ -1,8 +1,7 @@
 """On-disk cache of a frozen vision tower's features, keyed by the pixels of the image.
 
-A tower that is not trained gives the same features for the same pixels in every epoch, for every
-objective and in every run, and it is often half of a step. The cache stores the last hidden state and
-the layers that the model reads, one file per image, with a checksum.
+A tower that is not trained gives the same features for the same pixels in every epoch and every run. The cache stores
+the last hidden state and the layers that the model reads, one file per image, with a checksum.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature
 
+from rar_train.models.inputs import move
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -64,7 +66,8 @@ class Forest:
         lengths: Number of nodes of each row.
         heads: Number of nodes at the beginning of each row that are common to its conversations.
         paths: A path for each conversation, image by image.
-        reads: Row and node of each hidden state to read, without repetition, shape ``[r, 2]``.
+        reads: Row and node of each hidden state to read, without repetition, answers' first, shape ``[r, 2]``.
+        answer_reads: How many of them are read for answers.
         letter_reads: Index into ``reads`` for each conversation without an answer.
         token_reads: Index into ``reads`` for each token of all answers.
         token_targets: The tokens of all answers.
@@ -82,6 +85,7 @@ class Forest:
     heads: list[int]
     paths: list[Path]
     reads: Tensor
+    answer_reads: int
     letter_reads: Tensor
     token_reads: Tensor
     token_targets: Tensor
@@ -99,11 +103,7 @@ class Forest:
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Forest:
         """Moves all inputs to a device, without waiting for pinned ones, and casts pixels."""
-
-        def move(value: Tensor) -> Tensor:
-            return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
-
-        return self._apply(move)
+        return self._apply(lambda value: move(value, device, dtype))
 
     def pin_memory(self) -> Forest:
         """Pins all inputs, as ``DataLoader(pin_memory=True)`` calls it."""

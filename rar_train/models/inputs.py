@@ -14,16 +14,18 @@ def pin_inputs(inputs: BatchFeature) -> BatchFeature:
     return BatchFeature({key: value.pin_memory() for key, value in inputs.items()})
 
 
-def to_device(inputs: BatchFeature, like: Tensor) -> BatchFeature:
-    """Moves inputs to a parameter's device, and floating-point inputs to its dtype.
+def move(value: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Moves an input to a device, and casts a floating-point one.
 
     The dtype is changed on the device, since a copy that changes it would go through memory that is not pinned.
     """
-    without_waiting = like.device.type == "cuda"
-    moved = {key: value.to(like.device, non_blocking=without_waiting) for key, value in inputs.items()}
-    return BatchFeature(
-        {key: value.to(like.dtype) if value.is_floating_point() else value for key, value in moved.items()}
-    )
+    moved = value.to(device, non_blocking=device.type == "cuda")
+    return moved.to(dtype) if dtype is not None and moved.is_floating_point() else moved
+
+
+def to_device(inputs: BatchFeature, like: Tensor) -> BatchFeature:
+    """Moves inputs to a parameter's device, and floating-point inputs to its dtype."""
+    return BatchFeature({key: move(value, like.device, like.dtype) for key, value in inputs.items()})
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:

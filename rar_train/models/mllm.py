@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from copy import copy, deepcopy
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -144,6 +144,12 @@ class Mllm:
         # Templates differ in what they write after an answer (nothing, white space, a misspelt token); a model should
         # learn only the answer and the turn's end.
         return conversation.rpartition(_ANSWER)[0] + self.plain.escape(answer) + self.turn_end
+
+    @cached_property
+    def images_first(self) -> bool:
+        """Whether the template puts images before the prompt, so that conversations about them share their tokens."""
+        text = self.render(NAMING)
+        return text.rindex(self.processor.image_token) < text.index(NAMING)
 
     def _tokenise_answer(self, prompt: str, answer: str) -> tuple[int, ...]:
         if self.family.suffix:

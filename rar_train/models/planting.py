@@ -61,7 +61,7 @@ def plant(mllm: Mllm, groups: Sequence[ImageGroup], conversations: Sequence[Sequ
         text before the image, have a row for each prompt.
     """
     flat = [conversation for asked in conversations for conversation in asked]
-    by_prompt = mllm.family.bidirectional == "prompt" or not _images_first(mllm)
+    by_prompt = mllm.family.bidirectional == "prompt" or not mllm.images_first
     rows, first = [], 0
     for group, asked in zip(groups, conversations, strict=True):
         by_text: dict[str, list[int]] = {}
@@ -80,12 +80,6 @@ def plant(mllm: Mllm, groups: Sequence[ImageGroup], conversations: Sequence[Sequ
 
 def _process(mllm: Mllm, rows: Sequence[_Row]) -> BatchFeature:
     return mllm.inputs([row.group for row in rows], [row.prompt for row in rows], "right")
-
-
-def _images_first(mllm: Mllm) -> bool:
-    """Whether the template puts the images before the prompt, so that conversations about them share their tokens."""
-    text = mllm.render(NAMING)
-    return text.rindex(mllm.processor.image_token) < text.index(NAMING)
 
 
 def _split_prompt(mllm: Mllm, row: _Row, ids: list[int]) -> tuple[int, list[int]]:
@@ -196,9 +190,11 @@ def _stack(mllm: Mllm, planted: Sequence[_Planted], inputs: BatchFeature, count:
         for row, head in enumerate(heads):
             types[name][row, :head] = inputs[name][row, :head]
     paths = _paths(planted, count)
-    reads = sorted({(path.row, node) for path in paths for node in path.reads})
-    place = {read: index for index, read in enumerate(reads)}
     answers = [path for path in paths if path.answer]
+    answer_reads = {(path.row, node) for path in answers for node in path.reads}
+    letter_reads = {(path.row, path.start) for path in paths if not path.answer} - answer_reads
+    reads = [*sorted(answer_reads), *sorted(letter_reads)]
+    place = {read: index for index, read in enumerate(reads)}
     return Forest(
         ids=ids,
         depths=depths,
@@ -211,6 +207,7 @@ def _stack(mllm: Mllm, planted: Sequence[_Planted], inputs: BatchFeature, count:
         heads=heads,
         paths=paths,
         reads=torch.tensor(reads),
+        answer_reads=len(answer_reads),
         letter_reads=torch.tensor([place[path.row, path.start] for path in paths if not path.answer], dtype=torch.long),
         token_reads=torch.tensor([place[path.row, node] for path in answers for node in path.reads], dtype=torch.long),
         token_targets=torch.tensor([token for path in answers for token in path.answer], dtype=torch.long),

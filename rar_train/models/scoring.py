@@ -28,8 +28,8 @@ from rar_train.models.planting import plant
 log = logging.getLogger(__name__)
 
 _MASKED_ATTENTION = ("eager", "sdpa")  # implementations that take a mask for each pair of tokens
-_TOLERANCE = {torch.float32: 1e-3}  # relative difference of hidden states; half precision rounds by more
-_HALF_TOLERANCE = 0.1
+_TOLERANCE = 1e-3  # relative difference of hidden states in float32
+_HALF_TOLERANCE = 0.1  # half precision rounds by more
 
 _takes_trees: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -59,9 +59,18 @@ def score(mllm: Mllm, forest: Forest, letters: Sequence[int] = ()) -> TreeScores
     """
     forest = _to_model(mllm, forest)
     states = read_states(mllm, forest) if takes_trees(mllm) else read_states_one_by_one(mllm, forest)
-    tokens = token_log_probs(mllm, states, forest.token_reads, forest.token_targets)
-    answers = torch.segment_reduce(tokens, "sum", lengths=forest.answer_lengths) if len(tokens) else tokens
+    answers = _score_answers(mllm, forest, states)
     return TreeScores(letter_logits(mllm, states[forest.letter_reads], letters), answers, forest.answer_lengths)
+
+
+def _score_answers(mllm: Mllm, forest: Forest, states: Tensor) -> Tensor:
+    """Computes the log-likelihood of each answer, in float32; without answers the head is not read for them."""
+    count, tokens = len(forest.answer_lengths), len(forest.token_targets)
+    if not count:  # on all processes alike, since their batches have the same objectives
+        return torch.zeros(0, device=states.device)
+    values = token_log_probs(mllm, states[: forest.answer_reads], forest.token_reads, forest.token_targets)
+    owners = torch.arange(count, device=values.device).repeat_interleave(forest.answer_lengths, output_size=tokens)
+    return values.new_zeros(count).index_add(0, owners, values)
 
 
 def _to_model(mllm: Mllm, forest: Forest) -> Forest:
@@ -155,6 +164,11 @@ def _run_paths(mllm: Mllm, forest: Forest, nodes: Sequence[Sequence[int]]) -> Te
     ).last_hidden_state
 
 
+def has_masked_attention(mllm: Mllm) -> bool:
+    """Whether a model's attention takes a mask for each pair of tokens, without which it takes no trees."""
+    return mllm.base.config.get_text_config()._attn_implementation in _MASKED_ATTENTION
+
+
 def takes_trees(mllm: Mllm) -> bool:
     """Whether a model gives the same hidden states in one pass; the first call for a model compares and logs it.
 
@@ -166,10 +180,8 @@ def takes_trees(mllm: Mllm) -> bool:
 
 
 def _compare_passes(mllm: Mllm) -> bool:
-    implementation = mllm.base.config.get_text_config()._attn_implementation
-    if mllm.device.type == "meta":  # a model without weights, of which only the tokens are counted
-        return implementation in _MASKED_ATTENTION
-    if implementation not in _MASKED_ATTENTION:
+    if not has_masked_attention(mllm):
+        implementation = mllm.base.config.get_text_config()._attn_implementation
         log.info("%s: attention %s takes no tree masks; conversations run one by one", mllm.id, implementation)
         return False
     asked = [Conversation(NAMING, "A"), Conversation(letters_prompt(["A", "B"])), Conversation(NAMING, "B")]
@@ -177,10 +189,10 @@ def _compare_passes(mllm: Mllm) -> bool:
     forest = plant(mllm, [image], [asked])
     _check_tokens(mllm, forest, image, asked)
     forest = _to_model(mllm, forest)
-    with _inference(mllm.model):
+    with _inference(mllm.model, mllm.device):
         together, alone = read_states(mllm, forest).float(), read_states_one_by_one(mllm, forest).float()
     difference = ((together - alone).norm() / alone.norm()).item()
-    if difference <= _TOLERANCE.get(mllm.base.dtype, _HALF_TOLERANCE):
+    if difference <= _tolerance(mllm):
         log.info("%s: one pass for all conversations about an image", mllm.id)
         return True
     log.warning(
@@ -188,6 +200,12 @@ def _compare_passes(mllm: Mllm) -> bool:
         mllm.id, difference,
     )  # fmt: skip
     return False
+
+
+def _tolerance(mllm: Mllm) -> float:
+    """Returns the relative difference that rounding may make; a quantised base computes in half precision."""
+    exact = mllm.base.dtype == torch.float32 and mllm.base.config.to_dict().get("quantization_config") is None
+    return _TOLERANCE if exact else _HALF_TOLERANCE
 
 
 def _check_tokens(mllm: Mllm, forest: Forest, image: Image.Image, asked: Sequence[Conversation]) -> None:
@@ -204,12 +222,12 @@ def _check_tokens(mllm: Mllm, forest: Forest, image: Image.Image, asked: Sequenc
 
 
 @contextmanager
-def _inference(model: nn.Module) -> Iterator[None]:
-    """Puts a model into eval mode without gradients, and restores each module's mode."""
+def _inference(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Puts a model into eval mode, without gradients and autocast, and restores each module's mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
             yield
     finally:
         for module, mode in modes.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import lightning as L
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset as Rows
 
 from data_prep.core.errors import UserError
 from data_prep.core.images import open_image
+from data_prep.core.pools import loader_options
 from data_prep.core.records import Sample
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset
@@ -78,6 +80,11 @@ class _Choices(Rows):
         return open_image(sample.path), [self.names[label] for label in (sample.label, *sampled)]
 
 
+def _make_conversations(pairs: list[tuple[Image.Image, str]], mllm: Mllm) -> Forest:
+    images, names = zip(*pairs, strict=True)
+    return plant(mllm, images, [[Conversation(NAMING, name)] for name in names])
+
+
 class NamingData(L.LightningDataModule):
     """Images and names, starting at an optimiser step.
 
@@ -117,12 +124,10 @@ class NamingData(L.LightningDataModule):
         """Returns a loader of all epochs as one stream of labelled conversations, starting at the position."""
         rows = _Named(self.dataset.parts["train"], self.dataset.texts, self.recipe.trainer.feature_views)
         sampler = self._make_sampler(self.trainer.world_size, self.trainer.global_rank)
-        workers = resolve_workers(self.recipe.trainer)
-        return DataLoader(rows, batch_sampler=sampler, collate_fn=self._make_conversations, num_workers=workers)
-
-    def _make_conversations(self, pairs: list[tuple[Image.Image, str]]) -> Forest:
-        images, names = zip(*pairs, strict=True)
-        return plant(self.mllm, images, [[Conversation(NAMING, name)] for name in names])
+        loading = loader_options(resolve_workers(self.recipe.trainer))
+        # A spawned worker is sent what it collates with.
+        collate_fn = partial(_make_conversations, mllm=self.mllm.without_model())
+        return DataLoader(rows, batch_sampler=sampler, collate_fn=collate_fn, **loading)
 
     def val_dataloader(self) -> DataLoader:
         """Returns a loader of evenly spaced validation images."""

@@ -12,18 +12,29 @@ from data_prep.core.records import RankingExample
 from data_prep.core.rng import evenly_spaced
 from data_prep.settings import Recipe
 from rar_train.engine.memory_estimate import ModelSizes, device_memory, estimate
+from rar_train.models.forest import Conversation
 from rar_train.models.lora import parameter_table
 from rar_train.models.mllm import Mllm
 from rar_train.models.planting import plant
-from rar_train.models.scoring import takes_trees
+from rar_train.models.scoring import has_masked_attention
 from rar_train.ranker.collate import CONVERSATIONS, list_conversations
 from rar_train.ranker.datamodule import RankingData
-from rar_train.ranker.token_budget import byte_lengths
 
 log = logging.getLogger(__name__)
 
 _USABLE = 0.8  # of a device's memory; the rest is for what the estimate leaves out
 _MEASURED_IMAGES = 100
+
+
+def _conversations(example: RankingExample, objectives: Collection[str]) -> list[Conversation]:
+    modes = {CONVERSATIONS[name] for name in objectives}
+    return list_conversations(example, list(range(len(example.candidates))), modes)
+
+
+def _text_bytes(example: RankingExample, objectives: Collection[str]) -> int:
+    """Counts the bytes of an example's conversations, with which its tree grows."""
+    conversations = _conversations(example, objectives)
+    return sum(len(f"{turn.prompt}{turn.answer or ''}".encode()) for turn in conversations)
 
 
 def example_tokens(mllm: Mllm, example: RankingExample, objectives: Collection[str], size: tuple[int, int]) -> int:
@@ -35,10 +46,9 @@ def example_tokens(mllm: Mllm, example: RankingExample, objectives: Collection[s
         objectives: The objectives in use.
         size: Width and height of the example's image.
     """
-    modes = {CONVERSATIONS[name] for name in objectives}
-    conversations = list_conversations(example, list(range(len(example.candidates))), modes)
-    forest = plant(mllm, [Image.new("RGB", size)], [conversations])
-    if takes_trees(mllm):
+    forest = plant(mllm, [Image.new("RGB", size)], [_conversations(example, objectives)])
+    # Not by takes_trees, which would run the model before it is on its device.
+    if has_masked_attention(mllm):
         return forest.tokens
     return sum(forest.heads[path.row] + len(path.nodes) for path in forest.paths)
 
@@ -56,12 +66,12 @@ def needs_checkpointing(recipe: Recipe, sizes: ModelSizes, tokens: int, availabl
 
 
 def _longest_example(data: RankingData) -> tuple[RankingExample, tuple[int, int]]:
-    """Returns the example with the longest text, and the size of the largest of evenly spaced examples' images."""
+    """Returns the example with the most text, and the size of the largest of evenly spaced examples' images."""
     if data.lengths is None:  # a stream has no index of its examples; those of validation are mined alike
-        examples, lengths, indices = data.val_set, byte_lengths(data.val_set, data.objectives), range(len(data.val_set))
+        examples, indices = data.val_set, range(len(data.val_set))
     else:
-        examples, lengths, indices = data.train_set, data.lengths, data.selected
-    longest = max(indices, key=lambda index: lengths[index])
+        examples, indices = data.train_set, data.selected
+    longest = max(indices, key=lambda index: _text_bytes(examples.example(index), data.objectives))
     sizes = (examples.image_size(indices[row]) for row in evenly_spaced(len(indices), _MEASURED_IMAGES))
     return examples.example(longest), max(sizes, key=math.prod)
 

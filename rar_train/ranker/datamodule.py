@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_sealed, write_sealed
+from data_prep.core.pools import loader_options
 from data_prep.distributed.devices import resolve_accelerator, resolve_workers
 from data_prep.leakage.contamination import MINED, read_mined, write_mined
 from data_prep.mining.pipeline import build
@@ -138,7 +139,7 @@ class RankingData(L.LightningDataModule):
     def _loading(self) -> dict[str, Any]:
         """Arguments of the data loaders: worker processes, and pinned memory for a CUDA GPU."""
         trainer = self.recipe.trainer
-        return {"num_workers": resolve_workers(trainer), "pin_memory": resolve_accelerator(trainer) == "cuda"}
+        return loader_options(resolve_workers(trainer)) | {"pin_memory": resolve_accelerator(trainer) == "cuda"}
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -150,7 +151,7 @@ class RankingData(L.LightningDataModule):
     ) -> Callable[[list], RankingBatch]:
         return partial(
             function,
-            mllm=self.mllm,
+            mllm=self.mllm.without_model(),  # a spawned worker is sent what it collates with
             objectives=objectives,
             seed=self.recipe.seed,
             target=self.recipe.mining.target,

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Rows
 
 from data_prep.core.errors import UserError
+from data_prep.core.pools import loader_options
 from data_prep.core.records import Sample
 from data_prep.datasets import Dataset
 from data_prep.embedding.embedding import count_workers
@@ -96,7 +97,7 @@ class RetrieverData(L.LightningDataModule):
         sampler = EpochSampler(plan, rank, self.position)
         rows = _Pairs(self.recipe, self.views, samples, self.dataset)
         workers = count_workers(self.recipe.retriever.num_workers, self.recipe.trainer.devices, len(sampler))
-        return DataLoader(rows, batch_sampler=sampler, num_workers=workers)
+        return DataLoader(rows, batch_sampler=sampler, **loader_options(workers))
 
     def val_dataloader(self) -> DataLoader:
         """Returns a loader of evenly spaced validation images, distributed over the processes."""

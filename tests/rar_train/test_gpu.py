@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,13 @@ from rar_train.export.merging import log_probabilities, write_merged
 from rar_train.models import four_bits
 from rar_train.models.lora import load_adapter
 from rar_train.models.mllm import load_mllm
+from rar_train.models.scoring import takes_trees
 from rar_train.ranker.monitor import peak_flops
 from rar_train.ranker.train import train_ranker
 from tests.rar_train.conftest import write_llava
 
 GPU = "trainer.accelerator=gpu"
+ONE_PASS = "one pass for all conversations about an image\n"
 H100_DENSE_BF16 = 989.4e12
 
 
@@ -54,16 +57,20 @@ def test_a_cpu_has_no_mfu():
     ],
     ids=["checkpointing", "bfloat16", "compiled", "workers"],
 )
-def test_half_precision_has_the_losses_of_single_precision_and_logs_mfu(settings, tiny, finished, tmp_path):
+def test_half_precision_has_the_losses_of_single_precision_and_logs_mfu(settings, tiny, finished, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     run = train_ranker(tiny(tmp_path / "run", GPU, *settings, "trainer.log_every=1"))
     assert losses(run) == pytest.approx(losses(finished), abs=0.05)
+    assert ONE_PASS in caplog.text
     with open(next((run / "log").rglob("metrics.csv")), newline="") as file:
         assert any(0 < float(row.get("perf/mfu") or 0) < 1 for row in csv.DictReader(file))
 
 
 @pytest.mark.gpu
-def test_a_gpu_trains_and_ranks_like_a_cpu(tiny, finished, pictures, tmp_path):
+def test_a_gpu_trains_and_ranks_like_a_cpu(tiny, finished, pictures, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     run = train_ranker(tiny(tmp_path / "run", GPU))
+    assert ONE_PASS in caplog.text
     assert losses(run) == pytest.approx(losses(finished), rel=1e-3)
     mllm = load_adapter(load_mllm(RankerArgs()), run / "adapter")
     inputs = mllm.inputs(pictures[:2], [NAMING, letters_prompt(["one", "another"])])
@@ -81,8 +88,9 @@ def test_a_gpu_trains_and_ranks_like_a_cpu(tiny, finished, pictures, tmp_path):
     ],
 )
 def test_a_four_bit_model_is_tuned_reloaded_and_merged_into_unquantised_weights(
-    accelerator, precision, dtype, tiny, tmp_path, monkeypatch
+    accelerator, precision, dtype, tiny, tmp_path, monkeypatch, caplog
 ):
+    caplog.set_level(logging.INFO)
     pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
     from bitsandbytes.nn import Linear4bit
 
@@ -94,11 +102,13 @@ def test_a_four_bit_model_is_tuned_reloaded_and_merged_into_unquantised_weights(
     more = (f"ranker.model={base}", "trainer.gradient_checkpointing=true", "ranker.lora.scope=language")
     run = train_ranker(tiny(tmp_path / "run", *steps, *settings, *more))
     logged = losses(run)
+    assert ONE_PASS in caplog.text
     assert sum(logged[-4:]) < sum(logged[:4])
     recipe = load_saved_recipe(run / "recipe.yaml", [])
     reloaded = load_adapter(load_mllm(recipe.ranker), run / "adapter")
     layers = [module for name, module in reloaded.model.named_modules() if name.endswith("q_proj.base_layer")]
     assert layers and all(isinstance(layer, Linear4bit) for layer in layers)
+    assert takes_trees(reloaded)
     assert all(value.isfinite().all() for value in load_file(run / "adapter" / "adapter_model.safetensors").values())
     assert read_json(run / "adapter" / "manifest.json")["step"] == 12
 

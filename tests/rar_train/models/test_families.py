@@ -109,11 +109,12 @@ conversations = st.one_of(
 )
 
 
+@pytest.mark.parametrize("budget", [12, 2048])
 @settings(
     max_examples=2, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
 )
-@given(st.lists(st.lists(conversations, min_size=1, max_size=5), min_size=2, max_size=3), st.sampled_from([12, 2048]))
-def test_one_pass_has_the_scores_and_gradients_of_a_pass_for_each_conversation(adapted, photos, asked, budget):
+@given(st.lists(st.lists(conversations, min_size=1, max_size=5), min_size=2, max_size=3))
+def test_one_pass_has_the_scores_and_gradients_of_a_pass_for_each_conversation(adapted, photos, budget, asked):
     asked[0].append(Conversation(NAMING, NAMES[0]))
     runs = []
     assert takes_trees(adapted)
@@ -129,6 +130,24 @@ def test_one_pass_has_the_scores_and_gradients_of_a_pass_for_each_conversation(a
     for scores, gradient in runs[1:]:
         torch.testing.assert_close(scores, runs[0][0], rtol=1e-5, atol=1e-4)
         assert (gradient - runs[0][1]).norm() <= 1e-5 * runs[0][1].norm()
+
+
+ONE_IMAGE = {"llava_next", "idefics3", "smolvlm"}
+"""Families whose template here renders one image."""
+
+
+def test_conversations_about_two_images_have_the_scores_of_a_pass_for_each(adapted, kind, photos):
+    groups = [photos[:2], [photos[2], photos[0]]]
+    asked = [[Conversation(letters_prompt(names)) for names in (NAMES, NAMES[::-1])] for _ in groups]
+    adapted.tree_tokens = RankerArgs.tree_tokens
+    if kind in ONE_IMAGE:
+        with pytest.raises(UserError, match="does not take several images"):
+            plant(adapted, groups, asked)
+        return
+    with torch.no_grad():
+        torch.testing.assert_close(
+            in_one_pass(adapted, groups, asked), naive(adapted, groups, asked), rtol=1e-5, atol=1e-4
+        )
 
 
 def test_a_worker_without_the_model_builds_the_same_trees(mllm, photos):

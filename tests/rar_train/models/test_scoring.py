@@ -63,6 +63,34 @@ def test_what_conversations_share_is_processed_once(nano, images):
     assert both.tokens == longer.tokens and len(both.pixels["pixel_values"]) == 1
 
 
+def test_the_vocabulary_is_read_only_where_an_answer_is_scored(nano, images, monkeypatch):
+    read, letters = [], nano.letter_ids(4)
+    original = scoring.token_log_probs
+    monkeypatch.setattr(
+        scoring,
+        "token_log_probs",
+        lambda mllm, states, *rest: (read.append(len(states)), original(mllm, states, *rest))[1],
+    )
+    with torch.no_grad():
+        scores = score(nano, plant(nano, images[2:], ASKED[2:]), letters)
+        assert read == [] and scores.answers.shape == (0,) and scores.letters.shape == (2, 4)
+        forest = plant(nano, images[:1], ASKED[:1])
+        score(nano, forest, letters)
+    assert read == [len(forest.reads) - 1]  # one of them is the letters'
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_pass_is_compared_without_autocast(dtype, monkeypatch):
+    mllm, enabled = add_lora(load_mllm(RankerArgs(dtype=dtype)), LoraArgs(rank=2, projector="full")), []
+    original = scoring.read_states
+    monkeypatch.setattr(
+        scoring, "read_states", lambda *args: (enabled.append(torch.is_autocast_enabled("cpu")), original(*args))[1]
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        assert takes_trees(mllm)
+    assert enabled == [False]
+
+
 def test_gradients_are_those_of_separate_passes_with_and_without_gradient_checkpointing(fresh, images):
     def gradients(function: Callable[..., Tensor], checkpointing: bool) -> Tensor:
         torch.manual_seed(0)
@@ -159,7 +187,7 @@ def test_under_zero_3_all_processes_run_the_same_number_of_passes(nano, monkeypa
 
 
 @pytest.mark.parametrize("counts", [(2, 3), (3, 1, 2)])
-def test_by_owner_lays_scores_out_by_row(counts):
+def test_a_flat_list_of_scores_is_laid_out_by_row(counts):
     table = split_by_row(torch.arange(float(sum(counts))), counts)
     assert table.shape == (len(counts), max(counts))
     assert table[table.isfinite()].tolist() == list(range(sum(counts)))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
 from data_prep.core.errors import UserError
+from data_prep.core.records import Candidate, RankingExample
+from data_prep.settings import RankerArgs
 from rar_train.models.lora import add_lora
 from rar_train.models.mllm import Mllm, load_mllm
 from rar_train.ranker import checkpointing
@@ -54,6 +58,28 @@ def test_an_example_has_about_the_tokens_that_are_counted(either: Mllm, pairs):
         batch = collate(either, [(example, image)], objectives, 0, [0])
         counted = example_tokens(either, example, objectives, image.size)
         assert 0.9 * batch.tokens <= counted <= 1.1 * batch.tokens  # the list may be in another order
+
+
+def test_the_tokens_are_counted_without_running_the_model(pairs, monkeypatch):
+    mllm = load_mllm(RankerArgs())
+    monkeypatch.setattr(mllm.base.model, "forward", None)
+    assert example_tokens(mllm, pairs[0][0], ("letters", "likelihood"), (96, 96)) > 0
+
+
+def test_the_longest_example_is_the_one_with_the_most_text_in_its_tree():
+    def example(key: str, names: list[str]) -> RankingExample:
+        return RankingExample(key, 0, tuple(Candidate(label, name, 1.0) for label, name in enumerate(names)))
+
+    examples = [
+        example("long", ["azure, " * 12, "or"]),
+        example("many", [f"azure, a bend {tail}" for tail in "abcdef"]),
+    ]
+    data = SimpleNamespace(lengths=None, objectives=("likelihood",), val_set=MagicMock())
+    data.val_set.__len__.return_value = 2
+    data.val_set.example.side_effect = examples.__getitem__
+    data.val_set.image_size.side_effect = [(30, 40), (50, 10)]
+    longest, size = checkpointing._longest_example(data)
+    assert (longest.key, size) == ("many", (30, 40))
 
 
 @pytest.mark.parametrize("value", ["on_demand", "1", "null"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import islice
 from pathlib import Path
 
@@ -206,6 +207,13 @@ def test_a_batch_has_the_weights_of_its_examples(make_data):
 
 def test_workers_prepare_the_same_batches(make_data):
     assert keys_of(make_data("trainer.num_workers=2").train_dataloader()) == keys_of(make_data().train_dataloader())
+
+
+def test_workers_are_sent_no_weights(make_data, nano):
+    data = make_data("trainer.num_workers=1")
+    weights = sum(value.nbytes for value in nano.model.parameters())
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert len(pickle.dumps(loader.collate_fn)) < weights / 10
 
 
 def test_on_a_gpu_batches_come_from_workers_in_pinned_memory(make_data, monkeypatch):
