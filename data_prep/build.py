@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import sys
 
-from data_prep.core.command import run_command
+from data_prep.arguments.parser import CommandParser
+from data_prep.core.command import announce, run_command
 from data_prep.settings.loading import load_recipe
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,10 @@ log = logging.getLogger(__name__)
 
 def main(arguments: list[str]) -> None:
     """Parses the command line, builds the examples and writes their reports."""
-    recipe = load_recipe(arguments)
+    parser = CommandParser("data_prep.build")
+    parser.add_settings()
+    recipe = load_recipe(parser.parse_args(arguments).settings)
+    announce(f"data: examples into {recipe.cache}")
 
     from data_prep.mining.pipeline import build
     from data_prep.mining.report import write_report
@@ -32,10 +36,5 @@ def main(arguments: list[str]) -> None:
         log.info("report: %s", write_report(folder, recipe))
 
 
-def console() -> None:
-    """Runs the command as a console script."""
-    sys.exit(run_command(main, __doc__))
-
-
 if __name__ == "__main__":
-    console()
+    sys.exit(run_command(main, __doc__))

@@ -9,20 +9,21 @@ result with mining.shards=FOLDER. Records that cannot be read are counted by rea
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from data_prep.core.command import run_command
+from data_prep.arguments.parser import CommandParser
+from data_prep.core.command import announce, run_command
 
 
 def main(arguments: list[str]) -> None:
     """Parses the command line and imports the file."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep.import_rar")
+    parser = CommandParser("data_prep.import_rar")
     parser.add_argument("file", type=Path)
     parser.add_argument("--images", required=True, type=Path)
     parser.add_argument("--to", required=True, type=Path)
     args = parser.parse_args(arguments)
+    announce(f"import-rar: {args.file} into {args.to}")
 
     from data_prep.export.rar_import import import_rar
 

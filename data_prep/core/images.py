@@ -7,14 +7,18 @@ of transparency, the first frame of an animation, 16 bits scaled to 8, CMYK conv
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import re
 import stat
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, features
 from PIL.JpegImagePlugin import JpegImageFile
 
 from data_prep.core.errors import UserError
@@ -49,7 +53,12 @@ _TRANSPOSES = {  # by EXIF orientation
 }
 _SIDEWAYS = (5, 6, 7, 8)
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # bytes per pixel; other modes: 4
-_DECODER = {"WEBP": 12, "AVIF": 8, "JPEG2000": 16}  # bytes per pixel that a decoder needs in addition to the image
+_DECODER = {"WEBP": 12, "AVIF": 8, "HEIF": 8, "JPEG2000": 16}  # bytes per pixel that a decoder adds
+
+_HEAD = 32  # bytes that show the format
+_HEIC = re.compile(rb"....ftyp(?:heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
+_AVIF = re.compile(rb"....ftyp(?:avif|avis)", re.DOTALL)
+_HEIC_SUFFIXES, _AVIF_SUFFIXES = (".heic", ".heif", ".hif"), (".avif", ".avifs")
 
 
 class ImageError(UserError):
@@ -108,6 +117,62 @@ def _check_header(image: Image.Image) -> int:
     return needed
 
 
+@cache
+def _register_heif() -> None:
+    """Makes Pillow read HEIC with pillow-heif, which takes a moment to load; in each process, at its first such image.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+
+def optional_decoders() -> list[str]:
+    """Returns the formats that an optional package, or a newer Pillow, decodes here: a part of what can be read."""
+    found = {"HEIC": importlib.util.find_spec("pillow_heif") is not None, "AVIF": features.check("avif")}
+    return [name for name, is_there in found.items() if is_there]
+
+
+def _needs_package(name: str) -> str:
+    return f"{name}, which needs pip install 'rar-train[heic]'"
+
+
+def missing_decoder(path: Path) -> str:
+    """Returns what an image file needs to be decoded here, by its suffix; empty if nothing that can be installed."""
+    for name, suffixes in (("HEIC", _HEIC_SUFFIXES), ("AVIF", _AVIF_SUFFIXES)):
+        if path.suffix.lower() in suffixes and name not in optional_decoders():
+            return _needs_package(name)
+    return ""
+
+
+def _read_head(source: Path | str | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:_HEAD]
+    with open(source, "rb") as file:
+        return file.read(_HEAD)
+
+
+def _open_with_optional_decoder(source: Path | str | bytes) -> Image.Image:
+    """Opens an image of a format that Pillow does not know by itself.
+
+    Raises:
+        ValueError: Its decoder is not installed.
+        UnidentifiedImageError: It is of no known format.
+    """
+    head = _read_head(source)
+    if _HEIC.match(head):
+        try:
+            _register_heif()
+        except ImportError:
+            raise ValueError(_needs_package("HEIC")) from None
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    if _AVIF.match(head) and not features.check("avif"):
+        raise ValueError(_needs_package("AVIF"))
+    raise Image.UnidentifiedImageError
+
+
 def _open_header(source: Path | str | bytes) -> Image.Image:
     """Opens an image and reads its header."""
     if not isinstance(source, bytes) and not stat.S_ISREG(Path(source).stat().st_mode):
@@ -115,6 +180,8 @@ def _open_header(source: Path | str | bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except Image.UnidentifiedImageError:
+        with suppress(Image.UnidentifiedImageError):
+            return _open_with_optional_decoder(source)
         # It may be a JPEG whose index of further images is damaged, for which Pillow rejects the first image too.
         try:
             image = JpegImageFile(io.BytesIO(source) if isinstance(source, bytes) else source)
@@ -244,6 +311,37 @@ def open_image(source: Path | str | bytes | Image.Image, name: str = "") -> Imag
         raise UserError(f"{label}: no such image") from None
     except Exception as error:  # decoding a damaged file raises many types of errors
         raise ImageError(label, _reason(error)) from None
+
+
+def read_format(path: Path) -> str:
+    """Returns the format of an image file, such as ``JPEG``, from its header.
+
+    Raises:
+        ImageError: The file is not an image of a known format.
+    """
+    try:
+        with _open_header(path) as image:
+            return str(image.format)
+    except Exception as error:  # opening a damaged file raises many types of errors
+        raise ImageError(str(path), _reason(error)) from None
+
+
+def open_reduced(path: Path, size: tuple[int, int]) -> Image.Image:
+    """Decodes an image at a fixed small size, regardless of its shape; a JPEG is decoded at a fraction of its size.
+
+    Args:
+        path: The file.
+        size: Width and height.
+
+    Raises:
+        ImageError: As ``open_image`` does.
+    """
+    try:
+        with _open_header(path) as image:
+            image.draft(image.mode, (4 * size[0], 4 * size[1]))
+            return open_image(image, str(path)).resize(size, Image.Resampling.BOX)
+    except OSError as error:
+        raise ImageError(str(path), _reason(error)) from None
 
 
 def display_size(source: Path | bytes, name: str = "") -> tuple[int, int]:

@@ -1,7 +1,9 @@
-"""Paths of the files shipped with the packages: recipes and embedded models."""
+"""Paths of the files shipped with the packages, and the home folder in paths that were typed."""
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 PACKAGES = Path(__file__).resolve().parents[2]
@@ -13,3 +15,23 @@ PYPROJECT = PACKAGES / "pyproject.toml"
 RECIPES = PACKAGES / "recipes"
 NANO_CLIP = PACKAGES / "data_prep" / "assets" / "nano-clip"
 NANO_MLLM = PACKAGES / "rar_train" / "assets" / "nano-mllm"
+
+_HOME_WORD = re.compile(r"(?P<before>(?:--?[\w-]+=|[a-z_0-9.]+=)?(?:local-dir:)?)(?P<path>~.*)", re.DOTALL)
+
+
+def expand_home(text: str) -> str:
+    """Replaces a leading ``~`` or ``~user`` by that home folder, also after ``local-dir:``.
+
+    Text that begins with ``~`` but names no user, such as an editor's ``~$report``, is returned as it is.
+    """
+    prefix = "local-dir:" if text.startswith("local-dir:") else ""
+    try:
+        return prefix + os.path.expanduser(text.removeprefix(prefix))  # noqa: PTH111 (pathlib raises for unknown users)
+    except ValueError:  # a zero byte in a user's name
+        return text
+
+
+def expand_home_in_word(word: str) -> str:
+    """Expands ``~`` in a word of a command line, also after ``--option=`` and ``key=``, where shells leave it."""
+    match = _HOME_WORD.fullmatch(word)
+    return match["before"] + expand_home(match["path"]) if match else word

@@ -77,11 +77,14 @@ class DataArgs:
 
     name: str = "armory"
     """Data set: ``armory`` (procedural); ``emoji`` (made by ``python -m data_prep.emoji``); ``folder``,
-    ``imagefolder``, ``webdataset`` or ``parquet`` (your own images); or a benchmark such as ``caltech101``.
-    docs/datasets.md lists all names and layouts."""
+    ``imagefolder``, ``webdataset`` or ``parquet`` (your own images); a benchmark such as ``caltech101``; or your own
+    reader, as ``module:function`` or an entry point's name. docs/datasets.md lists all names and layouts."""
     root: str | None = None
     """Path of the data. For ``folder``: a folder with one subfolder per class, a folder that contains samples.csv or
     samples.jsonl, or such a file. For a benchmark: its folder, or the parent folder of several benchmarks."""
+    class_folders: str = "auto"
+    """Which folders are classes where class folders have sub-folders: ``top`` (those at the top, with all images below
+    them), ``deepest`` (each folder that holds images, named by its path) or ``auto``; docs/datasets.md has its rule."""
     label_column: str = "label"
     """Name of the class field: the column of a ``folder`` table or of ``parquet``, the metadata key of ``imagefolder``,
     the record key of ``webdataset``."""
@@ -96,13 +99,13 @@ class DataArgs:
     """Seed, at least 0, that samples armory's classes and images and splits a folder that defines no splits."""
     split_ratios: list[float] = field(default_factory=lambda: [0.6, 0.2, 0.2])
     """Fractions of each class's images for train, val and test where a folder defines no splits: three positive numbers
-    that sum to 1."""
+    that sum to 1. Copies of an image, by bytes or by look, stay in one part."""
     on_small_class: str = "error"
     """What to do with a class that has too few images to split or to leave one out: ``error``, or ``skip`` (leaves the
     class out and counts it)."""
     on_error: str = "skip"
-    """What to do with an unusable image (damaged, empty, a decompression bomb): ``skip`` (counts it and lists it with
-    the reason) or ``raise``."""
+    """What to do with an unusable image (damaged, empty, a decompression bomb, or among images of your own the same
+    bytes in several classes): ``skip`` (leaves it out, counts it and lists it with the reason) or ``raise``."""
     armory: ArmoryArgs = field(default_factory=ArmoryArgs)
     """Settings of the procedural data set, used when ``name`` is ``armory``."""
     emoji: EmojiArgs = field(default_factory=EmojiArgs)
@@ -111,9 +114,14 @@ class DataArgs:
     def __post_init__(self) -> None:
         bounded("data", self, {"seed": 0})
         check(
+            self.name != "armory" or self.root is None,
+            f"data.root={self.root}: armory makes its own images; for yours, set data.name=folder",
+        )
+        check(
             self.descriptions != "own" or self.name in ("armory", "emoji"),
             f"data.descriptions=own: {self.name} has none; give the path of a JSON file",
         )
+        one_of("data.class_folders", self.class_folders, ("auto", "top", "deepest"))
         one_of("data.draw", self.draw, ("coop", "first_n"))
         one_of("data.on_small_class", self.on_small_class, ("error", "skip"))
         one_of("data.on_error", self.on_error, ("skip", "raise"))

@@ -43,9 +43,10 @@ class DiscoverArgs:
     (``fused``). ``vote_by: none`` allows ``name`` only."""
     alone: bool = True
     """Adds the row ``mllm_alone``: the MLLM's first guess for each test image, without memory or ranking."""
-    sentences: str = "minilm"
+    sentences: str = "auto"
     """Sentence encoder for sACC (semantic clustering accuracy): ``minilm``, a folder, a Hugging Face name (the
-    protocol's is ``sentence-transformers/all-mpnet-base-v2``), or ``none``, which leaves sACC out."""
+    protocol's is ``sentence-transformers/all-mpnet-base-v2``), or ``none``, which leaves sACC out. ``auto``: ``minilm``
+    where its package is installed, else ``none``; the log says so."""
 
     def __post_init__(self) -> None:
         one_of("discover.draw", self.draw, ("balanced", "zipf", "uniform"))

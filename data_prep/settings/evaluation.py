@@ -73,11 +73,15 @@ class EvalArgs:
     """Number of images for the row of the ranker without retriever, which scores every class; 0: no such row."""
     ranker_only_classes: int = 256
     """Maximum number of classes for that row; with more classes it is left out."""
+    metrics: list[str] = field(default_factory=list)
+    """Further metrics of each row, computed from the predictions: ``mean_class_top1``, ``mean_reciprocal_rank``, a
+    ``module:function`` of your own, or the name of an entry point; see docs/extending.md."""
     bootstrap: int = 2000
     """Number of bootstrap resamples, of classes and seeds, for the confidence intervals; at least 1."""
     leaks: str = "error"
     """What to do when an evaluated image is, byte for byte, also in the memory's pool or was mined for training:
-    ``error``, or ``allow`` (counts and reports it)."""
+    ``error``; ``skip`` (leaves the memory's copies out of the memory, and evaluated images that were mined out of the
+    evaluation, and counts both); or ``allow`` (keeps, counts and reports it)."""
     near_duplicate_threshold: float = 0.99
     """Cosine similarity, at least 0.5, from which a memory or training image is reported as a near-duplicate of an
     evaluated one; above 1: the search is skipped."""
@@ -96,9 +100,9 @@ class EvalArgs:
         check(min(self.shots, default=1) >= 1, "eval.shots: each must be at least 1")
         has_memory = bool(self.shots) or self.zero_shot or self.full_train_memory
         check(has_memory, "eval.shots=[]: nothing to evaluate with eval.zero_shot=false")
-        one_of("eval.leaks", self.leaks, ("error", "allow"))
+        one_of("eval.leaks", self.leaks, ("error", "skip", "allow"))
         check(bool(self.seeds), "eval.seeds=[]: give at least one sampling seed")
-        for key, values in (("shots", self.shots), ("seeds", self.seeds)):
+        for key, values in (("shots", self.shots), ("seeds", self.seeds), ("metrics", self.metrics)):
             has_duplicates = len(set(values)) < len(values)
             check(not has_duplicates, f"eval.{key}={list(values)}: a value is repeated and would count twice")
         minimum: dict[str, float] = dict.fromkeys(("k_max", "batch_size", "bootstrap"), 1)

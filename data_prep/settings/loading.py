@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import logging
+import re
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -15,26 +20,30 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import write_text
 from data_prep.core.paths import RECIPES
 from data_prep.settings import Recipe, check
-from data_prep.settings.trust import check_outside, remember
+from data_prep.settings.hints import key_hint, suggest_key
+from data_prep.settings.paths import (
+    WORKING_FOLDER,
+    expand_homes,
+    paths_from,
+    read_root_as_folder,
+    take_working_folder,
+    working_folder,
+)
+from data_prep.settings.trust import check_outside, is_known, remember, remember_path
 from data_prep.settings.values import (
     check_value,
+    coerce_value,
+    describe_type,
     flatten,
     iter_numbers,
     known_keys,
+    nest,
     read_values,
     type_of_key,
     typed_value,
 )
 
-
-def _nearest(key: str, known: list[str]) -> str | None:
-    """Returns the known key most similar to this one, compared by full path or by last component."""
-    path_matches = difflib.get_close_matches(key, known, 1, 0.5)
-    key_by_name = {name.split(".")[-1]: name for name in reversed(known)}
-    name_matches = difflib.get_close_matches(key.split(".")[-1], list(key_by_name), 1, 0.6)
-    if "." not in key and name_matches:
-        return key_by_name[name_matches[0]]
-    return path_matches[0] if path_matches else key_by_name[name_matches[0]] if name_matches else None
+log = logging.getLogger(__name__)
 
 
 def _check_keys(keys: Iterable[str], source: str) -> None:
@@ -42,8 +51,7 @@ def _check_keys(keys: Iterable[str], source: str) -> None:
     known = known_keys()
     for key in keys:
         if key not in known:
-            suggestion = _nearest(key, known)
-            raise UserError(f"{source}: unknown key {key}" + (f"; did you mean {suggestion}?" if suggestion else ""))
+            raise UserError(f"{source}: unknown key {key}{key_hint(key, known)}")
         is_section = is_dataclass(type_of_key(key))
         check(not is_section, f"{source}: {key} is a section; give one of its keys, such as {key}.KEY=VALUE")
 
@@ -52,12 +60,28 @@ def _merge(config: DictConfig, values: dict[str, Any], source: str) -> DictConfi
     """Merges one layer into the recipe; an unknown key or a wrong type is an error that names the key."""
     layer = flatten(values)
     _check_keys(layer, source)
+    layer = {key: coerce_value(key, value) for key, value in layer.items()}
     for key, value in layer.items():
         check_value(source, key, value)
     try:
-        return cast(DictConfig, OmegaConf.merge(config, values))
+        return cast(DictConfig, OmegaConf.merge(config, nest(layer)))
     except OmegaConfBaseException as error:
-        raise UserError(f"{source}: {error.full_key}: {str(error).splitlines()[0]}") from None
+        raise _type_error(source, error, layer) from None
+
+
+def _type_error(source: str, error: OmegaConfBaseException, layer: dict[str, Any]) -> UserError:
+    """Says which value has the wrong type, and what the key takes."""
+    key = str(error.full_key).partition("[")[0]
+    if key not in layer or is_dataclass(type_of_key(key)):
+        return UserError(f"{source}: {error.full_key}: {str(error).splitlines()[0]}")
+    value, kind = layer[key], type_of_key(key)
+    shown = "null" if value is None else f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
+    default = f"; leave it out for the default, {OmegaConf.select(_defaults(), key)}" if value is None else ""
+    return UserError(f"{source}: {key}={shown}: must be {describe_type(kind)}{default}")
+
+
+def _defaults() -> DictConfig:
+    return OmegaConf.structured(Recipe)
 
 
 def recipe_names() -> list[str]:
@@ -65,7 +89,7 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def _recipe_path(name: str, folder: Path = Path()) -> Path:
+def recipe_path(name: str, folder: Path = Path()) -> Path:
     """Returns the path of a recipe given by name or by YAML path, which may be relative to ``folder``."""
     if Path(name).suffix in (".yaml", ".yml"):
         check((folder / name).is_file(), f"recipe {folder / name}: no such file")
@@ -81,10 +105,11 @@ def _load_layers(path: Path, config: DictConfig, seen: tuple[Path, ...] = ()) ->
     """Merges a recipe file on top of the chain of files that it names as ``base``."""
     check(path not in seen, f"{path}: recipes name each other as base: {' -> '.join(p.stem for p in (*seen, path))}")
     layer = read_values(path)
+    layer.pop(WORKING_FOLDER, None)  # of a run's recipe
     base = layer.pop("base", None)
     if base is not None:
         sibling = path.parent / f"{base}.yaml"
-        base_path = sibling if sibling.is_file() else _recipe_path(str(base), path.parent)
+        base_path = sibling if sibling.is_file() else recipe_path(str(base), path.parent)
         config = _load_layers(base_path, config, (*seen, path))
     return _merge(config, layer, str(path))
 
@@ -105,23 +130,47 @@ def load_recipe(arguments: list[str]) -> Recipe:
     names = [argument.partition("=")[2] for argument in arguments if argument.startswith("recipe=")]
     settings = _parse_settings([argument for argument in arguments if not argument.startswith("recipe=")])
     check(len(names) == 1, f"give recipe=NAME once; there are {', '.join(recipe_names())}")
-    config = _load_layers(_recipe_path(names[0]), OmegaConf.structured(Recipe))
-    return _to_recipe(_merge(config, settings, "command line"))
+    config = _load_layers(recipe_path(names[0]), _defaults())
+    return _to_recipe(_merge(config, read_root_as_folder(settings, config.data.name), "command line"))
 
 
-def _parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Parses ``key.sub=value`` settings into a layer of nested dictionaries."""
+def _parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Parses ``key.sub=value`` settings into a layer of nested dictionaries; ``~`` is the home folder."""
     layer: dict[str, Any] = {}
-    for setting in settings:
+    for index, setting in enumerate(settings):
         key, equals, text = setting.partition("=")
-        check(bool(equals), f"{setting}: give settings as key=value, such as recipe=ranker_lora")
+        if not equals or not key:
+            raise UserError(_word_hint(setting, settings[index + 1 :]))
+        check(key != "recipe", f"{setting}: a run and a memory have their recipe; change its settings by key=value")
         _check_keys([key], "command line")
-        *sections, name = key.split(".")
-        section_values = layer
-        for section in sections:
-            section_values = section_values.setdefault(section, {})
-        section_values[name] = typed_value(key, text)
-    return layer
+        layer[key] = expand_homes(typed_value(key, text))
+    return nest(layer)
+
+
+def _word_hint(word: str, following: Sequence[str]) -> str:
+    """Says how to write a word that is no ``key=value``, with the value that follows it."""
+    if word in recipe_names() or Path(word).suffix in (".yaml", ".yml"):
+        return f"{word}: give a recipe as recipe={word}"
+    values = [value for value in following if value != "="][:1]
+    suggestion = suggest_key(word, known_keys()) if re.match(r"[A-Za-z]", word) else None
+    if suggestion is None or is_dataclass(type_of_key(suggestion[0])):
+        return f"{word}: give settings as key=value without spaces, such as optim.lr=1e-4"
+    key, remark = suggestion
+    value = values[0] if values and "=" not in values[0] else "VALUE"
+    return f"{word}: give settings as key=value: {key}={value}" + (f" ({remark})" if remark else "")
+
+
+def check_settings(arguments: Iterable[str]) -> None:
+    """Checks ``recipe=NAME`` and ``key.sub=value`` arguments without the recipe that they change.
+
+    Raises:
+        UserError: A key or a recipe is unknown, or a value is not readable or has the wrong type.
+    """
+    names = [argument.partition("=")[2] for argument in arguments if argument.startswith("recipe=")]
+    settings = _parse_settings([argument for argument in arguments if not argument.startswith("recipe=")])
+    _merge(_defaults(), settings, "command line")
+    for name in names:
+        recipe_path(name)
 
 
 def _to_recipe(config: DictConfig) -> Recipe:
@@ -137,19 +186,47 @@ def _to_recipe(config: DictConfig) -> Recipe:
     return recipe
 
 
-def load_saved_recipe(path: Path, settings: Iterable[str]) -> Recipe:
+@cache
+def _log_working_folder(run: Path, folder: Path) -> None:
+    """Logs where a run's relative paths start, once."""
+    log.info("%s: its relative paths start from %s, where it was made", run, folder)
+
+
+def load_saved_recipe(path: Path, settings: Sequence[str]) -> Recipe:
     """Reads the recipe saved with a run or a memory and merges settings into it.
+
+    Its relative paths are relative to the folder that they were typed in, if that is on this machine and was this
+    user's, and else to the working folder.
 
     Raises:
         UserError: The recipe is damaged, or names paths outside its folder that this user never gave (``trust.py``);
             or a setting is invalid.
     """
     saved, overrides = read_values(path), _parse_settings(settings)
-    config = _merge(OmegaConf.structured(Recipe), saved, str(path))
+    typed_in = take_working_folder(path, saved)
+    if typed_in is not None and not is_known(WORKING_FOLDER, str(typed_in)):  # named by another machine or user
+        typed_in = None
+    values = paths_from(typed_in, saved) if typed_in else saved
+    if values != saved:
+        _log_working_folder(path.parent, typed_in)
+    config = _merge(_defaults(), values, str(path))
+    overrides = read_root_as_folder(overrides, config.data.name)
     recipe = _to_recipe(_merge(config, overrides, "command line"))
-    check_outside(path, saved, set(flatten(overrides)))
+    check_outside(path, saved, set(flatten(overrides)), typed_in or Path())
     remember(overrides, path.parent)
     return recipe
+
+
+def given_values(settings: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Parses settings that a user gave to a command without a recipe, and remembers their paths and code as given.
+
+    Raises:
+        UserError: A key is unknown, or a value has the wrong type.
+    """
+    values = _parse_settings(settings)
+    _merge(_defaults(), values, "command line")
+    remember(values, folder)
+    return values
 
 
 def recipe_yaml(recipe: Recipe) -> str:
@@ -158,6 +235,11 @@ def recipe_yaml(recipe: Recipe) -> str:
 
 
 def save_recipe(path: Path, recipe: Recipe) -> None:
-    """Writes the recipe of a run or a memory, and remembers its paths as given by the user."""
-    write_text(path, recipe_yaml(recipe))
+    """Writes the recipe of a run or a memory with the working folder, and remembers its paths as given by the user."""
+    folder = working_folder()
+    lines = recipe_yaml(recipe)
+    if folder is not None:
+        lines += yaml.safe_dump({WORKING_FOLDER: folder}, allow_unicode=True, width=sys.maxsize)
+        remember_path(WORKING_FOLDER, folder)
+    write_text(path, lines)
     remember(asdict(recipe), path.parent)

@@ -59,7 +59,7 @@ class MiningArgs:
     byte-identical files do."""
     evaluated_copies: str = "error"
     """What to do with a training image that is, byte for byte, also an evaluated image: ``error``, or ``skip`` (leaves
-    it out and counts it)."""
+    it out of training, and of the memories that its run is evaluated with, and counts it)."""
     ground_truth: str = "only_if_retrieved"
     """What to do when the true class is not among the candidates: ``only_if_retrieved`` drops the example, ``insert``
     puts the true class last, ``keep_without`` keeps the example as it is."""

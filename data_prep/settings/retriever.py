@@ -90,7 +90,8 @@ class RetrieverArgs:
     """The CLIP encoder, the memory built with it, and how classes are scored."""
 
     model: str = "nano-clip"
-    """Encoder: ``nano-clip`` (embedded), an open_clip model name, ``local-dir:PATH`` or ``hf-hub:OWNER/NAME``."""
+    """Encoder: ``nano-clip`` (embedded), an open_clip model name, ``local-dir:PATH`` or ``hf-hub:OWNER/NAME``; or your
+    own, as ``module:function`` or an entry point's name (docs/extending.md)."""
     pretrained: str | None = None
     """open_clip tag of the weights, or their path; not needed with ``nano-clip``, ``local-dir:`` and ``hf-hub:``."""
     tag: str | None = None

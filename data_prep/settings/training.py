@@ -53,7 +53,8 @@ class TrainerArgs:
     offload: str = "none"
     """What DeepSpeed keeps in host memory: ``none``, ``optimizer``, or ``all`` (the parameters too; stage 3 only)."""
     accelerator: str = "auto"
-    """Device type: ``auto`` (a GPU if there is one), ``cpu``, ``gpu`` or ``mps`` (an Apple GPU, for one process)."""
+    """Device type: ``auto`` (a GPU if there is one), ``cpu``, ``gpu`` (``cuda`` is the same) or ``mps`` (an Apple GPU,
+    for one process)."""
     devices: int = 1
     """Number of devices (processes) per machine, at least 1."""
     num_workers: int | str = "auto"
@@ -69,7 +70,8 @@ class TrainerArgs:
     log_every: int = 10
     """Optimiser steps between log entries, at least 1."""
     checkpoint_every: int = 50
-    """Optimiser steps between checkpoints, and between validations; at least 1."""
+    """Optimiser steps between checkpoints, and between validations; at least 1. Both are also made at the end, and at
+    least four times in a run; in a short one the steps between them are fewer."""
     val_examples: int = 200
     """Number of validation examples ranked by letters and by likelihood in each validation, at least 1."""
     val_generate_examples: int = 16
@@ -92,7 +94,8 @@ class TrainerArgs:
     """Compiles the decoder's layers with ``torch.compile``, for long runs on a GPU. No speed-up on two CPU cores
     (``benchmarks/train_step.py``); not measured on a GPU."""
     progress: str = "auto"
-    """Progress bar: ``on``, ``off``, or ``auto`` (on when standard error is a terminal)."""
+    """Progress bar: ``on``, ``off``, or ``auto`` (on when standard error is a terminal). Without it the log has a line
+    every 30 seconds and for each validation."""
     resume: bool = True
     """Continues from the last checkpoint in the run folder; false starts the run from the beginning."""
 
@@ -116,6 +119,7 @@ class TrainerArgs:
         )
         one_of("trainer.precision", self.precision, ("32-true", "16-mixed", "bf16-mixed"))
         one_of("trainer.strategy", self.strategy, STRATEGIES)
+        one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu", "cuda", "mps"))
         one_of("trainer.offload", self.offload, ("none", "optimizer", "all"))
         one_of("trainer.adapter", self.adapter, ("last", "best"))
         one_of("trainer.progress", self.progress, ("auto", "on", "off"))

@@ -1,9 +1,10 @@
-"""Trust in the paths of saved recipes: outside the recipe's folder, only paths that this user gave before are used.
+"""Trust in saved recipes: paths outside the recipe's folder, and code, are used only if this user gave them before.
 
-A run or a memory may come from another machine, and its recipe could then make commands read and write any folder. The
-paths that a user gave for a key are remembered in ``$XDG_DATA_HOME/rar-train/paths`` (``~/.local/share``), one small
-file for each pair of key and path, or without a home in the temporary folder: a run can be moved, copied and evaluated
-on every machine that shares the home, and nothing inside a run can declare it trusted.
+A run or a memory may come from another machine, and its recipe could then make commands read and write any folder, or
+run any ``module:function``. What a user gave for a key is remembered in ``$XDG_DATA_HOME/rar-train/paths``
+(``~/.local/share``), one small file for each pair of key and path, or of key and function with the file of its module;
+without a home in the temporary folder. So a run can be moved, copied and evaluated on every machine that shares the
+home, and nothing inside a run can declare it trusted.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import write_text
+from data_prep.extensions.finding import find_references, locate
 from data_prep.settings import check
 from data_prep.settings.values import flatten, iter_texts
 
@@ -28,16 +30,21 @@ log = logging.getLogger(__name__)
 SERVER_KEYS = ("ranker.server.base_url", "ranker.server.adapter_url")
 """Keys of servers, to which images are sent: like paths outside."""
 
+CODE_KEYS = ("data.name", "retriever.model", "eval.metrics", "mining.mix")
+"""Keys that may name a ``module:function``, which is run: like paths outside, wherever its file is."""
 
-def paths_outside(values: dict[str, Any], folder: Path) -> dict[str, list[str]]:
-    """Finds the paths of a recipe that are neither in its folder nor, if relative, in the working folder.
+
+def paths_outside(values: dict[str, Any], folder: Path, base: Path = Path()) -> dict[str, list[str]]:
+    """Finds the paths of a recipe that are neither in its folder nor, if relative, in the folder that they start from.
 
     Args:
         values: The recipe. Its ``out`` is ignored: a saved recipe is used from the folder that it is in.
         folder: The folder of the recipe.
+        base: The folder that relative paths start from; by default the working folder.
 
     Returns:
-        dict[str, list[str]]: Absolute paths, and servers' URLs as they are, by key.
+        dict[str, list[str]]: Absolute paths, and servers' URLs as they are, by key; and each ``module:function`` with
+        the file that its module is in. One that is nowhere is left out, as nothing can be run.
     """
     outside_paths: dict[str, list[str]] = {}
     for key, value in flatten(values).items():
@@ -45,9 +52,13 @@ def paths_outside(values: dict[str, Any], folder: Path) -> dict[str, list[str]]:
             outside_paths[key] = [value]
         for text in iter_texts(value) if key not in ("out", *SERVER_KEYS) else ():
             raw_path = Path(text.removeprefix("local-dir:"))
-            path, allowed_roots = raw_path.resolve(), (folder,) if raw_path.is_absolute() else (folder, Path())
+            path, allowed_roots = (base / raw_path).resolve(), (folder,) if raw_path.is_absolute() else (folder, base)
             if not any(path.is_relative_to(root.resolve()) for root in allowed_roots):
                 outside_paths.setdefault(key, []).append(str(path))
+        for reference in find_references(" ".join(iter_texts(value))) if key in CODE_KEYS else ():
+            file = locate(reference)
+            if file is not None:
+                outside_paths.setdefault(key, []).append(f"{reference} in {file}")
     return outside_paths
 
 
@@ -84,7 +95,8 @@ def _is_private(store: Path) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid == _user_id() and not status.st_mode & 0o022
 
 
-def _is_known(key: str, path: str) -> bool:
+def is_known(key: str, path: str) -> bool:
+    """Tells whether a path was given for a key before, on this machine and by this user."""
     return any(_is_private(store) and _record_file(store, key, path).is_file() for store in _stores())
 
 
@@ -92,11 +104,13 @@ def remember(values: dict[str, Any], folder: Path) -> None:
     """Remembers the paths of a recipe that the user gave."""
     for key, paths in paths_outside(values, folder).items():
         for path in paths:
-            if not _is_known(key, path):
-                _write_record(key, path)
+            remember_path(key, path)
 
 
-def _write_record(key: str, path: str) -> None:
+def remember_path(key: str, path: str) -> None:
+    """Remembers a path that the user gave for a key."""
+    if is_known(key, path):
+        return
     reasons = []
     for store in _stores():
         try:
@@ -109,29 +123,33 @@ def _write_record(key: str, path: str) -> None:
     log.warning("can't remember %s=%s (%s): commands will ask for it again", key, path, "; ".join(reasons))
 
 
-def check_outside(path: Path, values: dict[str, Any], given: set[str]) -> None:
+def check_outside(path: Path, values: dict[str, Any], given: set[str], base: Path = Path()) -> None:
     """Checks that a saved recipe names no path outside its folder that the user has not given before.
 
     Args:
         path: The recipe's file.
         values: Its content.
         given: Keys that the command line overrides.
+        base: The folder that relative paths start from; by default the working folder.
 
     Raises:
         UserError: It names such a path.
     """
     unknown = {
         key: paths
-        for key, paths in paths_outside(values, path.parent).items()
-        if key not in given and not all(_is_known(key, outside_path) for outside_path in paths)
+        for key, paths in paths_outside(values, path.parent, base).items()
+        if key not in given and not all(is_known(key, outside_path) for outside_path in paths)
     }
     if unknown:
         shown = "; ".join(f"{key}: {', '.join(paths)}" for key, paths in unknown.items())
+        kinds = "paths or code" if unknown.keys() & set(CODE_KEYS) else "paths"
         raise UserError(
-            f"{path}: appears to come from another machine or user, and names paths outside its folder: {shown}. "
+            f"{path}: appears to come from another machine or user, and names {kinds} outside its folder: {shown}. "
             f"Give them, or others, as settings: {' '.join(f'{key}={_shown(flatten(values)[key])}' for key in unknown)}"
         )
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(element, str) for element in value):
+        return shlex.quote(f"[{','.join(value)}]")
     return shlex.quote(value) if isinstance(value, str) else "…"

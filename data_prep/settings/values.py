@@ -39,7 +39,7 @@ def typed_value(key: str, text: str) -> Any:
     """Parses the text typed for a key on the command line.
 
     A text key takes it verbatim; if the key is optional, ``null`` or an empty value means None. A list of text is a
-    YAML list whose elements stay text. Everything else is YAML.
+    YAML list whose elements stay text; without brackets the whole is its one element. Everything else is YAML.
 
     Raises:
         UserError: The value is not readable as YAML.
@@ -49,7 +49,7 @@ def typed_value(key: str, text: str) -> Any:
         return None if kind is not str and text in ("", "null") else text
     try:
         if kind == list[str]:
-            return yaml.load(text, Loader=yaml.BaseLoader)
+            return yaml.load(text, Loader=yaml.BaseLoader) if text.strip().startswith(("[", "-")) else text or None
         parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
         return parsed["value"]
     except Exception as error:
@@ -105,6 +105,60 @@ def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
+def nest(layer: dict[str, Any]) -> dict[str, Any]:
+    """Builds the nested dictionaries of values by full keys; the inverse of ``flatten``."""
+    nested: dict[str, Any] = {}
+    for key, value in layer.items():
+        *sections, name = key.split(".")
+        values = nested
+        for section in sections:
+            values = values.setdefault(section, {})
+        values[name] = value
+    return nested
+
+
+def coerce_value(key: str, value: Any) -> Any:
+    """Returns a value in the type of its key, where what was written can only mean that.
+
+    A single value stands for a list of one, numbers between commas for a list of numbers, and ``1e3`` or ``8.0`` for a
+    whole number.
+    """
+    kind = type_of_key(key)
+    if get_origin(kind) is list and value is not None and not isinstance(value, (list, dict)):
+        is_text = get_args(kind)[0] is str
+        parts = str(value).split(",") if isinstance(value, str) and not is_text else [value]
+        return [_coerce(part if is_text else _number(part), get_args(kind)[0]) for part in parts]
+    if get_origin(kind) is list and isinstance(value, list):
+        return [_coerce(element, get_args(kind)[0]) for element in value]
+    return _coerce(value, kind)
+
+
+def _number(part: Any) -> Any:
+    """Parses a number of a list that is written without brackets; anything else stays as it is."""
+    try:
+        return yaml.safe_load(part) if isinstance(part, str) else part
+    except yaml.YAMLError:
+        return part
+
+
+def _coerce(value: Any, kind: Any) -> Any:
+    is_whole = int in (kind, *get_args(kind)) and float not in (kind, *get_args(kind))
+    return int(value) if is_whole and isinstance(value, float) and value.is_integer() else value
+
+
+_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def describe_type(kind: Any) -> str:
+    """Describes the type of a key in words, such as ``a list of whole numbers, such as [1,2]``."""
+    if get_origin(kind) is list:
+        element, example = get_args(kind)[0], {int: "[1,4]", float: "[0.5,0.5]", str: "[a,b]"}
+        plural = {int: "whole numbers", float: "numbers", str: "texts"}.get(element, "mappings")
+        return f"a list of {plural}" + (f", such as {example[element]}" if element in example else "")
+    options = [_TYPES[option] for option in get_args(kind) or (kind,) if option in _TYPES]
+    return " or ".join(options) + (", or null" if type(None) in get_args(kind) else "")
+
+
 def iter_texts(value: Any) -> Iterator[str]:
     """Yields all text in a value, at any depth."""
     if isinstance(value, str):
@@ -123,7 +177,12 @@ def check_value(source: str, key: str, value: Any) -> None:
     """
     kind, shown_value = type_of_key(key), "" if value is None else value
     is_list = get_origin(kind) is not list or isinstance(value, list)
-    check(is_list, f"{source}: {key}={shown_value}: is a list; write it in brackets, such as [{shown_value}]")
+    check(is_list, f"{source}: {key}={shown_value}: is a list; write it in brackets, [] for an empty one")
+    means_none = kind == (str | None) and str(value).lower() in ("none", "null")
+    check(
+        not means_none or value is None,
+        f"{source}: {key}={shown_value}: write null for none, or ./{shown_value} for a file of that name",
+    )
     for name, parsed in _misread(value, kind, key):
         raise UserError(f"{source}: {name} is text, but YAML reads it as {parsed}; put it in quotes")
     for text in iter_texts(value):
@@ -134,7 +193,7 @@ def check_value(source: str, key: str, value: Any) -> None:
         )
         check(text != "???", f"{shown}: no value; ??? means a missing one")
         has_tilde = text.removeprefix("local-dir:").startswith("~")
-        check(not has_tilde, f"{shown}: ~ is not expanded here; give the full path, or ./~ for a folder of that name")
+        check(not has_tilde, f"{shown}: ~ is no home folder here; give the full path, or ./~ for a folder of that name")
         check("\0" not in text, f"{shown!r}: contains a zero byte")
         check(text.isascii() or _is_unicode(text), f"{shown}: not UTF-8; rename it, or link to it by another name")
 

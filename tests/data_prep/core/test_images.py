@@ -1,8 +1,11 @@
 """Images are decoded as a viewer displays them or rejected with a reason; no decoder error escapes."""
 
+import importlib.util
 import io
 import os
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageColor
 
-from data_prep.core.images import MAX_ASPECT_RATIO, MOST_PIXELS, ImageError, display_size, open_image
+from data_prep.core.images import MAX_ASPECT_RATIO, MOST_PIXELS, ImageError, display_size, open_image, read_format
 from data_prep.reading.dataset import hash_images
 
 
@@ -286,3 +289,60 @@ def test_a_pipe_is_rejected_without_opening_it(tmp_path):
     for function in (open_image, display_size):
         with pytest.raises(ImageError, match=r"a\.png: not readable as an image: not a file"):
             function(tmp_path / "a.png")
+
+
+HEIC = pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is None, reason="needs pillow-heif")
+
+
+def encode_heic(image: Image.Image, **options) -> bytes:
+    import pillow_heif
+
+    file = io.BytesIO()
+    pillow_heif.from_pillow(image).save(file, quality=95, **options)
+    return file.getvalue()
+
+
+@HEIC
+def test_heic_is_decoded_as_it_is_displayed_and_in_a_new_process(tmp_path):
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    path = tmp_path / "IMG_1.HEIC"
+    for exif, size, expected in ((None, (40, 20), (255, 0, 0)), (sideways.tobytes(), (20, 40), (0, 0, 255))):
+        path.write_bytes(encode_heic(quarters(), **({"exif": exif} if exif else {})))
+        decoded = open_image(path)
+        assert decoded.size == display_size(path) == size and read_format(path) == "HEIF"
+        assert np.abs(np.subtract(corner(decoded), expected)).max() < 20
+    code = f"from data_prep.core.images import open_image; print(open_image({str(path)!r}).size)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "(20, 40)"
+    assert reason(encode_heic(quarters())[:200])
+
+
+@HEIC
+def test_transparent_heic_is_on_a_white_background():
+    image = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    assert min(corner(open_image(encode_heic(image)))) > 245
+
+
+def test_without_its_decoder_heic_and_avif_name_what_to_install(tmp_path):
+    """In a process that can't import pillow-heif, and whose Pillow was built without AVIF."""
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0 ftypheic" + bytes(20))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.avif")
+    code = """
+import sys, pathlib
+sys.modules["pillow_heif"] = None
+from PIL import Image, features
+Image.preinit(), Image.init()
+for table in (Image.OPEN, Image.ID):
+    table.pop("AVIF", None) if isinstance(table, dict) else table.remove("AVIF")
+features.check = lambda name: False
+from data_prep.core import images
+images.importlib.util.find_spec = lambda name: None
+for path in map(pathlib.Path, sys.argv[1:]):
+    try:
+        images.open_image(path)
+    except images.ImageError as error:
+        print(error.reason == images.missing_decoder(path), error.reason)
+"""
+    files = [str(tmp_path / name) for name in ("a.heic", "a.avif")]
+    printed = subprocess.check_output([sys.executable, "-c", code, *files], text=True).splitlines()
+    assert printed == [f"True {name}, which needs pip install 'rar-train[heic]'" for name in ("HEIC", "AVIF")]

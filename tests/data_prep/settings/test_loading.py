@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from data_prep.core.errors import UserError
 from data_prep.settings import Recipe
 from data_prep.settings.loading import load_recipe, load_saved_recipe, recipe_names, recipe_yaml, save_recipe
-from data_prep.settings.values import check_value, typed_value
+from data_prep.settings.values import check_value, coerce_value, flatten, nest, typed_value
 
 RANKER = "recipe=ranker_lora"
 
@@ -94,16 +94,61 @@ def test_numbers_that_no_stage_can_use_are_rejected(setting, expected):
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        ("mining.sources=image", "mining.sources=image: is a list; write it in brackets, such as [image]"),
-        ("data.split_ratios=0.5", "such as [0.5]"),
-        ("eval.shots=", "eval.shots=: is a list"),
+        (
+            "mining.sources=image,name",
+            "must be one of image, name, fused; a list is written [image,name]",
+        ),
+        ("data.split_ratios=0.5", "data.split_ratios=[0.5]: must be 3 positive numbers"),
+        ("eval.shots=", "eval.shots=: is a list; write it in brackets, [] for an empty one"),
         ("retriever.templates=[{}]", "retriever.templates is text, but YAML reads it as {}; put it in quotes"),
         ("retriever.templates=[a: {}]", "put it in quotes"),
         ("retriever.templates=[[a]]", "put it in quotes"),
     ],
 )
-def test_lists_must_be_written_in_brackets_and_their_text_in_quotes(setting, expected):
+def test_a_list_that_cannot_be_read_says_how_to_write_it(setting, expected):
     assert expected in error_message([RANKER, setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("eval.shots=4", [4]),
+        ("eval.shots=1,2,4", [1, 2, 4]),
+        ("eval.shots=[1e1]", [10]),
+        ("data.split_ratios=0.5,0.25,.25", [0.5, 0.25, 0.25]),
+        ("mining.sources=image", ["image"]),
+        ("retriever.templates=a photo of a {}, a bird.", ["a photo of a {}, a bird."]),
+        ("retriever.templates={} texture.", ["{} texture."]),
+        ("optim.max_steps=1e3", 1000),
+        ("optim.max_steps=1_000", 1000),
+        ("optim.lr=2e-4", 2e-4),
+        ("optim.lr=1", 1.0),
+        ("trainer.resume=no", False),
+        ("trainer.resume=True", True),
+        ("eval.fusion=null", None),
+        ("ranker.max_tokens=null", None),
+        ("eval.k=8.0", 8),
+    ],
+)
+def test_a_value_that_can_mean_one_thing_only_is_accepted(setting, expected, tmp_path):
+    key, _, text = setting.partition("=")
+    assert attrgetter(key)(load_recipe([RANKER, setting])) == expected
+    if not text.startswith("{") and "{}," not in text:  # a recipe's YAML needs quotes there
+        section, _, name = key.partition(".")
+        file = write(tmp_path, "mine", f"base: ranker_lora\n{section}:\n  {name}: {text}\n")
+        assert attrgetter(key)(load_recipe([file])) == expected
+
+
+@given(st.recursive(st.integers(), lambda values: st.dictionaries(st.text("abc", min_size=1), values, min_size=1)))
+def test_nesting_is_the_inverse_of_flattening(values):
+    values = values if isinstance(values, dict) else {"a": values}
+    assert nest(flatten(values)) == values
+
+
+@given(st.lists(st.integers(-(2**60), 2**60), min_size=1), st.sampled_from(["eval.shots", "eval.seeds"]))
+def test_numbers_between_commas_are_the_list_in_brackets(numbers, key):
+    text = ",".join(map(str, numbers))
+    assert coerce_value(key, typed_value(key, text)) == coerce_value(key, typed_value(key, f"[{text}]")) == numbers
 
 
 def test_a_pipe_in_place_of_a_recipe_does_not_block(tmp_path):

@@ -79,12 +79,12 @@ def test_a_working_folder_whose_name_is_not_utf8_works(run, tmp_path, monkeypatc
     folder = tmp_path / os.fsdecode(b"\xff")
     folder.mkdir()
     monkeypatch.chdir(folder)
-    save_recipe(run, recipe_with(cache="../cache", data=DataArgs(root="birds")))
+    save_recipe(run, recipe_with(cache="../cache", data=DataArgs("folder", "birds")))
     assert load_saved_recipe(run, []).data.root == "birds"
 
 
 def test_a_path_outside_the_folder_is_shown_and_needs_to_be_given_once(run):
-    write_foreign_recipe(run, cache="/somewhere/else", data={"root": "/my birds"})
+    write_foreign_recipe(run, cache="/somewhere/else", data={"name": "folder", "root": "/my birds"})
     message = r"names paths outside its folder: cache: /somewhere/else; data.root: /my birds\. Give them, or others"
     with pytest.raises(UserError, match=rf"{run}: .*{message}.*: cache=/somewhere/else data.root='/my birds'"):
         load_saved_recipe(run, [])
@@ -98,7 +98,7 @@ def test_a_path_outside_the_folder_is_shown_and_needs_to_be_given_once(run):
 
 
 def test_a_users_run_stays_trusted_when_it_is_copied_until_its_paths_change(run, tmp_path):
-    save_recipe(run, recipe_with(cache="/somewhere/else", data=DataArgs(root="/data/birds"), out="/runs/a"))
+    save_recipe(run, recipe_with(cache="/somewhere/else", data=DataArgs("folder", "/data/birds"), out="/runs/a"))
     shutil.copytree(run.parent, tmp_path / "copied")
     assert load_saved_recipe(tmp_path / "copied" / "recipe.yaml", ["mining.k=4"]).data.root == "/data/birds"
     run.write_text(run.read_text().replace("cache: /somewhere/else", "cache: /data/birds"))
@@ -117,7 +117,7 @@ def test_if_paths_cannot_be_remembered_the_run_is_saved_but_they_must_be_given_a
 ):
     (tmp_path / "home").write_text("no folder")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "home"))
-    save_recipe(run, recipe_with(data=DataArgs(root="/data/birds")))
+    save_recipe(run, recipe_with(data=DataArgs("folder", "/data/birds")))
     assert "will ask for it again" in caplog.text
     with pytest.raises(UserError, match=r"data\.root=/data/birds"):
         load_saved_recipe(run, [])
@@ -136,3 +136,51 @@ def test_a_user_without_a_home_needs_to_give_a_path_once(run, tmp_path, monkeypa
         load_saved_recipe(run, [])
     save_recipe(run, recipe_with(cache="/somewhere/else"))
     assert "commands will ask for it again" in caplog.text
+
+
+@pytest.fixture
+def code(run) -> Path:
+    """A module in the working folder that must not be run."""
+    file = Path("foreign_code.py")
+    file.write_text("raise SystemExit('it was run')")
+    return file.resolve()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "setting"),
+    [
+        ("data.name", "foreign_code:read", "data.name=foreign_code:read"),
+        ("retriever.model", "foreign_code:load", "retriever.model=foreign_code:load"),
+        ("eval.metrics", ["mean_class_top1", "foreign_code:f"], "'eval.metrics=[mean_class_top1,foreign_code:f]'"),
+        ("mining.mix", [{"data": {"name": "foreign_code:read"}}], "mining.mix="),
+    ],
+)
+def test_code_of_a_recipe_from_another_machine_is_shown_and_needs_to_be_given(key, value, setting, run, code):
+    section, name = key.split(".")
+    write_foreign_recipe(run, **{section: {name: value}})
+    with pytest.raises(UserError, match="names paths or code outside its folder") as caught:
+        load_saved_recipe(run, [])
+    reference = "foreign_code:" + {"eval.metrics": "f", "retriever.model": "load"}.get(key, "read")
+    assert f"{key}: {reference} in {code}." in str(caught.value)
+    assert setting.replace("'", "") in str(caught.value).replace("'", "")
+
+
+def test_code_that_the_user_gave_is_trusted_in_that_file_alone(run, code, tmp_path, monkeypatch):
+    write_foreign_recipe(run, data={"name": "foreign_code:read"})
+    assert load_saved_recipe(run, ["data.name=foreign_code:read"]).data.name == "foreign_code:read"
+    assert load_saved_recipe(run, []).data.name == "foreign_code:read", "given once"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "foreign_code.py").write_text(code.read_text())
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="another machine"):
+        load_saved_recipe(run, [])
+
+
+def test_code_in_a_users_own_recipe_is_trusted(run, code):
+    save_recipe(run, recipe_with(data=DataArgs(name="foreign_code:read")))
+    assert load_saved_recipe(run, []).data.name == "foreign_code:read"
+
+
+def test_names_that_are_no_code_need_no_trust(run):
+    write_foreign_recipe(run, data={"name": "folder"}, retriever={"model": "hf-hub:timm/vit"})
+    assert load_saved_recipe(run, []).retriever.model == "hf-hub:timm/vit"
