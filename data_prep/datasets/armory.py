@@ -12,7 +12,6 @@ import numpy as np
 from data_prep.armory.blazon import SPLITS, Blazon, draw_classes
 from data_prep.armory.descriptions import describe_blazon
 from data_prep.armory.render import render
-from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint, write_folder
 from data_prep.core.manifests import hash_files
 from data_prep.core.pools import worker_pool
@@ -82,10 +81,8 @@ def read_armory(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     """Reads armory's parts; classes of different splits are disjoint.
 
     Raises:
-        UserError: A split has fewer classes than requested, ``data.root`` is set, or cached files were altered.
+        UserError: A split has fewer classes than requested, or cached files were altered.
     """
-    if args.root is not None:
-        raise UserError("data.root is for data.name=folder; armory generates its own images")
     names: list[str] = []
     descriptions: list[str] = []
     samples_by_part: dict[str, list[Sample]] = {}

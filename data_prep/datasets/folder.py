@@ -6,20 +6,23 @@ for the final metrics.
 
 from __future__ import annotations
 
-import stat
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.core.errors import UserError
-from data_prep.reading.dataset import Dataset
-from data_prep.reading.finding import Findings, class_folders, file_mode, find_images, report_skipped
+from data_prep.reading.dataset import Dataset, log_once
+from data_prep.reading.descriptions import FILE as DESCRIPTIONS
+from data_prep.reading.finding import Findings, class_folders, find_images, report_skipped
+from data_prep.reading.nesting import decide_nesting
 from data_prep.reading.rows import Row, part_rows
+from data_prep.reading.sources import TABLES, SourceKind, find_source
 from data_prep.reading.splits import SPLIT_WORDS, may_hold_split, split_by_name, split_folders
 from data_prep.reading.synonyms import FILE as SYNONYMS
 from data_prep.reading.tables import is_empty, label_text, path_text, read_records
 from data_prep.settings import DataArgs
 
-TABLES = ("samples.csv", "samples.jsonl")
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -29,14 +32,16 @@ class Layout:
     Attributes:
         base: The folder that paths are relative to.
         rows: The images.
-        classes: Names of class folders, including those without images.
+        classes: Names of class folders without images.
         passed: Entries that were passed over, with reasons.
+        rule: A sentence that says which folders are classes, where class folders have sub-folders; else empty.
     """
 
     base: Path
     rows: list[Row] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     passed: list[tuple[Path, str]] = field(default_factory=list)
+    rule: str = ""
 
 
 def _table_rows(table: Path, label_column: str) -> list[Row]:
@@ -63,14 +68,21 @@ def _table_rows(table: Path, label_column: str) -> list[Row]:
     return rows
 
 
-def _add_classes(layout: Layout, folders: list[Path], split: str) -> None:
-    """Adds the images of class folders."""
-    for folder in folders:
-        label = label_text(folder.name, str(folder))
-        findings = find_images(folder)
-        layout.classes.append(label)
-        layout.rows += [Row(p.relative_to(layout.base).as_posix(), label, split) for p in findings.files]
+def _add_classes(layout: Layout, folders: list[tuple[Path, str]], setting: str) -> None:
+    """Adds the images below class folders, each with its split; see ``decide_nesting``."""
+    images: list[tuple[Path, str, tuple[str, ...]]] = []
+    for top, split in folders:
+        findings = find_images(top)
+        images += [(path, split, path.parent.relative_to(top.parent).parts) for path in findings.files]
         layout.passed += findings.passed
+    with_images = {folder for _, _, folder in images}
+    nesting = decide_nesting(with_images, setting)
+    layout.rule = nesting.rule
+    tops = {folder[0] for folder in with_images}
+    layout.classes += [label_text(top.name, str(top)) for top, _ in folders if top.name not in tops]
+    for path, split, folder in images:
+        label = label_text(nesting.label(folder), str(path.parent))
+        layout.rows.append(Row(path.relative_to(layout.base).as_posix(), label, split))
 
 
 def find_splits(root: Path, folders: list[Path]) -> tuple[dict[Path, str], dict[Path, Findings]]:
@@ -86,41 +98,59 @@ def find_splits(root: Path, folders: list[Path]) -> tuple[dict[Path, str], dict[
     return split_folders(root, folders, inside), inner
 
 
-def list_rows(root: Path, label_column: str) -> Layout:
+def list_rows(root: Path, args: DataArgs, shown: str) -> Layout:
     """Lists the images of a layout.
 
     Args:
         root: A folder, or a table.
-        label_column: The column of a table that names the class.
+        args: ``label_column`` and ``class_folders``.
+        shown: The root as the user gave it, with its key or option, for errors.
 
     Raises:
-        UserError: The folder is missing, empty, or its table is malformed; or it is unclear which folders are splits.
+        UserError: The folder is missing, empty, or its table is malformed; it has no images; or it is unclear which
+            folders are splits.
     """
-    mode = file_mode(root)
-    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-        raise UserError(f"data.root={root}: {'neither a folder nor a file' if mode else 'no such folder or file'}")
-    if stat.S_ISREG(mode):
-        if root.suffix not in (".csv", ".jsonl"):
-            raise UserError(f"data.root={root}: a file must be .csv or .jsonl")
-        return Layout(root.parent, _table_rows(root, label_column))
-    for name in TABLES:
-        if (root / name).is_file():
-            return Layout(root, _table_rows(root / name, label_column))
+    source = find_source(root, shown)
+    if source.kind is SourceKind.MEMORY:
+        raise UserError(
+            f"{shown}: a kept memory, which has vectors and no images; give the folder or table that it was made from "
+            "(a memory is for --classes and for Recognizer)"
+        )
+    if source.kind is SourceKind.NAMES:
+        raise UserError(
+            f"{shown}: a list of names without images; give a table with the columns path and label, or a folder per "
+            "class (a list of names is for --classes and for Recognizer)"
+        )
+    if source.kind is SourceKind.TABLE:
+        return Layout(source.path.parent, _table_rows(source.path, args.label_column))
     top = class_folders(root)
-    layout = Layout(root, passed=[(path, reason) for path, reason in top.passed if path.name != SYNONYMS])
+    layout = Layout(root, passed=[entry for entry in top.passed if entry[0].name not in (SYNONYMS, DESCRIPTIONS)])
     splits, inner = find_splits(root, top.files)
-    for folder, split in splits.items():
+    for folder in splits:
         if len(inner[folder].files) == 1 and split_by_name(inner[folder].files[0].name):
             raise UserError(
                 f"{inner[folder].files[0]}: a split's folder alone in a split's folder; move its content up, so that "
                 f"{folder} holds a folder per class"
             )
         layout.passed += inner[folder].passed
-        _add_classes(layout, inner[folder].files, split)
-    if not splits:
-        _add_classes(layout, top.files, "")
+    in_splits = [(path, split) for folder, split in splits.items() for path in inner[folder].files]
+    _add_classes(layout, in_splits if splits else [(path, "") for path in top.files], args.class_folders)
+    return layout
+
+
+def list_labelled(root: Path, args: DataArgs) -> Layout:
+    """Lists the images of ``data.root``; see ``list_rows``.
+
+    Raises:
+        UserError: As ``list_rows``, or there are no images.
+    """
+    shown = f"data.root={root}"
+    if not root.exists():
+        where = "" if root.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(f"{shown}: no such folder or file{where}; give data.root=PATH, where the images are now")
+    layout = list_rows(root, args, shown)
     if not layout.rows:
-        raise UserError(f"data.root={root}: no images; it needs a folder per class, or {' or '.join(TABLES)}")
+        raise UserError(f"{shown}: no images; it needs a folder per class, or {' or '.join(TABLES)}")
     return layout
 
 
@@ -135,11 +165,13 @@ def read_folder(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     """
     if not args.root:
         raise UserError("data.name=folder needs data.root=PATH: a folder per class, or a CSV or JSON-lines table")
-    return layout_parts(list_rows(Path(args.root), args.label_column), args, cache, parts)
+    return layout_parts(list_labelled(Path(args.root), args), args, cache, parts)
 
 
 def layout_parts(layout: Layout, args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset:
     """Builds a data set from a layout by ``part_rows``, and counts the entries passed over."""
+    if layout.rule:
+        log_once(log, logging.INFO, f"data: {layout.base}: {layout.rule}")
     passed = report_skipped(layout.passed, cache)
     dataset = part_rows(layout.base, layout.rows, args, cache, parts, layout.classes)
     dataset.skipped["passed over"] = passed

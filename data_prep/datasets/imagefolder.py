@@ -6,7 +6,7 @@ import logging
 from pathlib import Path, PurePosixPath
 
 from data_prep.core.errors import UserError
-from data_prep.datasets.folder import layout_parts, list_rows
+from data_prep.datasets.folder import layout_parts, list_labelled
 from data_prep.reading.dataset import Dataset
 from data_prep.reading.finding import find_files, find_images, report_skipped
 from data_prep.reading.rows import Row, part_rows
@@ -63,7 +63,7 @@ def read_imagefolder(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dat
     root = Path(args.root)
     tables = sorted(p for suffix in (".csv", ".jsonl") for p in find_files(root, suffix).files if p.name in METADATA)
     if not tables:
-        return layout_parts(list_rows(root, args.label_column), args, cache, parts)
+        return layout_parts(list_labelled(root, args), args, cache, parts)
     rows = [row for table in tables for row in _rows(root, table, args.label_column)]
     if not rows:
         raise UserError(f"{tables[0]}: lists no images")

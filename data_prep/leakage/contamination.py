@@ -20,31 +20,37 @@ EVALUATED = ("val", "test")
 MINED = "mined.txt"
 
 
-def drop_evaluated(dataset: Dataset, policy: str) -> Dataset:
-    """Returns the data set without training images whose bytes are those of an evaluated image.
+def drop_evaluated(dataset: Dataset, part: str, policy: str, setting: str) -> Dataset:
+    """Returns the data set without images of a part whose bytes are those of an evaluated image.
 
     Args:
-        dataset: With ``train`` and the evaluated parts that were read.
-        policy: ``mining.evaluated_copies``: ``error`` or ``skip``.
+        dataset: With the part and the evaluated parts that were read.
+        part: ``train``, which may hold no evaluated image; or a memory, which may hold none of its own split.
+        policy: ``error`` or ``skip``.
+        setting: The setting that gives the policy, for the error message.
 
     Raises:
-        UserError: There are such images and the policy is ``error``, or no training image is left.
+        UserError: There are such images and the policy is ``error``, or no image of the part is left.
     """
-    train = dataset.parts["train"]
-    evaluated = {s.digest: part for part in EVALUATED for s in dataset.parts.get(part, ())}
-    copies = [sample for sample in train if sample.digest in evaluated]
+    samples = dataset.parts[part]
+    splits = EVALUATED if part == "train" else (part.removesuffix("_memory"),)
+    evaluated = {s.digest: (s.path, split) for split in splits for s in dataset.parts.get(split, ())}
+    copies = [sample for sample in samples if sample.digest in evaluated]
     if not copies:
         return dataset
-    first = f"{copies[0].path} is in {evaluated[copies[0].digest]}"
-    if policy == "error" or len(copies) == len(train):
-        raise UserError(
-            f"mining {dataset.name}: {len(copies)} of {len(train)} training images are evaluated too, byte for byte; "
-            f"{first}. Fix the splits, or exclude these images from training with mining.evaluated_copies=skip"
-        )
-    log.warning("mining: left out %d training images that are evaluated too; %s", len(copies), first)
-    remaining = [sample for sample in train if sample.digest not in evaluated]
-    skipped = dataset.skipped + Counter({"training image that is evaluated too": len(copies)})
-    return replace(dataset, parts=dataset.parts | {"train": remaining}, skipped=skipped)
+    path, split = evaluated[copies[0].digest]
+    found = (
+        f"{len(copies)} of {len(samples)} images of {part} are evaluated too, byte for byte; {copies[0].path} is in "
+        f"{split} as {path}"
+    )
+    if len(copies) == len(samples):
+        raise UserError(f"{dataset.name}: {found}; nothing would be left of {part}: divide the images anew")
+    if policy == "error":
+        raise UserError(f"{dataset.name}: {found}. Set {setting}=skip to leave them out of {part}, or move the files")
+    log.warning("%s: left out of %s: %s", dataset.name, part, found)
+    remaining = [sample for sample in samples if sample.digest not in evaluated]
+    skipped = dataset.skipped + Counter({f"{part} image that is evaluated too": len(copies)})
+    return replace(dataset, parts=dataset.parts | {part: remaining}, skipped=skipped)
 
 
 def write_mined(folder: Path, digests: Iterable[str]) -> dict:
@@ -85,25 +91,45 @@ def read_mined(folder: Path) -> set[str]:
     return set(digests)
 
 
-def check_not_mined(run: Path, samples: Sequence[Sample], split: str) -> None:
-    """Refuses to evaluate on images that the run was trained on.
+def find_mined(run: Path, samples: Sequence[Sample], split: str) -> list[Sample]:
+    """Returns the images that the run was trained on; none, and a warning, where it has no list of mined images.
 
     Args:
         run: The run's folder, into which training copied the list of mined images.
         samples: The images to evaluate.
         split: The name of their part.
-
-    Raises:
-        UserError: Some of them were mined.
     """
     if not (run / MINED).exists():
         log.warning("%s: no list of mined images (%s), so a leak into %s would not be detected", run, MINED, split)
-        return
+        return []
     mined = read_mined(run)
-    leaked = [sample for sample in samples if sample.digest in mined]
-    if leaked:
-        raise UserError(
-            f"{run}: {len(leaked)} of {len(samples)} images of {split} were mined for its training; the first is "
-            f"{leaked[0].path}. Train again without them (mining.evaluated_copies=skip), evaluate on other images, or "
-            "set eval.leaks=allow to have them counted"
-        )
+    return [sample for sample in samples if sample.digest in mined]
+
+
+def drop_mined(run: Path, dataset: Dataset, split: str, policy: str) -> Dataset:
+    """Returns the data set without the images of a split that the run was trained on.
+
+    Args:
+        run: The run's folder.
+        dataset: With the split.
+        split: Name of the evaluated part.
+        policy: ``eval.leaks``: ``error``, ``skip``, or ``allow``, which leaves out nothing.
+
+    Raises:
+        UserError: There are such images and the policy is ``error``, or no image of the split is left.
+    """
+    samples = dataset.parts[split]
+    leaked = [] if policy == "allow" else find_mined(run, samples, split)
+    if not leaked:
+        return dataset
+    found = f"{len(leaked)} of {len(samples)} images of {split} were mined for its training; the first is "
+    found += leaked[0].path
+    if policy == "error" or len(leaked) == len(samples):
+        remedies = ["eval.leaks=skip to leave them out"] * (len(leaked) < len(samples))
+        remedies += ["eval.leaks=allow to keep and count them"]
+        raise UserError(f"{run}: {found}. Set {', or '.join(remedies)}")
+    log.warning("%s: left out of %s: %s", run, split, found)
+    digests = {sample.digest for sample in leaked}
+    remaining = [sample for sample in samples if sample.digest not in digests]
+    skipped = dataset.skipped + Counter({f"{split} image that was mined": len(leaked)})
+    return replace(dataset, parts=dataset.parts | {split: remaining}, skipped=skipped)

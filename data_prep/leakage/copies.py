@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 
 from data_prep.core.records import Sample, SpecialLabel
-from data_prep.leakage.near_copies import widening_fetches
+from data_prep.memory.fetching import widening_fetches
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,13 @@ def find_near_copies(
     index = faiss.IndexFlatIP(xb.shape[1])
     index.add(np.ascontiguousarray(xb, np.float32))
     copies: list[Copy] = []
-    crowded: set[int] = set()  # rows of the queries whose nearest neighbours are all exact copies
-    for rows, fetch in widening_fetches(len(queries), len(others), 4, 4, lambda row: row in crowded):
+    is_crowded = np.zeros(len(queries), bool)  # all fetched neighbours are exact copies
+    for rows, fetch in widening_fetches(len(queries), len(others), 4, is_crowded.__getitem__, 4):
         similarities, hits = index.search(np.ascontiguousarray(xq[rows], np.float32), fetch)
         for row, scores, ids in zip(rows, similarities, hits, strict=True):
             distinct = np.flatnonzero(digests[ids] != queries[row].digest)
-            if not len(distinct):
-                crowded.add(row)
-                continue
-            crowded.discard(row)
-            if scores[distinct[0]] >= threshold:
+            is_crowded[row] = not len(distinct)
+            if len(distinct) and scores[distinct[0]] >= threshold:
                 other, score = others[ids[distinct[0]]], float(min(scores[distinct[0]], 1.0))
                 copies.append(_make_copy(queries[row], other, part, score))
     return sorted(copies, key=lambda copy: -copy.similarity)

@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from data_prep.core.records import Sample
+from data_prep.memory.fetching import widening_fetches
 from data_prep.memory.memory import Memory
 
 _FIRST_FETCH = 16  # neighbours compared with the threshold at first; doubled while all of them pass it
-
-
-def widening_fetches(
-    queries: int, entries: int, first_fetch: int, factor: int, is_open: Callable[[int], bool]
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields which queries to search and how many neighbours to fetch, with more neighbours in each round.
-
-    Args:
-        queries: Number of queries; the first round has them all.
-        entries: Number of entries searched; no round fetches more, and none follows one that fetched them all.
-        first_fetch: Neighbours in the first round.
-        factor: By which each round fetches more than the one before.
-        is_open: Whether a query, by its row, needs more neighbours; called after each round.
-
-    Yields:
-        tuple[np.ndarray, int]: Rows of the queries, and the number of neighbours to fetch for each.
-    """
-    rows, fetch = np.arange(queries), min(first_fetch, entries)
-    while len(rows):
-        yield rows, fetch
-        if fetch >= entries:
-            return
-        rows, fetch = rows[[is_open(row) for row in rows]], min(factor * fetch, entries)
 
 
 @dataclass(frozen=True)
@@ -54,17 +32,13 @@ class NearCopies:
     def __call__(self, rows: np.ndarray) -> list[list[tuple[int, float]]]:
         """Returns, for each query, the positions of its near-duplicates in ``memory.entries`` and their similarity."""
         matches: list[list[tuple[int, float]]] = [[] for _ in rows]
-        fetched = 0
-
-        def is_open(row: int) -> bool:
-            return len(matches[row]) == fetched
-
-        for open_rows, fetch in widening_fetches(len(rows), len(self.memory.entries), _FIRST_FETCH, 2, is_open):
-            fetched = fetch
+        is_full = np.zeros(len(rows), bool)  # all fetched entries are near-duplicates
+        for open_rows, fetch in widening_fetches(len(rows), len(self.memory), _FIRST_FETCH, is_full.__getitem__):
             similarities, ids = self.memory.search(self.xq[rows[open_rows]], fetch)
             positions = self.memory.rows(ids)
             for row, scores, hits, valid in zip(open_rows, similarities, positions, ids >= 0, strict=True):
                 near = (scores >= self.threshold) & valid
+                is_full[row] = near.all()
                 matches[row] = [(int(hit), float(score)) for hit, score in zip(hits[near], scores[near], strict=True)]
         return matches
 

@@ -1,4 +1,4 @@
-"""Subcommands of ``python -m data_prep.memory``: build, import, change and check memories on disk."""
+"""Subcommands of ``python -m data_prep.memory``: build, import, change, list, search and check memories on disk."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import re
 from pathlib import Path
 
 from data_prep.core.names import tidy
-from data_prep.core.records import Sample
+from data_prep.core.records import Sample, SpecialLabel
 from data_prep.datasets import read_dataset
 from data_prep.embedding.encoder import embed_images, embed_names, load_encoder
 from data_prep.memory.import_index import import_memory
-from data_prep.memory.memories import image_memory, name_memory, with_templates
+from data_prep.memory.memories import Memories, image_memory, name_memory, with_templates
 from data_prep.memory.memory import Entry
 from data_prep.memory.recall import recall_against_exact
-from data_prep.memory.stored import StoredMemory, memory_lock
+from data_prep.memory.stored import StoredMemory, count_classes, memory_lock
 from data_prep.reading.dataset import PARTS, hash_images, sample_key
 from data_prep.reading.finding import IMAGE_SUFFIXES, find_images, report_skipped
 from data_prep.settings import check
 from data_prep.settings.loading import load_recipe
+from data_prep.settings.modes import SOURCES
 from data_prep.settings.validate import one_of
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ _OPTIONS = {
     "import": {"index": "", "labels": "", "classnames": ""},
     "add": {"name": ""},
     "remove": {"name": ""},
+    "list": {},
+    "search": {"k": "5", "source": ""},
     "check": {"k": "5", "sample": "1000"},
 }
 
@@ -127,11 +130,58 @@ def _remove(folder: Path, options: dict[str, str], settings: list[str]) -> None:
     log.info("memory: removed %s with %d images", name, count)
 
 
+def _parse_count(options: dict[str, str], key: str) -> int:
+    """Returns an option that is a whole number above 0."""
+    value = options[key]
+    check(value.isdecimal() and int(value) > 0, f"{key}={value}: give a whole number above 0")
+    return int(value)
+
+
+def _list(folder: Path, options: dict[str, str], settings: list[str]) -> None:
+    """Prints the classes with their numbers of images, by name."""
+    check(not settings, f"{' '.join(settings)}: list takes the folder alone")
+    counts = count_classes(folder)
+    for name, images in sorted(counts.items()):
+        print(f"{images}\t{name}")
+    log.info("memory: %d classes with %d images in %s", len(counts), sum(counts.values()), folder)
+
+
+def _search(folder: Path, options: dict[str, str], arguments: list[str]) -> None:
+    """Prints each image's most similar classes, with the retriever's scores."""
+    k = _parse_count(options, "k")
+    paths = [argument for argument in arguments if is_path(argument)]
+    check(bool(paths), "give images, or folders of them, to search for")
+    recipe, encoder, stored = StoredMemory.load(folder, [a for a in arguments if not is_path(a)])
+    args, cache = recipe.retriever, Path(recipe.cache)
+    check(len(stored.names) > 0, f"{folder}: a memory without classes; add some (python -m data_prep.memory add)")
+    source = options["source"] or ("fused" if len(stored.images) else "name")
+    one_of("source", source, SOURCES)
+    check(source == "name" or len(stored.images) > 0, f"source={source}: {folder} has no images; give source=name")
+    files = _list_images(paths, cache)
+    digests = hash_images(files, cache, recipe.data.on_error)
+    samples = [
+        Sample(sample_key(str(file)), str(file), SpecialLabel.UNLABELLED, digest)
+        for file, digest in zip(files, digests, strict=True)
+        if digest is not None
+    ]
+    check(bool(samples), "none of these can be shown as an image")
+    xq = embed_images(encoder, samples, args, cache)
+    memories = Memories(stored.images or None, stored.names)
+    scores, labels = memories.search(source, xq, min(k, len(stored.names)), args)
+    names = {entry.label: entry.key for entry in reversed(stored.names.entries)}
+    for sample, row_scores, row_labels in zip(samples, scores, labels, strict=True):
+        found = [
+            f"{names[label]} {score:.3f}"
+            for label, score in zip(row_labels.tolist(), row_scores.tolist(), strict=True)
+            if label in names
+        ]
+        print(f"{sample.path}: {', '.join(found)}")
+
+
 def _check(folder: Path, options: dict[str, str], settings: list[str]) -> None:
     """Verifies checksums, and prints the recall of each index against exact search."""
     _, _, stored = StoredMemory.load(folder, settings)
-    k, sample = (int(options[key]) if options[key].isdecimal() and int(options[key]) else 0 for key in ("k", "sample"))
-    check(k > 0 and sample > 0, f"k={options['k']} sample={options['sample']}: give whole numbers above 0")
+    k, sample = _parse_count(options, "k"), _parse_count(options, "sample")
     for modality, memory in (("images", stored.images), ("names", stored.names)):
         metrics = recall_against_exact(memory, k, sample)
         print(
@@ -141,7 +191,15 @@ def _check(folder: Path, options: dict[str, str], settings: list[str]) -> None:
         )
 
 
-COMMANDS = {"build": _build, "import": _import, "add": _add, "remove": _remove, "check": _check}
+COMMANDS = {
+    "build": _build,
+    "import": _import,
+    "add": _add,
+    "remove": _remove,
+    "list": _list,
+    "search": _search,
+    "check": _check,
+}
 
 
 def main(arguments: list[str]) -> None:
@@ -151,7 +209,7 @@ def main(arguments: list[str]) -> None:
         UserError: The subcommand or folder is missing or wrong, or the subcommand fails.
     """
     is_known = len(arguments) >= 2 and arguments[0] in COMMANDS
-    check(is_known, "give build, import, add, remove or check, and a FOLDER; see --help")
+    check(is_known, f"give {', '.join(COMMANDS)}, and a FOLDER; see --help")
     check(not Path(arguments[1]).is_file(), f"{arguments[1]}: is a file; give the memory's folder")
     options = dict(_OPTIONS[arguments[0]])
     rest = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from data_prep.memory.exact import block_size, full_precision, search_device
+from data_prep.memory.exact import block_size, full_precision, report_full_gpu, search_device
 from data_prep.memory.layout import ClassLayout, Exclusions
 from data_prep.memory.memory import Memory
 from data_prep.memory.options import SearchOptions
@@ -117,8 +117,41 @@ class DenseBlock:
         return np.where(classes >= 0, self.similarities.gather(1, indices).cpu().numpy(), np.float32(-np.inf))
 
 
+class _Compared:
+    """What queries are compared with: the vectors of a memory's entries or prototypes, in chunks, on a device.
+
+    Args:
+        memory: With a matrix of vectors, unless classes are scored by prototypes.
+        by_prototype: Whether they are.
+        device: Where products are computed.
+    """
+
+    def __init__(self, memory: Memory, by_prototype: bool, device: torch.device):
+        classes = memory.layout
+        if by_prototype:
+            self.sums = memory.derive("sums", lambda: sum_classes(memory))
+            vectors = normalize(self.sums).astype(np.float32)
+            classes = ClassLayout.make(np.arange(len(vectors)))
+        else:
+            vectors = memory.index.matrix()
+        self.vectors = torch.from_numpy(vectors).to(device)
+        self._split(classes, device)
+        widest = max(len(classes.labels), int(classes.counts.max(initial=1)))
+        self.block_size = block_size(device, widest, _MOST_QUERIES[device.type])
+
+    def _split(self, compared: ClassLayout, device: torch.device) -> None:
+        """Splits the classes into chunks, and notes where each class is: its chunk, and its position in it."""
+        self.chunks: list[_Chunk] = []
+        self.chunk_of = np.empty(len(compared.labels), np.int64)
+        self.position_of = np.empty(len(compared.labels), np.int64)
+        for classes in _split_classes(compared, _CHUNK[device.type]):
+            self.chunk_of[classes], self.position_of[classes] = len(self.chunks), np.arange(len(classes))
+            rows, size = compared.expand(classes), int(compared.counts[classes[0]])
+            self.chunks.append(_Chunk(_to_index(classes, device), _to_index(rows, device), size))
+
+
 class DenseScorer:
-    """Compares queries with all classes.
+    """Compares queries with all classes, on the CPU too where a GPU's memory is full.
 
     Args:
         memory: With a matrix of vectors, unless classes are scored by prototypes.
@@ -128,31 +161,29 @@ class DenseScorer:
 
     def __init__(self, memory: Memory, options: SearchOptions, queries: int):
         self.memory, self.options, self.layout = memory, options, memory.layout
+        self.by_prototype = options.aggregate == "prototype"
         self.exclusions = Exclusions.make(memory.rows_by_digest, options.exclude)
-        compared = self.layout
-        if options.aggregate == "prototype":
-            self.sums = sum_classes(memory)
-            vectors = normalize(self.sums).astype(np.float32)
-            compared = ClassLayout.make(np.arange(len(vectors)))
-        else:
-            vectors = memory.index.matrix()
-        self.device = search_device(queries, *vectors.shape)
-        self.vectors = torch.from_numpy(vectors).to(self.device)
-        self._split(compared)
-        widest = max(len(self.layout.labels), int(compared.counts.max(initial=1)))
-        self.block_size = block_size(self.device, widest, _MOST_QUERIES[self.device.type])
+        entries = len(self.layout.labels) if self.by_prototype else len(memory)
+        device = search_device(queries, entries, memory.dimension, memory.index.accelerator)
+        try:
+            self._place(device)
+        except torch.OutOfMemoryError:
+            self._leave_gpu()
+        self.block_size = self.compared.block_size
 
-    def _split(self, compared: ClassLayout) -> None:
-        """Splits the classes into chunks, and notes where each class is: its chunk, and its position in it."""
-        self.chunks: list[_Chunk] = []
-        self._chunk_of = np.empty(len(compared.labels), np.int64)
-        self._position_of = np.empty(len(compared.labels), np.int64)
-        for classes in _split_classes(compared, _CHUNK[self.device.type]):
-            self._chunk_of[classes], self._position_of[classes] = len(self.chunks), np.arange(len(classes))
-            rows, size = compared.expand(classes), int(compared.counts[classes[0]])
-            self.chunks.append(_Chunk(_to_index(classes, self.device), _to_index(rows, self.device), size))
+    def _place(self, device: torch.device) -> None:
+        """Prepares the comparison; on the CPU it is kept with the memory, on a GPU it would take the models' space."""
 
-    @torch.inference_mode()
+        def make() -> _Compared:
+            return _Compared(self.memory, self.by_prototype, device)
+
+        self.device = device
+        self.compared = self.memory.derive(("compared", self.by_prototype), make) if device.type == "cpu" else make()
+
+    def _leave_gpu(self) -> None:
+        report_full_gpu()
+        self._place(torch.device("cpu"))
+
     def score(self, xq: np.ndarray, start: int) -> DenseBlock:
         """Scores all classes for a block of queries.
 
@@ -160,18 +191,25 @@ class DenseScorer:
             xq: Unit queries of the block, shape ``[b, d]``.
             start: Index of the first of them among all queries.
         """
+        try:
+            return self._score(xq, start)
+        except torch.OutOfMemoryError:
+            self._leave_gpu()
+            return self._score(xq, start)
+
+    @torch.inference_mode()
+    def _score(self, xq: np.ndarray, start: int) -> DenseBlock:
         queries = torch.tensor(xq, dtype=torch.float32, device=self.device).T
         exclusions = self.exclusions.of_block(start, len(xq))
-        by_prototype = self.options.aggregate == "prototype"
-        hidden = {} if by_prototype else self._hidden_by_chunk(exclusions)
+        hidden = {} if self.by_prototype else self._hidden_by_chunk(exclusions)
         scores = torch.empty(len(self.layout.labels), len(xq), device=self.device)
         with full_precision(self.device):
-            for number, chunk in enumerate(self.chunks):
-                similarities = (self.vectors[chunk.rows] @ queries).view(-1, chunk.size, len(xq))
+            for number, chunk in enumerate(self.compared.chunks):
+                similarities = (self.compared.vectors[chunk.rows] @ queries).view(-1, chunk.size, len(xq))
                 if number in hidden:
                     similarities[hidden[number]] = -torch.inf
                 scores[chunk.classes] = self._aggregate(similarities)
-        if by_prototype and len(exclusions.rows):
+        if self.by_prototype and len(exclusions.rows):
             self._correct_prototypes(scores, xq, exclusions)
         return DenseBlock(self.layout, scores.T.contiguous())
 
@@ -186,9 +224,9 @@ class DenseScorer:
             return {}
         entry_classes, entry_positions = self.memory.layout.entry_classes()
         classes = entry_classes[exclusions.rows]
-        indices = np.stack([self._position_of[classes], entry_positions[exclusions.rows], exclusions.queries])
-        order = np.argsort(self._chunk_of[classes], kind="stable")
-        numbers, firsts = np.unique(self._chunk_of[classes][order], return_index=True)
+        indices = np.stack([self.compared.position_of[classes], entry_positions[exclusions.rows], exclusions.queries])
+        order = np.argsort(self.compared.chunk_of[classes], kind="stable")
+        numbers, firsts = np.unique(self.compared.chunk_of[classes][order], return_index=True)
         parts = np.split(indices[:, order], firsts[1:], axis=1)
         return {
             number: tuple(torch.from_numpy(part).to(self.device))
@@ -204,6 +242,6 @@ class DenseScorer:
         vectors = self.memory.vectors(self.memory.ids[exclusions.rows[order]]).astype(np.float64)
         (classes, queries), excluded = pairs[:, firsts], np.add.reduceat(vectors, firsts)
         left = self.layout.counts[classes] - np.diff(firsts, append=len(order))
-        corrected = np.einsum("pd,pd->p", normalize(self.sums[classes] - excluded), xq[queries])
+        corrected = np.einsum("pd,pd->p", normalize(self.compared.sums[classes] - excluded), xq[queries])
         corrected = torch.from_numpy(np.where(left > 0, corrected, -np.inf).astype(np.float32))
         scores[torch.from_numpy(classes), torch.from_numpy(queries)] = corrected.to(self.device)

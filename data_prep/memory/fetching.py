@@ -28,17 +28,27 @@ def _fetch(memory: Memory, xq: np.ndarray, queries: np.ndarray, fetch: int, excl
     return similarities, np.where((ids >= 0) & ~hidden, rows, -1)
 
 
-def _widening_rounds(
-    memory: Memory, queries: int, fetch: int, is_unfinished: Callable[[np.ndarray], np.ndarray]
+def widening_fetches(
+    queries: int, entries: int, first_fetch: int, is_open: Callable[[np.ndarray], np.ndarray], factor: int = 2
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields search rounds: all queries first, then the unfinished ones with twice the fetch, up to the full memory."""
-    rows = np.arange(queries)
+    """Yields which queries to search and how many entries to fetch, with more entries in each round.
+
+    Args:
+        queries: Number of queries; the first round has them all.
+        entries: Number of entries searched; no round fetches more, and none follows one that fetched them all.
+        first_fetch: Entries in the first round.
+        is_open: Whether queries, by their rows, need more entries; called after each round.
+        factor: By which each round fetches more than the one before.
+
+    Yields:
+        tuple[np.ndarray, int]: Rows of the queries, and the number of entries to fetch for each.
+    """
+    rows, fetch = np.arange(queries), min(first_fetch, entries)
     while len(rows):
         yield rows, fetch
-        if fetch >= len(memory):
+        if fetch >= entries:
             return
-        rows = rows[is_unfinished(rows)]
-        fetch *= 2
+        rows, fetch = rows[is_open(rows)], min(factor * fetch, entries)
 
 
 def nearest_entries(memory: Memory, xq: np.ndarray, k: int, options: SearchOptions) -> Results:
@@ -56,8 +66,8 @@ def nearest_entries(memory: Memory, xq: np.ndarray, k: int, options: SearchOptio
     """
     scores, labels = np.full((len(xq), k), -np.inf, np.float32), np.full((len(xq), k), -1, np.int64)
     exclusions = Exclusions.make(memory.rows_by_digest, options.exclude)
-    rounds = _widening_rounds(memory, len(xq), max(options.initial_fetch, k), lambda rows: labels[rows, -1] < 0)
-    for queries, fetch in rounds:
+    first_fetch = max(options.initial_fetch, k)
+    for queries, fetch in widening_fetches(len(xq), len(memory), first_fetch, lambda rows: labels[rows, -1] < 0):
         similarities, rows = _fetch(memory, xq, queries, fetch, exclusions)
         scores[queries], labels[queries] = keep_first(similarities, memory.label_at(rows), rows >= 0, k)
     return scores, labels
@@ -87,8 +97,8 @@ class FetchedBlock:
             scores[queries], labels[queries] = keep_first(similarities, found, mark_first(found), k)
         return scores, labels
 
-    def _rounds(self, k: int, is_unfinished: Callable[[np.ndarray], np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
-        return _widening_rounds(self.memory, len(self.xq), max(self.options.initial_fetch, k), is_unfinished)
+    def _rounds(self, k: int, is_open: Callable[[np.ndarray], np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
+        return widening_fetches(len(self.xq), len(self.memory), max(self.options.initial_fetch, k), is_open)
 
     def _best_means(self, k: int) -> Results:
         """Scores every class that a search reaches by all its entries, until no other class can score higher.

@@ -93,6 +93,7 @@ class VectorIndex:
         trained_on: Number of entries when the centroids of an ``ivf`` were trained.
         hidden: Removed ids that a graph still contains.
         on_disk: Whether it is memory-mapped, and so cannot be changed.
+        accelerator: ``trainer.accelerator``: where an exact search may run.
     """
 
     kind: str
@@ -101,18 +102,21 @@ class VectorIndex:
     trained_on: int
     hidden: np.ndarray
     on_disk: bool = False
+    accelerator: str = "auto"
 
     @classmethod
-    def build(cls, ids: np.ndarray, vectors: np.ndarray, args: RetrieverArgs) -> VectorIndex:
+    def build(cls, ids: np.ndarray, vectors: np.ndarray, args: RetrieverArgs, accelerator: str = "auto") -> VectorIndex:
         """Builds an index of the kind that the settings specify.
 
         Args:
             ids: int64, shape ``[nb]``.
             vectors: Unit vectors, float32, shape ``[nb, d]``; may be a memory map.
             args: Kind of index and its parameters.
+            accelerator: ``trainer.accelerator``.
         """
         kind = kind_for(args.index, len(vectors))
-        result = cls(kind, _make_empty(kind, vectors, args), args, len(vectors), np.empty(0, np.int64))
+        empty, nothing = _make_empty(kind, vectors, args), np.empty(0, np.int64)
+        result = cls(kind, empty, args, len(vectors), nothing, accelerator=accelerator)
         result._append(ids, vectors)
         return result
 
@@ -164,7 +168,7 @@ class VectorIndex:
         """
         xq = np.ascontiguousarray(xq, np.float32)
         if self.kind == "flat":
-            device = search_device(len(xq), self.index.ntotal, self.index.d)
+            device = search_device(len(xq), self.index.ntotal, self.index.d, self.accelerator)
             if device.type == "cpu":
                 return self.index.search(xq, k)
             similarities, rows = search_vectors(self.matrix(), xq, k, device)
@@ -216,7 +220,9 @@ class VectorIndex:
             raise UserError(f"{path}: not written: {error.strerror}; fix that and run the command again") from None
 
     @classmethod
-    def read(cls, path: Path, kind: str, trained_on: int, ids: np.ndarray, args: RetrieverArgs) -> VectorIndex:
+    def read(
+        cls, path: Path, kind: str, trained_on: int, ids: np.ndarray, args: RetrieverArgs, accelerator: str = "auto"
+    ) -> VectorIndex:
         """Reads the FAISS file, or with ``retriever.mmap`` maps it and leaves the vectors on disk.
 
         Args:
@@ -225,6 +231,7 @@ class VectorIndex:
             trained_on: Its ``trained_on``.
             ids: Ids of the current entries; a graph's other ids are hidden.
             args: Search settings, and whether to use mmap.
+            accelerator: ``trainer.accelerator``.
         """
         flags = 0
         if args.mmap:
@@ -233,4 +240,4 @@ class VectorIndex:
         hidden = np.empty(0, np.int64)
         if kind == "hnsw":
             hidden = np.setdiff1d(faiss.vector_to_array(index.id_map), ids)
-        return cls(kind, index, args, trained_on, hidden, args.mmap)
+        return cls(kind, index, args, trained_on, hidden, args.mmap, accelerator)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint, write_folder
 from data_prep.core.records import Candidate, Sample
 from data_prep.datasets import Dataset
@@ -48,7 +49,7 @@ def _cached_memory(
         memory = Memory.build(vectors(), entries, encoder.id, args, metadata)
         with write_folder(folder) as part:  # atomic: another command may build the same memory, with another graph
             memory.save(part)
-    return Memory.load(folder, encoder.id, args)
+    return Memory.load(folder, encoder.id, args, encoder.processes.accelerator)
 
 
 def image_memory(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArgs, cache: Path) -> Memory:
@@ -106,10 +107,20 @@ class Memories:
     Attributes:
         images: Memory of images, or None.
         names: Memory of names, or None.
+
+    Raises:
+        UserError: Images and names are embedded in different dimensions.
     """
 
     images: Memory | None
     names: Memory | None
+
+    def __post_init__(self) -> None:
+        if self.images and self.names and self.images.dimension != self.names.dimension:
+            raise UserError(
+                f"encoder {self.images.encoder_id}: it embeds images in {self.images.dimension} dimensions, and texts "
+                f"in {self.names.dimension}; they must be in one space"
+            )
 
     def search(
         self, source: str, xq: np.ndarray, k: int, args: RetrieverArgs, exclude: Sequence[str] | None = None
@@ -207,20 +218,18 @@ def load_memories(
         part: ``train``, ``val_memory`` or ``test_memory``.
         shots: Images per class; None for all, 0 for names only.
         seed: Random seed for sampling the shots.
+
+    Returns:
+        Memories: Without images for 0 shots, and without names where the encoder embeds images alone.
     """
     cache = Path(recipe.cache)
     samples = dataset.parts[part]
     if shots is not None and shots > 0:
         samples = load_shots(samples, shots, seed, recipe.data.draw, cache)
     args = with_templates(recipe.retriever, dataset)
-    names = name_memory(
-        encoder,
-        dataset.labels(part),
-        dataset.names,
-        args,
-        cache,
-        texts=dataset.texts,
-        descriptions=dataset.descriptions,
-    )
     images = None if shots == 0 else image_memory(encoder, samples, recipe.retriever, cache)
+    if images is not None and not encoder.reads_texts:
+        return Memories(images, None)
+    labels, texts, descriptions = dataset.labels(part), dataset.texts, dataset.descriptions
+    names = name_memory(encoder, labels, dataset.names, args, cache, texts=texts, descriptions=descriptions)
     return Memories(images, names)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +27,8 @@ FILE_SUFFIXES = {"index": ".faiss", "entries": ".jsonl"}
 """The files that ``Memory.write`` writes: suffixes by stem."""
 
 _MANIFEST_KEYS = ("encoder", "dimension", "entries", "next_id", "index", "trained_on", "metric", "parts", "files")
+T = TypeVar("T")
+
 _EXACT_SHARE = 0.25  # a search for more than this share of the entries is exact, even with an approximate index
 
 
@@ -70,7 +73,10 @@ class Memory:
         self.ids, self.entries = ids, tuple(entries)
         self.labels = np.fromiter((entry.label for entry in entries), np.int64, len(entries))
         self.layout = ClassLayout.make(self.labels)
-        self._rows_by_digest: dict[str, list[int]] | None = None
+        self._derived: dict[Hashable, Any] = {}
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_derived": {}}  # another process derives its own
 
     @classmethod
     def build(
@@ -80,6 +86,7 @@ class Memory:
         encoder_id: str,
         args: RetrieverArgs | None = None,
         metadata: dict | None = None,
+        accelerator: str = "auto",
     ) -> Memory:
         """Builds a memory.
 
@@ -89,6 +96,7 @@ class Memory:
             encoder_id: The encoder that made the vectors.
             args: Index settings; by default ``auto``, which is exact up to ``FLAT_MOST`` entries.
             metadata: Further values for the manifest.
+            accelerator: ``trainer.accelerator``: where an exact search may run.
 
         Raises:
             ValueError: Counts differ or a vector is not of unit length.
@@ -96,7 +104,7 @@ class Memory:
         if len(vectors) != len(entries):
             raise ValueError(f"{len(vectors)} vectors for {len(entries)} entries")
         ids = np.arange(len(entries), dtype=np.int64)
-        index = VectorIndex.build(ids, vectors, args or RetrieverArgs())
+        index = VectorIndex.build(ids, vectors, args or RetrieverArgs(), accelerator)
         return cls(index, ids, entries, encoder_id, len(entries), metadata)
 
     def __len__(self) -> int:
@@ -123,9 +131,13 @@ class Memory:
     @property
     def rows_by_digest(self) -> dict[str, list[int]]:
         """Rows of the entries by digest; without those that have none."""
-        if self._rows_by_digest is None:
-            self._rows_by_digest = rows_by_digest([entry.digest for entry in self.entries])
-        return self._rows_by_digest
+        return self.derive("rows_by_digest", lambda: rows_by_digest([entry.digest for entry in self.entries]))
+
+    def derive(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Returns what ``make`` computes from the entries, which is kept under a key until they change."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]
 
     def with_digests(self, digests: Mapping[str, str]) -> Memory:
         """Returns a memory of the same vectors whose entries have other digests, by their present ones."""
@@ -223,7 +235,13 @@ class Memory:
 
     @classmethod
     def read(
-        cls, folder: Path, manifest: dict, encoder_id: str, args: RetrieverArgs | None = None, remedy: str = ""
+        cls,
+        folder: Path,
+        manifest: dict,
+        encoder_id: str,
+        args: RetrieverArgs | None = None,
+        remedy: str = "",
+        accelerator: str = "auto",
     ) -> Memory:
         """Reads a memory that was made with the given encoder.
 
@@ -233,6 +251,7 @@ class Memory:
             encoder_id: The encoder of the queries.
             args: Search settings. With ``mmap`` the index stays on disk.
             remedy: What to do about a damaged file, for the error; by default to delete the folder, as for a cache.
+            accelerator: ``trainer.accelerator``: where an exact search may run.
 
         Raises:
             UserError: A file is missing or damaged, or another encoder made the memory.
@@ -245,19 +264,22 @@ class Memory:
         verify_files(folder, manifest["files"], remedy or _cache_remedy(folder))
         ids, entries = read_entries(folder / manifest["parts"]["entries"])
         path = folder / manifest["parts"]["index"]
-        index = VectorIndex.read(path, manifest["index"], manifest["trained_on"], ids, args or RetrieverArgs())
+        kind, trained_on = manifest["index"], manifest["trained_on"]
+        index = VectorIndex.read(path, kind, trained_on, ids, args or RetrieverArgs(), accelerator)
         metadata = {key: value for key, value in manifest.items() if key not in _MANIFEST_KEYS}
         return cls(index, ids, entries, encoder_id, manifest["next_id"], metadata)
 
     @classmethod
-    def load(cls, folder: Path, encoder_id: str, args: RetrieverArgs | None = None) -> Memory:
+    def load(
+        cls, folder: Path, encoder_id: str, args: RetrieverArgs | None = None, accelerator: str = "auto"
+    ) -> Memory:
         """Loads a memory that ``save`` wrote, as ``read`` does.
 
         Raises:
             UserError: The memory is missing or damaged, or another encoder made it.
         """
         manifest = read_manifest(folder / "manifest.json", _cache_remedy(folder))
-        return cls.read(folder, manifest, encoder_id, args)
+        return cls.read(folder, manifest, encoder_id, args, accelerator=accelerator)
 
 
 def _cache_remedy(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -13,16 +14,13 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import file_lock, read_manifest, write_manifest
 from data_prep.core.names import normalize_name
 from data_prep.embedding.encoder import Encoder, load_encoder
-from data_prep.memory.files import remove_unreferenced, verify_files, write_content_addressed
+from data_prep.memory.files import read_entries, remove_unreferenced, verify_files, write_content_addressed
 from data_prep.memory.memory import FILE_SUFFIXES, Memory
+from data_prep.reading.sources import MANIFEST
 from data_prep.settings import Recipe, RetrieverArgs, check
 from data_prep.settings.loading import load_saved_recipe, save_recipe
 
 log = logging.getLogger(__name__)
-
-MANIFEST = Path("names", "manifest.json")
-"""The folder's only manifest. It is in the names' folder, since the names define the classes: at the top level it
-describes the names, and under ``images`` and ``recipe`` the images and the recipe's file."""
 
 
 def _damage_remedy(folder: Path) -> str:
@@ -130,8 +128,9 @@ class StoredMemory:
 
     @classmethod
     def _read(cls, folder: Path, manifest: dict, encoder: Encoder, args: RetrieverArgs) -> StoredMemory:
+        remedy = _damage_remedy(folder)
         images, names = (
-            Memory.read(folder / modality, part, encoder.id, args, _damage_remedy(folder))
+            Memory.read(folder / modality, part, encoder.id, args, remedy, encoder.processes.accelerator)
             for modality, part in (("images", manifest["images"]), ("names", _names_manifest(manifest)))
         )
         return cls(folder, images, names, manifest)
@@ -171,6 +170,29 @@ class StoredMemory:
     def new_label(self) -> int:
         """Returns a label that no class has."""
         return 1 + max((int(memory.labels.max()) for memory in (self.images, self.names) if len(memory)), default=-1)
+
+
+def count_classes(folder: Path) -> dict[str, int]:
+    """Reads the number of images of each class of a memory, by name; loads neither vectors nor an encoder.
+
+    Raises:
+        UserError: There is no memory, or a file is missing or damaged.
+    """
+    _check_exists(folder)
+    remedy = _damage_remedy(folder)
+    manifest = read_manifest(folder / MANIFEST, remedy)
+    entries = {}
+    try:
+        for modality, part in (("images", manifest["images"]), ("names", _names_manifest(manifest))):
+            name = part["parts"]["entries"]
+            verify_files(folder / modality, {name: part["files"][name]}, remedy)
+            entries[modality] = read_entries(folder / modality / name)[1]
+    except UserError:
+        if read_manifest(folder / MANIFEST, remedy) != manifest:  # another command has changed it since
+            return count_classes(folder)
+        raise
+    images = Counter(entry.label for entry in entries["images"])
+    return {entry.key: images[entry.label] for entry in entries["names"]}
 
 
 def _names_manifest(manifest: dict) -> dict:

@@ -150,7 +150,11 @@ def mine(
         copies = _find_copies(samples, memories.images, xq, mining.near_duplicate_threshold, processes)
         memories = replace(memories, images=memories.images.with_digests(copies.groups))
         exclude = [copies.groups[sample.digest] for sample in samples]
-        log.info("mining: %s: %d equal, %d near copies left out", part, copies.equal, len(copies.near))
+        if copies.equal or copies.near:
+            log.info(
+                "mining: %s: an image's copies are not among its neighbours (of equal bytes: %d, pairs of "
+                "near-duplicates: %d)", part, copies.equal, len(copies.near),
+            )  # fmt: skip
     counts: Counter = Counter()
     recall: dict[str, dict] = {}
     # Counts and recall are filled while the examples are built.
@@ -160,9 +164,8 @@ def mine(
         source: Neighbours(memories, source, xq, mining.depth, search, dataset.names, exclude)
         for source in mining.sources
     }
-    pairs = _add_name_similarities(
-        _mine_examples(dataset, samples, searches, mining, processes, counts, recall), memories.names
-    )
+    pairs = _mine_examples(dataset, samples, searches, mining, processes, counts, recall)
+    pairs = _add_name_similarities(pairs, memories.names) if memories.names else pairs
     pairs = _add_descriptions(pairs, dataset.descriptions) if dataset.descriptions else pairs
     first = next(pairs, None)
     if first is None:
@@ -174,8 +177,14 @@ def mine(
         metadata["mined"] = write_mined(unfinished, (sample.digest for sample in samples))
         metadata["copies"] = _write_copies(unfinished, copies)
         write_shards(unfinished, chain([first], pairs), mining.shard_size, metadata, mining.images)
-    log.info("mining: %s: %s", part, ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())))
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items(), key=_kept_first))
+    log.info("mining: %s: of %d examples with %s candidates: %s", part, counts.total(), mining.k, reasons)
     return folder
+
+
+def _kept_first(counted: tuple[str, int]) -> tuple[bool, str]:
+    reason, _ = counted
+    return reason.startswith("dropped"), reason
 
 
 def _find_copies(samples: Sequence[Sample], memory: Memory, xq: np.ndarray, threshold: float, processes: int) -> Copies:

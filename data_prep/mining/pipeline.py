@@ -15,7 +15,7 @@ from data_prep.mining.mixing import Share, mix
 from data_prep.mining.neighbours import split_halves
 from data_prep.mining.shards import ShardedExamples
 from data_prep.reading.dataset import PARTS
-from data_prep.settings import DataArgs, Recipe
+from data_prep.settings import DataArgs, Recipe, check
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def _read_parts(args: DataArgs, cache: Path) -> Dataset:
 def _mine_train(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Path:
     """Mines the training images against each other, in the way that ``mining.neighbours`` sets."""
     cache, mining = Path(recipe.cache), recipe.mining
-    dataset = drop_evaluated(dataset, mining.evaluated_copies)
+    dataset = drop_evaluated(dataset, "train", mining.evaluated_copies, "mining.evaluated_copies")
     queries = dataset
     if mining.neighbours == "self":
         log.warning(
@@ -62,10 +62,23 @@ def _mine_val(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Path:
     if mining.ground_truth == "keep_without" and not mining.none_of_these:
         mining = replace(mining, ground_truth="only_if_retrieved")
     shots, seed = recipe.eval.shots[0], recipe.eval.seeds[0]
+    if recipe.mining.evaluated_copies == "skip":
+        dataset = drop_evaluated(dataset, "val_memory", "skip", "mining.evaluated_copies")
     memories = load_memories(recipe, encoder, dataset, "val_memory", shots, seed)
     pool = CandidatePool(memories, leave_out=False)
     queries, cache = _for_prompts(recipe, dataset), Path(recipe.cache)
     return mine(encoder, queries, "val", pool, recipe.retriever, mining, cache, recipe.trainer.devices)
+
+
+def _usable_sources(recipe: Recipe, encoder: Encoder) -> list[str]:
+    """Returns the sources of candidates that the encoder has: one that embeds images alone has no names."""
+    sources = recipe.mining.sources
+    if encoder.reads_texts or sources == ["image"]:
+        return sources
+    check("image" in sources, f"mining.sources={sources}: {encoder.origin} embeds images alone; set [image]")
+    left_out = ", ".join(source for source in sources if source != "image")
+    log.warning("mining: left out: candidates from %s, as %s embeds images alone", left_out, encoder.origin)
+    return ["image"]
 
 
 def build(recipe: Recipe) -> tuple[Path, Path]:
@@ -78,6 +91,7 @@ def build(recipe: Recipe) -> tuple[Path, Path]:
     # The encoder is loaded first, so that a model that cannot be loaded is reported within seconds.
     encoder = load_encoder(recipe.retriever, recipe.trainer)
     log.info("encoder: %s", encoder.id)
+    recipe = replace(recipe, mining=replace(recipe.mining, sources=_usable_sources(recipe, encoder)))
     dataset = _read_parts(recipe.data, cache)
     if recipe.mining.shards:
         remedy = "mining.shards is not made again by itself: copy, import or mine it once more"

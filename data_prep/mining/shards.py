@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, read_manifest, write_manifest
-from data_prep.core.images import display_size, open_image
+from data_prep.core.images import display_size, open_image, read_format
 from data_prep.core.records import Candidate, RankingExample, Sample
 from data_prep.reading.finding import IMAGE_SUFFIXES
 
@@ -98,8 +98,7 @@ def _image_suffix(path: Path) -> str:
     """Returns the suffix under which an image is stored: its file's, or its format if that is not an image suffix."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return path.suffix.lower()[1:]
-    with Image.open(path) as image:
-        return str(image.format).lower()
+    return read_format(path).lower()
 
 
 def read_index_lines(shard: Path) -> list[dict]:

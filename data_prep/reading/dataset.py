@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint, read_sealed, write_sealed, write_text
-from data_prep.core.images import VERSION
+from data_prep.core.images import VERSION, optional_decoders
 from data_prep.core.progress import progress_bar
 from data_prep.core.records import Sample
 from data_prep.reading.checked import check_image
@@ -117,7 +119,8 @@ def check_images(paths: list[Path], cache: Path) -> list[dict[str, str]]:
 
 
 def _hash_stamps(paths: list[Path], stamps: list) -> str:
-    return fingerprint([VERSION, [(ascii(str(path)), stamp) for path, stamp in zip(paths, stamps, strict=True)]])
+    files = [(ascii(str(path.absolute())), stamp) for path, stamp in zip(paths, stamps, strict=True)]
+    return fingerprint([VERSION, optional_decoders(), files])
 
 
 def hash_images(paths: list[Path], cache: Path, on_error: str) -> list[str | None]:
@@ -143,18 +146,46 @@ def hash_images(paths: list[Path], cache: Path, on_error: str) -> list[str | Non
         )
     if bad:
         path = cache / f"skipped-{fingerprint([(ascii(str(image)), reason) for image, reason in bad])}.jsonl"
-        counts = list_left_out(bad, path)
-        log.warning("data: skipped %d images that cannot be shown (%s), listed in %s", len(bad), counts, path)
+        list_left_out(bad, path)
+        images = "1 image" if len(bad) == 1 else f"{len(bad):,} images"
+        message = (
+            f"data: skipped {images} that cannot be shown ({count_reasons(bad)}), such as {printable(bad[0][0])}; "
+            f"listed in {path}"
+        )
+        log_once(log, logging.WARNING, message)
     return [None if "reason" in check else check["digest"] for check in checks]
 
 
-def list_left_out(entries: list[tuple[Path, str]], path: Path) -> str:
-    """Writes the paths that were left out and the reasons, as JSON lines.
+@functools.cache
+def log_once(logger: logging.Logger, level: int, message: str) -> None:
+    """Logs a line unless this process has logged the same before: a command reads its data several times."""
+    logger.log(level, "%s", message)
 
-    Returns:
-        str: The count of each reason, most frequent first, for the log.
-    """
-    printable = [(os.fsencode(image).decode(errors="backslashreplace"), reason) for image, reason in entries]
-    lines = [json.dumps({"path": image, "reason": reason}, ensure_ascii=False) for image, reason in printable]
+
+def count_suffixes(paths: Iterable[Path]) -> str:
+    """Returns how many files have which suffix, most frequent first, such as ``12 .jpg, 3 .heic``."""
+    suffixes = Counter(path.suffix.lower() or "without suffix" for path in paths)
+    return ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common())
+
+
+def count_reasons(entries: Iterable[tuple[Path, str]]) -> str:
+    """Returns how many files were left out for which reason and with which suffixes, most frequent first."""
+    by_reason: dict[str, list[Path]] = {}
+    for path, reason in entries:
+        by_reason.setdefault(reason, []).append(path)
+    texts = []
+    for reason, paths in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+        suffixes = count_suffixes(path for path in paths if path.suffix)
+        texts.append(f"{len(paths):,} {reason}" + (f": {suffixes}" if suffixes else ""))
+    return "; ".join(texts)
+
+
+def printable(path: Path) -> str:
+    """Returns a path as text, with escapes for bytes that are not UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def list_left_out(entries: list[tuple[Path, str]], path: Path) -> None:
+    """Writes the paths that were left out and the reasons, as JSON lines."""
+    lines = [json.dumps({"path": printable(image), "reason": why}, ensure_ascii=False) for image, why in entries]
     write_text(path, "".join(f"{line}\n" for line in lines))
-    return ", ".join(f"{count} {reason}" for reason, count in Counter(r for _, r in entries).most_common())

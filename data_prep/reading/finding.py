@@ -12,20 +12,21 @@ from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint
-from data_prep.reading.dataset import list_left_out
+from data_prep.reading.dataset import count_reasons, list_left_out, log_once
 
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"),
-    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".heic", ".heif", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm"),
-    *(".mpo", ".tga", ".dds", ".pcx", ".qoi", ".sgi", ".psd", ".ico", ".icns"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".heic", ".heif", ".hif", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".avifs", ".mpo", ".tga", ".dds", ".pcx", ".qoi", ".sgi", ".psd", ".ico", ".icns"),
 }
 """Suffixes of image files. One that cannot be decoded (HEIC, where no decoder is installed) is counted as such."""
 
 HIDDEN_OR_SYSTEM = "hidden or a system file"
 NOT_AN_IMAGE = "not an image"
-_EXPECTED_REASONS = (HIDDEN_OR_SYSTEM, NOT_AN_IMAGE)
+EMPTY_FOLDER = "empty folder"
+_EXPECTED_REASONS = (HIDDEN_OR_SYSTEM, NOT_AN_IMAGE, EMPTY_FOLDER)
 
 # Names used by macOS, Windows, Synology, QNAP, ext4 and tar, and hidden files and folders.
 _SYSTEM_NAME = re.compile(
@@ -110,6 +111,8 @@ def walk(folder: Path) -> Iterator[tuple[Path, str]]:
         except OSError as error:
             yield current, f"folder not readable ({error.strerror})"
             continue
+        if not entries and current != folder:
+            yield current, EMPTY_FOLDER
         for name, is_folder in entries:
             path = current / name
             if is_hidden_or_system_file(name, is_folder):
@@ -180,7 +183,7 @@ def class_folders(root: Path) -> Findings:
 
 
 def report_skipped(passed: Iterable[tuple[Path, str]], cache: Path) -> int:
-    """Logs counts of the entries passed over, and lists them in the cache, in ``passed-over-*.jsonl``.
+    """Logs counts of the entries passed over, once, and lists them in the cache, in ``passed-over-*.jsonl``.
 
     Returns:
         int: Number of entries.
@@ -188,8 +191,10 @@ def report_skipped(passed: Iterable[tuple[Path, str]], cache: Path) -> int:
     passed = list(passed)
     if passed:
         listing = cache / f"passed-over-{fingerprint([[ascii(str(path)), reason] for path, reason in passed])}.jsonl"
-        counts = list_left_out(passed, listing)
+        list_left_out(passed, listing)
+        counts = count_reasons(passed)
         unexpected = [f"{str(path)!a}: {reason}" for path, reason in passed if reason not in _EXPECTED_REASONS]
-        message = f"data: passed over {len(passed)} files and folders ({counts}), listed in {listing}"
-        log.log(logging.WARNING if unexpected else logging.INFO, "%s", "; ".join([message, *unexpected[:3]]))
+        entries = "1 file or folder" if len(passed) == 1 else f"{len(passed):,} files and folders"
+        message = f"data: passed over {entries} ({counts}), listed in {listing}"
+        log_once(log, logging.WARNING if unexpected else logging.INFO, "; ".join([message, *unexpected[:3]]))
     return len(passed)

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.core.records import Sample
-from data_prep.reading.dataset import PARTS, Dataset, find_missing, hash_images, sample_key
+from data_prep.reading.dataset import (
+    PARTS,
+    Dataset,
+    count_suffixes,
+    find_missing,
+    hash_images,
+    log_once,
+    sample_key,
+)
 from data_prep.reading.tables import with_slashes
 from data_prep.settings import DataArgs
 
@@ -106,15 +114,21 @@ def underscores_to_spaces(name: str) -> str:
 
 
 def _hold_out(train: list[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Splits a share of each class off train, for a benchmark without validation images."""
+    """Splits a share of each class off train, for a benchmark without validation images.
+
+    Copies of an image go with it, in other classes too, unless that would leave a class without training images.
+    """
     rng = random.Random(seed)
     by_class: dict[int, list[Sample]] = defaultdict(list)
     for sample in train:
         by_class[sample.label].append(sample)
     held_out = set()
     for items in by_class.values():
-        held_out |= {s.key for s in rng.sample(items, min(max(1, round(share * len(items))), len(items) - 1))}
-    return [s for s in train if s.key not in held_out], [s for s in train if s.key in held_out]
+        held_out |= {s.digest for s in rng.sample(items, min(max(1, round(share * len(items))), len(items) - 1))}
+    for items in by_class.values():
+        if all(sample.digest in held_out for sample in items):
+            held_out.remove(items[0].digest)
+    return [s for s in train if s.digest not in held_out], [s for s in train if s.digest in held_out]
 
 
 def _normalise_slashes(listing: Listing) -> Listing:
@@ -206,6 +220,9 @@ def to_dataset(listing: Listing, args: DataArgs, cache: Path, parts: tuple[str, 
     for split in sorted({split_of[part] for part in parts}):
         opened[split], unreadable = _open_split(listing, split, args, cache)
         skipped["unreadable"] += unreadable
+    read = [Path(sample.path) for samples in opened.values() for sample in samples]
+    suffixes, splits = count_suffixes(read), ", ".join(opened)
+    log_once(log, logging.INFO, f"data: read {len(read):,} images ({suffixes}) of {splits} in {listing.base}")
     complete = _drop_empty(listing, args, opened)
     for split, samples in opened.items():
         if absent := sorted(set(range(len(listing.names))) - {s.label for s in samples}):

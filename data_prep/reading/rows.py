@@ -6,14 +6,16 @@ import logging
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.core.names import tidy
 from data_prep.core.records import Sample
-from data_prep.reading.dataset import Dataset, hash_images, sample_key
+from data_prep.reading.cutting import cut
+from data_prep.reading.dataset import Dataset, count_suffixes, hash_images, log_once, sample_key
+from data_prep.reading.duplicates import count_distinct, drop_contradictory, find_copies
 from data_prep.settings import DataArgs
 
 log = logging.getLogger(__name__)
@@ -36,18 +38,6 @@ class Row:
     label: str
     split: str
     twin: int = 0
-
-
-def _cut(samples: list[Sample], shares: list[float], rng: random.Random) -> list[list[Sample]]:
-    """Shuffles a class and splits it by shares: at least two images in the first part, and one in each other."""
-    shuffled = rng.sample(samples, len(samples))
-    counts = [max(1, round(share * len(samples))) for share in shares[1:]]
-    while len(samples) - sum(counts) < 2:
-        counts[counts.index(max(counts))] -= 1
-    edges = [len(samples) - sum(counts)]
-    for count in counts:
-        edges.append(edges[-1] + count)
-    return [shuffled[a:b] for a, b in zip([0, *edges], edges, strict=False)]
 
 
 def _find_small(counts: list[int], minimum: int, args: DataArgs, names: tuple[str, ...], kind: str) -> set[int]:
@@ -76,10 +66,20 @@ def _find_small(counts: list[int], minimum: int, args: DataArgs, names: tuple[st
     return set(small)
 
 
-def _log_classes(names: tuple[str, ...], counts: Counter) -> None:
+def _log_classes(names: tuple[str, ...], samples: list[Sample], base: Path) -> None:
+    counts = Counter(sample.label for sample in samples)
     shown = ", ".join(f"{name} ({counts[label]})" for label, name in enumerate(names[:_CLASSES_SHOWN]))
     ellipsis = ", …" * (len(names) > _CLASSES_SHOWN)
-    log.info("data: %d images of %d classes: %s%s", counts.total(), len(names), shown, ellipsis)
+    suffixes = count_suffixes(Path(sample.path) for sample in samples)
+    message = f"data: read {len(samples):,} images ({suffixes}) of {len(names):,} classes in {base}: {shown}{ellipsis}"
+    log_once(log, logging.INFO, message)
+
+
+def _log_parts(parts: Mapping[str, Sequence[Sample]], divided: str, base: Path) -> None:
+    """Logs the number of images in train, val and test, and what was divided into them."""
+    counts = ", ".join(f"{len(samples):,} {part}" for part, samples in parts.items())
+    how = f", {divided} divided by data.split_ratios with data.seed" if divided else ", as named there"
+    log_once(log, logging.INFO, f"data: the images of {base} are {counts}{how}")
 
 
 def _warn_of_empty_classes(by_class: dict, names: tuple[str, ...], small: set[int], splits: set[str]) -> None:
@@ -135,41 +135,54 @@ def part_rows(
     skipped = Counter({"unreadable": sum(digest is None for digest in hashes)})
     keys = sorted({(tidy(row.label), row.twin) for row in rows} | {(tidy(name), 0) for name in classes})
     label_of = {key: label for label, key in enumerate(keys)}
-    by_class: dict[tuple[int, str], list[Sample]] = defaultdict(list)
-    for row, digest in zip(rows, hashes, strict=True):
-        if digest is not None:
-            label = label_of[tidy(row.label), row.twin]
-            by_class[label, row.split].append(Sample(sample_key(row.path), str(base / row.path), label, digest))
+    labels = [label_of[tidy(row.label), row.twin] for row in rows]
+    opened = {
+        Sample(sample_key(row.path), str(base / row.path), label, digest): row.split
+        for row, label, digest in zip(rows, labels, hashes, strict=True)
+        if digest is not None
+    }
     names = tuple(name for name, _ in keys)
-    _log_classes(names, Counter(sample.label for samples in by_class.values() for sample in samples))
+    usable = drop_contradictory(list(opened), names, args.on_error, cache)
+    skipped["in several classes"] = len(opened) - len(usable)
+    by_class: dict[tuple[int, str], list[Sample]] = defaultdict(list)
+    for sample in usable:
+        by_class[sample.label, opened[sample]].append(sample)
+    _log_classes(names, usable, base)
 
     splits = {row.split for row in rows}
     # Two in train, so that leave-one-out search finds another one, and one each in val and test.
     if splits == {""}:
-        small = _find_small([len(by_class[label, ""]) for label in range(len(names))], 4, args, names, "images")
+        divided, shares = "", args.split_ratios
     else:
         if not {"train", "test"} <= splits or "" in splits:
             present = sorted(split or "none" for split in splits)
             raise UserError(f"data.root={args.root}: the splits are {present}; train and test are needed")
-        counts = [len(by_class[label, "train"]) for label in range(len(names))]
-        small = _find_small(counts, 2 if "val" in splits else 3, args, names, "training images")
+        total = args.split_ratios[0] + args.split_ratios[1]
+        divided, shares = "train", [share / total for share in args.split_ratios[:2]]
+    needs_division = "val" not in splits
+    minimum = len(shares) + 1 if needs_division else 2
+    by_label = [by_class[label, divided] for label in range(len(names))]
+    counts = [count_distinct(samples) if needs_division else len(samples) for samples in by_label]
+    kind = "different " * (sum(counts) < sum(map(len, by_label))) + "training " * bool(divided) + "images"
+    small = _find_small(counts, minimum, args, names, kind)
+    if divided:
         _warn_of_empty_classes(by_class, names, small, splits - {"train"})
     skipped["small class"] = sum(len(v) for (label, _), v in by_class.items() if label in small)
 
+    remaining = [label for label in range(len(names)) if label not in small]
+    if needs_division:
+        copies = find_copies({label: by_label[label] for label in remaining}, names, minimum, cache)
     rng = random.Random(args.seed)
     train, val, test = [], [], []
-    for label in range(len(names)):
-        if label in small:
-            continue
-        if splits == {""}:
-            class_train, class_val, class_test = _cut(by_class[label, ""], args.split_ratios, rng)
-        elif "val" in splits:
-            class_train, class_val, class_test = (by_class[label, split] for split in ("train", "val", "test"))
-        else:
-            train_share = args.split_ratios[0] / (args.split_ratios[0] + args.split_ratios[1])
-            class_train, class_val = _cut(by_class[label, "train"], [train_share, 1 - train_share], rng)
-            class_test = by_class[label, "test"]
-        train, val, test = train + class_train, val + class_val, test + class_test
+    for label in remaining:
+        class_parts = {split: by_class[label, split] for split in ("train", "val", "test")}
+        if needs_division:
+            samples = by_label[label]
+            cuts = cut(samples, copies.of_class(samples, minimum), shares, rng)
+            class_parts |= dict(zip(("train", "val", "test"), cuts))
+        train, val, test = train + class_parts["train"], val + class_parts["val"], test + class_parts["test"]
+    whole = {"": "each class", "train": "train and val"}[divided] if needs_division else ""
+    _log_parts({"train": train, "val": val, "test": test}, whole, base)
     all_parts = {
         "train": train,
         "val_memory": train,

@@ -102,7 +102,7 @@ def unpack(
     Raises:
         UserError: The cached files were altered after unpacking.
     """
-    stats = [[ascii(str(path)), path.stat().st_size, path.stat().st_mtime_ns] for path in archives]
+    stats = [[ascii(str(path.absolute())), path.stat().st_size, path.stat().st_mtime_ns] for path in archives]
     folder = cache / f"unpacked-{fingerprint([_ROWS, stats, label_key])}"
     if not folder.exists():
         log.info("data: unpacking %d archives into %s", len(archives), folder)

@@ -100,11 +100,6 @@ def test_other_settings_are_rendered_into_another_folder(tiny, cache, change):
     assert Path(changed.parts["test"][0].path).parents[1] != Path(tiny.parts["test"][0].path).parents[1]
 
 
-def test_data_root_is_an_error_for_armory(tmp_path):
-    with pytest.raises(UserError, match=r"data\.root is for data\.name=folder"):
-        read_dataset(replace(TINY, root=str(tmp_path)), tmp_path, PARTS)
-
-
 def test_a_missing_or_altered_image_raises_and_is_rendered_again_after_deletion(tiny, tmp_path):
     args = replace(TINY, seed=5)
     first = read_dataset(args, tmp_path, ("test",))

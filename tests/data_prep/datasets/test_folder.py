@@ -1,21 +1,18 @@
 """Your own images: each layout gives the same data set, and errors name the file and line."""
 
+import importlib.util
 import json
 import os
-import random
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from PIL import Image
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash
-from data_prep.core.records import Sample
 from data_prep.datasets.folder import read_folder
 from data_prep.reading.dataset import PARTS
-from data_prep.reading.rows import _cut
 from data_prep.settings import DataArgs
 
 
@@ -204,8 +201,13 @@ def test_a_missing_empty_or_unsuitable_root_raises_an_error(tmp_path, error_mess
     assert f"data.root={tmp_path / 'gone'}: no such folder" in error_message(tmp_path / "gone")
     root.mkdir()
     assert "no images; it needs a folder per class, or samples.csv or samples.jsonl" in error_message()
-    (tmp_path / "notes.txt").write_text("")
-    assert "a file must be .csv or .jsonl" in error_message(tmp_path / "notes.txt")
+    (tmp_path / "notes.pdf").write_text("")
+    assert "a file must be .csv or .jsonl" in error_message(tmp_path / "notes.pdf")
+    (tmp_path / "names.txt").write_text("owl")
+    assert "a list of names without images; give a table" in error_message(tmp_path / "names.txt")
+    (root / "names").mkdir()
+    (root / "names" / "manifest.json").write_text("{}")
+    assert "a kept memory, which has vectors and no images" in error_message()
     with pytest.raises(UserError, match=r"data\.name=folder needs data\.root=PATH"):
         read_folder(DataArgs(name="folder"), tmp_path, PARTS)
 
@@ -254,19 +256,6 @@ def test_skipped_classes_do_not_shift_labels(fill, read):
     fill({"ant": 1, "cat": 4, "dog": 4})
     dataset = read(on_small_class="skip")
     assert all(f"/{dataset.names[s.label]}/" in s.path for part in PARTS for s in dataset.parts[part])
-
-
-def cut(count: int, ratios: list[float]) -> list[list[Sample]]:
-    return _cut([Sample(f"k{n}", f"{n}.png", 0, "") for n in range(count)], ratios, random.Random(0))
-
-
-@given(st.integers(4, 40), st.sampled_from([[0.6, 0.2, 0.2], [0.8, 0.1, 0.1], [0.5, 0.25, 0.25]]))
-@settings(max_examples=60, deadline=None)
-def test_each_image_is_assigned_to_exactly_one_part(count, ratios):
-    parts = cut(count, ratios)
-    assert sorted(s.key for part in parts for s in part) == sorted(f"k{n}" for n in range(count))
-    assert len(parts[0]) >= 2
-    assert min(len(part) for part in parts) >= 1
 
 
 def test_every_part_gets_its_minimum_of_images_for_any_split_ratios(fill, read):
@@ -333,6 +322,35 @@ def test_images_of_any_suffix_and_below_links_are_read(fill, read, root, tmp_pat
         path.rename(path.with_suffix(".jfif"))
     (root / "dog").symlink_to(tmp_path / "store" / "dog")
     assert Counter(s.label for part in ("train", "val", "test") for s in read().parts[part]) == {0: 4, 1: 4}
+
+
+def test_nested_folders_are_classes_by_a_rule_that_is_logged(fill, read, root, caplog):
+    caplog.set_level("INFO", "data_prep")
+    counts = {"train/Felis/catus": 3, "train/Felis/chaus": 3, "train/Lynx/lynx": 3}
+    fill(counts | {"test/Felis/catus": 1, "test/Lynx/lynx": 1})  # at once: a second call draws the same pictures
+    dataset = read()
+    assert dataset.names == ("Felis/catus", "Felis/chaus", "Lynx/lynx")
+    assert per_class(dataset, "test") == {"Felis/catus": 1, "Lynx/lynx": 1}
+    rule = f"{root}: the 3 folders that hold images are the classes, such as Felis/catus"
+    assert rule in caplog.text and "data: read 11 images (11 .png) of 3 classes" in caplog.text
+    assert read(class_folders="top").names == ("Felis", "Lynx")
+    assert "belong to the class of the folder at the top: those in Felis/catus are Felis;" in caplog.text
+    (root / "train" / "Lynx" / "rufus").mkdir()
+    assert read().skipped["passed over"] == 1 and "1 empty folder" in caplog.text
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is None, reason="needs pillow-heif")
+def test_photographs_of_phones_are_read_and_counted_by_suffix(fill, read, root, caplog):
+    import pillow_heif
+
+    caplog.set_level("INFO", "data_prep")
+    fill({"cat": 4, "dog": 4})
+    for number, path in enumerate(sorted(root.rglob("[12].png"))):
+        with Image.open(path) as image:
+            pillow_heif.from_pillow(image.convert("RGB")).save(path.with_suffix((".HEIC", ".heif")[number % 2]))
+        path.unlink()
+    assert read().skipped["unreadable"] == 0
+    assert "data: read 8 images (4 .png, 2 .heic, 2 .heif) of 2 classes" in caplog.text
 
 
 def test_names_that_look_the_same_are_one_class_with_a_warning(fill, read, caplog):

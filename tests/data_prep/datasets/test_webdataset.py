@@ -138,7 +138,7 @@ def test_files_that_macos_adds_to_a_shard_are_passed_over(make, read_named, root
         for name in ("__MACOSX/._s0000.png", "._s0000.png", "README"):
             tar.addfile(tarfile.TarInfo(name), io.BytesIO())
     assert sum(len(read_named("webdataset", root).parts[part]) for part in ("train", "val", "test")) == 10
-    assert "passed over 3 files and folders (2 hidden or a system file, 1 not an image)" in caplog.text
+    assert "passed over 3 files and folders (2 hidden or a system file: 2 .png; 1 not an image)" in caplog.text
 
 
 def test_an_altered_or_missing_unpacked_file_raises_with_its_path(make, read_named, error_message, root, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_prep.core.records import Sample
-from data_prep.leakage.near_copies import NearCopies, group_copies, widening_fetches
+from data_prep.leakage.near_copies import NearCopies, group_copies
 from data_prep.memory.memory import Entry, Memory
 
 
@@ -35,10 +35,3 @@ def test_more_copies_than_the_first_fetch_are_all_found():
     samples = [Sample(f"s{n}", "", 0, f"d{n}") for n in range(50)]
     memory = Memory.build(vectors, [Entry(0, "image", s.key, s.digest) for s in samples], "e")
     assert all(len(row) == 50 for row in NearCopies(memory, vectors, 0.99)(np.arange(50)))
-
-
-def test_open_queries_are_searched_again_with_more_neighbours_up_to_all_entries():
-    rounds = [(rows.tolist(), fetch) for rows, fetch in widening_fetches(3, 10, 4, 2, lambda row: row != 1)]
-    assert rounds == [([0, 1, 2], 4), ([0, 2], 8), ([0, 2], 10)]
-    assert [fetch for _, fetch in widening_fetches(2, 3, 4, 4, lambda row: True)] == [3]
-    assert list(widening_fetches(0, 10, 4, 2, lambda row: True)) == []

@@ -7,7 +7,7 @@ import pytest
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_lock
-from data_prep.memory.commands import main
+from data_prep.memory.__main__ import main
 from data_prep.memory.stored import StoredMemory
 
 BUILD = (
@@ -87,6 +87,22 @@ def test_commands_that_change_a_memory_hold_its_lock_from_reading_to_writing(mem
     assert len(locked_folders) == 2
 
 
+def test_classes_are_listed_and_the_class_of_an_added_image_is_found_first(memory, workspace, draw_picture, capsys):
+    new, damaged = draw_picture(workspace / "searched.png", 40), workspace / "damaged.png"
+    damaged.write_bytes(b"no image")
+    main(["add", memory, "name=searched", str(new)])
+    capsys.readouterr()
+    main(["list", memory])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 9 and "1\tsearched" in lines and sum(line.startswith("4\t") for line in lines) == 8
+    main(["search", memory, str(new), str(damaged), "k=3"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"{new}: searched \d\.\d{{3}}(, .* -?\d\.\d{{3}}){{2}}", line)
+    main(["search", memory, str(new), "k=100", "source=image"])
+    assert "searched 1.000, " in capsys.readouterr().out
+    main(["remove", memory, "name=searched"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -99,9 +115,14 @@ def test_commands_that_change_a_memory_hold_its_lock_from_reading_to_writing(mem
         (["add", "MEM"], "give name=CLASS"),
         (["check", "MEM", "k=0"], "k=0"),
         (["check", "nowhere"], "nowhere: no memory there"),
-        (["check"], "a FOLDER"),
+        (["check"], "arguments are required: folder"),
         (["check", __file__], "test_command.py: is a file; give the memory's folder"),
-        (["grow", "MEM"], "build, import, add, remove or check"),
+        (["grow", "MEM"], "invalid choice: 'grow'"),
+        (["search", "MEM", "k=2"], "give images, or folders of them"),
+        (["search", "MEM", __file__, "source=texts"], "source=texts: must be one of"),
+        (["search", "MEM", __file__, "k=0"], "k=0: give a whole number above 0"),
+        (["list", "MEM", "k=2"], "k=2: list takes the folder alone"),
+        (["list", "nowhere"], "nowhere: no memory there"),
         (["build", "other", *BUILD, "part=tests"], "part=tests: must be one of train"),
         (["add", "MEM", "name=x", "retriever.dtype=bfloat16"], "this memory was made with encoder nano-clip-"),
         (["add", "MEM", "name=x", "retriever.mmap=true"], "retriever.mmap=true"),

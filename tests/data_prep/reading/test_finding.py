@@ -137,10 +137,19 @@ def test_entries_passed_over_are_counted_and_listed(tmp_path, caplog):
     caplog.set_level(logging.INFO, "data_prep")
     odd = tmp_path / os.fsdecode(b"k\xe4tzchen")
     assert report_skipped([(odd, "link to a folder above"), (tmp_path / "a", "not an image")], tmp_path / "cache") == 2
-    assert "passed over 2 files and folders (1 link to a folder above, 1 not an image)" in caplog.text
+    assert "passed over 2 files and folders (1 link to a folder above; 1 not an image)" in caplog.text
     assert "k\\udce4tzchen': link to a folder above" in caplog.text
     (listed,) = (tmp_path / "cache").glob("passed-over-*.jsonl")
     first, second = map(json.loads, listed.read_text(encoding="utf-8").splitlines())
     assert first == {"path": f"{tmp_path}/k\\xe4tzchen", "reason": "link to a folder above"}
     assert second["path"] == str(tmp_path / "a")
     assert report_skipped([], tmp_path / "cache") == 0
+
+
+def test_entries_passed_over_are_counted_by_reason_and_suffix_and_logged_once(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "data_prep")
+    passed = [(tmp_path / name, "not an image") for name in ("a.xmp", "b.txt", "c.XMP", "README")]
+    for _ in range(2):
+        report_skipped([*passed, (tmp_path / ".cache", "hidden or a system file")], tmp_path / "cache")
+    counts = "4 not an image: 2 .xmp, 1 .txt; 1 hidden or a system file"
+    assert caplog.text.count(f"passed over 5 files and folders ({counts})") == 1
