@@ -12,6 +12,7 @@ import _thread
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -34,6 +35,7 @@ _POLL_INTERVAL = 0.5  # seconds between checks of the other processes
 _SILENCE_TIMEOUT = 300  # seconds of checks without a heartbeat after which a process on another machine counts as gone
 _START_TIMEOUT = 1800  # seconds in which rank 0 must have started; process groups wait as long
 _EXIT_TIMEOUT = 3  # seconds for a process to exit on its own: the failure of another often reaches it by other ways too
+_KEPT = 86_400  # seconds after the last heartbeat in a launch's folder until another launch removes it
 _INTERRUPT_TIMEOUT = 15  # seconds to exit after an interrupt
 
 
@@ -98,8 +100,23 @@ class Processes:
                     stale_file.unlink(missing_ok=True)
         self._update_state()
         # By the file system's clock. Files older than this process belong to an earlier launch.
-        self._launched = self._own_file.stat().st_mtime - (time.time() - STARTED)
+        now = self._own_file.stat().st_mtime
+        self._launched = now - (time.time() - STARTED)
+        if self.rank == 0:
+            self._remove_ended(now - _KEPT)
         self._thread.start()
+
+    def _remove_ended(self, before: float) -> None:
+        """Removes the folders of other launches without a heartbeat since a time: of a launch, each has its own."""
+        for folder in self.folder.parent.iterdir():
+            try:
+                files = list(folder.iterdir())
+                is_launch = all(path.suffix == ".json" or "task-" in path.name for path in files)
+                has_ended = max(path.stat().st_mtime for path in (folder, *files)) < before
+            except OSError:  # no folder, or another launch is changing it
+                continue
+            if is_launch and has_ended and folder != self.folder:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def after_first(self, name: str, work: Callable[[], object]) -> None:
         """Runs a task on rank 0; the other ranks wait for it, for hours if necessary.

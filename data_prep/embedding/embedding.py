@@ -11,23 +11,22 @@ import logging
 import multiprocessing
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.callbacks import BasePredictionWriter
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data_prep.core.command import quiet_libraries
-from data_prep.core.errors import UserError
 from data_prep.core.pools import available_cores, loader_options
 from data_prep.core.progress import progress_bar
 from data_prep.distributed.devices import resolve_accelerator
 from data_prep.distributed.spawning import make_predict_trainer, run_predict
+from data_prep.embedding.base import Encoder, encode_images, encode_prompts, stack
 from data_prep.embedding.store import EmbeddingStore
-from data_prep.settings import TrainerArgs
 
 log = logging.getLogger(__name__)
 
@@ -46,26 +45,25 @@ class _Batches(Dataset):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, index: int) -> tuple[str, list[str], Tensor]:
+    def __getitem__(self, index: int) -> tuple[str, list[str], Any]:
         kinds, keys, values = zip(*(self.rows[row] for row in self.batches[index]), strict=True)
-        return kinds[0], list(keys), torch.stack(values)
+        return kinds[0], list(keys), stack(values)
 
 
 class EncoderModule(L.LightningModule):
     """Embeds this process's share of the batches.
 
     Args:
-        model: open_clip model.
-        dtype: Data type of the model's pixel input.
-        rows: Dataset of ``(kind, key, values)``: ``image`` with pixels ``[3, h, w]``, or ``name`` with one row of token
-            ids for each template, ``[t, context]``.
+        encoder: Embeds them.
+        rows: Dataset of ``(kind, key, values)``: ``image`` with what the encoder's ``preprocess`` returned, or ``name``
+            with a list of prompts, one for each template.
         batches: Row indices of each batch, for all processes.
         workers: Data-loading processes that prepare rows while the model runs.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype, rows: Dataset, batches: list[list[int]], workers: int):
+    def __init__(self, encoder: Encoder, rows: Dataset, batches: list[list[int]], workers: int):
         super().__init__()
-        self.model, self.pixel_dtype = model, dtype
+        self.encoder = encoder
         self.rows, self.batches, self.workers = rows, batches, workers
 
     def setup(self, stage: str) -> None:
@@ -83,36 +81,25 @@ class EncoderModule(L.LightningModule):
             **loader_options(self.workers),
         )
 
-    def predict_step(self, batch: tuple[str, list[str], Tensor], _) -> Tensor:
+    def on_predict_start(self) -> None:
+        """Moves the encoder to this process's device."""
+        self.encoder.to(self.device)
+
+    def on_predict_end(self) -> None:
+        """Moves the encoder back, since the ranker may need the device's memory."""
+        self.encoder.to(torch.device("cpu"))
+
+    def predict_step(self, batch: tuple[str, list[str], Any], _) -> Tensor:
         """Embeds one batch.
 
         Returns:
             Tensor: Unit vectors in float32 on the CPU, shape ``[n, d]``; a name's vector is the mean over its
             templates, normalised again.
         """
-        kind, _, values = batch
+        kind, keys, values = batch
         if kind == "image":
-            return F.normalize(self.model.encode_image(values.to(self.pixel_dtype)).float(), dim=-1).cpu()
-        prompts = F.normalize(self.model.encode_text(values.flatten(0, 1)).float(), dim=-1)
-        return F.normalize(prompts.unflatten(0, values.shape[:2]).mean(1), dim=-1).cpu()
-
-
-def check_norms(vectors: np.ndarray) -> np.ndarray:
-    """Returns the vectors after checking that they have unit length.
-
-    Args:
-        vectors: Shape ``[n, d]``.
-
-    Raises:
-        UserError: A norm is not 1.
-    """
-    norms = np.linalg.norm(vectors, axis=1)
-    if not np.allclose(norms, 1, atol=1e-4):
-        raise UserError(
-            f"the encoder returned vectors with norms in {norms.min():.4f}..{norms.max():.4f} instead of 1; "
-            "the weights may be damaged"
-        )
-    return vectors
+            return torch.from_numpy(encode_images(self.encoder, values, len(keys)))
+        return torch.from_numpy(encode_prompts(self.encoder, values))
 
 
 class PartWriter(BasePredictionWriter):
@@ -141,7 +128,7 @@ class PartWriter(BasePredictionWriter):
     ) -> None:
         """Buffers a batch, and writes a part file when one is due."""
         self.keys += batch[1]
-        self.vectors.append(check_norms(prediction.numpy()))
+        self.vectors.append(prediction.numpy())
         self.done += len(prediction)
         now = time.monotonic()
         if len(self.keys) >= _PART_ROWS or now - self.flushed > _PART_SECONDS:
@@ -190,35 +177,32 @@ def count_workers(setting: int, devices: int, batches: int) -> int:
 
 
 def embed_missing(
-    model: nn.Module,
-    dtype: torch.dtype,
+    encoder: Encoder,
     rows: Dataset,
     missing: Sequence[int],
     batch_size: int,
     workers: int,
     writer: PartWriter,
-    args: TrainerArgs,
 ) -> None:
     """Embeds rows into the writer's store.
 
     Args:
-        model: open_clip model.
-        dtype: Data type of its pixel input.
+        encoder: Embeds them, on its ``processes``. With several machines, the same command runs on each, with
+            ``NODE_RANK``, ``MASTER_ADDR`` and ``MASTER_PORT`` set, and they share the cache folder.
         rows: As in ``EncoderModule``.
         missing: Indices of the rows to embed.
         batch_size: Rows per batch.
         workers: ``retriever.num_workers``.
         writer: Writes to the store.
-        args: Devices and machines. With several machines, the same command runs on each, with ``NODE_RANK``,
-            ``MASTER_ADDR`` and ``MASTER_PORT`` set, and they share the cache folder.
 
     Raises:
         UserError: A process failed; the message is its own.
     """
+    args = encoder.processes
     batches = [list(missing[start : start + batch_size]) for start in range(0, len(missing), batch_size)]
     kind, world = resolve_accelerator(args), args.devices * args.num_nodes
     parallel = world > 1 and len(batches) >= _MIN_BATCHES * world
     devices, num_nodes = (args.devices, args.num_nodes) if parallel else (1, 1)
     trainer = make_predict_trainer(kind, devices, num_nodes, [writer])
-    module = EncoderModule(model, dtype, rows, batches, count_workers(workers, args.devices, len(batches)))
+    module = EncoderModule(encoder, rows, batches, count_workers(workers, args.devices, len(batches)))
     run_predict(trainer, module)

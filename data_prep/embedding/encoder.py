@@ -1,17 +1,19 @@
-"""CLIP encoder: loads any open_clip model and embeds images, regions and class names with a cache."""
+"""Loads an encoder, an open_clip model or one of the user's own, and embeds images, regions and names with a cache."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -20,13 +22,15 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint
 from data_prep.core.images import VERSION, open_image
 from data_prep.core.records import Sample
-from data_prep.embedding.embedding import PartWriter, check_norms, embed_missing
+from data_prep.embedding.base import Encoder as Encoder
+from data_prep.embedding.base import check_vectors
 from data_prep.embedding.name_tokens import tokenize_names, tokenize_texts
 from data_prep.embedding.open_clip_models import LOCAL, architecture, load_open_clip
 from data_prep.embedding.open_clip_models import NANO_CLIP as NANO_CLIP
+from data_prep.embedding.own_encoder import find_own_encoder, wrap_encoder
 from data_prep.embedding.regions import Region, open_region, region_key
 from data_prep.embedding.store import EmbeddingStore
-from data_prep.settings import RegionArgs, RetrieverArgs, TrainerArgs
+from data_prep.settings import RegionArgs, RetrieverArgs, TrainerArgs, check
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +38,8 @@ _PROBE = "The quick brown fox jumps over 13 lazy dogs; Zoë's café."  # tokeniz
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """A loaded CLIP encoder with its preprocessing and identity.
+class OpenClipEncoder(Encoder):
+    """A loaded open_clip model with its preprocessing and identity.
 
     Attributes:
         model: open_clip model in eval mode.
@@ -43,19 +47,41 @@ class Encoder:
         augment: The same with open_clip's random crops, for training.
         tokenize: Maps texts to token ids ``[n, context]``.
         dtype: Data type of the model's pixel input.
-        id: Short identifier of model, weights and preprocessing; embeddings and memories are keyed by it.
+        id: Derived from model, weights and preprocessing.
         metadata: Model, weights and preprocessing in full, from which the id is computed.
         processes: Devices and machines to embed on.
     """
 
     model: nn.Module
-    preprocess: Callable[[Image.Image], Tensor]
+    preprocess: Callable[[Image.Image], Tensor] = field()  # field(), or the base class's would be its default
     augment: Callable[[Image.Image], Tensor]
-    tokenize: Callable[[list[str]], Tensor]
+    tokenize: Callable[..., Tensor]
     dtype: torch.dtype
     id: str
     metadata: dict
-    processes: TrainerArgs
+    processes: TrainerArgs = field()
+
+    def to(self, device: torch.device) -> None:
+        """Moves the model to a device."""
+        self.model.to(device)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Embeds pixels of shape ``[n, 3, h, w]``."""
+        model: Any = self.model
+        return F.normalize(model.encode_image(images.to(self.dtype)).float(), dim=-1)
+
+    def encode_texts(self, texts: list[str]) -> Tensor:
+        """Embeds texts; those that are longer than the context are truncated."""
+        model: Any = self.model
+        device = next(model.parameters()).device
+        return F.normalize(model.encode_text(self.tokenize(texts).to(device)).float(), dim=-1)
+
+    def check_texts(self, texts: Sequence[str], templates: Sequence[str], items: str) -> None:
+        """Warns of truncated texts, and of names with identical tokens."""
+        if items == "names":
+            tokenize_names(self.tokenize, texts, templates)
+        else:
+            tokenize_texts(self.tokenize, texts, templates, items)
 
 
 def state_hash(model: nn.Module) -> str:
@@ -74,10 +100,11 @@ def encoder_id(name: str, metadata: dict) -> str:
 
 
 def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> Encoder:
-    """Loads an open_clip model with pretrained weights; never with random ones.
+    """Loads an open_clip model with pretrained weights, never with random ones; or an encoder of the user's own.
 
     Args:
-        args: Which model.
+        args: Which model: an open_clip name, or ``module:function`` or the name of an entry point in the group
+            ``rar_train.encoders``, a function that takes these settings and returns an ``Encoder``.
         processes: Devices and machines to embed on; by default one device of this machine.
 
     Raises:
@@ -91,6 +118,13 @@ def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> E
         >>> encoder.model.encode_text(encoder.tokenize(["azure, a bend or"])).shape[0]
         1
     """
+    make = find_own_encoder(args.model)
+    if make is not None:
+        return wrap_encoder(make, args, processes or TrainerArgs())
+    return _load_open_clip(args, processes or TrainerArgs())
+
+
+def _load_open_clip(args: RetrieverArgs, processes: TrainerArgs) -> OpenClipEncoder:
     model, augment, preprocess, tokenize = load_open_clip(args)
     visual: Any = model.visual
     metadata = {
@@ -104,7 +138,7 @@ def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> E
         "dtype": args.dtype,
     }
     name = "clip" if args.model.startswith(LOCAL) else Path(args.model).name
-    return Encoder(
+    return OpenClipEncoder(
         model,
         preprocess,
         augment,
@@ -112,17 +146,17 @@ def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> E
         getattr(torch, args.dtype),
         encoder_id(name, metadata),
         metadata,
-        processes or TrainerArgs(),
+        processes,
     )
 
 
 class _Images(Dataset):
     """Images as encoder input; checks that each file still matches its digest."""
 
-    def __init__(self, samples: Sequence[Sample], preprocess: Callable[[Image.Image], Tensor]):
+    def __init__(self, samples: Sequence[Sample], preprocess: Callable[[Image.Image], Any]):
         self.samples, self.preprocess = samples, preprocess
 
-    def __getitem__(self, index: int) -> tuple[str, str, Tensor]:
+    def __getitem__(self, index: int) -> tuple[str, str, Any]:
         sample = self.samples[index]
         data = Path(sample.path).read_bytes()
         if hashlib.sha256(data).hexdigest() != sample.digest:
@@ -136,41 +170,46 @@ class _Regions(Dataset):
     def __init__(self, regions: Sequence[Region], keys: list[str], args: RegionArgs, preprocess: Callable):
         self.regions, self.keys, self.args, self.preprocess = regions, keys, args, preprocess
 
-    def __getitem__(self, index: int) -> tuple[str, str, Tensor]:
+    def __getitem__(self, index: int) -> tuple[str, str, Any]:
         return "image", self.keys[index], self.preprocess(open_region(self.regions[index], self.args))
 
 
 class _Texts(Dataset):
-    """Tokenized names or descriptions as encoder input."""
+    """Names or descriptions as encoder input: the prompts of each."""
 
-    def __init__(self, ids: Tensor, keys: list[str]):
-        self.ids, self.keys = ids, keys
+    def __init__(self, prompts: list[list[str]], keys: list[str]):
+        self.prompts, self.keys = prompts, keys
 
-    def __getitem__(self, index: int) -> tuple[str, str, Tensor]:
-        return "name", self.keys[index], self.ids[index]
+    def __getitem__(self, index: int) -> tuple[str, str, list[str]]:
+        return "name", self.keys[index], self.prompts[index]
+
+
+@functools.cache
+def _log_reuse(folder: Path, count: int, items: str) -> None:
+    """Logs that vectors are reused, once for as many of the same: an evaluation reads them several times."""
+    log.info("embeddings: reusing %d %s", count, items)
 
 
 def _embed(
-    encoder: Encoder, rows: Dataset, keys: list[str], batch_size: int, workers: int, items: str, cache: Path
+    encoder: Encoder,
+    make_rows: Callable[[], Dataset],
+    keys: list[str],
+    batch_size: int,
+    workers: int,
+    items: str,
+    cache: Path,
 ) -> np.ndarray:
     """Embeds the rows that are not in the cache, and returns the vectors of all."""
     store = EmbeddingStore(cache / f"embeddings-{encoder.id}", encoder.metadata)
     missing = store.missing(keys)
     if missing:
+        from data_prep.embedding.embedding import PartWriter, embed_missing  # slow: it loads Lightning
+
         log.info("embeddings: computing %d of %d %s", len(missing), len(keys), items)
-        embed_missing(
-            encoder.model,
-            encoder.dtype,
-            rows,
-            missing,
-            batch_size,
-            workers,
-            PartWriter(store, items),
-            encoder.processes,
-        )
+        embed_missing(encoder, make_rows(), missing, batch_size, workers, PartWriter(store, items))
     else:
-        log.info("embeddings: reusing %d %s", len(keys), items)
-    return check_norms(store.read(keys))
+        _log_reuse(store.folder, len(keys), items)
+    return check_vectors(store.read(keys), len(keys), encoder.origin)
 
 
 def embed_images(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArgs, cache: Path) -> np.ndarray:
@@ -183,9 +222,11 @@ def embed_images(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArg
         UserError: A file has changed since the data set was read, or the weights do not give unit vectors.
     """
     keys = [sample.digest for sample in samples]
-    return _embed(
-        encoder, _Images(samples, encoder.preprocess), keys, args.batch_size, args.num_workers, "images", cache
-    )
+
+    def make_rows() -> Dataset:
+        return _Images(samples, encoder.preprocess)
+
+    return _embed(encoder, make_rows, keys, args.batch_size, args.num_workers, "images", cache)
 
 
 def embed_regions(encoder: Encoder, regions: Sequence[Region], args: RetrieverArgs, cache: Path) -> np.ndarray:
@@ -195,14 +236,23 @@ def embed_regions(encoder: Encoder, regions: Sequence[Region], args: RetrieverAr
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the regions.
     """
     keys = [region_key(region, args.regions) for region in regions]
-    rows = _Regions(regions, keys, args.regions, encoder.preprocess)
-    return _embed(encoder, rows, keys, args.batch_size, args.num_workers, "regions", cache)
+
+    def make_rows() -> Dataset:
+        return _Regions(regions, keys, args.regions, encoder.preprocess)
+
+    return _embed(encoder, make_rows, keys, args.batch_size, args.num_workers, "regions", cache)
 
 
-def _embed_tokens(encoder: Encoder, ids: Tensor, args: RetrieverArgs, items: str, cache: Path) -> np.ndarray:
-    """Embeds token ids of shape ``[texts, templates, context]``: a vector for each text."""
-    keys = [hashlib.sha256(repr(rows).encode()).hexdigest() for rows in ids.tolist()]
-    return _embed(encoder, _Texts(ids, keys), keys, max(1, args.batch_size // ids.shape[1]), 0, items, cache)
+def _embed_texts(
+    encoder: Encoder, texts: Sequence[str], templates: list[str], args: RetrieverArgs, items: str, cache: Path
+) -> np.ndarray:
+    """Embeds texts, each averaged over the templates, shape ``[n, d]``."""
+    encoder.check_texts(texts, templates, items)
+    prompts = [[template.format(text) for template in templates] for text in texts]
+    keys = [hashlib.sha256(json.dumps(rows).encode()).hexdigest() for rows in prompts]
+    return _embed(
+        encoder, lambda: _Texts(prompts, keys), keys, max(1, args.batch_size // len(templates)), 0, items, cache
+    )
 
 
 def embed_names(
@@ -214,7 +264,7 @@ def embed_names(
 ) -> np.ndarray:
     """Embeds class names: the mean over the templates, normalised again; without templates, the bare names.
 
-    Embeddings are cached by encoder and token ids.
+    Embeddings are cached by encoder and prompts.
 
     Args:
         encoder: The encoder.
@@ -226,15 +276,18 @@ def embed_names(
 
     Returns:
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the names.
+
+    Raises:
+        UserError: The encoder embeds images alone.
     """
+    check(encoder.reads_texts, f"{encoder.origin} embeds images alone, and this needs embeddings of class names")
     templates = list(args.templates) or ["{}"]
-    vectors = _embed_tokens(encoder, tokenize_names(encoder.tokenize, names, templates), args, "names", cache)
+    vectors = _embed_texts(encoder, names, templates, args, "names", cache)
     owners = [row for row, texts in enumerate(descriptions) for _ in texts]
     if not owners:
         return vectors
     texts = [text for texts in descriptions for text in texts]
-    ids = tokenize_texts(encoder.tokenize, texts, ["{}"], "descriptions")
-    np.add.at(vectors, owners, _embed_tokens(encoder, ids, args, "descriptions", cache))
+    np.add.at(vectors, owners, _embed_texts(encoder, texts, ["{}"], args, "descriptions", cache))
     described = sorted(set(owners))
     vectors[described] /= np.linalg.norm(vectors[described], axis=1, keepdims=True)
     return vectors

@@ -28,7 +28,8 @@ class BinaryFile(Protocol):
 
 
 ImageInput = str | Path | bytes | BinaryFile | np.ndarray | Image.Image
-"""A file's path, its bytes, an open file, RGB values ``[h, w, 3]`` (uint8), or a decoded image."""
+"""A file's path, its bytes, an open file, an array of uint8 (grey ``[h, w]`` or ``[h, w, 1]``, RGB ``[h, w, 3]``, RGBA
+``[h, w, 4]``), or a decoded image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,37 @@ class OpenedImage:
 
     image: Image.Image
     key: str
+
+
+def check_is_list(images: object, where: str = "") -> None:
+    """Checks that images are given as a list: a path or an array could be taken for one.
+
+    Args:
+        images: What a caller gave.
+        where: What they are for, for the error message.
+
+    Raises:
+        UserError: They are a single image.
+    """
+    is_single = isinstance(images, str | Path | bytes | np.ndarray | Image.Image | BinaryFile | OpenedImage)
+    check(not is_single, f"{where}give images as a list, [image] for one")
+
+
+def _from_array(array: np.ndarray, name: str) -> Image.Image:
+    """Makes an image of an array.
+
+    Raises:
+        UserError: It is not of uint8, or of another shape.
+    """
+    kind = f"{name}: an array of {array.dtype}, {list(array.shape)}"
+    is_float = array.dtype.kind == "f"
+    remedy = "scale values of 0 to 1 to uint8, (255 * a).round().astype('uint8')" if is_float else "convert it to uint8"
+    check(array.dtype == np.uint8, f"{kind}; {remedy}")
+    grey = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    fits = grey.ndim == 2 or (grey.ndim == 3 and grey.shape[2] in (3, 4))
+    check(fits, f"{kind}; give [height, width], or [height, width, channels] with 3 (RGB) or 4 (RGBA) channels")
+    check(grey.size > 0, f"{kind}; it has no pixels")
+    return Image.fromarray(np.ascontiguousarray(grey))
 
 
 def open_input(image: ImageInput | OpenedImage, name: str = "image") -> OpenedImage:
@@ -66,14 +98,13 @@ def open_input(image: ImageInput | OpenedImage, name: str = "image") -> OpenedIm
         except OSError as error:
             raise UserError(f"{name}: not readable ({error.strerror})") from None
     if isinstance(image, np.ndarray):
-        is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
-        check(is_rgb, f"{name}: an array of {image.dtype}, {list(image.shape)}; give uint8, [height, width, 3], RGB")
-        image = Image.fromarray(np.ascontiguousarray(image))
+        image = _from_array(image, name)
     if isinstance(image, Image.Image):
         opened = open_image(image, name)
         return OpenedImage(opened, _hash(f"{opened.mode} {opened.size}".encode() + opened.tobytes()))
     if isinstance(image, BinaryFile):
         image = image.read()
+        check(isinstance(image, bytes), f"{name}: a file that is open for text; open it with mode 'rb'")
     check(isinstance(image, bytes), f"{name}: {type(image).__name__}; give a path, bytes, an array or a PIL image")
     return OpenedImage(open_image(image, name), _hash(image))
 

@@ -12,7 +12,6 @@ reads the output.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import io
@@ -24,7 +23,8 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from data_prep.core.command import run_command
+from data_prep.arguments.parser import CommandParser
+from data_prep.core.command import announce, run_command
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json, read_sealed, write_folder, write_json
 from data_prep.core.manifests import find_damage, hash_files
@@ -163,13 +163,14 @@ def make_emoji(out: Path, size: int, packages: Path) -> dict:
 
 def main(arguments: list[str]) -> None:
     """Parses the command line and renders the images."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep.emoji")
+    parser = CommandParser("data_prep.emoji")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--packages", type=Path, default=Path("cache/npm"))
     args = parser.parse_args(arguments)
     if args.size < 16:
         raise UserError(f"--size {args.size}: must be at least 16 pixels")
+    announce(f"emoji: images into {args.out}")
     make_emoji(args.out, args.size, args.packages)
 
 

@@ -15,18 +15,18 @@ Writes a recipe's ranking examples in the format of another trainer: rar, llava,
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from data_prep.core.command import run_command
+from data_prep.arguments.parser import CommandParser
+from data_prep.core.command import announce, run_command
 from data_prep.export.formats import FORMATS
 from data_prep.settings.loading import load_recipe
 
 
 def main(arguments: list[str]) -> None:
     """Parses the command line and exports the examples."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep.export")
+    parser = CommandParser("data_prep.export")
     parser.add_argument("--format", required=True, choices=tuple(FORMATS))
     parser.add_argument("--to", required=True, type=Path)
     parser.add_argument("--part", default="train", choices=("train", "val"))
@@ -34,9 +34,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--order", default="shuffled", choices=("shuffled", "retriever"))
     parser.add_argument("--expert", default="classification")
     parser.add_argument("--max-tokens", type=int)
-    parser.add_argument("settings", nargs="*")
-    args = parser.parse_intermixed_args(arguments)
+    parser.add_settings()
+    args = parser.parse_args(arguments)
     recipe = load_recipe(args.settings)
+    announce(f"export-data: {args.format} into {args.to}")
 
     from data_prep.export.writing import export
     from data_prep.mining.pipeline import build

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import rankdata
 
 from data_prep.core.recall import true_ranks
 
@@ -87,9 +86,9 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
         positive: At least one score.
         negative: At least one score.
     """
-    ranks = rankdata([*positive, *negative])[: len(positive)]
-    pairs = len(positive) * len(negative)
-    return float((ranks.sum() - len(positive) * (len(positive) + 1) / 2) / pairs)
+    ordered = np.sort(negative)
+    below, at_most = (np.searchsorted(ordered, positive, side).sum() for side in ("left", "right"))
+    return float((below + at_most) / 2 / (len(positive) * len(negative)))
 
 
 def percent(shares: Sequence[float]) -> str:

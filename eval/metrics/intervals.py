@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 LEVEL = 0.95
 """Nominal coverage of the intervals."""
@@ -115,7 +115,7 @@ def _effective_size(images: int, classes: int) -> float:
     if min(images, classes) < 2:
         return float(images)
     quantile = (1 + LEVEL) / 2
-    return images * float(t.ppf(quantile, images - 1) / t.ppf(quantile, classes - 1)) ** 2
+    return images * float(stdtrit(images - 1, quantile) / stdtrit(classes - 1, quantile)) ** 2
 
 
 def _exact_deviations(
@@ -138,7 +138,7 @@ def _widening(parts: Sequence[Resampled]) -> float:
     total = sum(variance for variance, _ in spreads)
     squared = sum(variance**2 / freedom for variance, freedom in spreads)
     quantile = (1 + LEVEL) / 2
-    return float(t.ppf(quantile, total**2 / squared) / norm.ppf(quantile)) if squared > 0 else 1.0
+    return float(stdtrit(total**2 / squared, quantile) / ndtri(quantile)) if squared > 0 else 1.0
 
 
 def interval(parts: Sequence[Resampled], bounds: tuple[float, float] = DIFFERENCE) -> tuple[float, float, float]:

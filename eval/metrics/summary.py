@@ -11,8 +11,8 @@ from eval.metrics.intervals import DIFFERENCE, SHARE, interval, resample
 
 RETRIEVERS = ("clip_zero_shot", "clip_knn", "clip_fused")
 ALONE = "ranker_alone"
-GAINS = ("rar_minus_retriever", "rar_minus_untuned", "rar_fused_minus_retriever")
-"""Names of the gains, as METHOD_minus_REFERENCE; the last exists only with ``eval.fusion``."""
+GAINS = ("rar_minus_retriever", "rar_minus_untuned", "rar_fused_minus_retriever", "rar_fused_minus_untuned")
+"""Names of the gains, as METHOD_minus_REFERENCE; those of ``rar_fused`` exist only with ``eval.fusion``."""
 AVERAGE = "average"
 """Name of the average over data sets in rows and summaries."""
 
@@ -89,24 +89,29 @@ def summarise(sets: Sequence[HitSet], resamples: int) -> list[dict]:
     return summary
 
 
-def average_rows(by_set: Sequence[Sequence[dict]]) -> list[dict]:
+def average_rows(by_set: Sequence[Sequence[dict]], further: Sequence[str] = ()) -> list[dict]:
     """Averages the rows that every data set has, as rows of ``dataset`` ``average``.
 
     Args:
         by_set: The rows of each data set.
+        further: Columns of further metrics, which are averaged like shares.
 
     Returns:
         list[dict]: Means of shares, equally weighted over data sets; sums of images, of images corrected and broken,
         and of outcomes.
     """
     tables = [{(r["task"], r["shots"], r["seed"], r["method"]): r for r in rows} for rows in by_set]
-    return [_average([table[key] for table in tables]) for key in tables[0] if all(key in table for table in tables)]
+    keys = [key for key in tables[0] if all(key in table for table in tables)]
+    return [_average([table[key] for table in tables], further) for key in keys]
 
 
-def _average(rows: Sequence[dict]) -> dict:
+def _average(rows: Sequence[dict], further: Sequence[str]) -> dict:
     average = dict(rows[0]) | {"dataset": AVERAGE, "n": sum(row["n"] for row in rows)}
     for share in ("top1", "top5", "recall_at_k"):
         average[share] = float(np.mean([row[share] for row in rows]))
+    for column in further:
+        values = [row[column] for row in rows if row.get(column) is not None]
+        average[column] = float(np.mean(values)) if values else None
     if "outcomes" in average:
         with_hits = [row["top1_given_hit"] for row in rows if row["top1_given_hit"] is not None]
         average["top1_given_hit"] = float(np.mean(with_hits)) if with_hits else None

@@ -269,3 +269,16 @@ def test_a_spawned_process_that_was_killed_is_named():
         spawn_errors(),
     ):
         raise killed
+
+
+def test_folders_of_launches_that_ended_a_day_ago_are_removed(tmp_path):
+    ended, running = tmp_path / "ended", tmp_path / "running"
+    for folder in (ended, running):
+        write_json(folder / "0.json", state("here"))
+        os.utime(folder / "0.json", (time.time() - 100_000,) * 2)
+        os.utime(folder, (time.time() - 100_000,) * 2)
+    os.utime(running / "0.json")  # its last heartbeat
+    processes = Processes(tmp_path / "this", 0, 2)
+    processes.start()
+    processes.end()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["running", "this"]

@@ -37,16 +37,26 @@ def test_an_image_is_the_same_whatever_it_comes_in(values, file):
         assert np.array_equal(np.asarray(opened.image), values) and open_input(opened) is opened
 
 
+def test_grey_and_transparent_arrays_are_the_images_that_they_would_be_as_files(values, tmp_path):
+    grey, alpha = values[..., 0], np.dstack([values, np.full(values.shape[:2], 128, np.uint8)])
+    for array in (grey, alpha):
+        Image.fromarray(array).save(tmp_path / "b.png")
+        assert np.array_equal(open_input(array).image, open_input(tmp_path / "b.png").image)
+    assert open_input(grey[..., None]).key == open_input(grey).key
+
+
 def test_what_is_no_image_is_named(values, file, tmp_path):
     for given, message in (
         (tmp_path / "none.png", "none.png: no such image"),
         (tmp_path, "not a file"),
         (b"", "image 3: .*empty file"),
         (file.read_bytes()[:60], "image 3: not readable"),
-        (values[..., :2], r"image 3: an array of uint8, \[7, 5, 2\]; give uint8, \[height, width, 3\]"),
-        (values.astype(float), "an array of float64"),
-        (values[0], "an array of uint8"),
-        (io.StringIO("text"), "image 3: str; give a path"),
+        (values[..., :2], r"image 3: an array of uint8, \[7, 5, 2\]; give \[height, width\], or .* 3 \(RGB\) or 4"),
+        (values[0, 0], r"an array of uint8, \[3\]; give \[height, width\]"),
+        (values[:0], r"an array of uint8, \[0, 5, 3\]; it has no pixels"),
+        (values / 255, r"an array of float64, \[7, 5, 3\]; scale values of 0 to 1 to uint8, \(255 \* a\)"),
+        (values.astype(np.uint16), "an array of uint16.*; convert it to uint8"),
+        (io.StringIO("text"), "image 3: a file that is open for text; open it with mode 'rb'"),
         (7, "image 3: int; give a path"),
     ):
         with pytest.raises(UserError, match=message):
