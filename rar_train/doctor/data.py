@@ -8,11 +8,12 @@ from pathlib import Path
 
 from data_prep.armory.blazon import draw_classes
 from data_prep.core.names import tidy
-from data_prep.datasets import READERS, read_dataset
-from data_prep.datasets.folder import list_rows
+from data_prep.datasets import READERS, load_reader, read_dataset
+from data_prep.datasets.folder import Layout, list_labelled
 from data_prep.mining.shards import ShardedExamples
 from data_prep.reading.dataset import PARTS, find_missing
 from data_prep.settings import DataArgs, Recipe, check
+from rar_train.doctor.files import file_findings
 from rar_train.doctor.findings import Finding, run_check
 
 _MIN_CLASSES = 2
@@ -26,10 +27,14 @@ class DataSummary:
     Attributes:
         names: Class names; empty where unknown.
         images: Number of mined images; None where unknown.
+        class_sizes: Number of images in each class that evaluation draws shots from; empty where unknown.
+        val_images: Number of validation images; None where unknown.
     """
 
     names: list[str] = field(default_factory=list)
     images: int | None = None
+    class_sizes: list[int] = field(default_factory=list)
+    val_images: int | None = None
 
 
 def data_findings(recipe: Recipe, read: bool) -> tuple[list[Finding], DataSummary]:
@@ -74,7 +79,7 @@ def check_data(args: DataArgs, cache: Path, read: bool, summary: DataSummary) ->
     Raises:
         UserError: The data set is unknown, or its layout is not what its reader expects.
     """
-    check(args.name in READERS, f"data.name={args.name}: there are {', '.join(READERS)}")
+    load_reader(args.name)
     if read:
         return _read_data(args, cache, summary)
     if args.name == "armory":
@@ -82,18 +87,23 @@ def check_data(args: DataArgs, cache: Path, read: bool, summary: DataSummary) ->
         classes = draw_classes("train", sizes.train_classes, sizes.family_size, args.seed)
         summary.names = [blazon.name for blazon in classes]
         summary.images = sizes.train_classes * sizes.train_images
+        summary.class_sizes = [sizes.memory_images] * sizes.test_classes
+        summary.val_images = sizes.val_classes * sizes.query_images
         text = f"armory, rendered when needed: {sizes.train_classes} training classes, {sizes.train_images} images each"
         return [Finding("data", "ok" if sizes.train_classes >= _MIN_CLASSES else "failure", text)]
+    if args.name not in READERS and args.root is None:
+        text = f"{args.name}, a reader of your own, which can't be listed without reading it"
+        return [Finding("data", "not checked", text, "add --read-data, which decodes every image")]
     check(args.root is not None, f"data.name={args.name} needs data.root=PATH")
     check(Path(args.root).exists(), f"data.root={args.root}: no such folder or file")
     if args.name == "folder":
-        return _check_folder(args, summary)
+        layout = list_labelled(Path(args.root), args)
+        return _check_folder(layout, args, summary) + file_findings(layout)
     text = f"{args.root} exists; its layout ({args.name}) can't be listed without reading it"
     return [Finding("data", "not checked", text, "add --read-data, which decodes every image")]
 
 
-def _check_folder(args: DataArgs, summary: DataSummary) -> list[Finding]:
-    layout = list_rows(Path(args.root), args.label_column)
+def _check_folder(layout: Layout, args: DataArgs, summary: DataSummary) -> list[Finding]:
     rows = layout.rows
     missing = find_missing([layout.base / row.path for row in rows])
     check(not missing, f"{missing[0] if missing else ''}: no such image ({len(missing)} of {len(rows)} missing)")
@@ -108,7 +118,10 @@ def _check_folder(args: DataArgs, summary: DataSummary) -> list[Finding]:
     counts.update(tidy(row.label) for row in rows if row.split in ("", "train"))
     small = sorted(label for label, count in counts.items() if count < min_images)
     summary.names = sorted(set(counts) - set(small))
+    summary.class_sizes = [round(share * counts[label]) for label in summary.names]
     summary.images = round(share * sum(counts[label] for label in summary.names))
+    in_val = sum(row.split == "val" for row in rows)
+    summary.val_images = in_val or round(summary.images * args.split_ratios[1] / args.split_ratios[0])
     return _judge_classes(args, len(counts), small, min_images, f"{len(rows)} images")
 
 
@@ -121,7 +134,7 @@ def _judge_classes(args: DataArgs, classes: int, small: list[str], min_images: i
         status = "failure" if args.on_small_class == "error" else "warning"
         few = f"{text}; fewer than {min_images} to train on: {', '.join(small[:5])} ({len(small)} such classes)"
         return [Finding("data", status, few, "add images, or set data.on_small_class=skip" * (status == "failure"))]
-    return [Finding("data", "ok", f"{text}; whether each decodes was not checked (--read-data)")]
+    return [Finding("data", "ok", f"{text}, listed and not opened; --read-data opens each")]
 
 
 def _read_data(args: DataArgs, cache: Path, summary: DataSummary) -> list[Finding]:
@@ -130,13 +143,21 @@ def _read_data(args: DataArgs, cache: Path, summary: DataSummary) -> list[Findin
     enough = [label for label, count in counts.items() if count >= _MIN_PER_CLASS]
     summary.names = [dataset.names[label] for label in counts]
     summary.images = sum(counts.values())
+    summary.class_sizes = list(Counter(sample.label for sample in dataset.parts["test_memory"]).values())
+    summary.val_images = len(dataset.parts["val"])
     parts = ", ".join(f"{len(samples)} {part}" for part, samples in dataset.parts.items())
     text = f"{dataset.name}, decoded: {len(dataset.names)} classes; images: {parts}"
     if len(enough) < _MIN_CLASSES:
         return [Finding("data", "failure", f"{text}; {len(enough)} classes have two to train on", "add images")]
+    findings = []
+    if len(enough) < len(counts):
+        few = ", ".join([dataset.names[label] for label in counts if label not in enough][:5])
+        single = f"{len(counts) - len(enough)} of {len(counts)} training classes have one image: {few}"
+        advice = "add images: an image finds its class only by another of the class, or by the name"
+        findings = [Finding("data", "warning", single, advice)]
     skipped = {reason: count for reason, count in dataset.skipped.items() if count}
     if skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         advice = f"the lists are in {cache}: skipped-*.jsonl, passed-over-*.jsonl"
-        return [Finding("data", "warning", f"{text}; left out: {reasons}", advice)]
-    return [Finding("data", "ok", text)]
+        return [Finding("data", "warning", f"{text}; left out: {reasons}", advice), *findings]
+    return [Finding("data", "ok", text), *findings]

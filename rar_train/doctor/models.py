@@ -9,6 +9,7 @@ import torch
 from data_prep.core.errors import UserError
 from data_prep.core.hub import check_hub
 from data_prep.embedding.open_clip_models import NANO_CLIP, check_named, training_setup
+from data_prep.embedding.own_encoder import find_own_encoder
 from data_prep.settings import Recipe, RetrieverArgs
 from rar_train.doctor.findings import Finding
 from rar_train.models.base_checks import refuse_adapter
@@ -32,6 +33,8 @@ def check_retriever(args: RetrieverArgs) -> list[Finding]:
         return [Finding("retriever", "ok", f"in {folder}")]
     if args.model.startswith("hf-hub:"):
         return [_check_repository("retriever", args.model.removeprefix("hf-hub:"), "retriever.model=local-dir:FOLDER")]
+    if find_own_encoder(args.model) is not None:
+        return [Finding("retriever", "ok", f"{args.model}, an encoder of your own, which is not loaded here")]
     check_named(args)
     training_setup(args)
     source = open_clip.get_pretrained_cfg(args.model, args.pretrained)

@@ -15,9 +15,9 @@ from rar_train.doctor.data import DataSummary, data_findings
 from rar_train.doctor.findings import Finding, run_check
 from rar_train.doctor.memory import check_fit
 from rar_train.doctor.models import FETCH_ADVICE, check_family, check_ranker, check_retriever
+from rar_train.doctor.plan import count_examples, count_steps, plan_findings
 from rar_train.models.meta import local_folder
 from rar_train.models.mllm import Mllm
-from rar_train.ranker.datamodule import optimizer_steps
 from rar_train.ranker.token_budget import ConversationTokens, longest_conversations, token_limit
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ def recipe_findings(recipe: Recipe, read: bool) -> list[Finding]:
     if recipe.task.startswith("nano"):
         return [Finding("data", "ok", "the embedded models' corpus is generated when needed")]
     findings, summary = data_findings(recipe, read)
+    findings += plan_findings(recipe, summary)
     findings += run_check("retriever", check_retriever, recipe.retriever)
     if recipe.task != "ranker":
         return findings
@@ -117,18 +118,18 @@ def check_memory(recipe: Recipe, mllm: Mllm, summary: DataSummary) -> list[Findi
 
 def check_time(recipe: Recipe, summary: DataSummary) -> list[Finding]:
     """Estimates the training time from the speed that an earlier part of the run has logged."""
-    if summary.images is None:
+    examples = count_examples(recipe, summary)
+    if examples is None:
         return [Finding("time", "not checked", "the number of images is not known", _READ_ADVICE)]
-    sources = 1 if recipe.mining.shards else len(recipe.mining.sources)
-    steps = optimizer_steps(recipe, summary.images * sources)
-    text = f"at most {steps} steps on {summary.images * sources} examples"
+    steps = count_steps(recipe, examples)
+    text = f"at most {steps} steps on {examples} examples"
     speeds = _read_speeds(Path(recipe.out))
     if not speeds:
         advice = f"start it: after {recipe.trainer.log_every} steps it logs perf/images_per_s, and this check reads it"
         return [Finding("time", "not checked", f"{text}; no speed was measured in {recipe.out} yet", advice)]
     optim, trainer = recipe.optim, recipe.trainer
     full = steps * optim.batch_size * optim.grad_accum_steps * trainer.devices * trainer.num_nodes
-    processed = min(full, summary.images * sources * optim.epochs)
+    processed = min(full, examples * optim.epochs)
     hours = processed / speeds[-1] / 3600
     return [Finding("time", "ok", f"{text}: {hours:.1f} h at {speeds[-1]:.1f} images/s, as measured in {recipe.out}")]
 

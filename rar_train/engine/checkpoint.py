@@ -14,6 +14,7 @@ from data_prep.core.files import leftover_parts, part_path, remove, write_json
 from data_prep.core.saving import write_errors
 from data_prep.settings import Recipe
 from rar_train.engine.checkpoint_files import checkpoint_path, remove_old_checkpoints, write_checksums
+from rar_train.engine.progress import validation_metrics
 from rar_train.engine.strategies import gather_weights
 from rar_train.models.lora import save_adapter
 
@@ -39,14 +40,10 @@ def fit_from(
         ) from None
 
 
-def validation_metrics(trainer: L.Trainer) -> dict[str, float]:
-    """Returns the metrics of the last validation, by name without ``val/``."""
-    metrics = trainer.callback_metrics.items()
-    return {key.removeprefix("val/"): round(float(value), 4) for key, value in metrics if key.startswith("val/")}
-
-
 class Checkpoints(Callback):
-    """Saves a checkpoint after every validation and keeps the last two; see ``checkpoint_files`` for the format.
+    """Saves a checkpoint after every validation, the last step's among them, and keeps the last two.
+
+    ``checkpoint_files`` has their format.
 
     Args:
         recipe: The run's recipe.
@@ -70,8 +67,10 @@ class Checkpoints(Callback):
         self.validation = state["validation"]
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_) -> None:
-        """Advances the data position."""
+        """Advances the data position, and has the last step validated."""
         trainer.datamodule.position.batches += 1
+        if trainer.global_step >= trainer.max_steps:
+            trainer.should_stop = True  # Lightning validates before it stops for this reason; for max_steps it does not
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Stores the metrics and saves a checkpoint."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -20,10 +21,10 @@ from data_prep.distributed.processes import Processes, process_group
 from data_prep.settings import Recipe
 from rar_train.engine.checkpoint import fit_from
 from rar_train.engine.checkpoint_files import find_newest_checkpoint, steps_done
-from rar_train.engine.run_folder import claim_run_folder, is_complete
+from rar_train.engine.run_folder import claim_run_folder, is_complete, note_start
 from rar_train.engine.strategies import gather_weights, make_strategy
 from rar_train.engine.tracking import make_loggers
-from rar_train.engine.trainer import make_trainer
+from rar_train.engine.trainer import make_trainer, validation_interval
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Run:
         data: L.LightningDataModule,
         steps: int,
         callbacks: Sequence[Callback],
+        count: Callable[[Any], int],
         strategy: Strategy | None = None,
         metadata: dict | None = None,
     ) -> L.Trainer:
@@ -68,6 +70,7 @@ class Run:
             data: The examples.
             steps: Optimizer steps of the whole run.
             callbacks: Those that save checkpoints among them.
+            count: Counts the examples of a batch, for the log.
             strategy: The recipe's, where the caller has built it already.
             metadata: For the loggers, in addition to the recipe.
 
@@ -77,9 +80,19 @@ class Run:
         # Towers of open_clip may have weights that no pass uses.
         strategy = strategy or make_strategy(self.recipe.trainer, idle_parameters=True)
         loggers = make_loggers(self.recipe, self.start, metadata)
-        trainer = make_trainer(self.recipe, strategy, steps, loggers, callbacks)
+        trainer = make_trainer(self.recipe, strategy, steps, loggers, callbacks, count)
+        if self.processes.rank == 0:
+            note_start(self.recipe)
+            self._log_interval(steps)
         fit_from(self.checkpoint, trainer, module, data)
         return trainer
+
+    def _log_interval(self, steps: int) -> None:
+        setting = self.recipe.trainer.checkpoint_every
+        interval = validation_interval(setting, steps)
+        shortened = f" (trainer.checkpoint_every={setting} is for longer runs)" if interval < setting else ""
+        every = "every step" if interval == 1 else f"every {interval} steps and at the end"
+        log.info("training: validation and checkpoint %s%s", every, shortened)
 
     def save(self, trainer: L.Trainer, module: L.LightningModule, write: Callable[[Path], object]) -> None:
         """Writes the result on the first process. All processes must call it, since ZeRO-3 gathers split weights here.

@@ -1,7 +1,8 @@
 """Run folders: their layout and integrity checks; does not import torch, so that a mistyped ``--ckpt`` fails at once.
 
 ``run.json`` contains the run's recipe and the checksums of files that later stages read, so that damage to
-``recipe.yaml`` and to these files is detected. A result (``adapter/``, ``model/``) has its own manifest.
+``recipe.yaml`` and to these files is detected; and whether its training began, before which the folder is free for
+other settings. A result (``adapter/``, ``model/``) has its own manifest.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from data_prep.core.files import file_hash, read_sealed, write_sealed
 from data_prep.core.manifests import find_damage, read_sealed_folder
 from data_prep.settings import Recipe
 from data_prep.settings.loading import save_recipe
+from data_prep.settings.paths import WORKING_FOLDER
 from data_prep.settings.values import read_values
 from rar_train.models.adapter_manifest import RERUN_ADVICE, read_adapter_manifest
 
 log = logging.getLogger(__name__)
 
 RUN = "run.json"
-_PATHS = ("out", "cache")  # a run may be moved
+_PATHS = ("out", "cache", WORKING_FOLDER)  # a run may be moved
 
 
 def differences(before: dict, after: dict, ignored: Collection[str] = _PATHS, prefix: str = "") -> list[str]:
@@ -77,9 +79,39 @@ def read_known_recipe(run: Path) -> dict[str, Any] | None:
 
 
 def note_recipe(run: Path, values: dict[str, Any]) -> None:
-    """Writes ``run.json`` with a recipe's values and the checksums that it already contains."""
+    """Writes ``run.json`` with a recipe's values, and the checksums and the note of the start that it already has."""
     without_paths = {key: value for key, value in values.items() if key not in _PATHS}
-    write_sealed(run / RUN, {"recipe": without_paths, "files": read_checksums(run)})
+    started = has_started(run)
+    write_sealed(run / RUN, {"recipe": without_paths, "files": read_checksums(run), "started": started})
+
+
+def has_started(run: Path) -> bool:
+    """Tells whether a run's training began: until then, nothing in its folder is worth keeping.
+
+    A run without a readable note counts as one that did.
+    """
+    try:
+        return read_sealed(run / RUN).get("started", True)
+    except UserError:
+        return (run / RUN).exists() or (run / "recipe.yaml").exists()
+
+
+def note_start(recipe: Recipe) -> None:
+    """Notes that a run's training begins: from now on the folder is kept for its settings.
+
+    Raises:
+        UserError: Another command has replaced the settings since the folder was claimed.
+    """
+    out = Path(recipe.out)
+    record = read_sealed(out / RUN, RERUN_ADVICE)
+    changed = differences(record["recipe"], asdict(recipe), _CHANGEABLE)
+    if changed:
+        raise UserError(
+            f"out={out}: another command has since begun a run with other settings there ({'; '.join(changed[:4])}); "
+            "give another out=FOLDER"
+        )
+    if not record.get("started", True):
+        write_sealed(out / RUN, record | {"started": True})
 
 
 def read_checksums(run: Path) -> dict[str, str]:
@@ -169,16 +201,16 @@ def find_adapter(ckpt: Path) -> tuple[Path, Path]:
 
 # Settings that may change when a run is resumed.
 _CHANGEABLE = (
-    "out", "cache", "eval", "discover", "tracking", "trainer.resume", "trainer.log_every", "trainer.checkpoint_every",
+    *_PATHS, "eval", "discover", "tracking", "trainer.resume", "trainer.log_every", "trainer.checkpoint_every",
     "trainer.progress", "trainer.num_workers",
 )  # fmt: skip
 
 
 def claim_run_folder(recipe: Recipe) -> Path:
-    """Creates the run's folder, or reuses it where its recipe is the same.
+    """Creates the run's folder, or reuses it where its recipe is the same or its training never began.
 
     Raises:
-        UserError: The folder contains a run with other settings.
+        UserError: The folder contains a run with other settings whose training began.
     """
     out = Path(recipe.out)
     saved = out / "recipe.yaml"
@@ -189,12 +221,18 @@ def claim_run_folder(recipe: Recipe) -> Path:
     known = read_known_recipe(out)
     if known is not None:
         changed = differences(known, asdict(recipe), _CHANGEABLE)
-        if changed:
+        if changed and not has_started(out):
+            log.info("training: %s holds a run that never began to train; its settings are replaced", out)
+            files = read_checksums(out)
+            write_sealed(out / RUN, read_sealed(out / RUN) | {"files": {}})
+            for name in files:
+                (out / name).unlink(missing_ok=True)
+        elif changed:
             raise UserError(
                 f"out={out}: holds a run with other settings ({'; '.join(changed[:4])}); "
                 "give another out=FOLDER, or trainer.resume=false to start over"
             )
     out.mkdir(parents=True, exist_ok=True)
+    note_recipe(out, asdict(recipe))  # before recipe.yaml, without which a folder that has none is a new one
     save_recipe(saved, recipe)
-    note_recipe(out, asdict(recipe))
     return out

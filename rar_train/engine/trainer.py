@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -13,20 +14,44 @@ from lightning.pytorch.strategies import Strategy
 
 from data_prep.distributed.devices import resolve_accelerator
 from data_prep.settings import Recipe
-from rar_train.engine.progress import progress_bar
+from rar_train.engine.progress import TrainingLog, progress_bar
+
+MIN_VALIDATIONS = 4
+"""Least number of validations, and of checkpoints, in a run of as many steps or more."""
+
+
+def validation_interval(checkpoint_every: int, steps: int) -> int:
+    """Returns the number of optimizer steps between validations; one more validation is at the end of the run.
+
+    Args:
+        checkpoint_every: ``trainer.checkpoint_every``, the largest interval.
+        steps: Optimizer steps of the entire run, at least 1.
+
+    Returns:
+        int: At least 1. The multiples of it below ``steps``, and ``steps``, are ``MIN_VALIDATIONS`` or more; in a run
+        of fewer steps each step is validated.
+    """
+    longest = (steps - 1) // (MIN_VALIDATIONS - 1)  # of a longer one there are too few before the end
+    return max(1, min(checkpoint_every, -(-steps // MIN_VALIDATIONS), longest))
 
 
 def make_trainer(
-    recipe: Recipe, strategy: Strategy, steps: int, loggers: Sequence[Logger], callbacks: Sequence[Callback]
+    recipe: Recipe,
+    strategy: Strategy,
+    steps: int,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback],
+    count: Callable[[Any], int],
 ) -> L.Trainer:
-    """Makes a Trainer that validates every ``trainer.checkpoint_every`` steps.
+    """Makes a Trainer that validates every ``validation_interval`` steps; ``Checkpoints`` has it validate at the end.
 
     Args:
         recipe: Its ``trainer`` and ``optim`` sections give devices, precision, accumulation and clipping.
         strategy: From ``make_strategy``.
         steps: Optimizer steps of the entire run.
         loggers: Loggers of the metrics.
-        callbacks: Callbacks in addition to the progress bar.
+        callbacks: Callbacks in addition to the progress bar or log.
+        count: Counts the examples of a batch, for the log.
     """
     args, bar = recipe.trainer, progress_bar(recipe.trainer)
     return L.Trainer(
@@ -39,12 +64,12 @@ def make_trainer(
         max_epochs=-1,
         accumulate_grad_batches=recipe.optim.grad_accum_steps,
         gradient_clip_val=args.grad_clip_norm,
-        val_check_interval=args.checkpoint_every * recipe.optim.grad_accum_steps,
+        val_check_interval=validation_interval(args.checkpoint_every, steps) * recipe.optim.grad_accum_steps,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=args.log_every,
         logger=loggers,
-        callbacks=[*callbacks, *bar],
+        callbacks=[*callbacks, *(bar or [TrainingLog(count)])],
         enable_checkpointing=False,
         enable_progress_bar=bool(bar),
         enable_model_summary=False,

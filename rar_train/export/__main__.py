@@ -14,11 +14,11 @@ Settings change the recipe saved in the run, such as ranker.model=FOLDER where t
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from data_prep.core.command import run_command
+from data_prep.arguments.parser import CommandParser
+from data_prep.core.command import announce, run_command
 from data_prep.core.errors import UserError
 from data_prep.settings.loading import load_saved_recipe
 from rar_train.engine.run_folder import find_adapter
@@ -26,13 +26,14 @@ from rar_train.engine.run_folder import find_adapter
 
 def main(arguments: list[str]) -> None:
     """Reads the command line and exports."""
-    parser = argparse.ArgumentParser(prog="python -m rar_train.export", add_help=False)
+    parser = CommandParser("rar_train.export")
     parser.add_argument("--ckpt", required=True)
     parser.add_argument("--to")
     parser.add_argument("--merge", action="store_true")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("settings", nargs="*")
-    args = parser.parse_intermixed_args(arguments)
+    parser.add_settings()
+    args = parser.parse_args(arguments)
+    announce(f"export: {args.ckpt}")
     adapter, run = find_adapter(Path(args.ckpt))
     recipe = load_saved_recipe(run / "recipe.yaml", args.settings)
     to = Path(args.to) if args.to else run / ("merged" if args.merge else "exported")
@@ -47,10 +48,5 @@ def main(arguments: list[str]) -> None:
         write_adapter(recipe, adapter, run, to)
 
 
-def console() -> None:
-    """Runs the command as a console script."""
-    sys.exit(run_command(main, __doc__))
-
-
 if __name__ == "__main__":
-    console()
+    sys.exit(run_command(main, __doc__))

@@ -97,7 +97,10 @@ def write_merged(recipe: Recipe, adapter: Path, run: Path, to: Path, dtype: str)
         plain.processor.save_pretrained(part)
         seal_folder(part, {"base_model": manifest["base_model"], "adapter": manifest["adapter"], "dtype": dtype})
         write_text(part / "README.md", card)  # not in the manifest, since publishers edit it
-    log.info("export: %s, log-probabilities within %.2g of base and adapter, in %s", dtype, difference, to)
+    log.info(
+        "export: merged model in %s (%s, log-probabilities within %.2g of base and adapter); %s says how to load it",
+        to, dtype, difference, to / "README.md",
+    )  # fmt: skip
 
 
 def write_adapter(recipe: Recipe, adapter: Path, run: Path, to: Path) -> None:
@@ -105,9 +108,9 @@ def write_adapter(recipe: Recipe, adapter: Path, run: Path, to: Path) -> None:
     manifest = read_adapter_manifest(adapter)
     limits = serving_limits(adapter, manifest["base_model"])
     for limit in limits:
-        log.warning("export: %s Serve the merged model instead (--merge), or check it (docs/serving.md)", limit)
+        log.warning("export: %s Serve the merged model instead (--merge; docs/serving.md)", limit)
     card = model_card(recipe, manifest, run, limits=limits)
     with write_errors(to, kept=_RUN_UNCHANGED), write_folder(to) as part:
         shutil.copytree(adapter, part, dirs_exist_ok=True)
         write_text(part / "README.md", card)
-    log.info("export: adapter in %s", to)
+    log.info("export: adapter in %s; %s says how to load it", to, to / "README.md")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from data_prep.core.results_file import read_results
 from data_prep.settings import Recipe
+from rar_train.engine.result_folder import format_changes
 
 _USE = """```python
 {registers}from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -36,12 +38,19 @@ def _list_metrics(manifest: dict, run: Path) -> list[str]:
         results = read_results(path.parent)
         if results.get("adapter") != manifest["adapter"]:
             continue
-        lines += ["", f"Evaluation `{path.parent.name}` (top-1, 0 to 1):", ""]
-        rows = {
-            f"{row['task']}, {row['shots']} shots, seed {row['seed']}, {row['method']}": row["top1"]
-            for row in results["rows"]
-        }
-        lines += _table(rows)
+        lines += ["", f"Evaluation `{path.parent.name}` (top-1, 0 to 1, mean over seeds):", ""]
+        settings = " ".join(format_changes(results.get("evaluation", {}).get("changes", {})))
+        lines += [f"Settings that differ from the run's: `{settings}`", ""] if settings else []
+        notes = results.get("notes", [])
+        for note in notes if isinstance(notes, list) else dict.fromkeys(chain.from_iterable(notes.values())):
+            lines += [f"Note: {note}", ""]
+        by_memory: dict[str, list[float]] = {}
+        for row in results["rows"]:
+            few = f"{row['shots']} image{'s' * (row['shots'] > 1)} per class"
+            memory = few if row["task"] == "few_shot" else row["task"].replace("_", " ")
+            of_set = f"{row['dataset']}, " if "datasets" in results else ""
+            by_memory.setdefault(f"{of_set}{memory}, {row['method']}", []).append(row["top1"])
+        lines += _table({name: round(sum(top1) / len(top1), 4) for name, top1 in by_memory.items()})
     return lines or ["Nothing was measured."]
 
 

@@ -9,26 +9,27 @@ need that training before use. Existing models are reused. Needs the packages th
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import time
 from pathlib import Path
 
-from data_prep.core.command import run_command
+from data_prep.arguments.parser import CommandParser
+from data_prep.core.command import announce, run_command
 
 log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str]) -> None:
     """Reads the command line and builds the models."""
-    parser = argparse.ArgumentParser(prog="python -m rar_train.lite")
+    parser = CommandParser("rar_train.lite")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clip-pixels", type=int, default=160)
     parser.add_argument("--mllm-pixels", type=int, default=160)
     parser.add_argument("--stage", type=int, choices=(2, 3, 4), default=4)
     parser.add_argument("--tokens", type=int, default=8)
     args = parser.parse_args(arguments)
+    announce(f"lite: models into {args.out}")
 
     from rar_train.lite.clip import make_lite_clip
     from rar_train.lite.mllm import make_lite_mllm

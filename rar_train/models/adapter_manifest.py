@@ -1,11 +1,15 @@
-"""Adapter manifests: the base and data an adapter was trained on, and the checksums of its files."""
+"""Adapter manifests: an adapter's base, data and validation, and the checksums of its files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from data_prep.core.errors import UserError
 from data_prep.core.manifests import MANIFEST, read_sealed_folder
+from data_prep.settings import Recipe
+from data_prep.settings.modes import SCORED
 
 RERUN_ADVICE = "give the command of rar_train.fit that created this run again, which rebuilds it"
 
@@ -27,3 +31,26 @@ def read_adapter_manifest(adapter: Path) -> dict:
             adapter, f"give --ckpt {adapter.parent.parent} for the run's adapter, or another checkpoint"
         )
     return read_sealed_folder(adapter, RERUN_ADVICE)
+
+
+def shortfall(recipe: Recipe, manifest: Mapping[str, Any]) -> str | None:
+    """Says where the tuned ranker is below the retriever's order of the same candidates, and what to do; else None.
+
+    Args:
+        recipe: Its ``ranker.mode`` is compared. Of a mode that writes, which validation has on a few examples alone,
+            the better of letters and likelihood is.
+        manifest: The adapter's: top-1 accuracy by mode and of the ``retriever``, from 0 to 1 (``validation``), and the
+            number of validation examples (``val_examples``).
+    """
+    metrics, mode = manifest.get("validation", {}), recipe.ranker.mode
+    if mode not in SCORED:
+        mode = max(SCORED, key=lambda scored: metrics.get(scored, 0.0))
+    if "retriever" not in metrics or metrics[mode] >= metrics["retriever"]:
+        return None
+    larger = " (recipe=ranker_lora_qwen2_5_vl_7b)" if recipe.ranker.model == "nano-mllm" else ""
+    examples, ranked, retrieved = manifest["val_examples"], 100 * metrics[mode], 100 * metrics["retriever"]
+    return (
+        f"the tuned ranker ({mode}) has {ranked:.1f} % of {examples} validation examples right, below the retriever's "
+        f"order of the same candidates, {retrieved:.1f} %: it is no help yet. Train longer (optim.epochs), with "
+        f"another optim.lr, on more images, or tune another base{larger}; until then use the retriever's results"
+    )

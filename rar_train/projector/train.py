@@ -24,6 +24,7 @@ from data_prep.distributed.devices import resolve_accelerator
 from data_prep.prompting.prompts import NAMING
 from data_prep.settings import Recipe, check
 from rar_train.engine.checkpoint import Checkpoints
+from rar_train.engine.progress import format_metrics
 from rar_train.engine.run import Run, train_run
 from rar_train.engine.strategies import seed_all
 from rar_train.models.feature_cache import cache_features
@@ -142,14 +143,15 @@ def _train(run: Run) -> L.Trainer:
             init_projector(mllm, dataset, recipe.optim.batch_size)
     log.info("training: %d steps%s", data.steps, f", from {start}" if start else "")
     checkpoints = Checkpoints(recipe)
-    trainer = run.fit(module, data, data.steps, [checkpoints])
+    # Of feature maps the first part of a batch; of images, with one conversation each, a forest.
+    trainer = run.fit(module, data, data.steps, [checkpoints], lambda batch: len(batch[0] if by_names else batch.paths))
     metrics = checkpoints.validation
     metadata = {"base": mllm.id, "steps": trainer.global_step, "validation": metrics}
     if by_names:
         metadata["names"] = [dataset.names[label] for label in dataset.labels("train")]
     run.save(trainer, module, lambda folder: _save(mllm, folder, metadata))
     if trainer.is_global_zero:
-        log.info("training: done, last validation %s; use it with ranker.model=%s", metrics, run.result)
+        log.info("training: done, last validation: %s; model in %s", format_metrics(metrics), run.result)
     return trainer
 
 

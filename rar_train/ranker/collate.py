@@ -30,6 +30,7 @@ class RankingBatch:
         counts: Number of candidates in each example.
         orders: Each example's target order as positions among the candidates shown, best first; empty where no
             objective needs it.
+        retriever_hits: Whether the retriever's first candidate is the true one, for each example.
         images: The examples' images.
         modes: The conversations that each tree has: ``letters``, ``likelihood`` and ``list``, some or all.
         forest: The trees. The answers of an example are its candidates' names and then its sorted list.
@@ -42,12 +43,14 @@ class RankingBatch:
         self,
         examples: list[RankingExample],
         orders: list[list[int]],
+        retriever_hits: list[bool],
         images: list[Image.Image],
         modes: Collection[str],
         forest: Forest,
         letter_ids: list[int],
     ):
         self.examples, self.orders, self.images = examples, orders, images
+        self.retriever_hits = retriever_hits
         self.modes, self.forest, self.letter_ids = modes, forest, letter_ids
         self.weights = [1 / len(examples)] * len(examples)
         self.truths = [example.truth for example in examples]
@@ -92,7 +95,8 @@ def collate(
     ]
     asked = [list_conversations(example, order, modes) for example, order in zip_longest(shown, orders, fillvalue=[])]
     letters = mllm.letter_ids(max(len(example.candidates) for example in shown)) if "letters" in modes else []
-    return RankingBatch(shown, orders, images, modes, plant(mllm, images, asked), letters)
+    hits = [example.truth == 0 for example, _ in pairs]
+    return RankingBatch(shown, orders, hits, images, modes, plant(mllm, images, asked), letters)
 
 
 def list_conversations(example: RankingExample, order: list[int], modes: Collection[str]) -> list[Conversation]:

@@ -157,13 +157,18 @@ class RankingData(L.LightningDataModule):
             target=self.recipe.mining.target,
         )
 
+    @property
+    def val_count(self) -> int:
+        """Number of examples in a validation, on all processes together."""
+        trainer = self.recipe.trainer
+        world = trainer.devices * trainer.num_nodes
+        # The same number on each process: under ZeRO-3 every forward pass needs all of them.
+        return max(1, min(trainer.val_examples, len(self.val_set)) // world) * world
+
     def val_dataloader(self) -> DataLoader:
         """Returns a loader of evenly spaced validation examples, distributed over the processes."""
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        count = min(self.recipe.trainer.val_examples, len(self.val_set))
-        # The same number on each process: under ZeRO-3 every forward pass needs all of them.
-        count = max(1, count // world) * world
-        chosen = np.linspace(0, len(self.val_set) - 1, count).astype(int).tolist()
+        chosen = np.linspace(0, len(self.val_set) - 1, self.val_count).astype(int).tolist()
         local = [SampledExample(row, 0, 1.0) for row in chosen[rank::world]]
         size = self.recipe.optim.batch_size
         batches = [local[start : start + size] for start in range(0, len(local), size)]

@@ -112,7 +112,10 @@ class RankerModule(FusedClippingMixin, L.LightningModule):
         self.ranked, self._to_generate = [], []
 
     def validation_step(self, batch: RankingBatch, _) -> None:
-        """Logs the loss and the accuracy of each one-pass mode; every validation example contains the truth."""
+        """Logs the loss, and the accuracy of each one-pass mode and of the retriever's order.
+
+        Every validation example contains the truth.
+        """
         losses, tables = compute_losses(self.mllm, batch, self.recipe.ranker.objectives)
         count = len(batch.examples)
         total = sum(self.weights[name] * loss for name, loss in losses.items())
@@ -121,6 +124,7 @@ class RankerModule(FusedClippingMixin, L.LightningModule):
         for mode, table in tables.items():
             hits = (table.argmax(1) == truths).float().mean()
             self.log(f"val/{mode}", hits, batch_size=count, sync_dist=True)
+        self.log("val/retriever", sum(batch.retriever_hits) / count, batch_size=count, sync_dist=True)
         batches = self.trainer.num_val_batches[0]
         for row in range(min(count, math.ceil(self._generate_count / batches))):
             self._to_generate.append((batch.images[row], batch.examples[row]))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import lightning as L
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.callbacks import Callback
 
 from data_prep.settings import Recipe
+from rar_train.engine.progress import TrainingClock
 from rar_train.engine.tracking import show_rankings
 from rar_train.ranker.collate import RankingBatch
 
@@ -55,18 +54,24 @@ class Monitor(Callback):
         trainable, total = parameters
         self.flops_per_token = 4 * total + 2 * trainable
         self.logged = 0
-        self._reset()
+        self.clock: TrainingClock | None = None
 
     def _reset(self) -> None:
         self.images = self.tokens = 0
-        self.since: float | None = None
+        self.clock = TrainingClock()
+        self.clock.start()
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, *_) -> None:
+        """Starts the clock after a validation."""
+        if self.clock:
+            self.clock.start()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: dict, batch: RankingBatch, batch_idx: int
     ) -> None:
-        """Counts a batch and logs the rates when due; the first batch after a pause only starts the clock."""
-        if self.since is None:
-            self.since = time.perf_counter()
+        """Counts a batch and logs the rates when due; the first batch, which warms up, only starts the clock."""
+        if self.clock is None:
+            self._reset()
             return
         self.images += len(batch.examples)
         self.tokens += batch.tokens
@@ -74,7 +79,7 @@ class Monitor(Callback):
         if step == self.logged or step % self.recipe.trainer.log_every:
             return
         self.logged = step
-        seconds = time.perf_counter() - self.since
+        seconds = self.clock.seconds
         rates = {"images_per_s": self.images, "tokens_per_s": self.tokens}
         metrics = {f"perf/{name}": count * trainer.world_size / seconds for name, count in rates.items()}
         peak = peak_flops(module.device, self.recipe.trainer.precision)
@@ -83,11 +88,11 @@ class Monitor(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step - 1)
         self._reset()
-        self.since = time.perf_counter()
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Resets the counts, since a validation is a pause."""
-        self._reset()
+        """Stops the clock, since a validation is a pause."""
+        if self.clock:
+            self.clock.stop()
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Sends the validation's rankings to the trackers."""

@@ -13,19 +13,22 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json, read_sealed, write_folder
 from data_prep.core.manifests import find_damage
+from data_prep.core.ranks import is_first_process
 from data_prep.distributed.devices import resolve_accelerator
 from data_prep.leakage.contamination import MINED
 from data_prep.settings import RankerArgs, Recipe
 from rar_train.engine.checkpoint import AdapterCheckpoints
+from rar_train.engine.progress import format_metrics, progress_bar
 from rar_train.engine.run import Run, train_run
 from rar_train.engine.run_folder import read_checksums, record_checksum
 from rar_train.engine.strategies import CheckGradients, make_strategy, seed_all
 from rar_train.engine.tracking import finish_tracking
-from rar_train.models.adapter_manifest import read_adapter_manifest
+from rar_train.models.adapter_manifest import read_adapter_manifest, shortfall
 from rar_train.models.feature_cache import cache_features
 from rar_train.models.lora import parameter_table, save_adapter
 from rar_train.models.mllm import load_mllm
 from rar_train.ranker.checkpointing import decide_checkpointing
+from rar_train.ranker.collate import RankingBatch
 from rar_train.ranker.datamodule import RankingData, build_examples, optimizer_steps
 from rar_train.ranker.module import RankerModule
 from rar_train.ranker.monitor import Monitor, format_parameter_table
@@ -39,8 +42,13 @@ def train_ranker(recipe: Recipe) -> Path:
     Returns:
         Path: The run's folder with ``adapter/``, ``recipe.yaml``, checkpoints and logs.
     """
-    train_run(recipe, "adapter", _train, repair=lambda: _repair_mined_list(recipe, Path(recipe.out)))
-    return Path(recipe.out)
+    out = Path(recipe.out)
+    adapter = train_run(recipe, "adapter", _train, repair=lambda: _repair_mined_list(recipe, out))
+    if is_first_process():
+        below = shortfall(recipe, read_adapter_manifest(adapter))
+        if below:
+            log.warning("training: %s", below)
+    return out
 
 
 def _repair_mined_list(recipe: Recipe, out: Path) -> None:
@@ -88,17 +96,35 @@ def _train(run: Run) -> L.Trainer:
     for line in format_parameter_table(table) if run.processes.rank == 0 else ():
         log.info("%s", line)
     log.info("training: %d examples, %d steps%s", len(data.selected), steps, f", from step {start}" if start else "")
+    if run.processes.rank == 0 and data.val_count:
+        log.info(
+            "training: a validation has the loss on %d examples, and how often the true class is first: by each mode, "
+            "in the retriever's order of the same candidates, and in lists that the model writes (generate, with the "
+            "shares of replies that are ok, repaired or unreadable)", data.val_count,
+        )  # fmt: skip
     metadata = {
         "data": data.train_set.manifest["files"],
         "encoder": data.train_set.manifest["encoder"],
         "processes": recipe.trainer.devices * recipe.trainer.num_nodes,
+        "val_examples": data.val_count,
     }
     checkpoints = AdapterCheckpoints(recipe, metadata)
     callbacks = [Monitor(recipe, table[-1][1:]), checkpoints, LearningRateMonitor("step"), CheckGradients()]
     parameters = {part: {"trainable": trainable, "all": total} for part, trainable, total in table}
-    trainer = run.fit(module, data, steps, callbacks, strategy, {"parameters": parameters})
+    trainer = run.fit(module, data, steps, callbacks, _count_examples, strategy, {"parameters": parameters})
     _save(run, trainer, module, checkpoints)
     return trainer
+
+
+def _describe_result(best: Path | None, metrics: dict[str, float], recipe: Recipe) -> str:
+    """Says of which step the weights are; with their validation, where the last log line has not just shown it."""
+    if best is None and metrics and not progress_bar(recipe.trainer):
+        return "with the last step's weights"
+    return f"validation{f' of {best.stem}' if best else ''}: {format_metrics(metrics)}"
+
+
+def _count_examples(batch: RankingBatch) -> int:
+    return len(batch.examples)
 
 
 def _with_deepspeed_dtype(recipe: Recipe) -> RankerArgs:
@@ -113,7 +139,7 @@ def _with_deepspeed_dtype(recipe: Recipe) -> RankerArgs:
 
 def _save(run: Run, trainer: L.Trainer, module: RankerModule, checkpoints: AdapterCheckpoints) -> None:
     """Saves the run's adapter: the last weights, or the best checkpoint's, by ``trainer.adapter``."""
-    metrics = checkpoints.validation
+    metrics = dict(checkpoints.validation)
     best = checkpoints.best if run.recipe.trainer.adapter == "best" else None
 
     def write(folder: Path) -> None:
@@ -122,13 +148,12 @@ def _save(run: Run, trainer: L.Trainer, module: RankerModule, checkpoints: Adapt
             save_adapter(module.mllm, folder, run.recipe, metadata)
             return
         adapter = best.with_suffix(".adapter")
-        read_adapter_manifest(adapter)  # raises where it is damaged
+        metrics.update(read_adapter_manifest(adapter)["validation"])  # raises where it is damaged
         with write_folder(folder) as part:
             shutil.copytree(adapter, part, dirs_exist_ok=True)
 
     run.save(trainer, module, write)
     if trainer.is_global_zero:
         checkpoints.note_best()
-        suffix = f" of {best.stem}" if best else ""
-        log.info("training: done, %s; adapter%s in %s", metrics, suffix, run.result)
+        log.info("training: done, %s; adapter in %s", _describe_result(best, metrics, run.recipe), run.result)
         finish_tracking(trainer.loggers, run.result)

@@ -1,4 +1,4 @@
-"""Generates and scores sorted lists of validation examples, as the evaluation does."""
+"""Validation of a ranker: lists generated and scored as the evaluation does."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.pools import loader_options
 from data_prep.core.records import Sample
 from data_prep.datasets import Dataset
-from data_prep.embedding.embedding import count_workers
+from data_prep.distributed.devices import resolve_workers
 from data_prep.memory.memories import with_templates
 from data_prep.settings import Recipe
 from rar_train.engine.sampler import DataPosition, EpochPlan, EpochSampler, SampledExample
@@ -96,8 +96,7 @@ class RetrieverData(L.LightningDataModule):
         plan = EpochPlan(len(samples), optim.batch_size, world, optim.epochs, self.recipe.seed, full=True)
         sampler = EpochSampler(plan, rank, self.position)
         rows = _Pairs(self.recipe, self.views, samples, self.dataset)
-        workers = count_workers(self.recipe.retriever.num_workers, self.recipe.trainer.devices, len(sampler))
-        return DataLoader(rows, batch_sampler=sampler, **loader_options(workers))
+        return DataLoader(rows, batch_sampler=sampler, **loader_options(resolve_workers(self.recipe.trainer)))
 
     def val_dataloader(self) -> DataLoader:
         """Returns a loader of evenly spaced validation images, distributed over the processes."""

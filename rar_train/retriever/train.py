@@ -9,16 +9,18 @@ from pathlib import Path
 import lightning as L
 from torch import nn
 
+from data_prep.core.errors import UserError
 from data_prep.core.files import write_folder
 from data_prep.core.manifests import seal_folder
 from data_prep.datasets import read_dataset
 from data_prep.distributed.devices import resolve_accelerator
-from data_prep.embedding.encoder import Encoder, load_encoder
+from data_prep.embedding.encoder import OpenClipEncoder, load_encoder
 from data_prep.embedding.name_tokens import tokenize_names
 from data_prep.embedding.open_clip_models import architecture
 from data_prep.memory.memories import with_templates
 from data_prep.settings import Recipe, check
 from rar_train.engine.checkpoint import Checkpoints
+from rar_train.engine.progress import format_metrics
 from rar_train.engine.run import Run, train_run
 from rar_train.engine.strategies import seed_all
 from rar_train.models.open_clip_folder import write_open_clip
@@ -45,6 +47,8 @@ def train_retriever(recipe: Recipe) -> Path:
 def _train(run: Run) -> L.Trainer:
     recipe, tuning = run.recipe, run.recipe.retriever.tuning
     encoder = load_encoder(replace(recipe.retriever, dtype="float32"))
+    if not isinstance(encoder, OpenClipEncoder):
+        raise UserError(f"retriever.model={recipe.retriever.model}: only open_clip models can be tuned")
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("train", "val"))
     start = run.start
     projections_only = tuning.towers == "projections"
@@ -62,17 +66,17 @@ def _train(run: Run) -> L.Trainer:
     resumed = f", from {start}" if start else ""
     log.info("training: %s trainable parameters, %d steps%s", f"{trainable:,}", data.steps, resumed)
     checkpoints = Checkpoints(recipe)
-    trainer = run.fit(module, data, data.steps, [checkpoints])
+    trainer = run.fit(module, data, data.steps, [checkpoints], lambda batch: len(batch[0]))
     metrics = checkpoints.validation
     metadata = {"base": encoder.id, "steps": trainer.global_step, "validation": metrics}
     merged = encoder.model if projections_only else merge_adapters(module.model, tuning)
     run.save(trainer, module, lambda folder: save_open_clip(merged, encoder, recipe, folder, metadata))
     if trainer.is_global_zero:
-        log.info("training: done, last validation %s; use it with retriever.model=local-dir:%s", metrics, run.result)
+        log.info("training: done, last validation: %s; model in %s", format_metrics(metrics), run.result)
     return trainer
 
 
-def save_open_clip(model: nn.Module, encoder: Encoder, recipe: Recipe, folder: Path, metadata: dict) -> None:
+def save_open_clip(model: nn.Module, encoder: OpenClipEncoder, recipe: Recipe, folder: Path, metadata: dict) -> None:
     """Writes weights, configuration and tokenizer as open_clip's ``local-dir:`` reads them.
 
     Args:

@@ -18,7 +18,7 @@ from data_prep.core.files import fingerprint
 from data_prep.core.images import open_image
 from data_prep.core.records import Sample
 from data_prep.datasets import Dataset
-from data_prep.embedding.encoder import Encoder, embed_images, embed_names, encoder_id, state_hash
+from data_prep.embedding.encoder import OpenClipEncoder, embed_images, embed_names, encoder_id, state_hash
 from data_prep.memory.memories import with_templates
 from data_prep.settings import Recipe
 
@@ -31,7 +31,7 @@ class Pixels:
         augment: Whether training uses open_clip's random crops.
     """
 
-    def __init__(self, encoder: Encoder, augment: bool):
+    def __init__(self, encoder: OpenClipEncoder, augment: bool):
         self.encoder, self.transform = encoder, encoder.augment if augment else encoder.preprocess
 
     def train_view(self, sample: Sample, seed: int) -> Tensor:
@@ -61,7 +61,7 @@ class Features:
         dataset: Data set with the parts ``train`` and ``val``.
     """
 
-    def __init__(self, recipe: Recipe, encoder: Encoder, dataset: Dataset):
+    def __init__(self, recipe: Recipe, encoder: OpenClipEncoder, dataset: Dataset):
         towers, cache = without_projections(encoder), Path(recipe.cache)
         samples = [sample for part in ("train", "val") for sample in dataset.parts[part]]
         images = torch.from_numpy(embed_images(towers, samples, recipe.retriever, cache))
@@ -104,7 +104,7 @@ class Projections(nn.Module):
         return self.text(features)
 
 
-def without_projections(encoder: Encoder) -> Encoder:
+def without_projections(encoder: OpenClipEncoder) -> OpenClipEncoder:
     """Returns the encoder without its projections.
 
     Raises:

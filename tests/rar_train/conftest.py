@@ -163,9 +163,9 @@ def pairs(pictures: list[Image.Image]) -> list[tuple[RankingExample, Image.Image
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
-    """Makes recipes of four short steps on a small armory; all share a cache."""
+    """Makes recipes of four short steps, each validated, on a small armory; all share a cache."""
     cache = tmp_path_factory.mktemp("tiny") / "cache"
-    settings = "optim.max_steps=4 trainer.checkpoint_every=2 trainer.val_examples=8 trainer.log_every=1"
+    settings = "optim.max_steps=4 trainer.val_examples=4 trainer.val_generate_examples=1 trainer.log_every=1"
     return tiny_recipes(cache, settings)
 
 

@@ -27,7 +27,7 @@ CHECKPOINT = (
     "adapter/manifest.json",
 )
 DURING_TRAINING = (
-    *(f"checkpoints/step-0000000{step}.{file}" for step in (2, 4) for file in CHECKPOINT),
+    *(f"checkpoints/step-0000000{step}.{file}" for step in (3, 4) for file in CHECKPOINT),
     "data.json", "mined.txt", "best.json", "recipe.yaml", "run.json",
 )  # fmt: skip
 AFTER_TRAINING = (

@@ -33,6 +33,7 @@ from rar_train.doctor.machine import (
 )
 from rar_train.doctor.memory import suggest_changes
 from rar_train.doctor.models import check_family, check_ranker, check_retriever
+from rar_train.doctor.plan import check_candidates, check_figures, check_shots, check_steps
 from rar_train.doctor.recipe import (
     check_letters,
     check_memory,
@@ -185,6 +186,20 @@ def test_data_is_checked_by_its_classes(tmp_path):
     assert check(good, read=True)[0].status == "warning" and "1 unreadable" in check(good, read=True)[0].found
 
 
+def test_files_that_are_read_and_passed_over_are_counted(tmp_path, monkeypatch):
+    root = _write_images(tmp_path / "mine", {"Felis/catus": 4, "Felis/chaus": 4, "Lynx/lynx": 4})
+    (root / "Lynx" / "notes.txt").write_text("")
+    (root / "Lynx" / "lynx" / "0.HEIC").write_bytes(b"\0\0\0 ftypheic" + bytes(20))
+    monkeypatch.setattr("data_prep.core.images.optional_decoders", lambda: ["AVIF"])
+    args = DataArgs(name="folder", root=str(root))
+    classes, files, folders, heic = run_check("data", check_data, args, tmp_path / "cache", False, DataSummary())
+    assert "13 images of 3 classes" in classes.found
+    assert files.found == "12 .png, 1 .heic; passed over: 1 not an image: 1 .txt"
+    assert folders.found.startswith("the 3 folders that hold images are the classes, such as Felis/catus")
+    assert (heic.status, heic.advice) == ("warning", "pip install 'rar-train[heic]'")
+    assert "1 .heic of 13 images can't be decoded here (HEIC)" in heic.found
+
+
 def test_missing_shards_are_a_failure(tmp_path):
     findings, _ = data_findings(make_recipe(f"mining.shards={tmp_path}/none"), False)
     assert [(finding.about, finding.status) for finding in findings] == [("data", "ok"), ("shards", "failure")]
@@ -303,11 +318,64 @@ def test_time_is_estimated_only_from_a_measured_speed(tmp_path):
     assert check_time(recipe, SUMMARY)[0] == finding
 
 
+def test_embedded_models_on_other_data_are_a_warning():
+    assert check_figures(make_recipe()) == []
+    (finding,) = check_figures(make_recipe("data.name=folder", "data.root=photos"))
+    assert finding.status == "warning" and "nothing about your data" in finding.found and "recipe=" in finding.advice
+    photos, clip = ("data.name=folder", "data.root=photos"), "retriever.model=ViT-B-16"
+    assert check_figures(load_recipe(["recipe=retriever_clip", clip, *photos])) == []  # nano-mllm is not used
+
+
+def test_candidates_beyond_letters_and_classes_are_warnings():
+    def found(*settings: str, summary: DataSummary | None = None) -> str:
+        findings = check_candidates(make_recipe(*settings), summary or DataSummary())
+        assert {finding.status for finding in findings} <= {"warning"}
+        return " ".join(finding.found for finding in findings)
+
+    assert found() == found("ranker.mode=letters") == found("eval.k_max=40") == ""
+    assert "shows 26 candidates at most" in found("ranker.mode=letters", "eval.k_max=40")
+    assert "26 letters" in resolve_recipe(["recipe=ranker_lora", "ranker.mode=letters", "eval.k=30"])[1][0].found
+    few = DataSummary(["a", "b", "c", "d"], class_sizes=[5] * 7)
+    assert "mining.k=5, but there are 4 classes" in found(summary=few)
+    assert "eval.k=8, but there are 7 classes" in found("eval.k=8", "mining.k=4", summary=few)
+    assert found("eval.k=7", "mining.k=4", summary=few) == ""
+
+
+def test_shots_that_classes_cannot_give_are_warnings():
+    def found(*sizes: int) -> list[str]:
+        findings = check_shots(recipe, DataSummary(class_sizes=list(sizes)))
+        return [f"{finding.status}: {finding.found}" for finding in findings]
+
+    recipe = make_recipe("eval.shots=[2,8]")
+    assert found(8, 9) == ["ok: every class has 8 images or more"]
+    assert found(4, 9, 3) == ["warning: eval.shots=8: 2 of 3 classes have fewer images, the least 3"]
+    assert found(4, 7)[0].startswith("warning: eval.shots=8: no class has more than about 7 images for the memory")
+    assert found()[0].startswith("not checked")
+
+
+def test_steps_too_few_to_train_or_to_validate_are_reported():
+    def found(images: int | None, *settings: str, val: int | None = None) -> list[str]:
+        recipe = make_recipe("mining.sources=[image]", *settings)
+        findings = check_steps(recipe, DataSummary(images=images, val_images=val))
+        return [f"{finding.about} {finding.status}: {finding.found}" for finding in findings]
+
+    assert found(160) == ["steps ok: at most 10 steps on 160 examples"]
+    assert found(None)[0].startswith("steps not checked")
+    assert found(160, "mining.construction=windows") == ["steps ok: at most 160 steps on 2560 examples"]
+    assert found(15)[0].startswith("steps failure: at most 15 examples, which do not fill one step of 16")
+    less, few = found(160, "optim.max_steps=3")
+    assert "48 are trained on, less than one pass" in less and "too few for 4 validations" in few
+    assert found(160, "optim.max_steps=12") == found(160)
+    assert found(160, val=20)[0].startswith("validation warning: about 20 validation images, of which one is 5 points")
+    retriever = load_recipe(["recipe=retriever_clip", "optim.batch_size=16", "optim.epochs=3"])
+    assert check_steps(retriever, DataSummary(images=47))[0].found == "at most 6 steps on 47 examples"  # full batches
+
+
 def test_every_check_of_a_recipe_runs(offline, tmp_path):
     findings = recipe_findings(make_recipe(f"out={tmp_path}"), False)
     assert {finding.about: finding.status for finding in findings} == {
-        "data": "ok", "retriever": "ok", "ranker": "ok", "ranker family": "ok", "letters": "ok", "prompt": "ok",
-        "memory": "ok", "time": "not checked",
+        "data": "ok", "shots": "ok", "steps": "ok", "retriever": "ok", "ranker": "ok", "ranker family": "ok",
+        "letters": "ok", "prompt": "ok", "memory": "ok", "time": "not checked",
     }  # fmt: skip
     missing = {
         finding.about: finding.status for finding in recipe_findings(make_recipe("ranker.model=no/where"), False)

@@ -29,17 +29,17 @@ def test_the_last_two_checkpoints_and_the_best_are_kept_each_with_its_adapter(ti
 
 
 def test_a_checkpoint_contains_step_data_position_and_only_lora_weights(finished):
-    state = torch.load(finished / "checkpoints" / "step-00000002.ckpt", weights_only=True)
-    assert state["global_step"] == 2
-    assert state["RankingData"] == {"batches": 2}
+    state = torch.load(finished / "checkpoints" / "step-00000003.ckpt", weights_only=True)
+    assert state["global_step"] == 3
+    assert state["RankingData"] == {"batches": 3}
     assert state["state_dict"] and all("lora_" in name for name in state["state_dict"])
 
 
 def test_each_checkpoint_has_its_adapter_and_the_last_is_the_runs(finished):
     folder = finished / "checkpoints"
-    early, last = (read_json(folder / f"step-0000000{step}.adapter" / "manifest.json") for step in (2, 4))
-    assert (early["step"], last["step"]) == (2, 4)
-    assert early["adapter"] == file_hash(folder / "step-00000002.adapter" / "adapter_model.safetensors")
+    early, last = (read_json(folder / f"step-0000000{step}.adapter" / "manifest.json") for step in (3, 4))
+    assert (early["step"], last["step"]) == (3, 4)
+    assert early["adapter"] == file_hash(folder / "step-00000003.adapter" / "adapter_model.safetensors")
     assert early["adapter"] != last["adapter"] == read_json(finished / "adapter" / "manifest.json")["adapter"]
 
 
@@ -86,11 +86,11 @@ def test_early_stopping_leaves_the_best_adapter_and_stays_stopped_when_resumed(t
 
 
 def test_a_manifest_contains_versions_recipe_prompts_and_validation_metrics(finished):
-    manifest = read_json(finished / "checkpoints" / "step-00000002.adapter" / "manifest.json")
+    manifest = read_json(finished / "checkpoints" / "step-00000003.adapter" / "manifest.json")
     assert {"torch", "transformers", "peft"} == set(manifest["versions"])
     assert manifest["recipe"]["optim"]["batch_size"] == 4 and "out" not in manifest["recipe"]
     assert "NAME" in manifest["prompts"]["letters"]
-    assert {"loss", "letters", "likelihood", "generate"} <= set(manifest["validation"])
+    assert {"loss", "letters", "likelihood", "retriever", "generate"} <= set(manifest["validation"])
 
 
 @pytest.mark.parametrize(

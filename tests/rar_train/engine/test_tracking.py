@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-from rar_train.engine.tracking import RankedExample, finish_tracking, make_loggers, run_id, show_rankings
+from rar_train.engine.tracking import RankedExample, finish_tracking, make_loggers, show_rankings
+from rar_train.engine.wandb_runs import run_id
 from rar_train.ranker.monitor import format_parameter_table
 from rar_train.ranker.train import train_ranker
 from tests.wandb_records import OfflineRun

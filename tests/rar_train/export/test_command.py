@@ -57,13 +57,23 @@ def test_the_card_contains_the_metrics_of_the_runs_files(run):
     evaluated = run / "eval" / "test-letters"
     evaluated.mkdir(parents=True)
     row = {"task": "few_shot", "shots": 4, "seed": 1, "method": "rar", "top1": 0.8125}
-    write_results(evaluated, {"rows": [row], "adapter": manifest["adapter"]})
+    about = {"evaluation": {"changes": {"eval.k": 10}}, "notes": ["figures mean nothing"]}
+    write_results(evaluated, {"rows": [row], "adapter": manifest["adapter"]} | about)
     other = run / "eval" / "test-generate"
     other.mkdir()
     write_results(other, {"rows": [row | {"top1": 0.4321}], "adapter": "another"})
     main(["--ckpt", str(run)])
     card = (run / "exported" / "README.md").read_text()
-    for text in (manifest["base_model"], manifest["adapter"], "0.625", "0.8125", "step 7", "NAME"):
+    for text in (
+        manifest["base_model"],
+        manifest["adapter"],
+        "0.625",
+        "0.8125",
+        "step 7",
+        "NAME",
+        "`k=10`",
+        "figures mean nothing",
+    ):
         assert text in card
     assert "0.4321" not in card  # measured on another adapter
     assert (run / "exported" / "adapter_model.safetensors").is_file()

@@ -210,7 +210,8 @@ def test_validation_reports_the_share_of_truths_ranked_first_in_both_modes(modul
     loader = make_loader(module, pairs)
     (metrics,) = trainer.validate(module, loader, verbose=False)
     generated = {f"val/generate{outcome}" for outcome in ("", "_ok", "_repaired", "_unreadable")}
-    assert set(metrics) == {"val/loss", "val/letters", "val/likelihood"} | generated
+    assert set(metrics) == {"val/loss", "val/letters", "val/likelihood", "val/retriever"} | generated
+    assert metrics["val/retriever"] == pytest.approx(1 / 3)  # of example b
     assert sum(metrics[f"val/generate_{outcome}"] for outcome in ("ok", "repaired", "unreadable")) == pytest.approx(1)
     for mode in TABLES:
         with torch.no_grad():

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, read_json, read_sealed
 from data_prep.distributed import processes
 from data_prep.settings import RankerArgs
 from data_prep.settings.loading import load_recipe
-from rar_train.engine.run_folder import claim_run_folder
+from rar_train.engine.run_folder import claim_run_folder, find_adapter, note_start
 from rar_train.models.lora import load_adapter
 from rar_train.models.mllm import load_mllm
 from rar_train.projector.train import train_projector
@@ -51,7 +52,7 @@ def test_a_run_leaves_an_adapter_that_loads_its_recipe_and_its_metrics(finished)
     rows = read_metrics(finished, 0)
     assert [int(row["step"]) for row in rows if row["train/loss"]] == [0, 1, 2, 3]
     validated = [row for row in rows if row["val/letters"]]
-    assert [int(row["step"]) for row in validated] == [1, 3]
+    assert [int(row["step"]) for row in validated] == [0, 1, 2, 3]
     assert all(0 <= float(row[f"val/{mode}"]) <= 1 for row in validated for mode in ("letters", "likelihood"))
 
 
@@ -94,26 +95,37 @@ def test_another_seed_gives_another_adapter(finished, tiny, tmp_path):
     [
         [],
         ["ranker.lora.dropout=0.1"],
-        ["ranker.lora.dropout=0.1", "optim.epochs=2", "optim.batch_size=8"],
+        ["ranker.lora.dropout=0.1", "optim.epochs=2", "optim.batch_size=8", "optim.max_steps=9"],
         ["ranker.lora.dropout=0.1", "optim.grad_accum_steps=2", "optim.batch_size=2"],
     ],
     ids=["plain", "dropout", "epochs", "accumulate"],
 )
-def test_a_run_killed_after_step_2_and_resumed_gives_the_same_bits(tiny, tmp_path, changes):
+def test_a_run_killed_before_its_last_checkpoint_and_resumed_gives_the_same_bits(tiny, tmp_path, changes):
     recipe = tiny(tmp_path / "run", *changes)
     out = train_ranker(recipe)
     expected, all_metrics = adapter_hash(out), read_metrics(out, 0)
-    simulate_kill_after(out, 2)
+    killed = 3 if recipe.optim.max_steps == 4 else 8  # of 9, in the second epoch; validated at 2, 4, 6, 8 and 9
+    simulate_kill_after(out, killed)
     train_ranker(recipe)
     assert adapter_hash(out) == expected
-    late = [row for row in all_metrics if int(row["step"]) >= 2]
-    assert read_metrics(out, 2) == late
+    late = [row for row in all_metrics if int(row["step"]) >= killed]
+    assert read_metrics(out, killed) == late != []
+
+
+def test_the_number_of_validations_changes_no_bit_of_the_adapter(tiny, tmp_path):
+    adapters = set()
+    for every, validated in ((1, [0, 1, 2, 3, 4, 5, 6]), (1000, [1, 3, 5, 6])):
+        more = ("optim.max_steps=7", "ranker.lora.dropout=0.1", f"trainer.checkpoint_every={every}")
+        out = train_ranker(tiny(tmp_path / str(every), *more))
+        adapters.add(adapter_hash(out))
+        assert [int(row["step"]) for row in read_metrics(out, 0) if row["val/letters"]] == validated
+    assert len(adapters) == 1
 
 
 def test_workers_and_their_number_change_no_bit_of_a_resumed_run_and_tokenize_silently(finished, tiny, tmp_path, capfd):
     out = train_ranker(tiny(tmp_path / "run", "trainer.num_workers=2"))
     assert adapter_hash(out) == adapter_hash(finished)
-    simulate_kill_after(out, 2)
+    simulate_kill_after(out, 3)
     train_ranker(tiny(out, "trainer.num_workers=1"))
     assert adapter_hash(out) == adapter_hash(finished)
     assert "parallelism" not in capfd.readouterr().err
@@ -124,7 +136,7 @@ def test_a_run_killed_twice_after_the_same_step_gives_the_same_bits_with_accumul
     out = train_ranker(recipe)
     expected = adapter_hash(out)
     for _ in range(2):
-        simulate_kill_after(out, 2)
+        simulate_kill_after(out, 3)
         train_ranker(recipe)
         assert adapter_hash(out) == expected
 
@@ -141,12 +153,46 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_adapter_saves_the_adap
 def test_a_folder_with_other_settings_is_refused_and_the_differences_are_named(tiny, tmp_path):
     out = tmp_path / "run"
     claim_run_folder(tiny(out))
+    note_start(tiny(out))
     with pytest.raises(UserError) as caught:
         claim_run_folder(tiny(out, "optim.lr=0.5", "ranker.lora.rank=3"))
     message = str(caught.value)
     assert "optim.lr: 0.001 -> 0.5" in message and "ranker.lora.rank: 16 -> 3" in message
     assert "trainer.resume=false" in message
     claim_run_folder(tiny(out))  # the saved recipe is still the first
+
+
+def test_a_run_that_was_refused_before_it_trained_leaves_its_folder_to_other_settings(tiny, tmp_path, caplog):
+    out, bad = tmp_path / "run", tmp_path / "pets"
+    for number in range(8):
+        (bad / "cat").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (9 * number, 0, 0)).save(bad / "cat" / f"{number}.png")
+    with pytest.raises(UserError, match="has a single class"):
+        train_ranker(tiny(out, "data.name=folder", f"data.root={bad}"))
+    caplog.set_level("INFO", "rar_train")
+    assert train_ranker(tiny(out, "optim.max_steps=1")) == out
+    assert f"{out} holds a run that never began to train; its settings are replaced" in caplog.text
+    assert find_adapter(out) == (out / "adapter", out)
+    with pytest.raises(UserError, match="holds a run with other settings"):
+        train_ranker(tiny(out, "optim.max_steps=1", "optim.lr=0.5"))
+
+
+def test_a_run_that_never_trained_may_be_replaced_again_and_again(tiny, tmp_path):
+    out = tmp_path / "run"
+    for rate in (1, 2, 3):
+        claim_run_folder(tiny(out, f"optim.lr={rate}"))
+    assert "lr: 3" in (out / "recipe.yaml").read_text()
+
+
+def test_of_two_commands_with_one_folder_the_first_to_train_keeps_it(tiny, tmp_path):
+    out = tmp_path / "run"
+    first, second = tiny(out), tiny(out, "optim.lr=0.5")
+    claim_run_folder(first)  # and while it mines, for hours perhaps
+    claim_run_folder(second)
+    with pytest.raises(UserError, match=r"another command has since begun a run .*optim.lr: 0.5 -> 0.001"):
+        note_start(first)
+    note_start(second)
+    note_start(second)  # a resumed run notes it again
 
 
 def test_settings_that_do_not_affect_the_run_may_change(tiny, tmp_path):
@@ -162,7 +208,7 @@ def test_resume_false_starts_over(tiny, tmp_path):
     recipe = tiny(out, "optim.max_steps=1", "trainer.resume=false")
     train_ranker(recipe)
     assert read_json(out / "adapter" / "manifest.json")["step"] == 1
-    assert not (out / "checkpoints").exists()
+    assert {path.stem for path in (out / "checkpoints").iterdir()} == {"step-00000001"}
 
 
 def test_resume_false_never_empties_a_folder_that_is_not_a_run(tiny, tmp_path):

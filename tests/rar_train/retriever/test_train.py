@@ -25,8 +25,7 @@ SETTINGS = (
     "tracking.wandb=disabled",
     "trainer.accelerator=cpu",
     "optim.batch_size=16",
-    "optim.max_steps=5",
-    "trainer.checkpoint_every=3",
+    "optim.max_steps=7",
 )
 
 
@@ -54,8 +53,10 @@ def test_tuning_changes_the_tower_resumes_and_loads_as_a_model(root, rank):
     assert load_encoder(RetrieverArgs(model=f"local-dir:{tuned}")).model.state_dict().keys() == base.keys()
     expected = contents(tuned)
     shutil.rmtree(tuned)
-    names = {path.name for path in (tuned.parent / "checkpoints").iterdir()}
-    assert names == {"step-00000003.ckpt", "step-00000003.json"}
+    checkpoints = tuned.parent / "checkpoints"
+    names = {path.name for path in checkpoints.iterdir()}
+    assert names == {f"step-0000000{step}.{kind}" for step in (6, 7) for kind in ("ckpt", "json")}
+    (checkpoints / "step-00000007.ckpt").unlink()
     again = tune(root, f"run-{rank}", f"retriever.tuning.lora_rank={rank}", "retriever.tuning.towers=image")
     assert contents(again) == expected  # its manifest too, with the metrics of the last validation
 
@@ -81,13 +82,12 @@ def test_a_checkpoint_is_written_directly_into_its_folder(root, tmp_path, monkey
 
 
 def test_with_a_damaged_last_checkpoint_a_run_resumes_from_the_previous_one(root, caplog):
-    settings = ("trainer.checkpoint_every=2", "retriever.tuning.towers=image")
-    tuned = tune(root, "before", *settings)
+    tuned = tune(root, "before", "retriever.tuning.towers=image")
     expected = contents(tuned)
     shutil.rmtree(tuned)
-    damage(tuned.parent / "checkpoints" / "step-00000004.ckpt", "flipped")
-    assert contents(tune(root, "before", *settings)) == expected
-    assert "step-00000004.ckpt: damaged" in caplog.text and "goes on from step-00000002.ckpt" in caplog.text
+    damage(tuned.parent / "checkpoints" / "step-00000007.ckpt", "flipped")
+    assert contents(tune(root, "before", "retriever.tuning.towers=image")) == expected
+    assert "step-00000007.ckpt: damaged" in caplog.text and "goes on from step-00000006.ckpt" in caplog.text
 
 
 def test_unsupported_settings_are_errors(root):
