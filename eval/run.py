@@ -1,10 +1,14 @@
-"""``python -m eval.run --ckpt RUN [--split val] [--mode letters] [key.sub=value …]``
+"""``python -m eval.run --ckpt RUN [--split val] [--mode letters] [--name NAME] [key.sub=value …]``
 
 Evaluates a tuned ranker, the untuned one and the retriever alone. RUN is a run's folder or one of its checkpoints.
 Settings come from the recipe saved with the run; key=value changes them, such as eval.shots=[1,2,4], or
 trainer.devices=2 to rank on two processes. Started by torchrun or srun, all processes rank, on all machines. If it is
-killed, the same command resumes from the answers so far. Writes results.json, predictions.jsonl.gz and report.html into
-RUN/eval/SPLIT-MODE. For a run that tuned the retriever it compares recall@k before and after tuning.
+killed, the same command resumes from the answers so far. For a run that tuned the retriever it compares recall@k before
+and after tuning.
+
+Writes results.json, predictions.jsonl.gz, predictions.csv, classes.csv and report.html into RUN/eval/SPLIT-MODE, with
+settings that differ from the run's in the name, such as test-likelihood-k=10, or into RUN/eval/NAME. The same command
+again refreshes its own folder; results of another evaluation are never overwritten. RUN/eval/index.html lists all.
 
     python -m eval.run --ckpt RUN --task fewshot --datasets caltech101 dtd \\
         --shots 1 2 4 8 16 --seeds 1 2 3 data.root=DATA
@@ -18,20 +22,24 @@ run's own data set.
     python -m eval.run --rescore RUN/eval/test-likelihood
     python -m eval.run --ckpt RUN --rescore
 
-recomputes all metrics from predictions.jsonl.gz, without a model: for one evaluation, or for all of a run.
+recomputes all metrics from predictions.jsonl.gz, without a model: for one evaluation, or for all of a run; with
+eval.metrics=[…] also further ones (docs/extending.md).
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
-from data_prep.core.command import run_command
+from data_prep.arguments.parser import CommandParser
+from data_prep.core.command import announce, as_called, run_command
 from data_prep.core.errors import UserError
 from data_prep.distributed.launch import run_on_first
 from data_prep.settings import MODES, Recipe
-from data_prep.settings.loading import load_saved_recipe
+from data_prep.settings.loading import given_values, load_saved_recipe
+from rar_train.engine.result_folder import check_result_name
 from rar_train.engine.run_folder import check_run, find_adapter
 from rar_train.engine.wandb_mode import check_tracking
 
@@ -41,15 +49,16 @@ TASKS = {"fewshot": ["eval.zero_shot=false"], "zeroshot": ["eval.shots=[]", "eva
 
 def _parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """Parses the command line; key=value may come anywhere, even after an option that takes a list."""
-    parser = argparse.ArgumentParser(prog="python -m eval.run")
+    parser = CommandParser("eval.run")
     parser.add_argument("--ckpt", type=Path)
     parser.add_argument("--rescore", nargs="?", type=Path, const=Path())
     parser.add_argument("--split", choices=("test", "val"))
     parser.add_argument("--mode", choices=MODES)
+    parser.add_argument("--name")
     parser.add_argument("--task", choices=tuple(TASKS))
     for option in ("--datasets", "--shots", "--seeds"):
         parser.add_argument(option, nargs="+", default=[])
-    parser.add_argument("settings", nargs="*")
+    parser.add_settings(checked=False)
     args = parser.parse_args(arguments)
     for values in (args.datasets, args.shots, args.seeds):
         args.settings += [value for value in values if "=" in value]
@@ -58,6 +67,8 @@ def _parse_arguments(arguments: list[str]) -> argparse.Namespace:
         parser.error("give --ckpt RUN, or --rescore FOLDER")
     if (args.datasets or args.shots or args.seeds) and not args.task:
         parser.error("--datasets, --shots and --seeds belong to --task; without it, give eval.shots=[…]")
+    if args.name is not None:
+        check_result_name(args.name)
     return args
 
 
@@ -68,6 +79,7 @@ def _option_settings(args: argparse.Namespace) -> list[str]:
         UserError: Shots are given to a task that samples none, or are not numbers.
     """
     settings = list(TASKS.get(args.task, ()))
+    settings += [f"data.name={name}" for name in args.datasets if name != "armory"][:1]  # data.root is theirs
     settings += [f"eval.split={args.split}"] if args.split else []
     settings += [f"ranker.mode={args.mode}"] if args.mode else []
     for option, values in (("shots", [shots for shots in args.shots if shots != "all"]), ("seeds", args.seeds)):
@@ -81,27 +93,37 @@ def _option_settings(args: argparse.Namespace) -> list[str]:
     return settings + args.settings
 
 
-def _rescore(folder: Path) -> None:
+def _rescore(folder: Path, settings: list[str]) -> None:
+    others = [setting for setting in settings if not setting.startswith("eval.metrics=")]
+    if others:
+        raise UserError(f"--rescore {others[0]}: predictions are kept as they are; only eval.metrics can be given")
+    # Checks and remembers them as given.
+    metrics = given_values(settings, Path.cwd())["eval"]["metrics"] if settings else None
+    from eval.report.index import find_run, write_index
     from eval.report.rescore import find_evaluations, rescore
     from eval.report.table import print_results
 
     for evaluation in find_evaluations(folder):
-        print_results(rescore(evaluation))
+        print_results(rescore(evaluation, metrics))
+        run = find_run(evaluation)
+        if run is not None and (run / "recipe.yaml").is_file():
+            write_index(run)
 
 
-def _evaluate_retriever(recipe: Recipe, run: Path) -> None:
+def _evaluate_retriever(recipe: Recipe, run: Path, name: str | None) -> None:
     from eval.recognition.retriever import evaluate_retriever, print_retriever
 
-    print_retriever(evaluate_retriever(recipe, run))
+    print_retriever(evaluate_retriever(recipe, run, name))
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     settings = _option_settings(args)
+    announce(f"eval: {args.ckpt}")
     if (args.ckpt / "recipe.yaml").is_file():
         check_run(args.ckpt)
         recipe = load_saved_recipe(args.ckpt / "recipe.yaml", settings)
         if recipe.task == "retriever":
-            run_on_first(lambda: _evaluate_retriever(recipe, args.ckpt))
+            run_on_first(lambda: _evaluate_retriever(recipe, args.ckpt, args.name))
             return
     adapter, folder = find_adapter(args.ckpt)
     recipe = load_saved_recipe(folder / "recipe.yaml", settings)
@@ -110,19 +132,42 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _evaluate_ranker(args: argparse.Namespace, recipe: Recipe, folder: Path, adapter: Path) -> None:
+    from eval.metrics.further import load_metrics
     from eval.recognition.benchmarks import evaluate_several, recipe_by_dataset
     from eval.recognition.evaluate import Run, evaluate, load_recipe_encoder, read_checked, results_folder
+    from eval.report.index import INDEX, print_newest
     from eval.report.table import print_results
 
+    load_metrics(recipe.eval.metrics)  # a mistake is found before any work is done
     run = Run(folder, adapter)
     if args.task:
         has_templates = any(setting.startswith("retriever.templates=") for setting in args.settings)
         default_templates = bool(args.datasets) and not has_templates
         recipes = recipe_by_dataset(recipe, args.datasets or [recipe.data.name], default_templates)
-        print_results(evaluate_several(recipes, run, args.task))
+        own = load_saved_recipe(folder / "recipe.yaml", TASKS[args.task])
+        page = folder / "eval" / INDEX
+        print_results(evaluate_several(recipes, run, args.task, own, args.name))
     else:
-        dataset = read_checked(recipe, folder)
-        print_results(evaluate(recipe, run, dataset, load_recipe_encoder(recipe), results_folder(recipe, folder)))
+        dataset, encoder = read_checked(recipe, folder), load_recipe_encoder(recipe)
+        out = results_folder(recipe, run, encoder, args.name)
+        print_results(evaluate(recipe, run, dataset, encoder, out))
+        page = out / "report.html"
+    print()
+    print_newest(folder)
+    _print_next(args.ckpt, page)
+
+
+def _print_next(ckpt: Path, page: Path) -> None:
+    """Names the page to open, and the commands that go on from an evaluation."""
+    run = shlex.quote(str(ckpt))
+    lines = (
+        "next:",
+        f"  open the report   {page}",
+        f"  label images      python -m eval.predict --ckpt {run} PHOTOGRAPHS",
+        f"  all evaluations   python -m eval.report {run}",
+        f"  export the model  python -m rar_train.export --ckpt {run} --merge",
+    )
+    print(as_called("\n".join(lines)))
 
 
 def main(arguments: list[str]) -> None:
@@ -131,13 +176,9 @@ def main(arguments: list[str]) -> None:
     if args.rescore is None:
         _evaluate(args)
     else:
-        run_on_first(lambda: _rescore(args.ckpt if args.rescore == Path() else args.rescore))
-
-
-def console() -> None:
-    """Runs the command as a console script."""
-    sys.exit(run_command(main, __doc__))
+        announce(f"eval: recomputing the metrics of {args.ckpt or args.rescore}")
+        run_on_first(lambda: _rescore(args.ckpt if args.rescore == Path() else args.rescore, args.settings))
 
 
 if __name__ == "__main__":
-    console()
+    sys.exit(run_command(main, __doc__))

@@ -9,8 +9,9 @@ whether the class is known, and whether the ranker was run. RUN is a run's folde
   INPUT            image files; folders, with everything below them; .txt files with a path per line; WebDataset shards
                    (.tar); parquet files with image bytes or paths; COCO-style annotation files (.json), whose boxes are
                    labelled
-  --classes WHAT   a folder with a folder of images per class, a memory of data_prep.memory, or a file of names (.txt
-                   with a name per line, .json, .csv or .jsonl); by default the classes of the run's own test split
+  --classes WHAT   a folder with a folder of images per class, a folder of splits or a table (their training images), a
+                   memory of data_prep.memory, or a file of names (.txt with a name per line, .json, .csv or .jsonl); by
+                   default the classes of the run's own test split
   --to FILE        .jsonl, .csv or .parquet; by default predictions.jsonl
   --top N          candidates per line; by default eval.k, or 5 where that is auto
   --images FOLDER  folder that image names in annotation files are relative to; by default the file's own folder
@@ -24,25 +25,26 @@ NODE_RANK and trainer.num_nodes.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from data_prep.core.command import run_command
+from data_prep.arguments.parser import CommandParser
+from data_prep.core.command import announce, run_command
 from data_prep.core.errors import UserError
 
 
 def main(arguments: list[str]) -> None:
     """Reads the command line, labels the images and prints the summary."""
-    parser = argparse.ArgumentParser(prog="python -m eval.predict")
+    parser = CommandParser("eval.predict")
     parser.add_argument("--ckpt", required=True, type=Path)
     parser.add_argument("--classes", type=Path)
     parser.add_argument("--to", type=Path, default=Path("predictions.jsonl"))
     parser.add_argument("--top", type=int)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--page", action="store_true")
-    parser.add_argument("words", nargs="*")
-    args = parser.parse_intermixed_args(arguments)
+    parser.add_settings("words", checked=False)
+    args = parser.parse_args(arguments)
+    announce(f"predict: {args.ckpt} labels into {args.to}")
 
     from data_prep.memory.commands import is_path
     from eval.predict.label import Request, label_images
@@ -60,10 +62,5 @@ def main(arguments: list[str]) -> None:
         print(f"wrote {args.to}{page}")
 
 
-def console() -> None:
-    """Runs the command as a console script."""
-    sys.exit(run_command(main, __doc__))
-
-
 if __name__ == "__main__":
-    console()
+    sys.exit(run_command(main, __doc__))

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from data_prep.core.errors import Interrupted
-from data_prep.core.files import file_hash, file_lock, read_json
+from data_prep.core.files import file_hash, file_lock, read_json, read_sealed
 from data_prep.distributed.devices import resolve_accelerator
 from data_prep.distributed.spawning import make_predict_trainer, run_predict
 from data_prep.embedding.embedding import count_workers
@@ -22,8 +22,8 @@ from data_prep.embedding.encoder import load_encoder
 from data_prep.memory.memory import Memory
 from data_prep.settings import RankerArgs, Recipe, check
 from data_prep.settings.loading import load_saved_recipe
+from data_prep.settings.notes import embedded_model_note
 from eval.calibration.store import choices_path
-from eval.discover.name_files import read_classes
 from eval.predict.inputs import check_inputs, list_items
 from eval.predict.job import Job
 from eval.predict.module import PredictModule
@@ -31,10 +31,11 @@ from eval.predict.page import MAX_IMAGES, write_page
 from eval.predict.sharing import Sharing
 from eval.predict.summary import MIN_CANDIDATES, Summary
 from eval.predict.writing import WRITERS, check_output
-from eval.recognition.class_lists import read_test_classes
+from eval.recognition.class_lists import check_classes, read_test_classes
 from eval.recognition.class_memory import ClassMemory
 from eval.recognition.recognizer import Recognizer
 from rar_train.engine.run_folder import find_adapter
+from rar_train.models.adapter_manifest import read_adapter_manifest, shortfall
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Request:
         ckpt: A run's folder, or one of its checkpoints.
         inputs: Images; see ``list_items``.
         output: The file to write.
-        classes: A folder of images per class, a kept memory, or a file of names; None for the run's test classes.
+        classes: A path of classes, as ``Recognizer`` takes it; None for the run's test classes.
         image_root: Folder that the image names of annotation files are relative to; None for the file's own.
         top: Candidates per line; None for ``eval.k``, or 5 where that is ``auto``.
         page: Whether to write the page of the most uncertain labels too.
@@ -124,7 +125,7 @@ class _Labelling:
     def __init__(self, request: Request, recipe: Recipe, adapter: Path, run: Path, top: int):
         self.request, self.recipe, self.adapter, self.run, self.top = request, recipe, adapter, run, top
         self.sharing, self.job = Sharing.find(recipe.trainer), Job(request.output)
-        self.classes = read_classes(request.classes)
+        self.classes = check_classes(request.classes)
         self.load = partial(Recognizer.from_pretrained, request.ckpt, self.classes, *request.settings)
         self.recognizer: Recognizer | None = None
 
@@ -143,14 +144,15 @@ class _Labelling:
             state = self.job.write_list(items, max(retriever.batch_size, self.recipe.eval.batch_size))
             if left_out:
                 counts = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
-                log.info("images: passed over %d files and folders (%s)", left_out.total(), counts)
+                entries = "1 file or folder" if left_out.total() == 1 else f"{left_out.total()} files and folders"
+                log.info("images: passed over %s (%s)", entries, counts)
             pending = self.job.begin(state, self._dependencies())
         except BaseException:
             if is_new:
                 self.job.remove()
             raise
         done = self.job.images - self.job.count_images(pending)
-        log.info("images: %d%s", self.job.images, f", of which {done} are labelled already" if done else "")
+        log.info("images: %d to label%s", self.job.images, f", of which {done} are labelled already" if done else "")
 
     def _open_memory(self) -> ClassMemory:
         """Opens the memory once, before other processes do; alone, with the recognizer that then labels."""
@@ -218,12 +220,27 @@ class _Labelling:
             if self.sharing.commands > 1 and not job.is_complete:
                 log.info("process %d: done; the last one to end writes %s", self.sharing.command, output)
                 return None
-            summary = Summary(keep=MAX_IMAGES if self.request.page else 0)
+            summary = Summary(keep=MAX_IMAGES if self.request.page else 0, notes=self._notes())
             WRITERS[output.suffix](output, _records(job, summary, self.top), self.top)
             if self.request.page:
                 write_page(output.with_suffix(".html"), job, summary, self.recipe.retriever.regions)
             job.remove()
         return summary
+
+    def _notes(self) -> list[str]:
+        """Says what to know before believing the labels.
+
+        That models are embedded ones, where the classes are the user's own, or the run's data are; and that the ranker
+        was below the retriever in its training's last validation, where no evaluation has chosen between the two.
+        """
+        classes, data, run = self.request.classes, self.recipe.data, self.run
+        name = data.name if classes is None else classes.name
+        notes = [embedded_model_note(replace(self.recipe, data=replace(data, name=name)))]
+        path = choices_path(run, self.recipe.ranker.mode_label, self.adapter)
+        choices = read_sealed(path)["choices"].values() if path.exists() else ()
+        if not any(choice["curve"] for choice in choices):
+            notes.append(shortfall(self.recipe, read_adapter_manifest(self.adapter)))
+        return [note for note in notes if note]
 
 
 def _records(job: Job, summary: Summary, top: int) -> Iterator[list[dict]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import ChoiceLoader, Environment, PackageLoader, select_autoescape
 
 from data_prep.core.files import write_text
 from data_prep.core.progress import progress_bar
@@ -30,6 +30,38 @@ def _thumbnails(job: Job, indices: list[int], regions: RegionArgs) -> dict[int, 
     return thumbnails
 
 
+KINDS = {
+    "none of the classes": "The image shows none of the classes, by the threshold fitted on validation images.",
+    "by the retriever alone": "The ranker was not run: the retriever was certain, or is better alone.",
+}
+"""Kinds of labels on the page, with explanations."""
+
+
+def _kinds_of(record: dict) -> list[int]:
+    return [index for index, is_of in enumerate((record["known"] is False, not record["ranked"])) if is_of]
+
+
+def _page_data(images: list[tuple[dict, str | None]]) -> dict:
+    """Makes the data of the report's browser, which shows a label as a prediction without a true class."""
+    names: dict[str, int] = {}
+    cases = []
+    for number, (record, _) in enumerate(images):
+        ranking = [
+            [names.setdefault(candidate["name"], len(names)), rank, candidate["score"], candidate["probability"]]
+            for rank, candidate in enumerate(record["candidates"], 1)
+        ]
+        cases.append({"picture": number, "ranking": ranking, "kinds": _kinds_of(record)})
+    return {
+        "names": list(names),
+        "class_pictures": [],
+        "keys": [f"{record['path']} {record['id']}".rstrip() for record, _ in images],
+        "pictures": [picture for _, picture in images],
+        "settings": [],
+        "kinds": list(KINDS.items()),
+        "cases": cases,
+    }
+
+
 def write_page(path: Path, job: Job, summary: Summary, regions: RegionArgs) -> None:
     """Writes the page.
 
@@ -41,7 +73,9 @@ def write_page(path: Path, job: Job, summary: Summary, regions: RegionArgs) -> N
     """
     most_uncertain = summary.most_uncertain()
     thumbnails = _thumbnails(job, [index for index, _ in most_uncertain], regions)
-    images = [record | {"thumbnail": thumbnails[index]} for index, record in most_uncertain]
-    environment = Environment(loader=PackageLoader("eval.predict"), autoescape=select_autoescape(default=True))
-    template = environment.get_template("page.html.j2")
-    write_text(path, template.render(title=f"Labels: {job.output.name}", summary=summary, images=images))
+    images = [(record, thumbnails[index]) for index, record in most_uncertain]
+    loader = ChoiceLoader([PackageLoader("eval.predict"), PackageLoader("eval.report")])
+    environment = Environment(loader=loader, autoescape=select_autoescape(default=True))
+    template = environment.get_template("labels.html.j2")
+    title = f"Labels: {job.output.name}"
+    write_text(path, template.render(title=title, summary=summary, shown=len(images), data=_page_data(images)))

@@ -6,8 +6,7 @@ import heapq
 from collections import Counter
 from dataclasses import dataclass, field
 
-from rich.console import Console
-from rich.table import Table
+from eval.report.console import Group, print_lines, print_table
 
 _CLASSES_SHOWN, _REASONS_SHOWN = 20, 10
 
@@ -41,6 +40,7 @@ class Summary:
         unknown: Records of images that show none of the classes, by the fitted threshold.
         undecided: Records for which no threshold was fitted, or its signal is missing.
         unranked: Records that the retriever labelled alone, by the gate or by the chosen method.
+        notes: What to know before believing the labels.
     """
 
     keep: int = 0
@@ -50,6 +50,7 @@ class Summary:
     unknown: int = 0
     undecided: int = 0
     unranked: int = 0
+    notes: list[str] = field(default_factory=list)
     _heap: list[tuple[float, int, dict]] = field(default_factory=list)
 
     def add(self, record: dict) -> None:
@@ -77,26 +78,25 @@ class Summary:
 
 def print_summary(summary: Summary) -> None:
     """Prints counts by reason and by class."""
-    reasons = Table(title=f"{summary.images} images")
-    reasons.add_column("outcome")
-    reasons.add_column("images", justify="right")
-    reasons.add_row("of a class", str(summary.classes.total()))
+    outcomes = [("of a class", summary.classes.total())]
     if summary.unknown:
-        reasons.add_row("of none of the classes (below the threshold)", str(summary.unknown))
+        outcomes.append(("of none of the classes (below the threshold)", summary.unknown))
     if summary.undecided < summary.images - summary.errors.total():
-        reasons.add_row("without a decision on known or unknown", str(summary.undecided))
-    reasons.add_row("labelled by the retriever alone", str(summary.unranked))
-    for reason, count in summary.errors.most_common(_REASONS_SHOWN):
-        reasons.add_row(f"error: {reason}", str(count))
+        outcomes.append(("without a decision on known or unknown", summary.undecided))
+    if summary.unranked:
+        outcomes.append(("labelled by the retriever alone", summary.unranked))
+    outcomes += [(f"error: {reason}", count) for reason, count in summary.errors.most_common(_REASONS_SHOWN)]
     others = len(summary.errors) - _REASONS_SHOWN
     if others > 0:
         rest = sum(count for _, count in summary.errors.most_common()[_REASONS_SHOWN:])
-        reasons.add_row(f"error: {others} other reasons", str(rest))
-    classes = Table(title=f"{len(summary.classes)} classes occur, the {_CLASSES_SHOWN} most frequent")
-    classes.add_column("class")
-    classes.add_column("images", justify="right")
-    for name, count in summary.classes.most_common(_CLASSES_SHOWN):
-        classes.add_row(name, str(count))
-    console = Console(width=100, markup=False)
-    console.print(reasons)
-    console.print(classes)
+        outcomes.append((f"error: {others} other reasons", rest))
+    _print_counts(f"{summary.images} images", "outcome", outcomes)
+    occurring = len(summary.classes)
+    title = "1 class occurs" if occurring == 1 else f"{occurring} classes occur"
+    title += f", the {_CLASSES_SHOWN} most frequent" if occurring > _CLASSES_SHOWN else ""
+    _print_counts(title, "class", summary.classes.most_common(_CLASSES_SHOWN))
+    print_lines(summary.notes)
+
+
+def _print_counts(title: str, column: str, counts: list[tuple[str, int]]) -> None:
+    print_table(title, (column, "images"), [Group(rows=[(name, str(count)) for name, count in counts])])

@@ -2,60 +2,43 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import naming_path, part_path, write_text
+from eval.report.sheets import csv_text
 
 Parts = Iterator[list[dict]]
 """Records, part by part; see ``to_record``."""
 
 _FIRST_COLUMNS = ("path", "id", "box", "name", "probability", "known", "ranked", "error")
 _ROW_GROUP = 16384  # records
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def neutralise(text: str) -> str:
-    """Returns the text of a cell so that a spreadsheet shows it rather than running it as a formula."""
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return " ".join(f"{number:g}" for number in value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    return neutralise(value) if isinstance(value, str) else repr(value)
-
-
-def _csv_line(cells: Iterable[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line).writerow(cells)  # with another line end it would leave a carriage return in a cell unquoted
-    return line.getvalue().removesuffix("\r\n") + "\n"
+def _rounded(probability: float | None) -> float | None:
+    """Rounds a probability to six digits, as a spreadsheet's reader wants it; the other formats have all digits."""
+    return None if probability is None else round(probability, 6)
 
 
 def write_csv(path: Path, parts: Parts, top: int) -> None:
-    """Writes a row per image, with three columns per candidate; see ``neutralise``."""
+    """Writes a row per image, with three columns per candidate; see ``eval.report.sheets.neutralise``."""
     kinds = ("candidate", "probability", "score")
     columns = [*_FIRST_COLUMNS, *(f"{kind}_{number}" for number in range(1, top + 1) for kind in kinds)]
 
-    def rows() -> Iterator[str]:
-        yield ",".join(columns) + "\n"
+    def rows() -> Iterator[list]:
+        yield columns
         for records in parts:
             for record in records:
                 cells = [record[column] for column in _FIRST_COLUMNS]
+                cells[_FIRST_COLUMNS.index("probability")] = _rounded(record["probability"])
                 for candidate in record["candidates"]:
-                    cells += [candidate["name"], candidate["probability"], candidate["score"]]
-                yield _csv_line(map(_cell, cells + [None] * (len(columns) - len(cells))))
+                    cells += [candidate["name"], _rounded(candidate["probability"]), candidate["score"]]
+                yield cells + [None] * (len(columns) - len(cells))
 
-    write_text(path, rows())
+    write_text(path, csv_text(rows()))
 
 
 def write_jsonl(path: Path, parts: Parts, top: int) -> None:

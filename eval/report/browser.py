@@ -113,7 +113,7 @@ def browser_data(evaluated: Evaluated, most: int = MAX_CASES) -> dict:
             paths.get(key) and thumbnail(Path(paths[key]), _QUERY_PIXELS)
             for key in progress_bar("making thumbnails", list(keys.numbers))
         ],
-        "settings": [[f"{task}-{shots}", describe_memory(task, shots)] for task, shots in first],
+        "settings": [[f"{task}-{shots}", describe_memory(task, shots, evaluated.results)] for task, shots in first],
         "kinds": list(KINDS.items()),
         "cases": listed,
         "total": sum(len(cases) for cases in first.values()),

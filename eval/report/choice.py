@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
+from eval.metrics.summary import RETRIEVERS
 from eval.report.wording import SOURCES, by_kind
 
 _SHOWN_KS = (1, 2, 5, 10, 20, 50, 100, 200)
 RETRIEVER = "retriever"
 """The choice of method where the ranker does not help."""
+
+
+_ROW_OF_SOURCE = {"name": "clip_zero_shot", "image": "clip_knn", "fused": "clip_fused"}
+
+
+def best_retriever(part: dict) -> str:
+    """Returns the retriever's row with the highest top-1 in a part of the summary."""
+    means = {method: part["methods"][method]["mean"] for method in RETRIEVERS if method in part["methods"]}
+    return max(means, key=means.__getitem__)
+
+
+def choices_by_memory(results: dict) -> dict[tuple[str, int], dict]:
+    """Returns what was chosen for each memory; empty where nothing was, or for the average over data sets."""
+    choices = {} if "datasets" in results else results.get("choice", {})
+    memories = [(part["task"], part["shots"]) for part in results["summary"]]
+    return {(task, shots): choices.get(f"{task}-{shots}", {}) for task, shots in memories}
+
+
+def used_methods(results: dict) -> dict[tuple[str, int], str]:
+    """Returns by task and shots the method that was chosen on validation images, or ``rar`` without a choice.
+
+    Where that is the retriever alone, it is the retriever's row with the chosen source of candidates, whichever row
+    is the best on the evaluated images.
+    """
+    choices, used = choices_by_memory(results), {}
+    for part in results["summary"]:
+        memory = part["task"], part["shots"]
+        method = choices[memory].get("method", "rar")
+        if method == RETRIEVER:
+            method = _ROW_OF_SOURCE[choices[memory]["source"]]
+            method = method if method in part["methods"] else best_retriever(part)
+        used[memory] = method
+    return used
 
 
 def describe_choice(choice: dict) -> str:
@@ -33,20 +67,22 @@ def _describe_curve(choice: dict) -> str:
 
 
 def choice_lines(results: dict) -> list[str]:
-    """Describes for each kind of memory what was chosen and why, and top-1 against k."""
-    lines = []
+    """Describes for each kind of memory what was chosen and why, and top-1 against k; the same text once."""
+    kinds_by_text: dict[str, list[str]] = {}
     for kind, choice in by_kind(results, "choice"):
-        lines.append(f"{kind}: {describe_choice(choice)}")
+        text = describe_choice(choice)
         if len(choice["curve"]) > 1:
-            lines.append(f"{kind}, {_describe_curve(choice)}")
-    return lines
+            text += f"\n{kind}, {_describe_curve(choice)}"
+        kinds_by_text.setdefault(text, []).append(kind)
+    return [line for text, kinds in kinds_by_text.items() for line in f"{', '.join(kinds)}: {text}".split("\n")]
 
 
 def calibration_lines(results: dict) -> list[str]:
     """Describes for each kind of memory the expected calibration error before and after calibration."""
     by_kind: dict[str, list[str]] = {}
     for row in calibration_rows(results):
-        by_kind.setdefault(row["kind"], []).append(f"{row['method']} {row['before']} and {row['after']}")
+        stages = f"{row['before']} and {row['after']}" if row["before"] else f"after {row['after']}"
+        by_kind.setdefault(row["kind"], []).append(f"{row['method']} {stages}")
     return [
         f"{kind}: expected calibration error %, before and after calibration: {', '.join(methods)}"
         for kind, methods in by_kind.items()
@@ -62,9 +98,11 @@ def calibration_rows(results: dict) -> list[dict[str, str]]:
     rows = []
     for kind, methods in by_kind(results, "calibration"):
         for method, stages in methods.items():
-            errors = {stage: _percent(values["ece"]) for stage, values in stages.items()}
-            given_hit = {f"{stage}_given_hit": _percent(values["ece_given_hit"]) for stage, values in stages.items()}
-            rows.append({"kind": kind, "method": method} | errors | given_hit)
+            row = {"kind": kind, "method": method}
+            for stage in ("before", "after"):  # the gated ranking has the second alone
+                values = stages.get(stage, {})
+                row |= {stage: _percent(values.get("ece")), f"{stage}_given_hit": _percent(values.get("ece_given_hit"))}
+            rows.append(row)
     return rows
 
 
@@ -79,11 +117,33 @@ def source_rows(results: dict) -> list[dict]:
     return rows
 
 
-def shortfalls(part: dict) -> list[str]:
-    """Says where the tuned ranker, or the fused ranking, is below the best retriever row of a part of the summary."""
-    gains = {method: part.get(f"{method}_minus_retriever") for method in ("rar", "rar_fused")}
-    return [
-        f"{method} is {-100 * gain['mean']:.1f} points below the retriever row {gain['reference']}"
-        for method, gain in gains.items()
-        if gain and gain["mean"] < 0
-    ]
+def _validation_top1(choice: dict) -> dict[str, float]:
+    """Returns top-1 of the retriever and of the rankings on validation images, with the chosen candidates."""
+    points = [point for point in choice.get("curve", ()) if point["k"] == choice["k"]]
+    top1 = {name: points[0].get(name) for name in (RETRIEVER, "rar", "rar_fused")} if points else {}
+    if top1 and top1[RETRIEVER] is None:
+        sources = [row for row in choice["sources"] if row["source"] == choice["source"]]
+        top1[RETRIEVER] = sources[0][RETRIEVER] if sources else None
+    return {name: value for name, value in top1.items() if value is not None}
+
+
+def shortfalls(part: dict, choice: dict) -> list[str]:
+    """Says where the tuned ranker, or the fused ranking, is below the retriever, with both figures in per cent.
+
+    Args:
+        part: Of the summary: the evaluated images. The retriever's row is the best one.
+        choice: What was chosen for the same memory, with figures on validation images; empty without a choice.
+    """
+    validation, lines = _validation_top1(choice), []
+    for method in ("rar", "rar_fused"):
+        texts, gain = [], part.get(f"{method}_minus_retriever")
+        if gain and gain["mean"] < 0:
+            top1, reference = part["methods"][method]["mean"], gain["reference"]
+            retriever = part["methods"][reference]["mean"]
+            texts.append(f"{_percent(top1)} against {_percent(retriever)} ({reference}) on the evaluated images")
+        if validation.get(method, 1) < validation.get(RETRIEVER, 0):
+            figures = f"{_percent(validation[method])} against {_percent(validation[RETRIEVER])}"
+            texts.append(f"{figures} on validation images")
+        if texts:
+            lines.append(f"{method} is below the retriever, top-1 %: {', '.join(texts)}")
+    return lines

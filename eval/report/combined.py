@@ -8,42 +8,52 @@ import numpy as np
 
 from data_prep.core.files import write_text
 from data_prep.core.results_file import read_results, write_results
+from eval.metrics.further import columns_of
 from eval.metrics.published import FEW_SHOT_GAIN, FEW_SHOT_ORDER, FULL_TRAIN_MEMORY, published
 from eval.metrics.summary import AVERAGE, average_rows, summarise
+from eval.report.index import link_index
 from eval.report.page import render_page
 from eval.report.reading import FILES, read_evaluations
 from eval.report.results import read_metrics
 
 
-def combine(folder: Path, names: list[str]) -> dict:
+def combine(folder: Path, names: list[str], evaluation: dict) -> dict:
     """Makes one table of the evaluations in a folder, from their files only.
 
     Args:
         folder: With a folder for each data set, as ``eval.run`` wrote it.
         names: Of the data sets.
+        evaluation: What distinguishes it from other evaluations of the run.
 
     Returns:
         dict: ``datasets``; ``rows``, and ``summary`` with a ``dataset`` in each part, of every data set and of
-        ``average``; ``published``; and by data set ``leaks`` and ``skipped``, and ``choice`` and ``calibration`` where
-        there are any. It is also written to ``results.json``, and the page to ``report.html``.
+        ``average``; ``published``; ``evaluation``; and by data set ``leaks``, ``skipped``, ``notes`` and
+        ``shots_held``, and ``choice`` and ``calibration`` where there are any. It is also written to
+        ``results.json``, and the page to ``report.html``.
     """
     by_set = {name: read_results(folder / name, FILES) for name in names}
     first = by_set[names[0]]
-    hits = [read_metrics(folder / name, of_set).hits() for name, of_set in by_set.items()]
+    hits = [read_metrics(folder / name, of_set | {"metrics": []}).hits() for name, of_set in by_set.items()]
     average = [{"dataset": AVERAGE} | part for part in summarise(hits, first["bootstrap"])]
     rows = [row for of_set in by_set.values() for row in of_set["rows"]]
     results = {"dataset": ", ".join(names), "datasets": names}
     results |= {key: first[key] for key in ("split", "mode", "k", "bootstrap", "adapter", "encoder")}
-    results["rows"] = rows + average_rows([of_set["rows"] for of_set in by_set.values()])
+    metrics = [
+        metric for metric in first.get("metrics", ()) if all(metric in s.get("metrics", ()) for s in by_set.values())
+    ]
+    results |= {"metrics": metrics} if metrics else {}
+    results["rows"] = rows + average_rows([of_set["rows"] for of_set in by_set.values()], columns_of(results))
     results["summary"] = [{"dataset": name} | part for name, of_set in by_set.items() for part in of_set["summary"]]
     results["summary"] += average
     results["published"] = [row for of_set in by_set.values() for row in of_set["published"]]
     results["published"] += _published_averages(names, average) if first["split"] == "test" else []
-    for key in ("leaks", "skipped", "choice", "calibration"):
+    results["evaluation"] = evaluation
+    for key in ("leaks", "skipped", "notes", "shots_held", "choice", "calibration"):
         values = {name: of_set[key] for name, of_set in by_set.items() if key in of_set}
         results |= {key: values} if values else {}
     write_results(folder, results)
-    write_text(folder / "report.html", render_page([read_evaluations(folder / name)[0][1] for name in names], results))
+    evaluations = [read_evaluations(folder / name)[0][1] for name in names]
+    write_text(folder / "report.html", render_page(evaluations, results, index=link_index(folder)))
     return results
 
 

@@ -81,6 +81,7 @@ def _reliability(evaluations: list[Evaluated]) -> str | None:
 
 def _calibrated(memory: str, methods: dict[str, dict]) -> str:
     """Plots the reliability of one kind of memory before and after calibration."""
+    methods = {method: stages for method, stages in methods.items() if "before" in stages}
     panels = {
         stage: [(method, stages[stage]["bins"]) for method, stages in methods.items()] for stage in ("before", "after")
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from eval.metrics.summary import AVERAGE, GAINS, RETRIEVERS
-from eval.report.choice import RETRIEVER, describe_choice, shortfalls
+from eval.report.choice import best_retriever, choices_by_memory, describe_choice, shortfalls, used_methods
 from eval.report.plots import COLOUR_OF
 from eval.report.wording import describe_memory, order_of_kind
 
@@ -36,40 +36,19 @@ def _ceiling(rows: list[dict]) -> dict:
     return tile | {"mean": recall, "low": None, "high": None}
 
 
-def _best_retriever(part: dict) -> str:
-    means = {method: part["methods"][method]["mean"] for method in RETRIEVERS if method in part["methods"]}
-    return max(means, key=means.__getitem__)
-
-
-def _choices(results: dict) -> dict[tuple[str, int], dict]:
-    """Returns what was chosen for each memory; empty where nothing was, or for the average over data sets."""
-    choices = {} if "datasets" in results else results.get("choice", {})
-    memories = [(part["task"], part["shots"]) for part in results["summary"]]
-    return {(task, shots): choices.get(f"{task}-{shots}", {}) for task, shots in memories}
-
-
-def used_methods(results: dict) -> dict[tuple[str, int], str]:
-    """Returns by task and shots the method that was chosen on validation images, or ``rar`` without a choice."""
-    choices, used = _choices(results), {}
-    for part in results["summary"]:
-        memory = part["task"], part["shots"]
-        method = choices[memory].get("method", "rar")
-        used[memory] = _best_retriever(part) if method == RETRIEVER else method
-    return used
-
-
-def _strip(part: dict, rows: list[dict], choice: dict, used: str) -> dict:
+def _strip(part: dict, results: dict, rows: list[dict], choice: dict, used: str) -> dict:
     """Makes the strip of one memory from its part of the summary and the data set's rows."""
     task, shots, methods = part["task"], part["shots"], part["methods"]
     tuned = [row for row in rows if (row["task"], row["shots"], row["method"]) == (task, shots, "rar")]
-    labels = {_best_retriever(part): "best retriever"}
+    labels = {best_retriever(part): "best retriever"}
+    labels |= {used: "retriever"} if choice and used in RETRIEVERS and used not in labels else {}
     labels |= {method: label for method, label in _LABELS.items() if method in methods}
     tiles = [*(_tile(part, method, label) for method, label in labels.items()), _ceiling(tuned)]
     return {
-        "memory": describe_memory(task, shots),
+        "memory": describe_memory(task, shots, results),
         "setting": f"{task}-{shots}",
         "choice": f"Validation: {describe_choice(choice)}." if choice else "",
-        "notes": [f"{shortfall}." for shortfall in shortfalls(part)],
+        "notes": [f"{shortfall}." for shortfall in shortfalls(part, choice)],
         "tiles": [tile | {"used": bool(choice) and tile["method"] == used} for tile in tiles],
     }
 
@@ -82,14 +61,16 @@ def headline(results: dict) -> list[dict]:
 
     Returns:
         list[dict]: ``memory`` in words; ``setting``, as ``few_shot-4``; ``choice``, what is used and why, or empty;
-        ``notes``; and ``tiles``: the best retriever row, the untuned, tuned and fused ranker, and recall@k as their
-        ceiling: ``label``, ``method``, ``colour``, ``mean``, ``low`` and ``high`` in per cent (no interval of the
-        ceiling), ``badges`` and ``used``.
+        ``notes``; and ``tiles``: the best retriever row, and the one that is used where that is another; the untuned,
+        tuned and fused ranker; and recall@k as their ceiling. A tile has ``label``, ``method``, ``colour``, ``mean``,
+        ``low`` and ``high`` in per cent (no interval of the ceiling), ``badges`` and ``used``.
     """
     dataset = AVERAGE if "datasets" in results else results["dataset"]
     rows = [row for row in results["rows"] if row["dataset"] == dataset]
-    choices, used = _choices(results), used_methods(results)
+    choices, used = choices_by_memory(results), used_methods(results)
     parts = [part for part in results["summary"] if part.get("dataset", AVERAGE) == AVERAGE]
     parts.sort(key=lambda part: order_of_kind(f"{part['task']}-{part['shots']}"))
     memories = [(part["task"], part["shots"]) for part in parts]
-    return [_strip(part, rows, choices[memory], used[memory]) for part, memory in zip(parts, memories, strict=True)]
+    return [
+        _strip(part, results, rows, choices[memory], used[memory]) for part, memory in zip(parts, memories, strict=True)
+    ]

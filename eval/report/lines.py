@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import chain
 
 from eval.metrics.summary import ALONE, AVERAGE, GAINS
-from eval.report.choice import calibration_lines, choice_lines, shortfalls
-from eval.report.wording import by_dataset, by_kind, describe_memory
+from eval.report.choice import calibration_lines, choice_lines, choices_by_memory, shortfalls
+from eval.report.wording import by_dataset, by_kind, describe_memory, order_of_memory
 
 
 def result_lines(results: dict) -> list[str]:
     """Describes in lines what the tables do not show: choices, gains, and the other metrics that there are."""
     return [
-        *gain_lines(results),
+        *note_lines(results),
         *shortfall_lines(results),
+        *gain_lines(results),
         *alone_lines(results),
         *choice_lines(results),
         *calibration_lines(results),
@@ -26,15 +28,19 @@ def result_lines(results: dict) -> list[str]:
     ]
 
 
+def _memories(results: dict) -> list[dict]:
+    """Lists the parts of the summary by memory, in the tables' order; of several data sets, their average."""
+    parts = [part for part in results["summary"] if part.get("dataset", AVERAGE) == AVERAGE]
+    return sorted(parts, key=lambda part: order_of_memory(part["task"], part["shots"]))
+
+
 def gain_lines(results: dict) -> list[str]:
     """Describes the gains of the tuned ranker in points; of several data sets, on average."""
     lines = []
-    for part in results["summary"]:
-        if part.get("dataset", AVERAGE) != AVERAGE:
-            continue
+    for part in _memories(results):
         for name in (name for name in GAINS if name in part):
             gain, method = part[name], name.partition("_minus_")[0]
-            memory = describe_memory(part["task"], part["shots"])
+            memory = describe_memory(part["task"], part["shots"], results)
             lines.append(
                 f"{memory}: {method} - {gain['reference']} = {100 * gain['mean']:+.1f} points "
                 f"(95 % interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
@@ -42,13 +48,27 @@ def gain_lines(results: dict) -> list[str]:
     return lines
 
 
+def note_lines(results: dict) -> list[str]:
+    """Says what to know before believing the figures: embedded models, and classes with fewer images than shots."""
+    lines = list(dict.fromkeys(chain.from_iterable(by_dataset(results, "notes").values())))
+    for name, held in by_dataset(results, "shots_held").items():
+        of_set = f"{name}, " * ("datasets" in results)
+        for shots, counts in held.items():
+            fewer, classes, most = counts["fewer"], counts["classes"], counts["most"]
+            lacking = (
+                f"no class holds as many ({most} at most)" if fewer == classes else f"{fewer} of {classes} hold fewer"
+            )
+            lines.append(f"{of_set}{shots} images per class: {lacking}; all images of those classes are used")
+    return lines
+
+
 def shortfall_lines(results: dict) -> list[str]:
-    """Says where a ranking is below the best retriever row; of several data sets, on average."""
+    """Says where a ranking is below the retriever; of several data sets, on average."""
+    choices = choices_by_memory(results)
     return [
-        f"{describe_memory(part['task'], part['shots'])}: {shortfall}"
-        for part in results["summary"]
-        if part.get("dataset", AVERAGE) == AVERAGE
-        for shortfall in shortfalls(part)
+        f"{describe_memory(part['task'], part['shots'], results)}: {shortfall}"
+        for part in _memories(results)
+        for shortfall in shortfalls(part, choices[part["task"], part["shots"]])
     ]
 
 
@@ -57,9 +77,9 @@ def alone_lines(results: dict) -> list[str]:
     dataset = AVERAGE if "datasets" in results else results["dataset"]
     alone = [row for row in results["rows"] if row["method"] == ALONE and row["dataset"] == dataset]
     memories = [
-        describe_memory(part["task"], part["shots"])
-        for part in results["summary"]
-        if part.get("dataset", AVERAGE) == AVERAGE and alone
+        describe_memory(part["task"], part["shots"], results)
+        for part in _memories(results)
+        if alone
         if alone[0]["top1"] > max(part["methods"][m]["mean"] for m in ("rar", "rar_fused") if m in part["methods"])
     ]
     if not memories:
@@ -73,7 +93,7 @@ def alone_lines(results: dict) -> list[str]:
 def published_lines(results: dict) -> list[str]:
     """Describes the comparison with the paper's results; encoder and ranker may differ."""
     return [
-        f"{row['dataset']}, {describe_memory(row['task'], row['shots'])}: "
+        f"{row['dataset']}, {describe_memory(row['task'], row['shots'], results)}: "
         f"{row['method']} {row['figure']} {row['measured']:.1f}, "
         f"paper{' with ' + row['ranker'] if 'ranker' in row else ''} {row['published']:.1f}, "
         f"difference {row['difference']:+.1f}"

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from data_prep.core.files import write_text
-from eval.metrics.accuracy import percent
 from eval.metrics.diagnostics import most_confused
+from eval.metrics.further import columns_of, further_lines
 from eval.report.browser import browser_data
-from eval.report.choice import calibration_rows, source_rows
+from eval.report.choice import calibration_rows, source_rows, used_methods
 from eval.report.curves import draw_calibration, draw_choices, draw_curves
-from eval.report.headline import headline, used_methods
-from eval.report.lines import alone_lines, gain_lines, leak_lines, published_lines
+from eval.report.headline import headline
+from eval.report.index import link_index
+from eval.report.lines import alone_lines, gain_lines, leak_lines, note_lines, published_lines
 from eval.report.reading import Evaluated, read_evaluations
-from eval.report.table import METHODS, by_setting, interval_bounds
+from eval.report.sheets import (
+    TITLES,
+    ClassRow,
+    class_data,
+    class_rows,
+    used_by_cases,
+    write_classes_sheet,
+    write_predictions_sheet,
+)
+from eval.report.table import COLUMNS, by_memory, by_setting, dataset_cells, interval_bounds, method_cells
 from eval.report.wording import describe_k, describe_memory, order_of_kind
 
 
@@ -26,45 +36,45 @@ def _groups(evaluations: list[Evaluated]) -> list[dict]:
     """Makes a group per run, task and shots, in order of shots, with a line per method averaged over seeds."""
     groups = []
     for evaluated in evaluations:
-        by_memory: dict[tuple, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
-        for row in sorted(evaluated.results["rows"], key=lambda row: row["shots"]):
-            by_memory[row["task"], row["shots"]][row["method"]].append(row)
-        intervals, used = interval_bounds(evaluated.results), used_methods(evaluated.results)
-        for (task, shots), by_method in by_memory.items():
+        results = evaluated.results
+        memories = sorted(by_memory(results).items(), key=lambda item: item[0][1])
+        intervals, used = interval_bounds(results), used_methods(results)
+        for (task, shots), by_method in memories:
             lines = [
                 {
                     "method": method,
                     "used": method == used.get((task, shots)),
-                    "figures": _figures(rows, intervals.get((task, shots, method), "")),
-                    "images": rows[0]["n"],
-                    "seeds": len(rows),
+                    "cells": list(
+                        zip(COLUMNS, method_cells(rows, intervals.get((task, shots, method), "")), strict=True)
+                    ),
                 }
                 for method, rows in by_method.items()
             ]
             run = f"{evaluated.name}, " if len(evaluations) > 1 else ""
-            groups.append({"memory": run + describe_memory(task, shots), "lines": lines})
+            groups.append({"memory": run + describe_memory(task, shots, results), "lines": lines})
     return groups
 
 
-def _figures(rows: list[dict], interval: str) -> list[str]:
-    """Formats top-1 with its interval, top-5, recall@k, top-1 given a hit, and images corrected and broken."""
-    top1, *others = (percent([row[key] for row in rows]) for key in ("top1", "top5", "recall_at_k"))
-    given_hit = [row["top1_given_hit"] for row in rows if row.get("top1_given_hit") is not None]
-    counts = [f"{np.mean([row[key] for row in rows]):.0f}" if given_hit else "" for key in ("corrected", "broken")]
-    return [top1, interval, *others, percent(given_hit) if given_hit else "", *counts]
+def _further(evaluations: list[Evaluated], combined: dict | None) -> list[dict]:
+    """Makes a table of the metrics that ``eval.metrics`` added, for each evaluation that has any, or for all."""
+    named = [("", combined)] if combined else [(evaluated.name, evaluated.results) for evaluated in evaluations]
+    return [
+        {
+            "caption": name if len(named) > 1 else "",
+            "columns": columns_of(results),
+            "groups": further_lines(results, partial(describe_memory, results=results)),
+        }
+        for name, results in named
+        if columns_of(results)
+    ]
 
 
 def _by_dataset(results: dict) -> list[dict]:
     """Makes a table of top-1 by data set and method per task and number of shots, the average last."""
     tables = []
-    for (task, shots), by_set in by_setting(results["rows"]).items():
-        methods = [method for method in METHODS if any(method in of_set for of_set in by_set.values())]
-        lines = {
-            name: [percent([row["top1"] for row in of_set[m]]) if m in of_set else "" for m in methods]
-            + [percent([row["recall_at_k"] for row in of_set["rar"]])]
-            for name, of_set in by_set.items()
-        }
-        tables.append({"caption": describe_memory(task, shots), "columns": [*methods, "recall@k"], "lines": lines})
+    for setting in by_setting(results["rows"]):
+        columns, cells = dataset_cells(results["rows"], setting)
+        tables.append({"caption": describe_memory(*setting, results), "columns": columns, "lines": cells})
     return tables
 
 
@@ -105,12 +115,19 @@ def _subjects(all_results: list[dict]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-def render_page(evaluations: list[Evaluated], combined: dict | None = None) -> str:
+def render_page(
+    evaluations: list[Evaluated],
+    combined: dict | None = None,
+    classes: dict[tuple[str, int], list[ClassRow]] | None = None,
+    index: str = "",
+) -> str:
     """Renders the page as HTML: one evaluation with a browser of its predictions, or several compared, without.
 
     Args:
         evaluations: One or several.
         combined: Their combined ``results.json`` where they are of several data sets.
+        classes: Of one evaluation, the rows of its classes from ``class_rows``.
+        index: Address of the index of the run's evaluations; empty for none.
     """
     single = evaluations[0] if len(evaluations) == 1 and not combined else None
     results = combined or evaluations[0].results
@@ -121,11 +138,15 @@ def render_page(evaluations: list[Evaluated], combined: dict | None = None) -> s
         strips=_headlines(evaluations, combined),
         by_dataset=_by_dataset(combined) if combined else [],
         published=_describe(evaluations, combined, published_lines),
+        notes=list(dict.fromkeys(_describe(evaluations, combined, note_lines))),
         warnings=[
             line for lines_of in (alone_lines, leak_lines) for line in _describe(evaluations, combined, lines_of)
         ],
         single=single,
+        index=index,
+        columns=COLUMNS,
         groups=_groups(evaluations),
+        further=_further(evaluations, combined),
         gains=_describe(evaluations, combined, gain_lines),
         sources=source_rows(results) if single or combined else [],
         choices=draw_choices(results) if single else [],
@@ -134,19 +155,34 @@ def render_page(evaluations: list[Evaluated], combined: dict | None = None) -> s
         plots=draw_curves(evaluations),
         outcomes=_outcomes(evaluations),
         confused=most_confused(single.all_cases, 20) if single else [],
+        classes=_class_table(single, classes) if single and classes else None,
         data=browser_data(single) if single else None,
     )
 
 
-def write_page(folder: Path, evaluated: Evaluated | None = None) -> Path:
-    """Writes ``report.html`` into an evaluation's folder.
+def _class_table(evaluated: Evaluated, classes: dict[tuple[str, int], list[ClassRow]]) -> dict:
+    """Makes the data of the table of classes, with the memories in words and the method whose errors are counted."""
+    used = used_by_cases(evaluated.results)
+    memories = [
+        [f"{task}-{shots}", describe_memory(task, shots, evaluated.results), TITLES[used.get((task, shots), "rar")]]
+        for task, shots in sorted(classes, key=lambda memory: order_of_kind(f"{memory[0]}-{memory[1]}"))
+    ]
+    return class_data(classes) | {"memories": memories}
+
+
+def write_pages(folder: Path, evaluated: Evaluated | None = None) -> list[Path]:
+    """Writes ``report.html``, ``predictions.csv`` and ``classes.csv`` into an evaluation's folder.
 
     Args:
         folder: The evaluation's folder.
         evaluated: What is in it; None: it is read.
+
+    Returns:
+        list[Path]: The files.
     """
     if evaluated is None:
         ((_, evaluated),) = read_evaluations(folder)
+    rows = class_rows(evaluated)
     page = folder / "report.html"
-    write_text(page, render_page([evaluated]))
-    return page
+    write_text(page, render_page([evaluated], classes=rows, index=link_index(folder)))
+    return [page, write_predictions_sheet(folder, evaluated), write_classes_sheet(folder, rows)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
 from data_prep.core.results_file import RESULTS, read_results
 from eval.metrics.diagnostics import Case
-from eval.report.predictions import PREDICTIONS, read_predictions
+from eval.report.predictions import PREDICTIONS, read_predictions, relative_paths
 
 FILES = (PREDICTIONS, "pictures.json")
 """Files next to ``results.json``, which lists them with their checksums."""
@@ -26,7 +26,8 @@ class Evaluated:
         name: Distinguishes runs on a page.
         results: ``results.json``.
         cases: By setting: (task, shots, seed).
-        pictures: ``pictures.json``: image files by key, and one per class name.
+        pictures: ``pictures.json``: ``images``, image files by key; ``classes``, one by class name; and ``root``, the
+            folder that the paths in predictions are relative to.
     """
 
     name: str
@@ -35,28 +36,54 @@ class Evaluated:
     pictures: dict
 
     @property
+    def paths(self) -> dict[str, str]:
+        """Image files by key, relative to ``root``."""
+        return relative_paths(self.pictures["images"], self.pictures.get("root"))[1]
+
+    @property
     def all_cases(self) -> list[Case]:
         """The cases of all settings."""
         return [case for cases in self.cases.values() for case in cases]
 
 
-def group_cases(predictions: Iterable[dict]) -> dict[tuple[str, int, int], list[Case]]:
+class CaseCollector:
     """Joins the rankers' predictions of each image, by setting; the fused ones come after the others."""
-    by_setting: dict[tuple, dict[str, Case]] = defaultdict(dict)
-    waiting: dict[tuple, dict] = {}  # for the other ranker's prediction of the same image
-    for record in predictions:
+
+    def __init__(self) -> None:
+        self._cases: dict[tuple[str, int, int], dict[str, Case]] = defaultdict(dict)
+        self._waiting: dict[tuple, dict] = {}  # for the other ranker's prediction of the same image
+
+    def add(self, record: dict) -> None:
+        """Adds one prediction, as ``read_predictions`` yields it."""
         if record["method"] not in ("rar", "rar_untuned", "rar_fused") or record["task"] == "unknown":
-            continue
+            return
         setting, key = (record["task"], record["shots"], record["seed"]), record["key"]
         if record["method"] == "rar_fused":
-            by_setting[setting][key] = replace(by_setting[setting][key], fused=tuple(record["ranking"]))
-            continue
-        other = waiting.pop((*setting, key), None)
+            self._cases[setting][key] = replace(self._cases[setting][key], fused=tuple(record["ranking"]))
+            return
+        other = self._waiting.pop((*setting, key), None)
         if other is None:
-            waiting[*setting, key] = record
+            self._waiting[*setting, key] = record
         else:
-            by_setting[setting][key] = _make_case({part["method"]: part for part in (record, other)})
-    return {setting: list(cases.values()) for setting, cases in by_setting.items()}
+            self._cases[setting][key] = _make_case({part["method"]: part for part in (record, other)})
+
+    def pass_through(self, records: Iterable[dict]) -> Iterator[dict]:
+        """Adds predictions as they are taken, for instance by the file's writer, and yields them."""
+        for record in records:
+            self.add(record)
+            yield record
+
+    def cases(self) -> dict[tuple[str, int, int], list[Case]]:
+        """Returns the cases by setting."""
+        return {setting: list(cases.values()) for setting, cases in self._cases.items()}
+
+
+def group_cases(predictions: Iterable[dict]) -> dict[tuple[str, int, int], list[Case]]:
+    """Joins the rankers' predictions of each image, by setting; the fused ones come after the others."""
+    collector = CaseCollector()
+    for record in predictions:
+        collector.add(record)
+    return collector.cases()
 
 
 def _make_case(by_method: dict[str, dict]) -> Case:
@@ -80,6 +107,7 @@ def _has_evaluation(folder: Path) -> bool:
 
 def _name(folder: Path) -> str:
     """Returns a name that any page can show, whatever the encoding of the folder's."""
+    folder = folder.absolute()
     name = f"{folder.parent.parent.name} {folder.name}" if folder.parent.name == "eval" else folder.name
     return os.fsencode(name).decode(errors="replace")
 
@@ -101,9 +129,19 @@ def read_evaluations(run: Path) -> list[tuple[Path, Evaluated]]:
         raise UserError(
             f"{run}: no evaluation there (no {FILES[0]} with {RESULTS}); run python -m eval.run --ckpt {run} first"
         )
-    evaluations = []
-    for folder in folders:
-        results = read_results(folder, FILES)
-        cases = group_cases(read_predictions(folder))
-        evaluations.append((folder, Evaluated(_name(folder), results, cases, read_json(folder / "pictures.json"))))
-    return evaluations
+    return [(folder, read_evaluation(folder)) for folder in folders]
+
+
+def read_evaluation(folder: Path, collected: CaseCollector | None = None) -> Evaluated:
+    """Reads one evaluation.
+
+    Args:
+        folder: Its folder.
+        collected: Its predictions, where they were collected as they were written.
+
+    Raises:
+        UserError: A file is damaged.
+    """
+    results = read_results(folder, FILES)
+    cases = collected.cases() if collected else group_cases(read_predictions(folder))
+    return Evaluated(_name(folder), results, cases, read_json(folder / "pictures.json"))

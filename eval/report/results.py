@@ -17,10 +17,13 @@ import numpy as np
 
 from data_prep.core.errors import UserError
 from data_prep.core.records import Ranking
+from data_prep.core.results_file import RESULTS
+from data_prep.settings.trust import check_outside
 from eval.calibration.choice import Choice
 from eval.calibration.fusion import gate_curve, stack_similarities
 from eval.calibration.open_set import Refusal, refusal_metrics
 from eval.metrics.accuracy import staged_accuracy, top1_by_position
+from eval.metrics.further import compute_metrics, load_metrics
 from eval.metrics.published import add_published
 from eval.metrics.reliability import reliability
 from eval.metrics.summary import ALONE, RETRIEVERS, HitSet, summarise
@@ -44,6 +47,7 @@ class _Column:
     tied: list[bool] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
     images: Any = field(default_factory=hashlib.sha256)
+    predictions: list[Mapping[str, Any]] = field(default_factory=list)  # only where further metrics need them
 
     def add(self, line: Mapping[str, Any], k: int) -> None:
         truth, ranking = line["truth"], line["ranking"]
@@ -56,8 +60,7 @@ class _Column:
             self.retriever_top1.append(truth == line["candidates"][0]["name"])
             self.outcomes[line["outcome"]] += 1
         if line.get("probabilities"):
-            best = sorted(line["probabilities"])[-2:]
-            self.tied.append(len(best) == 2 and best[0] == best[1])
+            self.tied.append(line["probabilities"].count(max(line["probabilities"])) > 1)
 
 
 class MetricsAccumulator:
@@ -65,11 +68,16 @@ class MetricsAccumulator:
 
     Args:
         metadata: The keys of ``results.json`` that are not metrics: ``dataset``, ``split``, ``mode``, ``k`` and
-            ``bootstrap``; the ``choice`` by kind of memory; and the fitted ``refusal``, if any.
+            ``bootstrap``; the ``choice`` by kind of memory; and, if any, the fitted ``refusal`` and the further
+            ``metrics`` (``eval.metrics``).
+
+    Raises:
+        UserError: A further metric cannot be loaded.
     """
 
     def __init__(self, metadata: Mapping[str, Any]):
         self.metadata, self.k = metadata, metadata["k"]
+        self.further = load_metrics(metadata.get("metrics", ()))
         choices = {kind: Choice.from_dict(values) for kind, values in metadata.get("choice", {}).items()}
         self.fusions = {kind: choice.fusion for kind, choice in choices.items() if choice.fusion}
         self.k_by_kind = {kind: choice.k for kind, choice in choices.items()}
@@ -89,7 +97,10 @@ class MetricsAccumulator:
             return
         key = (line["task"], line["shots"], line["seed"], line["method"])
         k = self.k_by_kind.get(f"{line['task']}-{line['shots']}", self.k)
-        self._columns.setdefault(key, _Column()).add(line, k)
+        column = self._columns.setdefault(key, _Column())
+        column.add(line, k)
+        if self.further:
+            column.predictions.append(line)
         if line["method"] in _RANKERS:
             self._add_position(line)
 
@@ -110,7 +121,9 @@ class MetricsAccumulator:
                 positions["shown"].append((prompt["shown"].index(truth), prompt["shown"].index(prompt["first"])))
         kind = f"{line['task']}-{line['shots']}"
         if line["method"] == "rar" and kind in self.fusions:
-            rows = [[nan if value is None else value for value in pair] for pair in line["similarities"]]
+            rows = line["similarities"]
+            if any(None in pair for pair in rows):
+                rows = [[nan if value is None else value for value in pair] for pair in rows]
             self._pooled[kind].append((Ranking((), tuple(line["probabilities"])), rows, truth))
 
     def hits(self) -> HitSet:
@@ -144,6 +157,7 @@ class MetricsAccumulator:
                 row |= staged_accuracy(column.retriever_top1, column.top1, column.recalled, column.outcomes)
             if column.tied:
                 row["tied"] = float(np.mean(column.tied))
+            row |= compute_metrics(self.further, column.predictions, f"{method} with {task}-{shots}, seed {seed}")
             rows.append(row)
         return rows
 
@@ -159,18 +173,22 @@ class MetricsAccumulator:
         return gates
 
     def _calibration(self) -> dict[str, dict]:
-        """Computes reliability before and after calibration, of the ranker alone and fused, by kind of memory."""
+        """Computes reliability before and after calibration, of the ranker alone and fused, by kind of memory.
+
+        The gated ranking has calibrated probabilities alone.
+        """
         calibration = {}
         for kind, pooled in self._pooled.items():
             fusion, (rankings, rows, truths) = self.fusions[kind], zip(*pooled, strict=True)
             similarities = stack_similarities(rows)
-            uncalibrated = replace(fusion, temperature=1.0)
+            uncalibrated, fused = replace(fusion, temperature=1.0), fusion.fuse(rankings, similarities)
+            pairs = zip(fused, fusion.retriever_rankings(similarities), strict=True)
+            is_ranked = fusion.needs_ranker(similarities).tolist()
+            gated = [pair[0] if ranked else pair[1] for pair, ranked in zip(pairs, is_ranked, strict=True)]
             tables = {
                 "rar": {"before": rankings, "after": fusion.calibrate(rankings)},
-                "rar_fused": {
-                    "before": uncalibrated.fuse(rankings, similarities),
-                    "after": fusion.fuse(rankings, similarities),
-                },
+                "rar_fused": {"before": uncalibrated.fuse(rankings, similarities), "after": fused},
+                "rar_gated": {"after": gated},
             }
             calibration[kind] = {
                 method: {stage: _reliability(table, truths) for stage, table in stages.items()}
@@ -200,8 +218,8 @@ class MetricsAccumulator:
 
 def _reliability(rankings: Sequence[Ranking], truths: Sequence[int | None]) -> dict:
     """Computes the reliability of top-1 probabilities, over all images and over those with the truth among them."""
-    best = [np.argmax(ranking.probabilities) for ranking in rankings]
     confidences = np.array([max(ranking.probabilities) for ranking in rankings])
+    best = [ranking.probabilities.index(max(ranking.probabilities)) for ranking in rankings]
     correct = np.array([index == truth for index, truth in zip(best, truths, strict=True)])
     hits = np.array([truth is not None for truth in truths])
     given_hit = reliability(confidences[hits], correct[hits])["ece"] if hits.any() else None
@@ -223,8 +241,10 @@ def read_metrics(folder: Path, metadata: Mapping[str, Any]) -> MetricsAccumulato
     """Reads the predictions of an evaluation's folder.
 
     Raises:
-        UserError: The file is missing, or a line is not a prediction.
+        UserError: The file is missing, a line is not a prediction, or the evaluation comes from another machine and
+            has a metric that is code.
     """
+    check_outside(folder / RESULTS, {"eval.metrics": list(metadata.get("metrics", ()))}, set())
     metrics = MetricsAccumulator(metadata)
     for number, record in enumerate(read_predictions(folder), 2):  # the first line is the header
         try:

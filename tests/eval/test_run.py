@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ ROW = {"task", "dataset", "shots", "seed", "method", "mode", "k", "n", "top1", "
 STAGED = {"top1_given_hit", "corrected", "broken", "outcomes", "tied"}
 PREDICTION = {
     "key",
+    "path",
     "task",
     "shots",
     "seed",
@@ -59,8 +62,8 @@ def read_ranker_predictions(folder: Path) -> list[dict]:
 def test_results_have_a_row_for_every_memory_and_method(evaluated):
     results = read_json(evaluated / "results.json")
     metadata = {"dataset", "split", "mode", "k", "skipped", "bootstrap", "adapter", "encoder", "settings", "leaks"} | {
-        "choice"
-    }
+        "choice", "evaluation", "shots_held", "notes"
+    }  # fmt: skip
     assert set(results) == metadata | {"rows", "summary", "by_place", "published", "files", "sha256"}
     assert results["leaks"]["clean"] and results["leaks"]["queries"] == results["leaks"]["near_queries"] == 16
     assert {part: counts["images"] for part, counts in results["leaks"]["parts"].items()} == {
@@ -187,8 +190,8 @@ def test_mode_generate_on_the_validation_split_from_a_checkpoint(finished, tmp_p
     run = shutil.copytree(finished, tmp_path / "run")
     checkpoint = run / "checkpoints" / "step-00000001.ckpt"
     few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.ranker_only_images=0", "eval.k=2"]
-    main(["--ckpt", str(checkpoint), "--split", "val", "--mode", "generate", *few])
-    folder = run / "eval" / "val-generate"
+    main(["--ckpt", str(checkpoint), "--split", "val", "--mode", "generate", *few, "--name", "early"])
+    folder = run / "eval" / "early"
     lines = read_ranker_predictions(folder)
     assert len(lines) == 2 * 16
     for line in lines:
@@ -218,8 +221,8 @@ def test_rankings_depend_neither_on_the_batch_size_nor_on_the_processes(settings
     rankings = []
     for index, setting in enumerate(settings):
         run = shutil.copytree(finished, tmp_path / f"run-{index}")
-        main(["--ckpt", str(run), *few, setting])
-        lines = read_ranker_predictions(run / "eval" / "test-letters")
+        main(["--ckpt", str(run), *few, setting, "--name", "few"])
+        lines = read_ranker_predictions(run / "eval" / "few")
         rankings.append([(line["key"], line["method"], line["ranking"]) for line in lines])
     assert rankings[0] == rankings[1]
 
@@ -227,8 +230,8 @@ def test_rankings_depend_neither_on_the_batch_size_nor_on_the_processes(settings
 def test_fusion_gate_and_open_set_threshold_are_fitted_on_val_and_evaluated_on_test(finished, tmp_path, capsys):
     run = shutil.copytree(finished, tmp_path / "run")
     few = ["eval.shots=[2]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.ranker_only_images=0"]
-    main(["--ckpt", str(run), *few, "eval.fusion=true", "eval.open_set_fraction=0.25"])
-    folder = run / "eval" / "test-likelihood"
+    main(["--ckpt", str(run), *few, "eval.fusion=true", "eval.open_set_fraction=0.25", "--name", "open"])
+    folder = run / "eval" / "open"
     results = read_json(folder / "results.json")
     methods = ["clip_zero_shot", "clip_knn", "clip_fused", "rar_untuned", "rar", "rar_fused", "rar_gated"]
     assert [row["method"] for row in results["rows"]] == methods
@@ -275,11 +278,11 @@ def test_choices_use_eval_fit_images_of_val_and_run_the_tuned_ranker_alone(finis
         "eval.ranker_only_images=0",
         "eval.fusion=true",
     ]
-    main(["--ckpt", str(run), *few, "eval.fit_images=5"])
+    main(["--ckpt", str(run), *few, "eval.fit_images=5", "--name", "few"])
     (answers,) = (run / "eval" / "validation-likelihood").glob("answers-*")
     assert [path.name for path in answers.glob("*.jsonl")] == ["answers-rar.jsonl"]
     assert len((answers / "answers-rar.jsonl").read_text().splitlines()) == 5
-    assert {row["n"] for row in read_json(run / "eval" / "test-likelihood" / "results.json")["rows"]} == {16}
+    assert {row["n"] for row in read_json(run / "eval" / "few" / "results.json")["rows"]} == {16}
 
 
 @pytest.fixture
@@ -297,9 +300,19 @@ def data(tmp_path: Path) -> Path:
 def test_images_replaced_under_their_names_are_ranked_again(finished, data, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     few = ["data.name=folder", f"data.root={data}", "eval.shots=[1]", "eval.seeds=[1]", "eval.ranker_only_images=2"]
-    arguments = ["--ckpt", str(run), "--mode", "letters", *few, "eval.k=2", "eval.show_exemplars=true"]
+    arguments = [
+        "--ckpt",
+        str(run),
+        "--mode",
+        "letters",
+        *few,
+        "eval.k=2",
+        "eval.show_exemplars=true",
+        "--name",
+        "folder",
+    ]
     main(arguments)
-    out = run / "eval" / "test-letters"
+    out = run / "eval" / "folder"
     before = (out / "predictions.jsonl.gz").read_bytes()
     # A query image, and the images that are shown as examples.
     for split in ("test", "train"):
@@ -324,9 +337,9 @@ def test_two_commands_do_not_write_the_same_evaluation_at_the_same_time(finished
 
     for module in (evaluate, rescore):
         monkeypatch.setattr(module, "write_results", write)
-    main(["--ckpt", str(run), "eval.shots=[]", "eval.ranker_only_images=0"])
-    main(["--rescore", str(run / "eval" / "test-likelihood")])
-    assert written == [run / "eval" / "test-likelihood"] * 2
+    main(["--ckpt", str(run), "eval.shots=[]", "eval.ranker_only_images=0", "--name", "few"])
+    main(["--rescore", str(run / "eval" / "few")])
+    assert written == [run / "eval" / "few"] * 2
 
 
 def test_choices_on_another_data_set_do_not_overwrite_the_runs_own(finished, data, tmp_path):
@@ -342,7 +355,7 @@ def test_choices_on_another_data_set_do_not_overwrite_the_runs_own(finished, dat
     main(["--ckpt", str(run), "--task", "fewshot", "--datasets", "armory", *few, "eval.fit_images=5"])
     before = run_choices.read_bytes()  # --task with the run's own data set writes them too
     other = ["--ckpt", str(run), *few, "data.name=folder", f"data.root={data}", "eval.fit_images=5"]
-    for options, out in (([], "test-likelihood"), (["--task", "fewshot"], "fewshot-test-likelihood/folder")):
+    for options, out in ((["--name", "one"], "one"), (["--task", "fewshot", "--name", "several"], "several/folder")):
         main([*other, *options])
         assert run_choices.read_bytes() == before
         assert (run / "eval" / out / "choices.json").is_file()
@@ -351,8 +364,10 @@ def test_choices_on_another_data_set_do_not_overwrite_the_runs_own(finished, dat
 def test_several_orders_with_examples_are_ranked_and_aggregated(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.ranker_only_images=0", "eval.show_exemplars=true"]
-    main(["--ckpt", str(run), "--mode", "letters", *few, "eval.permutations=3", "eval.aggregate=borda"])
-    folder = run / "eval" / "test-letters"
+    main(
+        ["--ckpt", str(run), "--mode", "letters", *few, "eval.permutations=3", "eval.aggregate=borda", "--name", "few"]
+    )
+    folder = run / "eval" / "few"
     (answers,) = folder.glob("answers-*/answers-rar.jsonl")
     assert len(answers.read_text().splitlines()) == 2 * 16 * 3
     results = read_json(folder / "results.json")
@@ -384,17 +399,58 @@ def test_k_may_exceed_the_number_of_letters_or_be_one(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     few = ["eval.shots=[]", "eval.ranker_only_images=0"]
     for k, names in ((30, 8), (1, 1)):  # there are eight classes
-        main(["--ckpt", str(run), *few, f"eval.k={k}"])
-        lines = read_ranker_predictions(run / "eval" / "test-likelihood")
+        main(["--ckpt", str(run), *few, f"eval.k={k}", "--name", f"k{k}"])
+        lines = read_ranker_predictions(run / "eval" / f"k{k}")
         assert {len(line["ranking"]) for line in lines} == {names}
 
 
-def test_another_precision_has_separate_answers(finished, tmp_path):
+def test_evaluations_with_other_settings_have_names_of_their_own_and_are_all_listed(finished, tmp_path, capsys, caplog):
     run = shutil.copytree(finished, tmp_path / "run")
     few = ["eval.shots=[1]", "eval.seeds=[1]", "eval.zero_shot=false", "eval.ranker_only_images=0"]
-    for dtype in ("float32", "bfloat16"):
-        main(["--ckpt", str(run), *few, f"ranker.dtype={dtype}"])
-    assert len(list((run / "eval" / "test-likelihood").glob("answers-*"))) == 2
+    expected = "test-likelihood-shots=1-seeds=1-zero_shot=false-ranker_only_images=0"
+    main(["--ckpt", str(run), *few])
+    before = {path: path.read_bytes() for path in (run / "eval" / expected).iterdir() if path.is_file()}
+    main(["--ckpt", str(run), *few, "ranker.dtype=bfloat16", "--name", "bf16"])  # has other answers
+    assert len({path.name for path in (run / "eval").glob("*/answers-*") if path.is_dir()}) == 2
+    with caplog.at_level("INFO"):  # intervals and metrics alone are others, so no image is ranked again
+        others = ["eval.bootstrap=60", "eval.metrics=[mean_class_top1]"]
+        main(["--ckpt", str(run), *few, *others, "trainer.accelerator=cpu", "eval.batch_size=32"])
+    assert "using the answers in" in caplog.text
+    (third,) = (path for path in (run / "eval").iterdir() if path.is_dir() and path.name not in (expected, "bf16"))
+    assert third.name.startswith("test-likelihood-shots=1-seeds=1-zero_shot=false") and len(third.name) <= 80
+    assert {path: path.read_bytes() for path in before} == before
+    printed = capsys.readouterr().out
+    assert f"evaluations of {run}" in printed and "ranker.dtype=bfloat16" in printed
+    next_lines = printed[printed.rindex("next:") :]
+    assert all(command in next_lines for command in ("eval.predict --ckpt", "eval.report", "rar_train.export"))
+    index = (run / "eval" / "index.html").read_text()
+    assert all(f'href="{quote(name)}/report.html"' in index for name in (expected, "bf16", third.name))
+    # A name that holds another evaluation is refused before a model ranks, and what it holds stays.
+    with pytest.raises(
+        UserError, match=r"bf16: holds another evaluation \(its settings: ranker.dtype=bfloat16 shots=1"
+    ):
+        main(["--ckpt", str(run), *few, "--name", "bf16"])
+    with pytest.raises(UserError, match="--name a/b: give up to 100 letters"):
+        main(["--ckpt", str(run), "--name", "a/b"])
+    # The same settings with another adapter are another evaluation.
+    early = run / "checkpoints" / "step-00000001.ckpt"
+    main(["--ckpt", str(early), *few])
+    (folder,) = (run / "eval").glob("test-likelihood-step-00000001-shots=1-*")
+    assert folder.is_dir()
+
+
+def test_predictions_name_their_pictures_and_have_a_table_for_spreadsheets(evaluated):
+    root = Path(read_json(evaluated / "pictures.json")["root"])
+    lines = list(read_predictions(evaluated))
+    assert all((root / line["path"]).is_file() for line in lines)
+    with open(evaluated / "predictions.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    tuned = {(x["key"], x["task"], str(x["shots"]), str(x["seed"])): x for x in lines if x["method"] == "rar"}
+    assert len(rows) == len(tuned) == 5 * 16
+    for row in rows:
+        line = tuned[row["key"], row["task"], row["shots"], row["seed"]]
+        assert (row["path"], row["truth"], row["tuned"]) == (line["path"], line["truth"], line["ranking"][0])
+        assert float(row["probability"]) == max(line["probabilities"])
 
 
 def test_the_adapter_is_found_from_a_run_a_checkpoint_or_its_adapter(finished):
@@ -418,7 +474,7 @@ def test_a_folder_without_a_run_and_a_run_without_an_adapter_say_what_to_give(fi
 def test_a_misspelt_setting_and_a_wrong_mode_are_refused(finished):
     with pytest.raises(UserError, match=r"unknown key eval.shot; did you mean eval.shots"):
         main(["--ckpt", str(finished), "eval.shot=[1]"])
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="did you mean letters"):
         main(["--ckpt", str(finished), "--mode", "letter"])
 
 
@@ -440,7 +496,7 @@ def test_images_that_the_run_was_tuned_on_are_refused_or_counted(finished, tmp_p
     with pytest.raises(UserError, match="1 of 16 images of test were mined for its training"):
         main(["--ckpt", str(tmp_path / "run")])
     few = ["eval.shots=[]", "eval.ranker_only_images=0", "eval.leaks=allow"]
-    main(["--ckpt", str(tmp_path / "run"), *few])
-    results = read_json(tmp_path / "run" / "eval" / "test-likelihood" / "results.json")
+    main(["--ckpt", str(tmp_path / "run"), *few, "--name", "leaks"])
+    results = read_json(tmp_path / "run" / "eval" / "leaks" / "results.json")
     assert not results["leaks"]["clean"] and results["leaks"]["parts"]["training"]["exact"] == 1
     assert re.search(r"1 of 16 evaluated images \w+ in training byte for byte", capsys.readouterr().out)

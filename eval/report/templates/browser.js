@@ -1,3 +1,4 @@
+"use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const field = (id) => document.getElementById(id);
 const EACH = 24, ALL = "all", GAINS = ["corrected", "put right by tuning", "put right by fusion", "right"];
@@ -19,33 +20,37 @@ function line(text, className) {
   const node = element("div", text, className);
   return node;
 }
+// A line has the rank in retriever order; without a true class, as of labels, the retriever's score in its place.
 function rankingLine(c, [name, rank, retrieved, p]) {
-  const item = element("li"), text = element("span");
-  text.append(element("span", data.names[name], name === c.truth ? "true" : ""),
-    element("span", ` (${rank > 5 ? `ranked ${rank}, ` : ""}retrieved ${retrieved})`, "quiet"));
+  const item = element("li"), text = element("span"), isLabel = c.truth === undefined;
+  text.append(element("span", data.names[name], name === c.truth || (isLabel && rank === 1) ? "true" : ""));
+  if (!isLabel) text.append(element("span", ` (${rank > 5 ? `ranked ${rank}, ` : ""}retrieved ${retrieved})`, "quiet"));
   if (p !== null) {
     const bar = element("span", undefined, "bar");
     bar.style.width = (100 * p) + "%";
     text.append(bar);
   }
-  item.append(image(data.class_pictures[name], data.names[name]), text,
-    element("span", p === null ? "" : (100 * p).toFixed(1) + " %"));
+  if (!isLabel) item.append(image(data.class_pictures[name], data.names[name]));
+  const figure = p === null ? (isLabel ? retrieved.toFixed(3) : "") : (100 * p).toFixed(1) + " %";
+  item.append(text, element("span", figure));
   return item;
 }
 function card(c) {
   const item = element("li"), head = element("div", undefined, "head"), description = element("div");
-  description.append(element("strong", data.names[c.truth]));
+  const isLabel = c.truth === undefined, tuned = c.ranking[0][0];
+  if (!isLabel) description.append(element("strong", data.names[c.truth]));
   for (const kind of c.kinds.map((index) => data.kinds[index][0])) {
-    description.append(line(kind, "status " + (GAINS.includes(kind) ? "gain" : "error")));
+    description.append(line(kind, "status " + (isLabel ? "" : GAINS.includes(kind) ? "gain" : "error")));
   }
-  description.append(line(data.settings[c.setting][1] + ", " + data.keys[c.picture], "quiet small"));
-  const tuned = c.ranking[0][0];
-  for (const [label, name] of [["retrieved", c.retrieved], ["untuned", c.untuned], ["fused", c.fused]]) {
+  const setting = isLabel ? "" : data.settings[c.setting][1] + ", ";
+  description.append(line(setting + data.keys[c.picture], "quiet small"));
+  for (const [label, name] of isLabel ? [] : [["retrieved", c.retrieved], ["untuned", c.untuned], ["fused", c.fused]]) {
     if (name !== null && name !== tuned) description.append(line(`${label}: ${data.names[name]}`, "quiet small"));
   }
-  head.append(image(data.pictures[c.picture], data.names[c.truth]), description);
-  const list = element("ol", undefined, "ranking");
+  head.append(image(data.pictures[c.picture], data.names[isLabel ? tuned : c.truth]), description);
+  const list = element("ol", undefined, isLabel ? "ranking labels" : "ranking");
   list.append(...c.ranking.map((entry) => rankingLine(c, entry)));
+  if (isLabel) head.classList.add("large");
   item.append(head, list);
   const rest = c.candidates - c.ranking.length;
   if (rest > 0) item.append(line(`${rest} more candidates`, "quiet small"));
@@ -61,7 +66,8 @@ function matchesTools(c) {
   const setting = field("setting").value, query = field("query").value.trim().toLowerCase();
   if (setting !== "" && data.settings[c.setting][0] !== setting) return false;
   if (pair && (data.names[c.truth] !== pair[0] || data.names[c.ranking[0][0]] !== pair[1])) return false;
-  return !query || data.names[c.truth].toLowerCase().includes(query) || data.keys[c.picture].toLowerCase().includes(query);
+  const shownNames = c.truth === undefined ? c.ranking.map(([name]) => name) : [c.truth];
+  return !query || [...shownNames.map((name) => data.names[name]), data.keys[c.picture]].some((text) => text.toLowerCase().includes(query));
 }
 function isOfKind(c, kind) { return kind === ALL || c.kinds.some((index) => data.kinds[index][0] === kind); }
 function show() {

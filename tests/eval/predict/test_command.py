@@ -152,7 +152,7 @@ def keep_memory(finished: Path, folder: Path, work: Path) -> None:
     StoredMemory.create(folder, recipe, image_memory(encoder, samples, args, cache), names)
 
 
-def test_classes_come_from_a_folder_a_kept_memory_or_the_run(run_here, finished, tmp_path):
+def test_classes_come_from_a_folder_splits_a_table_a_kept_memory_or_the_run(run_here, finished, tmp_path):
     images = write_shields(tmp_path / "in", 8)
     for number, blazon in enumerate(CLASSES):
         (tmp_path / "classes" / blazon.name).mkdir(parents=True)
@@ -162,12 +162,19 @@ def test_classes_come_from_a_folder_a_kept_memory_or_the_run(run_here, finished,
     predicted(run_here, finished, images, "--classes", "kept", "--to", "kept.jsonl")
     predicted(run_here, finished, images, "--to", "own.jsonl")
     folder, kept, own = (lines(tmp_path / f"{name}.jsonl") for name in ("folder", "kept", "own"))
+    (tmp_path / "splits" / "test").mkdir(parents=True)
+    (tmp_path / "classes").rename(tmp_path / "splits" / "train")
+    rows = [f'"splits/train/{name}/x.png","{name}"' for name in NAMES]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label", *rows]))
+    for what in ("splits", "table.csv"):
+        predicted(run_here, finished, images, "--classes", what, "--to", f"{what}.jsonl")
+        assert [r["candidates"] for r in lines(tmp_path / f"{what}.jsonl")] == [r["candidates"] for r in folder]
     for records in (folder, kept, own):
         assert sum(record["name"] == name for record, name in zip(records, NAMES, strict=True)) >= 3
     # The same classes, but more images of each.
     assert [r["candidates"] for r in folder] != [r["candidates"] for r in kept]
     error = predicted(run_here, finished, images, "--classes", "nowhere", "--to", "x.csv", fails=True)
-    assert "--classes nowhere: no such file or folder" in error
+    assert "--classes nowhere: no such folder or file in" in error
     other = ("retriever.dtype=bfloat16", "--to", "x.csv")
     assert "was made with encoder" in predicted(run_here, finished, images, "--classes", "kept", *other, fails=True)
 

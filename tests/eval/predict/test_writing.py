@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.core.errors import UserError
-from eval.predict.writing import WRITERS, check_output, neutralise
+from eval.predict.writing import WRITERS, check_output
+from eval.report.sheets import neutralise
 
 FORMULAS = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\tx", "\rx"]
 

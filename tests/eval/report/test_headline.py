@@ -36,9 +36,21 @@ def test_the_method_that_was_chosen_is_marked(tmp_path):
     assert used_methods(results) == {("zero_shot", 0): "clip_knn", ("few_shot", 1): "rar", ("few_shot", 4): "rar_fused"}
 
 
+def test_the_retriever_that_is_used_is_marked_whichever_is_the_best_on_the_evaluated_images(tmp_path):
+    results = read(write_evaluation(tmp_path, True, CHOICES))
+    for part in results["summary"]:
+        part["methods"]["clip_fused"] = {"mean": 0.4, "sd": 0.0, "low": 0.3, "high": 0.5}
+    zero_shot = headline(results)[0]["tiles"]  # the choice is the retriever alone, with the source "fused"
+    assert [(tile["label"], tile["method"], tile["used"]) for tile in zero_shot[:2]] == [
+        ("best retriever", "clip_knn", False),
+        ("retriever", "clip_fused", True),
+    ]
+
+
 def test_a_ranker_below_the_retriever_is_noted(tmp_path):
     results = read(write_evaluation(tmp_path))
     results["summary"][1]["rar_minus_retriever"] |= {"mean": -0.02, "low": -0.03, "high": -0.01}
     strip = headline(results)[1]
-    assert strip["notes"] == ["rar is 2.0 points below the retriever row clip_knn."]
+    text = "rar is below the retriever, top-1 %: 50.0 against 50.0 (clip_knn) on the evaluated images."
+    assert strip["notes"] == [text]
     assert strip["tiles"][2]["badges"][0]["sign"] == "bad"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from eval.report.choice import calibration_lines, choice_lines
-from eval.report.lines import alone_lines, leak_lines, published_lines, shortfall_lines
+from eval.report.lines import alone_lines, leak_lines, note_lines, published_lines, shortfall_lines
+from eval.report.wording import describe_memory
 from tests.eval.by_hand import row
 from tests.eval.evaluation_folder import CHOICES, choice_of
 
@@ -48,9 +49,35 @@ def part_of(gain: float, shots: int = 4) -> dict:
 
 def test_a_ranker_below_the_retriever_is_reported():
     results = {"summary": [part_of(-0.012), part_of(0.1)]}
-    assert shortfall_lines(results) == ["4 shots: rar is 1.2 points below the retriever row clip_knn"]
+    evaluated = "4 shots: rar is below the retriever, top-1 %: 48.8 against 50.0 (clip_knn) on the evaluated images"
+    assert shortfall_lines(results) == [evaluated]
     several = [part | {"dataset": name} for name in ("armory", "average") for part in results["summary"]]
     assert len(shortfall_lines({"summary": several})) == 1  # the average alone
+    # Validation images, where the choice was made, count too, and alone.
+    point = {"k": 5, "rar": 0.401, "rar_fused": 0.7, "retriever": 0.6}
+    choice = {"few_shot-4": choice_of("rar_fused", 5) | {"curve": [point | {"k": 1}, point]}}
+    on_validation = "40.1 against 60.0 on validation images"
+    assert shortfall_lines(results | {"choice": choice, "summary": [part_of(-0.012)]}) == [
+        f"{evaluated}, {on_validation}"
+    ]
+    (line,) = shortfall_lines(results | {"choice": choice, "summary": [part_of(0.1)]})
+    assert line == f"4 shots: rar is below the retriever, top-1 %: {on_validation}"
+
+
+def test_what_to_know_before_believing_the_figures_comes_first():
+    held = {"16": {"classes": 20, "fewer": 3, "most": 30}, "32": {"classes": 20, "fewer": 20, "most": 30}}
+    results = {"dataset": "birds", "notes": ["nano-mllm: figures mean nothing"], "shots_held": held}
+    assert note_lines(results) == [
+        "nano-mllm: figures mean nothing",
+        "16 images per class: 3 of 20 hold fewer; all images of those classes are used",
+        "32 images per class: no class holds as many (30 at most); all images of those classes are used",
+    ]
+    assert describe_memory("few_shot", 16, results) == "16 shots"
+    assert describe_memory("few_shot", 32, results) == "all images (32 shots)"
+    several = {"datasets": ["birds", "dtd"], "notes": {"birds": ["x"], "dtd": ["x"]}, "shots_held": {"birds": held}}
+    assert note_lines(several)[0] == "x" and note_lines(several)[1].startswith("birds, 16 images per class")
+    both = several | {"shots_held": {"birds": held, "dtd": {}}}
+    assert describe_memory("few_shot", 32, both) == "32 shots"  # not in every data set
 
 
 def test_a_ranker_that_needs_no_retriever_is_reported():

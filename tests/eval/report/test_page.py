@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data_prep.core.errors import UserError
-from eval.report.page import render_page, write_page
+from eval.report.page import render_page, write_pages
 from eval.report.plots import line_plot
 from eval.report.reading import read_evaluations
 from eval.report.thumbnails import thumbnail
@@ -47,7 +47,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_needs_no_other_file_and_contains_all_predictions(evaluation):
-    html = write_page(evaluation).read_text(encoding="utf-8")
+    html = write_pages(evaluation)[0].read_text(encoding="utf-8")
     page = Page(html)
     # Namespaces in SVG are names and are not fetched.
     fetched = [a.get("src") or a.get("href") for tag, a in page.tags if tag in ("script", "link", "img", "iframe")]
@@ -60,14 +60,14 @@ def test_the_page_needs_no_other_file_and_contains_all_predictions(evaluation):
 
 
 def test_no_name_or_reply_becomes_markup(evaluation):
-    page = Page(write_page(evaluation).read_text(encoding="utf-8"))
-    assert sum(tag == "script" for tag, _ in page.tags) == 2
+    page = Page(write_pages(evaluation)[0].read_text(encoding="utf-8"))
+    assert sum(tag == "script" for tag, _ in page.tags) == 4
     assert not any(tag in ("b", "i") for tag, _ in page.tags)
     assert "<b>gules</b>" in page.texts  # in the table of confusions, as text
 
 
 def test_the_page_shows_accuracies_gains_and_outcomes(evaluation):
-    page = Page(write_page(evaluation).read_text(encoding="utf-8"))
+    page = Page(write_pages(evaluation)[0].read_text(encoding="utf-8"))
     text = re.sub(r"\s+", " ", " ".join(page.texts))
     assert "51.5 ± 0.7" in text  # mean and deviation of 51 and 52
     assert "4 shots: rar - rar_untuned = +10.0 points (95 % interval -5.0 to +25.0)" in text
@@ -109,7 +109,7 @@ def text_of(html: str) -> str:
 
 
 def test_an_explicit_k_has_no_choices_and_no_calibration(evaluation):
-    html = write_page(evaluation).read_text(encoding="utf-8")
+    html = write_pages(evaluation)[0].read_text(encoding="utf-8")
     assert "rar_fused" not in html
     text = text_of(html)
     assert "k = 3." in text and "best retriever" in text and "ceiling" in text
@@ -117,7 +117,7 @@ def test_an_explicit_k_has_no_choices_and_no_calibration(evaluation):
 
 
 def test_the_page_shows_what_was_chosen_and_the_calibration(tmp_path):
-    html = write_page(write_evaluation(tmp_path, True, CHOICES)).read_text(encoding="utf-8")
+    html = write_pages(write_evaluation(tmp_path, True, CHOICES))[0].read_text(encoding="utf-8")
     text = text_of(html)
     assert "k = 5, 10." in text
     assert "uses rar_fused, candidates from images and names, k = 10: highest top-1 on 9 images." in text
@@ -133,7 +133,9 @@ def test_the_page_shows_what_was_chosen_and_the_calibration(tmp_path):
 def test_without_a_fused_ranking_or_one_number_of_candidates_the_page_is_still_written(tmp_path):
     alone = choice_of("rar", 1)
     alone |= {"curve": [alone["curve"][0] | {"rar_fused": None}]}
-    html = write_page(write_evaluation(tmp_path, choices={"choice": {"few_shot-1": alone}})).read_text(encoding="utf-8")
+    html = write_pages(write_evaluation(tmp_path, choices={"choice": {"few_shot-1": alone}}))[0].read_text(
+        encoding="utf-8"
+    )
     assert "1 shot images 1 80.0 50.0" in text_of(html) and 'id="by-k"' not in html
 
 

@@ -7,14 +7,16 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from eval.report.page import write_page
+from eval.report.page import render_page, write_pages
+from eval.report.reading import read_evaluations
+from eval.report.sheets import ClassRow
 from tests.eval.browsing import as_on_a_phone
 from tests.eval.evaluation_folder import CHOICES, NAMES, write_evaluation
 
 
 @pytest.fixture
 def page(browser, tmp_path):
-    browser.get(write_page(write_evaluation(tmp_path, choices=CHOICES)).as_uri())
+    browser.get(write_pages(write_evaluation(tmp_path, choices=CHOICES))[0].as_uri())
     yield browser
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
@@ -74,6 +76,33 @@ def test_a_confusion_opens_its_images(page):
     assert waits_for(page, "1 to 18 of 18")
 
 
+def class_rows(page) -> list[str]:
+    return [row.text for row in page.find_elements(By.CSS_SELECTOR, "#classes tbody tr")]
+
+
+def test_classes_are_sorted_filtered_and_shown_a_page_at_a_time(browser, tmp_path):
+    ((_, evaluated),) = read_evaluations(write_evaluation(tmp_path))
+    top1 = [{"retriever": n % 1000 / 1000, "rar": n % 100 / 100} for n in range(10_000)]
+    rows = [ClassRow(f"bird {n}", 1 + n % 7, shares, f"bird {n + 1}", 1) for n, shares in enumerate(top1)]
+    by_memory = {("few_shot", 4): sorted(rows, key=lambda row: row.top1["rar"])}
+    page = tmp_path / "many.html"
+    page.write_text(render_page([evaluated], classes=by_memory), encoding="utf-8")
+    assert page.stat().st_size < 1.5e6
+    browser.get(page.as_uri())
+    count = browser.find_element(By.ID, "class-count")
+    assert count.text == "1 to 50 of 10000" and class_rows(browser)[0].startswith("bird 0 1 0.0 0.0 bird 1")
+    browser.find_element(By.ID, "class-next").click()
+    assert count.text == "51 to 100 of 10000"
+    title = browser.find_elements(By.CSS_SELECTOR, "#classes th")[2]
+    title.find_element(By.TAG_NAME, "button").click()
+    assert title.get_attribute("aria-sort") == "ascending" and count.text == "1 to 50 of 10000"
+    title.find_element(By.TAG_NAME, "button").click()
+    assert " 99.9 " in class_rows(browser)[0] and title.get_attribute("aria-sort") == "descending"
+    browser.find_element(By.ID, "class-query").send_keys("BIRD 77")
+    assert count.text == "1 to 50 of 111" and all(row.startswith("bird 77") for row in class_rows(browser))
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
 def test_a_card_shows_image_ranking_and_probabilities(page):
     page.find_element(By.ID, "query").send_keys("image-2")
     assert waits_for(page, "1 to 3 of 3")
@@ -107,8 +136,16 @@ def test_a_phone_scrolls_vertically_only_and_text_has_contrast(page, scheme):
     is_honest = "r => r.scrollWidth > r.clientWidth + 1 === r.previousElementSibling.classList.contains('shown')"
     honest = f"return [...document.querySelectorAll('.scroll')].every({is_honest})"
     shown = "return document.querySelectorAll('.hint.shown').length"
+    assert WebDriverWait(page, 10).until(lambda _: page.execute_script(honest))
+    page.execute_script("document.querySelector('.scroll').style.width = '9rem'")
     assert WebDriverWait(page, 10).until(lambda _: page.execute_script(shown) and page.execute_script(honest))
+    page.execute_script("document.querySelector('.scroll').style.width = ''")
+    # Every interval in the table of accuracies is on the screen, with the name of its column.
+    cell = page.find_element(By.CSS_SELECTOR, '#accuracy td[data-name="95 % interval"]')
+    is_seen = page.execute_script(
+        "const r = arguments[0].getBoundingClientRect(); return r.width > 0 && r.right <= innerWidth", cell
+    )
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    assert overflow == 0
+    assert overflow == 0 and is_seen
     text, background = (sum(map(int, colour[:3])) for colour in colours)
     assert (text < background) == (scheme == "light") and abs(text - background) > 400

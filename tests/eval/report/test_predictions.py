@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_prep.core.errors import UserError
 from eval.report.predictions import PREDICTIONS, read_predictions, write_predictions
-from eval.report.reading import group_cases
+from eval.report.reading import CaseCollector, group_cases
 from eval.report.results import MetricsAccumulator, read_metrics
 from tests.eval.evaluation_folder import NAMES, line_of
 
@@ -97,3 +97,9 @@ def test_a_cut_file_is_an_error_at_its_end(lines, tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match="no prediction of eval"):
         list(read_predictions(tmp_path))
+
+
+def test_cases_collected_while_predictions_are_written_are_those_that_are_read(tmp_path, lines):
+    collector = CaseCollector()
+    write_predictions(tmp_path, NAMES, collector.pass_through(iter(lines)))
+    assert collector.cases() == group_cases(read_predictions(tmp_path))
