@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -126,8 +126,9 @@ def choose_source(ranks: Mapping[str, np.ndarray], k_max: int) -> tuple[str, lis
     return max(area, key=area.__getitem__), rows
 
 
-def _top1(rankings: Sequence[Ranking], truths: Sequence[int | None]) -> float:
-    return float(np.mean([ranking.order[0] == truth for ranking, truth in zip(rankings, truths, strict=True)]))
+def _share(first: Iterable[int], truths: Sequence[int | None]) -> float:
+    """Computes top-1 from the position of each image's first candidate."""
+    return float(np.mean([position == truth for position, truth in zip(first, truths, strict=True)]))
 
 
 def _score(trial: Trial, fusion: Fusion | None) -> dict[str, Any]:
@@ -136,14 +137,14 @@ def _score(trial: Trial, fusion: Fusion | None) -> dict[str, Any]:
         "k": trial.k,
         "permutations": trial.permutations,
         "recall": float(np.mean([truth is not None for truth in trial.truths])),
-        "rar": _top1(trial.rankings, trial.truths),
+        "rar": _share((ranking.order[0] for ranking in trial.rankings), trial.truths),
         "rar_fused": None,
         "retriever": None,
         "images_per_s": trial.images_per_s,
     }
     if fusion:
-        point["rar_fused"] = _top1(fusion.fuse(trial.rankings, trial.similarities), trial.truths)
-        point["retriever"] = _top1(fusion.retriever_rankings(trial.similarities), trial.truths)
+        retrieved, fused = fusion.first(trial.rankings, trial.similarities)
+        point["rar_fused"], point["retriever"] = _share(fused, trial.truths), _share(retrieved, trial.truths)
     return point
 
 

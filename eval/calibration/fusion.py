@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import nan
 
 import numpy as np
@@ -50,9 +51,9 @@ def uncertainties(probabilities: np.ndarray, kind: str) -> np.ndarray:
 def _log_table(rankings: Sequence[Ranking], width: int = 0) -> np.ndarray:
     """Returns the rankings' log-probabilities, padded to at least ``width`` columns, shape ``[n, k]``."""
     rows = [ranking.probabilities for ranking in rankings]
-    table = np.full((len(rows), max(width, *map(len, rows))), -1.0)
-    for index, row in enumerate(rows):
-        table[index, : len(row)] = row
+    counts = np.fromiter(map(len, rows), np.int64, len(rows))
+    table = np.full((len(rows), max(width, counts.max())), -1.0)
+    table[np.arange(table.shape[1]) < counts[:, None]] = np.fromiter(chain.from_iterable(rows), float, counts.sum())
     return np.where(table < 0, _PADDING, np.log(np.maximum(table, 1e-30)))
 
 
@@ -76,10 +77,19 @@ def _fill(similarities: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(similarities), lowest, similarities)
 
 
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    return np.exp(log_softmax(logits, axis=1))
+
+
+def _rounded(probabilities: np.ndarray) -> np.ndarray:
+    """Rounds probabilities before they are compared: smaller differences are ties, which keep the retriever's order."""
+    return probabilities.round(9)
+
+
 def to_rankings(logits: np.ndarray) -> list[Ranking]:
     """Turns logits ``[n, k]`` into rankings with probabilities; ties keep the retriever's order, padding is dropped."""
-    probabilities = np.exp(log_softmax(logits, axis=1))
-    orders = np.argsort(-probabilities.round(9), axis=1, kind="stable")
+    probabilities = _probabilities(logits)
+    orders = np.argsort(-_rounded(probabilities), axis=1, kind="stable")
     counts = _is_candidate(logits).sum(1)
     rows = zip(orders.tolist(), probabilities.tolist(), counts.tolist(), strict=True)
     return [
@@ -128,7 +138,7 @@ class Fusion:
 
     def uncertainties(self, similarities: np.ndarray) -> np.ndarray:
         """Computes the retriever's uncertainty per image, 0 to 1, shape ``[n]``."""
-        return uncertainties(np.exp(log_softmax(self.retriever_logits(similarities), axis=1)), self.gate)
+        return uncertainties(_probabilities(self.retriever_logits(similarities)), self.gate)
 
     def needs_ranker(self, similarities: np.ndarray) -> np.ndarray:
         """Whether the gate passes each image on to the ranker, shape ``[n]``."""
@@ -137,6 +147,12 @@ class Fusion:
     def retriever_rankings(self, similarities: np.ndarray) -> list[Ranking]:
         """Returns the retriever's rankings, for images that the gate does not pass on."""
         return to_rankings(self.retriever_logits(similarities))
+
+    def first(self, rankings: Sequence[Ranking], similarities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the positions of the first candidates of ``retriever_rankings`` and of ``fuse``, each ``[n]``."""
+        fused = self._product(_log_table(rankings, similarities.shape[1]), similarities)
+        logits = self.retriever_logits(similarities), fused
+        return tuple(_rounded(_probabilities(table)).argmax(1) for table in logits)
 
     def fuse(self, rankings: Sequence[Ranking], similarities: np.ndarray) -> list[Ranking]:
         """Fuses rankings that have probabilities with the retriever's similarities ``[n, k, 2]``."""
@@ -161,13 +177,19 @@ def _fit_slopes(experts: Sequence[np.ndarray], truths: np.ndarray, is_candidate:
     """
     spreads = np.array([np.std(expert[is_candidate]) for expert in experts])
     scales = np.where(spreads > _EQUAL, spreads, np.inf)
-    scaled = np.where(is_candidate[..., None], np.stack(experts, axis=-1), 0.0) / scales
     rows = np.arange(len(truths))
+    # A candidate's logit minus the true candidate's, by expert: the likelihood depends on nothing else.
+    margins = [np.where(is_candidate, expert - expert[rows, truths][:, None], 0.0) for expert in experts]
+    scaled = np.stack(margins).reshape(len(experts), -1) / scales[:, None]
+    padding = np.where(is_candidate, 0.0, _PADDING)
 
     def loss(slopes: np.ndarray) -> tuple[float, np.ndarray]:
-        logs = log_softmax(np.where(is_candidate, scaled @ slopes, _PADDING), axis=1)
-        expected = (np.exp(logs)[..., None] * scaled).sum(1)
-        return float(-logs[rows, truths].mean()), (expected - scaled[rows, truths]).mean(0)
+        logits = (slopes @ scaled).reshape(is_candidate.shape) + padding
+        highest = logits.max(1, keepdims=True)
+        powers = np.exp(logits - highest)
+        totals = powers.sum(1, keepdims=True)
+        gradient = scaled @ (powers / totals).ravel()
+        return float((np.log(totals) + highest).mean()), gradient / len(truths)
 
     fit = minimize(loss, np.ones(len(experts)), jac=True, bounds=[(1e-6, _MAX_SLOPE)] * len(experts), method="L-BFGS-B")
     return fit.x / scales
@@ -183,13 +205,19 @@ def fit_temperature(logits: np.ndarray, correct: np.ndarray) -> float:
         correct: Whether the highest logit is the true class, shape ``[n]``.
     """
 
+    margins = logits - logits.max(1, keepdims=True)
+
     def loss(log_temperature: float) -> float:
-        tempered = np.where(_is_candidate(logits), logits / np.exp(log_temperature), _PADDING)
-        confidence = np.exp(log_softmax(tempered, axis=1)).max(1).clip(1e-9, 1 - 1e-9)
+        confidence = (1 / np.exp(margins / np.exp(log_temperature)).sum(1)).clip(1e-9, 1 - 1e-9)
         return float(-np.where(correct, np.log(confidence), np.log(1 - confidence)).mean())
 
     fit = minimize_scalar(loss, bounds=(np.log(1e-3), np.log(1e3)), method="bounded")
     return float(np.exp(fit.x))
+
+
+def _positions(truths: Sequence[int | None]) -> np.ndarray:
+    """Returns the true candidates' positions, shape ``[n]``; -1 for None."""
+    return np.array([-1 if truth is None else truth for truth in truths])
 
 
 def fit_fusion(
@@ -207,10 +235,10 @@ def fit_fusion(
     Returns:
         Fusion | None: None where the true class is never among the candidates.
     """
-    hits = np.array([truth is not None for truth in truths])
+    positions = _positions(truths)
+    hits = positions >= 0
     if not hits.any():
         return None
-    positions = np.array([-1 if truth is None else truth for truth in truths])
     ranker, filled = _log_table(rankings, similarities.shape[1]), _fill(similarities)
     experts, is_candidate = (ranker, filled[..., 0], filled[..., 1]), _is_candidate(ranker)
     with_truth = positions[hits], is_candidate[hits]
@@ -236,12 +264,9 @@ def _gated_accuracy(fusion: Fusion, rankings, similarities, truths) -> tuple[np.
     """
     uncertain = fusion.uncertainties(similarities)
     order = np.argsort(-uncertain, kind="stable")
-    retrieved, fused = fusion.retriever_rankings(similarities), fusion.fuse(rankings, similarities)
-    hits = [
-        np.array([ranking.order[0] == truth for ranking, truth in zip(rows, truths, strict=True)])
-        for rows in (retrieved, fused)
-    ]
-    return top1_by_count_ranked(hits[0][order], hits[1][order]), uncertain[order]
+    positions = _positions(truths)
+    retrieved, fused = (first == positions for first in fusion.first(rankings, similarities))
+    return top1_by_count_ranked(retrieved[order], fused[order]), uncertain[order]
 
 
 def _fit_threshold(fusion: Fusion, rankings, similarities, truths, loss: float) -> float:

@@ -14,12 +14,12 @@ looked up by ``path`` in --truths, a CSV or JSON-lines table of ``path`` and ``l
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
-from data_prep.core.command import run_command
+from data_prep.arguments.parser import CommandParser
+from data_prep.core.command import announce, run_command
 from data_prep.core.errors import UserError
 from data_prep.core.files import write_json
 from data_prep.core.results_file import check_result
@@ -92,12 +92,13 @@ def read_names(path: Path, truths: dict[str, str] | None = None) -> tuple[list[s
 
 def main(arguments: list[str]) -> None:
     """Reads the command line, scores, and prints a JSON object."""
-    parser = argparse.ArgumentParser(prog="python -m eval.clustering")
+    parser = CommandParser("eval.clustering")
     parser.add_argument("--names", nargs="+", type=Path, required=True)
     parser.add_argument("--truths", type=Path)
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(arguments)
+    announce(f"clustering: {', '.join(map(str, args.names))}")
     truths = read_truths(args.truths) if args.truths else None
     files = [read_names(path, truths) for path in args.names]  # all of them, before a model is loaded
     embed = None

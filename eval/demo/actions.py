@@ -8,9 +8,10 @@ from threading import Lock
 
 from data_prep.core.errors import UserError
 from data_prep.settings import check
+from eval.recognition.kept import KeptClasses
 from eval.recognition.recognition import RankedCandidate, Recognition
 from eval.recognition.recognizer import Recognizer
-from eval.recognition.uploads import MAX_IMAGES, add_to_class, check_size, check_upload_name, open_upload
+from eval.recognition.uploads import MAX_IMAGES, check_size, check_upload_name, open_upload
 
 _OUTCOMES = {
     "ok": "",
@@ -52,10 +53,12 @@ class Demo:
     Args:
         recognizer: Recognises, and has the memory.
         max_bytes: Limit of a file's size.
+        keep: Folder where the memory is kept; None: changes are lost.
     """
 
-    def __init__(self, recognizer: Recognizer, max_bytes: float):
-        self.recognizer, self.memory, self.max_bytes = recognizer, recognizer.memory, max_bytes
+    def __init__(self, recognizer: Recognizer, max_bytes: float, keep: Path | None = None):
+        self.recognizer, self.max_bytes = recognizer, max_bytes
+        self._kept = KeptClasses(recognizer, keep)
         self._lock = Lock()
 
     def recognise(self, image: str | None, k: int) -> tuple[str, list[RankedCandidate]]:
@@ -82,8 +85,8 @@ class Demo:
     def _describe(self, recognition: Recognition) -> str:
         first, count = recognition.candidates[0].name, len(recognition.candidates)
         mode = self.recognizer.recipe.ranker.mode
-        scores = _SCORES[self.memory.reachable_source(self.recognizer.choice.source)]
-        sentences = [f"Retrieved {count} of {len(self.memory.classes)} classes; scores: {scores}."]
+        scores = _SCORES[self.recognizer.memory.reachable_source(self.recognizer.choice.source)]
+        sentences = [f"Retrieved {count} of {len(self.recognizer.memory.classes)} classes; scores: {scores}."]
         if not recognition.ranked:
             sentences.append("The retriever is certain enough (gate), so the ranker was not run.")
         elif recognition.name == first:
@@ -110,7 +113,7 @@ class Demo:
         check(len(files) <= MAX_IMAGES, f"{len(files)} images: at most {MAX_IMAGES} at a time")
         paths = [check_upload(file, self.max_bytes) for file in files]
         with self._lock:
-            done = add_to_class(self.memory, name, paths, verb="drop")
+            done = self._kept.add(name, paths, verb="drop")
         copies = f"; {len(paths) - done.added} were there already" if done.added < len(paths) else ""
         if done.new and not done.added:
             return f"Added {done.name} without images: it is found by its name alone."
@@ -126,10 +129,10 @@ class Demo:
         if not name or not isinstance(name, str):  # a program may send anything
             raise UserError("choose a class to remove")
         with self._lock:
-            count = self.memory.remove(name)
-        return f"Removed {name} with {count} images."
+            removed = self._kept.remove(name)
+        return f"Removed {removed['name']} with {removed['images']} images."
 
     def classes(self) -> list[list]:
         """Returns name and number of images of each class, sorted by name."""
         with self._lock:
-            return [[name, count] for name, count in sorted(self.memory.classes.items())]
+            return [[name, count] for name, count in self._kept.list().items()]

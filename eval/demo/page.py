@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ from data_prep.core.errors import UserError
 from data_prep.reading.finding import IMAGE_SUFFIXES
 from data_prep.settings import check
 from eval.demo.actions import Demo, upload_error
+from eval.recognition.class_lists import check_classes
+from eval.recognition.kept import choose_classes, lock_kept
 from eval.recognition.recognition import RankedCandidate
 from eval.recognition.recognizer import Recognizer
 from eval.recognition.uploads import MAX_IMAGES, is_loopback
@@ -189,32 +191,53 @@ def launch(page: gr.Blocks, host: str, port: int, max_bytes: float) -> str:
     return address
 
 
-def serve(run: Path, classes: Path | None, settings: Sequence[str], host: str, port: int, max_mb: float) -> None:
-    """Loads a run and serves its page until Ctrl-C.
+@dataclass(frozen=True)
+class Options:
+    """The command line.
 
-    Args:
-        run: A run's folder, or one of its checkpoints.
-        classes: A folder with a folder of images per class; None for the run's own data set.
+    Attributes:
+        ckpt: A run's folder, or one of its checkpoints.
         settings: Changes to the run's recipe.
+        classes: A folder with a folder of images per class, or a kept memory; None for the run's own test split.
+        keep: Folder where the memory is kept; None: changes are lost.
         host: Address to listen on.
         port: Its port.
-        max_mb: Size limit of a file, in megabytes.
+        most_mb: Size limit of a file, in megabytes.
+    """
+
+    ckpt: Path
+    settings: Sequence[str] = ()
+    classes: Path | None = None
+    keep: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 7860
+    most_mb: float = 10
+
+    def __post_init__(self) -> None:
+        check(0 < self.port < 65536, f"--port {self.port}: must be in 1..65535")
+        check(self.most_mb > 0, f"--most-mb {self.most_mb}: must be above 0")
+
+
+def serve(options: Options) -> None:
+    """Loads a run and serves its page until Ctrl-C.
 
     Raises:
-        UserError: Gradio is missing, or a part of the run can't be loaded.
+        UserError: Gradio is missing, another page or service keeps the same memory, or a part can't be loaded.
     """
-    check(0 < port < 65536, f"--port {port}: must be in 1..65535")
-    check(max_mb > 0, f"--most-mb {max_mb}: must be above 0")
     if importlib.util.find_spec("gradio") is None:
         raise UserError("eval.demo needs gradio; pip install 'rar-train[page]'")
-    demo = Demo(Recognizer.from_pretrained(run, classes, *settings), max_mb * 1e6)
-    if not is_loopback(host):
-        log.warning("demo: everyone who reaches %s can use this page and change its memory; there is no password", host)
-    with tempfile.TemporaryDirectory(prefix="rar-demo-") as uploads:
+    with lock_kept(options.keep), tempfile.TemporaryDirectory(prefix="rar-demo-") as uploads:
+        classes = choose_classes(check_classes(options.classes), options.keep, "--keep")
+        recognizer = Recognizer.from_pretrained(options.ckpt, classes, *options.settings)
+        demo = Demo(recognizer, options.most_mb * 1e6, options.keep)
+        if not is_loopback(options.host):
+            log.warning(
+                "demo: everyone who reaches %s can use this page and change its memory; there is no password",
+                options.host,
+            )
         # Before Gradio is imported: uploads are deleted when the command ends, and no usage is reported.
         os.environ |= {"GRADIO_TEMP_DIR": uploads, "GRADIO_ANALYTICS_ENABLED": "False"}
         page = build_page(demo)
-        log.info(
-            "demo: %s with %d classes; Ctrl-C ends it", launch(page, host, port, max_mb * 1e6), len(demo.classes())
-        )
+        address = launch(page, options.host, options.port, demo.max_bytes)
+        log.info("demo: %s with %d classes; Ctrl-C ends it", address, len(demo.classes()))
         page.block_thread()

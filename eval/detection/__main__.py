@@ -24,11 +24,11 @@ into RUN/detection/DATA-MODE-POLICY.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from data_prep.core.command import run_command
+from data_prep.arguments.parser import CommandParser
+from data_prep.core.command import announce, run_command
 from data_prep.distributed.launch import run_on_first
 from data_prep.settings import FORMATS, MODES, POLICIES
 from data_prep.settings.loading import load_saved_recipe
@@ -47,12 +47,13 @@ _CHOICES = {"format": FORMATS, "policy": POLICIES, "split": ("test", "val"), "mo
 
 def main(arguments: list[str]) -> None:
     """Reads the command line, evaluates and prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m eval.detection")
+    parser = CommandParser("eval.detection")
     parser.add_argument("--ckpt", required=True)
     for option in _SHORT:
         parser.add_argument(f"--{option}", choices=_CHOICES.get(option))
-    parser.add_argument("settings", nargs="*")
-    args = vars(parser.parse_intermixed_args(arguments))
+    parser.add_settings()
+    args = vars(parser.parse_args(arguments))
+    announce(f"detect: {args['ckpt']}")
     settings = [f"{key}={args[option]}" for option, key in _SHORT.items() if args[option] is not None]
 
     from eval.detection.evaluate import evaluate_detection, print_detection
@@ -63,10 +64,5 @@ def main(arguments: list[str]) -> None:
     run_on_first(lambda: print_detection(evaluate_detection(recipe, adapter, run)), Path(recipe.cache))
 
 
-def console() -> None:
-    """Runs the command as a console script."""
-    sys.exit(run_command(main, __doc__))
-
-
 if __name__ == "__main__":
-    console()
+    sys.exit(run_command(main, __doc__))

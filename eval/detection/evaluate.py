@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_lock, read_json, write_text
+from data_prep.core.records import Sample
 from data_prep.core.results_file import check_result, write_results
 from data_prep.datasets.armory_scenes import render_scenes
 from data_prep.detection.annotations import Annotations, read_annotations, read_detections
 from data_prep.detection.proposals import read_annotated_boxes, select_detected_boxes
 from data_prep.embedding.encoder import Encoder, load_encoder
-from data_prep.leakage.contamination import check_not_mined
+from data_prep.leakage.contamination import find_mined
 from data_prep.settings import Recipe
+from data_prep.settings.notes import embedded_model_note
 from eval.calibration.choice import Choice, apply_settings
 from eval.calibration.store import choices_path, load_choices
 from eval.detection.average_precision import average_precision, scorer
-from eval.detection.named_boxes import ClassifiedBoxes
+from eval.detection.named_boxes import FUSED, RETRIEVER, ClassifiedBoxes
 from eval.detection.score_policies import check_policy
+from eval.report.console import Group, print_lines, print_table
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,16 @@ def find_source(recipe: Recipe) -> Source:
     return Source(name, annotations, Path(args.images), templates or [TEMPLATE], detections)
 
 
+def _refuse_mined(run: Path, regions: Sequence[Sample], name: str) -> None:
+    """Raises an error for images that the run was trained on: boxes left out would count as missed."""
+    leaked = find_mined(run, regions, name)
+    if leaked:
+        raise UserError(
+            f"{run}: {len(leaked)} of {len(regions)} boxes of {name} are in images that were mined for its training; "
+            f"the first is in {leaked[0].path}. Evaluate other images, or set eval.leaks=allow"
+        )
+
+
 def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
     """Classifies boxes by the retriever, the untuned and the tuned ranker; scores them and writes the files.
 
@@ -99,7 +110,8 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         proposals = select_detected_boxes(
             annotations, source.detections, args.max_proposals, source.images, cache, on_error
         )
-    check_not_mined(run, [proposal.region for proposal in proposals.found], source.name)
+    if recipe.eval.leaks != "allow":
+        _refuse_mined(run, [proposal.region for proposal in proposals.found], source.name)
     encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
     choice = _load_choice(recipe, adapter, run, encoder)
     recipe = replace(recipe, eval=replace(recipe.eval, permutations=choice.permutations))
@@ -134,6 +146,7 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         "scorer": f"faster-coco-eval {version}",
         "adapter": read_json(adapter / "manifest.json")["adapter"],
         "encoder": encoder.id,
+        "notes": [note for note in [_embedded_note(recipe)] if note],
         "rows": rows,
         "gains": boxes.gains() if source.detections is None else [],
     }
@@ -144,6 +157,14 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         write_results(out, results, list(files))
     log.info("wrote %s", out / "results.json")
     return results
+
+
+def _embedded_note(recipe: Recipe) -> str | None:
+    """Returns the note on embedded models; armory's scenes are its data, annotation files are others."""
+    if recipe.detection.annotations is None:
+        return embedded_model_note(recipe)
+    name = Path(recipe.detection.annotations).name
+    return embedded_model_note(replace(recipe, data=replace(recipe.data, name=name)))
 
 
 def _load_choice(recipe: Recipe, adapter: Path, run: Path, encoder: Encoder) -> Choice:
@@ -163,24 +184,41 @@ def _all_classes_known(source: Source) -> bool:
 
 _COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "top1", "recall_at_k", "top1_given_hit")
 _TITLES = {"top1": "top-1", "recall_at_k": "recall@k", "top1_given_hit": "given hit"}
+_OPTIONAL = ("APs", "APm", "APl", "AP75", "AP50", "given hit")
 
 
 def print_detection(results: dict) -> None:
     """Prints a line per method, in per cent, and the gains of the tuned ranker."""
     counts = f"{results['boxes_named']} boxes in {results['images']} images, {results['classes']} classes"
     ranking = f"ranking by {results['mode']}, k = {results['k']}, scores by {results['settings']['policy']}"
-    table = Table(title=f"{results['dataset']}, %: {counts}; {ranking}")
     shown = [key for key in _COLUMNS if any(key in row for row in results["rows"])]
-    table.add_column("method")
-    for key in shown:
-        table.add_column(_TITLES.get(key, key), justify="right")
+    rows = []
     for row in results["rows"]:
         values = [row.get(key) for key in shown]
-        table.add_row(row["method"], *("" if value is None else f"{100 * value:.1f}" for value in values))
-    console = Console(width=120)
-    console.print(table)
-    for gain in results["gains"]:
-        console.print(
-            f"top-1 of boxes: rar - {gain['reference']} = {100 * gain['mean']:+.1f} points (95 % interval "
-            f"{100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
-        )
+        rows.append([row["method"], *("" if value is None else f"{100 * value:.1f}" for value in values)])
+    columns = ["method", *(_TITLES.get(key, key) for key in shown)]
+    optional = [name for name in _OPTIONAL if name in columns]
+    print_table(f"{results['dataset']}, %: {counts}; {ranking}", columns, [Group(rows=rows)], optional)
+    print_lines(results["notes"])
+    print_lines(_shortfall_lines(results["rows"]))
+    print_lines(
+        f"top-1 of boxes: rar - {gain['reference']} = {100 * gain['mean']:+.1f} points (95 % interval "
+        f"{100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
+        for gain in results["gains"]
+    )
+
+
+def _shortfall_lines(rows: list[dict]) -> list[str]:
+    """Says where a tuned ranking is below the retriever, by AP and by top-1, with both figures in per cent."""
+    by_method = {row["method"]: row for row in rows}
+    lines = []
+    for method in (name for name in ("rar", FUSED) if name in by_method and RETRIEVER in by_method):
+        row, retriever = by_method[method], by_method[RETRIEVER]
+        pairs = {key: (row.get(key), retriever.get(key)) for key in ("AP", "top1")}
+        figures = [
+            f"{_TITLES.get(key, key)} {100 * own:.1f} against {100 * other:.1f}"
+            for key, (own, other) in pairs.items()
+            if own is not None and other is not None and own < other
+        ]
+        lines += [f"{method} is below the retriever, %: {', '.join(figures)}"] if figures else []
+    return lines

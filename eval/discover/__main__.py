@@ -21,26 +21,27 @@ torchrun or srun, all processes rank. If killed and started again, it continues 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from data_prep.core.command import run_command
+from data_prep.arguments.parser import CommandParser
+from data_prep.core.command import announce, run_command
 from data_prep.distributed.launch import run_on_first
 from data_prep.settings.modes import MODES
 
 
 def main(arguments: list[str]) -> None:
     """Reads the command line, runs the evaluation and prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m eval.discover")
+    parser = CommandParser("eval.discover")
     parser.add_argument("--ckpt", required=True)
     parser.add_argument("--names", type=Path)
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--rescore", action="store_true")
     parser.add_argument("--split", choices=("test", "val"))
     parser.add_argument("--mode", choices=MODES)
-    parser.add_argument("settings", nargs="*")
+    parser.add_settings()
     args = parser.parse_args(arguments)
+    announce(f"discover: {args.ckpt}")
     settings = list(args.settings)
     settings += [f"eval.split={args.split}"] if args.split else []
     settings += [f"ranker.mode={args.mode}"] if args.mode else []
@@ -55,10 +56,5 @@ def main(arguments: list[str]) -> None:
         run_on_first(lambda: print_results(discovery.evaluate()), Path(discovery.recipe.cache))
 
 
-def console() -> None:
-    """Runs the command as a console script."""
-    sys.exit(run_command(main, __doc__))
-
-
 if __name__ == "__main__":
-    console()
+    sys.exit(run_command(main, __doc__))

@@ -17,16 +17,24 @@ from data_prep.core.results_file import read_results, write_results
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.datasets.unlabelled import draw_unlabelled
 from data_prep.embedding.encoder import Encoder, embed_images, load_encoder
-from data_prep.leakage.contamination import check_not_mined, read_mined
+from data_prep.leakage.contamination import drop_mined, read_mined
 from data_prep.memory.memories import Memories, name_memory, with_templates
 from data_prep.prompting.guesses import Guess, count_names
+from data_prep.reading.name_files import read_vocabulary
 from data_prep.settings import Recipe, check
 from data_prep.settings.loading import load_saved_recipe
-from eval.clustering.sentences import SentenceEncoder, find_sentence_model
+from data_prep.settings.notes import embedded_model_note
+from eval.clustering.sentences import SentenceEncoder, choose_sentence_model, find_sentence_model
 from eval.discover.choices import CandidateSet, rank_candidate_sets
 from eval.discover.metrics import score_predictions
-from eval.discover.name_files import names_lines, read_vocabulary
-from eval.discover.predictions import RETRIEVERS, guess_lines, mllm_alone_lines, ranked_lines, true_name_lines
+from eval.discover.predictions import (
+    RETRIEVERS,
+    guess_lines,
+    mllm_alone_lines,
+    names_lines,
+    ranked_lines,
+    true_name_lines,
+)
 from eval.discover.vocabulary import (
     Vocabulary,
     choose_names,
@@ -95,6 +103,7 @@ class Discovery:
             not recipe.eval.show_exemplars,
             "eval.show_exemplars=true: eval.discover has no labelled images to show; leave it false",
         )
+        discover.sentences = choose_sentence_model(discover.sentences)
         if discover.sentences != "none":
             find_sentence_model(discover.sentences)
         folder = f"{recipe.data.name}-{recipe.eval.split}-{recipe.ranker.mode_label}"
@@ -113,8 +122,7 @@ class Discovery:
         split = self.recipe.eval.split
         parts = (f"{split}_memory", split) if self.uses_unlabelled else (split,)
         dataset = read_dataset(self.recipe.data, Path(self.recipe.cache), parts)
-        check_not_mined(self.run, dataset.parts[split], split)
-        return dataset
+        return drop_mined(self.run, dataset, split, self.recipe.eval.leaks)
 
     def _sample_unlabelled(self) -> dict[int, list[Sample]]:
         """Samples unlabelled images, by seed."""
@@ -185,6 +193,7 @@ class Discovery:
             "skipped": dict(self.dataset.skipped),
             "adapter": read_json(self.adapter / "manifest.json")["adapter"],
             "encoder": encoder.id,
+            "notes": [note for note in [embedded_model_note(recipe)] if note],
         }
         records = [record for v in vocabularies for record in names_lines(v.votes, v.guessed, v.seed)]
         pool = self.dataset.parts.get(f"{split}_memory", [])

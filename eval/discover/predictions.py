@@ -1,7 +1,8 @@
-"""Records that a vocabulary-free evaluation writes as JSON lines: predictions and guesses."""
+"""Records that a vocabulary-free evaluation writes as JSON lines: predictions, guesses and names."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from data_prep.core.records import Candidate, Ranking, Sample
@@ -74,3 +75,9 @@ def guess_lines(pool: Sequence[Sample], names: Sequence[str], guesses: Mapping[s
             guess = guesses[sample.digest]
             line = {"guesses": list(guess.names), "outcome": guess.outcome, "reply": guess.reply}
             yield {"key": sample.key, "true": names[sample.label]} | line
+
+
+def names_lines(votes: dict[str, int], guessed: dict[str, int], seed: int) -> list[dict]:
+    """Returns the records of ``names.jsonl``, most votes first."""
+    order = Counter(votes).most_common()
+    return [{"name": name, "votes": count, "guessed": guessed.get(name, 0), "seed": seed} for name, count in order]

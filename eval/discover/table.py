@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-
 from eval.clustering.scores import METRICS
+from eval.discover.predictions import RETRIEVERS
 from eval.metrics.published import FINE_GRAINED
+from eval.report.console import Group, print_lines, print_table
 
 
 def _cell(metric: dict[str, float] | None, seeds: int) -> str:
@@ -18,24 +17,36 @@ def _cell(metric: dict[str, float] | None, seeds: int) -> str:
 def print_results(results: dict) -> None:
     """Prints a line per method, the paper's below, then intervals, gains, and outcomes of the guesses."""
     dataset, rows = results["dataset"], results["rows"]
-    title = f"{dataset}, {results['split']}, names discovered, ranking by {results['mode']}, k = {results['k']}"
-    table = Table(title=title)
-    for column in ("method", "cACC %", "sACC %", "NMI %", "ARI %", "names used", "images", "seeds"):
-        table.add_column(column, justify="left" if column == "method" else "right")
+    columns = ("method", "cACC %", "sACC %", "NMI %", "ARI %", "names used", "images", "seeds")
+    measured, published = Group(), Group()
     for method, metrics in results["summary"].items():
         by_seed = [row for row in rows if row["method"] == method]
         used = f"{sum(row['guessed_names'] for row in by_seed) / len(by_seed):.0f}"
         cells = [_cell(metrics.get(key), len(by_seed)) for key in METRICS]
-        table.add_row(method, *cells, used, str(by_seed[0]["n"]), str(len(by_seed)))
-    published = [(name, by_dataset[dataset]) for name, by_dataset in FINE_GRAINED.items() if dataset in by_dataset]
-    if published:
-        table.add_section()
-    for name, (cacc, sacc) in published:
-        table.add_row(f"{name}, as published", f"{cacc:.1f}", f"{sacc:.1f}")
-    console = Console(width=120)
-    console.print(table)
-    for line in [*_gain_lines(results), *_vocabulary_lines(results)]:
-        console.print(line, highlight=False)
+        measured.rows.append((method, *cells, used, str(by_seed[0]["n"]), str(len(by_seed))))
+    for name, by_dataset in FINE_GRAINED.items():
+        if dataset in by_dataset:
+            cacc, sacc = by_dataset[dataset]
+            published.rows.append((f"{name}, as published", f"{cacc:.1f}", f"{sacc:.1f}", *[""] * 5))
+    title = f"{dataset}, {results['split']}, names discovered, ranking by {results['mode']}, k = {results['k']}"
+    print_table(title, columns, [measured, published], ("seeds", "images", "names used", "ARI %"))
+    print_lines(
+        [*results.get("notes", []), *_shortfall_lines(results), *_gain_lines(results), *_vocabulary_lines(results)]
+    )
+
+
+def _shortfall_lines(results: dict) -> list[str]:
+    """Says where the tuned ranker is below the retriever with the discovered names, with both figures in per cent."""
+    summary = results["summary"]
+    retriever = next((method for method in RETRIEVERS.values() if method in summary), None)
+    if retriever is None or "rar" not in summary:
+        return []
+    figures = []
+    for key, title in (("cacc", "cACC"), ("sacc", "sACC")):
+        if key in summary["rar"] and summary["rar"][key]["mean"] < summary[retriever][key]["mean"]:
+            own, other = (100 * summary[method][key]["mean"] for method in ("rar", retriever))
+            figures.append(f"{title} {own:.1f} against {other:.1f}")
+    return [f"rar is below the retriever ({retriever}), %: {', '.join(figures)}"] if figures else []
 
 
 def _gain_lines(results: dict) -> list[str]:

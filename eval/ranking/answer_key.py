@@ -6,10 +6,9 @@ from pathlib import Path
 
 from data_prep.core.files import file_hash, fingerprint, read_json
 from data_prep.core.images import VERSION
+from data_prep.core.paths import NANO_MLLM
 from data_prep.prompting.prompts import NAMING, letters_prompt, list_prompt, with_exemplars
 from data_prep.settings import RankerArgs
-from eval.ranking.server_messages import served_identity
-from rar_train.models.mllm import NANO_MLLM
 
 _PROMPTS = (
     NAMING,
@@ -44,6 +43,8 @@ def models_key(ranker: RankerArgs, adapter: Path) -> str:
     """
     manifest = read_json(adapter / "manifest.json")
     if ranker.backend == "openai":
+        from eval.ranking.server_messages import served_identity
+
         trained = [manifest["base_model"], manifest["adapter"]]
         return fingerprint([trained, served_identity(ranker), _text_files_hash(ranker.model), VERSION, _PROMPTS])
     weights = [manifest["base_model"], manifest["adapter"], file_hash(adapter / "adapter_config.json")]

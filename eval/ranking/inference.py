@@ -10,7 +10,6 @@ models, images and settings, never on earlier runs.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,23 +20,18 @@ import lightning as L
 from torch.utils.data import DataLoader, Dataset
 
 from data_prep.core.command import quiet_libraries
-from data_prep.core.errors import Interrupted, UserError
-from data_prep.core.files import file_lock
+from data_prep.core.errors import Interrupted
 from data_prep.core.pools import loader_options
 from data_prep.core.progress import is_interactive
 from data_prep.distributed.devices import resolve_accelerator, resolve_workers
 from data_prep.distributed.launch import run_on_all, shared_processes
 from data_prep.distributed.spawning import make_predict_trainer, run_predict
 from data_prep.settings import RankerArgs, TrainerArgs
-from eval.ranking.answer_key import answers_folder
-from eval.ranking.answers import append_answers, append_time, merge_answers, name_path_in_errors
-from eval.ranking.batches import Batch, InferenceJob
+from eval.ranking.answers import append_answers, append_time
+from eval.ranking.batches import Batch
 from eval.ranking.modes import PreparedBatch, answer_batch, prepare_batch
-from eval.ranking.request import Response
 from rar_train.models.lora import load_adapter
 from rar_train.models.mllm import Mllm, load_mllm
-
-log = logging.getLogger(__name__)
 
 
 class PreparedBatches(Dataset):
@@ -133,51 +127,10 @@ def _predict(module: InferenceModule, devices: int, num_nodes: int, launched: bo
         raise Interrupted("interrupted; the same command resumes from the answers that are there") from None
 
 
-def _run_batches(batches: list[Batch], ranker: RankerArgs, adapter: Path, trainer: TrainerArgs, folder: Path) -> None:
+def run_batches(batches: list[Batch], ranker: RankerArgs, adapter: Path, trainer: TrainerArgs, folder: Path) -> None:
+    """Answers batches, each completely, and writes the answers into files of a folder; see ``answer_all``."""
     launched = shared_processes()
     devices, num_nodes = launched or (min(trainer.devices, len(batches)), 1)
     args = replace(trainer, devices=devices, num_nodes=num_nodes)
     module = InferenceModule(ranker, adapter, folder, batches, args)
     run_on_all(partial(_predict, module, devices, num_nodes, launched is not None))
-
-
-def answer_all(
-    jobs: Sequence[InferenceJob], ranker: RankerArgs, adapter: Path, trainer: TrainerArgs, out: Path
-) -> dict[str, dict[str, Response]]:
-    """Runs jobs, computing only the answers that are not on disk.
-
-    Args:
-        jobs: Those of the base model come first.
-        ranker: The base model.
-        adapter: The tuned model's adapter.
-        trainer: ``accelerator``, ``num_workers``, and ``devices``: the number of processes, where a launcher has not
-            started several.
-        out: The evaluation's folder; the answers are in ``answers-KEY`` there, a folder for each ``models_key``.
-
-    Returns:
-        dict: Responses by job name and request id.
-
-    Raises:
-        UserError: A model, an adapter or an image can't be loaded, or answers are damaged or can't be written; answers
-            so far are kept.
-    """
-    folder = answers_folder(out, ranker, adapter)
-    with name_path_in_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with file_lock(folder):
-        pending = []
-        for job in jobs:
-            answered = merge_answers(job, folder)
-            if answered:
-                log.info("%s: %d of %d answers are there", job.name, len(answered), len(job.requests))
-            for batch in job.batches():
-                there = answered.keys() & set(batch.ids)
-                if len(there) < len(batch.rows):
-                    pending.append(replace(batch, answered=frozenset(there)))
-        if pending:
-            _run_batches(pending, ranker, adapter, trainer, folder)
-        answers = {job.name: merge_answers(job, folder) for job in jobs}
-    lost = sum(len(job.requests) - len(answers[job.name]) for job in jobs)
-    if lost:
-        raise UserError(f"{folder}: {lost} answers were removed in the meantime; run the command again")
-    return answers

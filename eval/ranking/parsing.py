@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from scipy.special import softmax
 
-from data_prep.core.records import Ranking
+from data_prep.core.records import Candidate, Ranking
 from data_prep.prompting.replies import read_list
 from data_prep.settings import SCORED
 from eval.ranking.aggregation import aggregate_rankings
@@ -80,18 +80,27 @@ class ScoreTable:
         return [Ranking(tuple(order[:count]), tuple(row[:count])) for order, row, count in rows]
 
 
-def fill_scores(
-    names: Sequence[Sequence[str]], groups: Iterable[Sequence[RankingRequest]], responses: Mapping[str, Response]
-) -> ScoreTable:
-    """Fills a table with the scores of images' candidates.
+def read_shared(
+    memories: Sequence[Sequence[Sequence[Candidate]]],
+    groups: Iterable[Sequence[RankingRequest]],
+    responses: Sequence[Mapping[str, Response]],
+) -> list[list[ScoreTable]]:
+    """Reads the scores of several memories' candidates, where one request about an image has the names of all.
 
     Args:
-        names: The candidates' names per image, in retriever order, each among those of the image's request.
+        memories: Candidates per image, in retriever order, of each memory.
         groups: Each image's requests; the first is read.
-        responses: By request id.
+        responses: By request id, of each model.
+
+    Returns:
+        list[list[ScoreTable]]: By model and memory.
     """
-    table = ScoreTable(map(len, names))
-    for image, (row, (request, *_)) in enumerate(zip(names, groups, strict=True)):
-        by_name = dict(zip(request.names, responses[request.id].scores, strict=True))
-        table.fill(image, [by_name[name] for name in row])
-    return table
+    tables = [[ScoreTable(map(len, rows)) for rows in memories] for _ in responses]
+    for image, (request, *_) in enumerate(groups):
+        names = [[candidate.name for candidate in rows[image]] for rows in memories]
+        request_id = request.id
+        for of_model, by_id in zip(tables, responses, strict=True):
+            by_name = dict(zip(request.names, by_id[request_id].scores, strict=True))
+            for table, of_memory in zip(of_model, names, strict=True):
+                table.fill(image, [by_name[name] for name in of_memory])
+    return tables

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
+from data_prep.core.errors import UserError
+from data_prep.core.files import file_lock
 from data_prep.core.records import Candidate, Ranking
-from data_prep.settings import Recipe
-from eval.ranking.batches import InferenceJob, RequestTable
-from eval.ranking.inference import answer_all
+from data_prep.settings import RankerArgs, Recipe, TrainerArgs
+from eval.ranking.answer_key import answers_folder
+from eval.ranking.answers import merge_answers, name_path_in_errors
+from eval.ranking.batches import Batch, InferenceJob, RequestTable
 from eval.ranking.parsing import aggregate_responses
 from eval.ranking.request import RankingMode, RankingRequest, Response, shuffled_requests
-from eval.ranking.server_jobs import answer_all_by_server
 
 log = logging.getLogger(__name__)
 
@@ -59,16 +63,75 @@ def run_rankers(
         for name, tuned in methods.items()
     ]
     jobs += extra_jobs
-    for job in jobs:
-        images, count = job.requests.images, len(job.requests)
-        log.info("%s: ranking by %s, %d requests about %d images", job.name, job.mode.mode, count, images)
+    for kind, alike in _by_kind(jobs):
+        images, count = max(job.requests.images for job in alike), sum(len(job.requests) for job in alike)
+        log.info("%s: ranking by %s, %d requests about %d images", kind, alike[0].mode.mode, count, images)
     return run_jobs(recipe, jobs, adapter, out)
+
+
+def _by_kind(jobs: Sequence[InferenceJob]) -> list[tuple[str, list[InferenceJob]]]:
+    """Groups successive jobs for a line of the log: those of a number of candidates each (``speed-5``) are one kind."""
+    return [(kind, list(alike)) for kind, alike in groupby(jobs, lambda job: job.name.partition("-")[0])]
 
 
 def run_jobs(recipe: Recipe, jobs: Sequence[InferenceJob], adapter: Path, out: Path) -> dict[str, dict[str, Response]]:
     """Runs jobs on the local model or on the recipe's server; see ``answer_all`` and ``answer_all_by_server``."""
-    answer = answer_all_by_server if recipe.ranker.backend == "openai" else answer_all
-    return answer(jobs, recipe.ranker, adapter, recipe.trainer, out)
+    if recipe.ranker.backend == "openai":
+        from eval.ranking.server_jobs import answer_all_by_server
+
+        return answer_all_by_server(jobs, recipe.ranker, adapter, recipe.trainer, out)
+    return answer_all(jobs, recipe.ranker, adapter, recipe.trainer, out)
+
+
+def answer_all(
+    jobs: Sequence[InferenceJob], ranker: RankerArgs, adapter: Path, trainer: TrainerArgs, out: Path
+) -> dict[str, dict[str, Response]]:
+    """Runs jobs, computing only the answers that are not on disk.
+
+    Args:
+        jobs: Those of the base model come first.
+        ranker: The base model.
+        adapter: The tuned model's adapter.
+        trainer: ``accelerator``, ``num_workers``, and ``devices``: the number of processes, where a launcher has not
+            started several.
+        out: The evaluation's folder; the answers are in ``answers-KEY`` there, a folder for each ``models_key``.
+
+    Returns:
+        dict: Responses by job name and request id.
+
+    Raises:
+        UserError: A model, an adapter or an image can't be loaded, or answers are damaged or can't be written; answers
+            so far are kept.
+    """
+    folder = answers_folder(out, ranker, adapter)
+    with name_path_in_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder):
+        answers = {job.name: merge_answers(job, folder) for job in jobs}
+        for kind, alike in _by_kind(jobs):
+            there, count = (sum(map(len, of_jobs)) for of_jobs in zip(*((answers[j.name], j.requests) for j in alike)))
+            if there:
+                log.info("%s: %d of %d answers are there", kind, there, count)
+        pending = [batch for job in jobs for batch in _pending_batches(job, answers[job.name])]
+        if pending:
+            from eval.ranking.inference import run_batches  # slow: it loads Lightning and Transformers
+
+            run_batches(pending, ranker, adapter, trainer, folder)
+            answers = {job.name: merge_answers(job, folder) for job in jobs}
+    lost = sum(len(job.requests) - len(answers[job.name]) for job in jobs)
+    if lost:
+        raise UserError(f"{folder}: {lost} answers were removed in the meantime; run the command again")
+    return answers
+
+
+def _pending_batches(job: InferenceJob, answers: Mapping[str, Response]) -> list[Batch]:
+    """Returns a job's batches that are not answered completely, with the ids of their answered requests."""
+    pending = []
+    for batch in job.batches() if len(answers) < len(job.requests) else ():
+        there = answers.keys() & set(batch.ids)
+        if len(there) < len(batch.rows):
+            pending.append(replace(batch, answered=frozenset(there)))
+    return pending
 
 
 def read_ranking(

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from data_prep.core.command import quiet_calls
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash
 from data_prep.core.records import Ranking
 from data_prep.distributed.devices import resolve_accelerator
-from data_prep.embedding.image_inputs import ImageInput, OpenedImage, open_input
+from data_prep.embedding.image_inputs import ImageInput, OpenedImage, check_is_list, open_input
 from data_prep.settings import Recipe, check
 from data_prep.settings.loading import load_saved_recipe
 from eval.ranking.modes import PreparedBatch, answer_batch, prepare_batch, run_batch
@@ -54,6 +55,7 @@ class Ranker:
         self.permutations = recipe.eval.fixed_permutations
 
     @classmethod
+    @quiet_calls()
     def from_pretrained(cls, run: str | Path, *settings: str, tuned: bool = True) -> Ranker:
         """Loads a run's ranker.
 
@@ -84,7 +86,7 @@ class Ranker:
         """Ranks each image's candidates.
 
         Args:
-            images: Files, their bytes, arrays ``[h, w, 3]`` or PIL images.
+            images: A list of files, their bytes, file objects, arrays of uint8 or PIL images.
             candidates: Names per image, in retriever order, which decides ties. At least one; up to 26 in mode
                 ``letters``. A name may occur twice: both have the same score.
             examples: An image file for each candidate, shown together with the image, if the model family takes
@@ -109,6 +111,9 @@ class Ranker:
 
         With several permutations the score is the mean of each one's highest.
         """
+        check_is_list(images)
+        is_flat = isinstance(candidates, str) or any(isinstance(names, str) for names in candidates)
+        check(not is_flat, "give a list of names for each image, such as [['a bend', 'a cross']] for one")
         if len(images) != len(candidates):
             raise UserError(f"{len(images)} images, but candidates for {len(candidates)}; give a list for each")
         aggregate, mode = self.recipe.eval.aggregate, self.mode.mode

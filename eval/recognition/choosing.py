@@ -16,7 +16,8 @@ from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset
 from data_prep.distributed.launch import shared_processes
 from data_prep.embedding.encoder import Encoder, embed_images
-from data_prep.memory.memories import Memories, to_candidates
+from data_prep.memory.columns import label_rows
+from data_prep.memory.memories import Memories
 from data_prep.prompting.prompts import LETTERS
 from data_prep.settings import SCORED, EvalArgs, Recipe
 from data_prep.settings.evaluation import MAX_KEMENY
@@ -32,7 +33,7 @@ from eval.calibration.choice import (
 from eval.ranking.answer_key import answers_folder
 from eval.ranking.answers import read_speed
 from eval.ranking.batches import InferenceJob, LazyGroups, RequestTable
-from eval.ranking.parsing import fill_scores
+from eval.ranking.parsing import ScoreTable, read_shared
 from eval.ranking.rank import read_ranking, run_rankers
 from eval.ranking.request import RankingMode, Response
 from eval.recognition.requests import RequestBuilder
@@ -141,7 +142,16 @@ class RankingChooser:
         if jobs:
             folder = answers_folder(out, self.recipe.ranker, adapter)
             self.speeds = {k: read_speed(folder, job.name) for k, job in jobs.items()}
-        return {kind: self._choose_kind(kind, groups, responses["rar"]) for kind in self.retrieved}
+        tables = self._read_tables(groups, responses["rar"])
+        return {kind: self._choose_kind(kind, groups, responses["rar"], tables) for kind in self.retrieved}
+
+    def _read_tables(self, groups: dict, responses: dict[str, Response]) -> dict[tuple[str, int], ScoreTable]:
+        """Reads the scores by kind and index of the memory in ``likelihood``, where one request serves all memories."""
+        if self.recipe.ranker.mode != "likelihood":
+            return {}
+        candidates = [self.retrieved[kind][index].candidates for kind, index in groups]
+        shared = next(iter(groups.values()))[self.counts[-1]]
+        return dict(zip(groups, read_shared(candidates, shared, [responses])[0], strict=True))
 
     @property
     def _is_open(self) -> bool:
@@ -178,7 +188,7 @@ class RankingChooser:
 
     @property
     def _too_few(self) -> str:
-        return f"only {len(self.samples)} validation images, fewer than {MIN_IMAGES}: nothing was chosen"
+        return f"nothing was chosen, with {len(self.samples)} validation images, fewer than {MIN_IMAGES}"
 
     def _retrieve(self) -> None:
         """Chooses the source of each kind of memory, and retrieves its candidates."""
@@ -204,7 +214,11 @@ class RankingChooser:
 
     def _describe(self, memories: Memories, xq: np.ndarray, labels: np.ndarray) -> _Retrieved:
         """Looks up what a trial needs of the candidates from one memory, ``labels`` of shape ``[n, k]``."""
-        candidates = to_candidates(np.zeros(labels.shape), labels, self.dataset.names)
+        # Nothing reads a score here, so that equal candidates of all images can be one object.
+        by_label = {
+            label: Candidate(label, self.dataset.names[label], 0.0) for label in np.unique(labels[labels >= 0]).tolist()
+        }
+        candidates = [tuple(map(by_label.__getitem__, row)) for row in label_rows(labels)]
         ranks = _rank_of(labels, self.labels, labels.shape[1]).tolist()
         truths = [rank if rank < labels.shape[1] else None for rank in ranks]
         examples = []
@@ -217,6 +231,8 @@ class RankingChooser:
     def _candidate_sources(self, memories: Memories) -> list[str]:
         if memories.images is None:
             return ["name"]
+        if memories.names is None:
+            return ["image"]
         chosen = self.recipe.eval.candidates
         if chosen != "auto":
             return [chosen]
@@ -243,21 +259,16 @@ class RankingChooser:
 
         return {key: {k: make(memory, k) for k in self.counts} for key, memory in memories.items()}
 
-    def _choose_kind(self, kind: str, groups: dict, responses: dict[str, Response]) -> Choice:
+    def _choose_kind(self, kind: str, groups: dict, responses: dict[str, Response], tables: dict) -> Choice:
         args, memories = self.recipe.eval, self.retrieved[kind]
         of_kind = [groups[kind, index] for index in range(len(memories))]
-        if self.recipe.ranker.mode == "likelihood":
-            tables = [
-                fill_scores([[c.name for c in row] for row in memory.candidates], by_count[self.counts[-1]], responses)
-                for memory, by_count in zip(memories, of_kind, strict=True)
-            ]
         trials = []
         for k in self.counts:
             similarities = np.concatenate([memory.similarities[:, :k] for memory in memories])
             truths = [truth if truth is not None and truth < k else None for m in memories for truth in m.truths]
             for orders in self.orders:
                 if self.recipe.ranker.mode == "likelihood":
-                    rankings = [ranking for table in tables for ranking in table.rankings(k)]
+                    rankings = [r for index in range(len(memories)) for r in tables[kind, index].rankings(k)]
                 else:
                     rankings = [
                         read_ranking(self.recipe, row[:k], group[:orders], responses)

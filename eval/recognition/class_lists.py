@@ -11,12 +11,14 @@ from pathlib import Path
 from data_prep.core.errors import UserError
 from data_prep.core.names import normalize_name, tidy
 from data_prep.datasets import read_dataset
-from data_prep.datasets.folder import find_splits
+from data_prep.datasets.folder import list_rows
 from data_prep.datasets.shots import load_shots
 from data_prep.memory.memories import with_templates
+from data_prep.reading.dataset import count_suffixes, log_once
 from data_prep.reading.descriptions import read_descriptions
-from data_prep.reading.finding import class_folders, find_images, report_skipped
-from data_prep.reading.tables import label_text
+from data_prep.reading.finding import report_skipped
+from data_prep.reading.name_files import read_vocabulary
+from data_prep.reading.sources import SourceKind, find_source
 from data_prep.settings import Recipe, RetrieverArgs, check
 
 log = logging.getLogger(__name__)
@@ -24,15 +26,38 @@ log = logging.getLogger(__name__)
 Classes = str | Path | Sequence[str] | Mapping[str, Sequence[str | Path]]
 
 
-def list_class_images(classes: Classes, cache: Path) -> dict[str, list[Path]]:
+def check_classes(path: Path | None) -> str | None:
+    """Checks what ``--classes`` names before a model is loaded, and returns it as ``Recognizer`` takes it.
+
+    Raises:
+        UserError: There is nothing, or a file of another kind.
+    """
+    if path is None:
+        return None
+    find_source(path, f"--classes {path}")
+    return str(path)
+
+
+def is_kept_memory(classes: Classes) -> bool:
+    """Returns whether classes are the path of a kept memory.
+
+    Raises:
+        UserError: They are a path, and there is nothing, or a file of another kind.
+    """
+    return isinstance(classes, str | Path) and find_source(Path(classes), str(classes)).kind is SourceKind.MEMORY
+
+
+def list_class_images(classes: Classes, recipe: Recipe) -> dict[str, list[Path]]:
     """Lists image files by class name; spellings of a name that look the same are one class.
 
     Args:
-        classes: A folder with a folder of images per class; names alone; or files by name.
-        cache: Folder of caches, where the files and folders that were passed over are listed.
+        classes: A folder per class, or of splits, of which the training images are taken; a table, likewise; a list of
+            names; names alone; or files by name.
+        recipe: ``data`` says how folders and tables are read; the files and folders that were passed over are listed in
+            ``cache``.
 
     Raises:
-        UserError: There is no folder, or it holds no classes; a name is not text, or its files are not a list.
+        UserError: There is no such path, or it holds no classes; a name is not text, or its files are not a list.
     """
     files_by_name: dict[str, list[Path]] = defaultdict(list)
     if isinstance(classes, Mapping):
@@ -41,28 +66,38 @@ def list_class_images(classes: Classes, cache: Path) -> dict[str, list[Path]]:
             check(is_list, f"class {name}: give its image files as a list, [] for none")
             files_by_name[check_name(name)] += [Path(file) for file in files]
     elif isinstance(classes, str | Path):
-        root = Path(classes)
-        if not root.is_dir():
-            raise UserError(f"{root}: no such folder; give one with a folder of images per class")
-        top = class_folders(root)
-        splits, _ = find_splits(root, top.files)
-        if splits:
-            names = ", ".join(folder.name for folder in splits)
-            raise UserError(f"{root}: holds splits ({names}), not classes; give one of them, such as {min(splits)}")
-        passed = list(top.passed)
-        for folder in top.files:
-            images = find_images(folder)
-            if not images.files:
-                log.warning("%s: a class without images, which is found by its name alone", folder)
-            files_by_name[tidy(label_text(folder.name, str(folder)))] += images.files
-            passed += images.passed
-        report_skipped(passed, cache)
+        files_by_name = _list_path(Path(classes), recipe)
     else:
         for name in classes:
             files_by_name[check_name(name)] += []
     if not files_by_name:
         raise UserError(f"{classes}: no classes; give names, or a folder with a folder of images per class")
     return _merge_equal_names(files_by_name)
+
+
+def _list_path(path: Path, recipe: Recipe) -> dict[str, list[Path]]:
+    """Lists the image files of a folder, a table or a list of names, as a data set's reader does."""
+    if find_source(path, str(path)).kind is SourceKind.NAMES:
+        return {check_name(name): [] for name in read_vocabulary(path)}
+    layout = list_rows(path, recipe.data, str(path))
+    if layout.rule:
+        log_once(log, logging.INFO, f"classes: {path}: {layout.rule}")
+    report_skipped(layout.passed, Path(recipe.cache))
+    splits = {row.split for row in layout.rows} - {""}
+    check(not splits or "train" in splits, f"{path}: has {', '.join(sorted(splits))}, but no train to remember")
+    if splits:
+        log_once(log, logging.INFO, f"classes: {path}: the training images are remembered, as in an evaluation")
+    rows = [row for row in layout.rows if row.split in ("", "train")]
+    names = sorted({check_name(name) for name in (*layout.classes, *(row.label for row in layout.rows))})
+    files_by_name: dict[str, list[Path]] = {name: [] for name in names}
+    for row in rows:
+        files_by_name[tidy(row.label)].append(layout.base / row.path)
+    if empty := [name for name, files in files_by_name.items() if not files]:
+        shown = ", ".join(empty[:5]) + ", …" * (len(empty) > 5)
+        log.warning("%s: %d classes without images, which are found by their names alone: %s", path, len(empty), shown)
+    suffixes = count_suffixes(Path(row.path) for row in rows)
+    log_once(log, logging.INFO, f"classes: {path}: {len(rows):,} images ({suffixes}) of {len(names):,} classes")
+    return files_by_name
 
 
 def check_name(name: str) -> str:
@@ -103,8 +138,11 @@ class ClassTexts:
 
 
 def read_texts(classes: Classes, names: Sequence[str]) -> ClassTexts:
-    """Reads ``descriptions.json`` in a folder of classes."""
-    described = read_descriptions(Path(classes), names) if isinstance(classes, str | Path) else {}
+    """Reads ``descriptions.json`` in a folder of classes, or beside a file of them."""
+    if not isinstance(classes, str | Path):
+        return ClassTexts()
+    path = Path(classes)
+    described = read_descriptions(path if path.is_dir() else path.parent, names)
     return ClassTexts(descriptions={names[label]: texts for label, texts in described.items()})
 
 

@@ -10,23 +10,34 @@ from threading import RLock
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
+from data_prep.core.command import quiet_calls
 from data_prep.core.files import write_json
 from data_prep.core.names import normalize_name
 from data_prep.core.records import Candidate, Sample
 from data_prep.distributed.devices import resolve_accelerator
-from data_prep.embedding.encoder import Encoder, embed_names
-from data_prep.embedding.image_inputs import ImageInput, open_input
+from data_prep.embedding.base import Encoder, encode_images, stack
+from data_prep.embedding.encoder import embed_names
+from data_prep.embedding.image_inputs import ImageInput, OpenedImage, check_is_list, open_input
 from data_prep.memory.memories import Memories, image_memory, name_memory, to_candidates
 from data_prep.memory.memory import Entry, Memory
-from data_prep.memory.stored import MANIFEST, StoredMemory, memory_lock
+from data_prep.memory.stored import StoredMemory, memory_lock
 from data_prep.reading.dataset import hash_images, sample_key
 from data_prep.reading.descriptions import FILE as DESCRIPTIONS
 from data_prep.settings import Recipe, check
+from data_prep.settings.evaluation import DEFAULT_K
+from data_prep.settings.modes import SOURCES
+from data_prep.settings.validate import check_whole, one_of
 from eval.ranking.request import open_request_image
-from eval.recognition.class_lists import Classes, ClassTexts, check_name, list_class_images, read_texts
+from eval.recognition.class_lists import (
+    Classes,
+    ClassTexts,
+    check_name,
+    is_kept_memory,
+    list_class_images,
+    read_texts,
+)
 from eval.recognition.tasks import find_similarities, nearest_exemplar
 
 
@@ -41,14 +52,14 @@ def embed_uncached(encoder: Encoder, images: Sequence[str | Path | Image.Image],
         UserError: An image is missing or does not decode.
     """
     device = torch.device(resolve_accelerator(recipe.trainer))
-    model = encoder.model.to(device)
+    encoder.to(device)
     embeddings = []
     for start in range(0, len(images), recipe.retriever.batch_size):
         batch = images[start : start + recipe.retriever.batch_size]
-        pixels = [encoder.preprocess(open_request_image(image)) for image in batch]
-        vectors = model.encode_image(torch.stack(pixels).to(device, encoder.dtype))
-        embeddings.append(F.normalize(vectors.float(), dim=-1).cpu())
-    return torch.cat(embeddings).numpy()
+        prepared = stack([encoder.preprocess(open_request_image(image)) for image in batch])
+        prepared = prepared.to(device) if isinstance(prepared, torch.Tensor) else prepared
+        embeddings.append(encode_images(encoder, prepared, len(batch)))
+    return np.concatenate(embeddings)
 
 
 class ClassMemory:
@@ -57,8 +68,9 @@ class ClassMemory:
     Args:
         encoder: Embeds images and names.
         recipe: The retriever's settings, ``eval.candidates``, and the cache.
-        classes: A folder with a folder of images per class, a memory that ``data_prep.memory`` keeps in a folder
-            (changes to this one do not change it), image files by class name, or names alone.
+        classes: The path of a folder per class, a folder of splits or a table (whose training images are taken), a list
+            of names, or a memory that ``data_prep.memory`` keeps (changes to this one do not change it); image files by
+            class name; or names alone.
         texts: What the encoder reads of the classes. None: their names, and ``descriptions.json`` in the folder.
         lock: Held while the memory is searched or changed; by default its own.
 
@@ -82,8 +94,8 @@ class ClassMemory:
         self.encoder, self.recipe, self.lock = encoder, recipe, lock or RLock()
         self._retriever = recipe.retriever
         self.stored: StoredMemory | None = None
-        if isinstance(classes, str | Path) and (Path(classes) / MANIFEST).is_file():
-            self._open(Path(classes))
+        if is_kept_memory(classes):
+            self._open(Path(str(classes)))
         else:
             self._build(classes, texts)
 
@@ -103,15 +115,22 @@ class ClassMemory:
     def _build(self, classes: Classes, texts: ClassTexts | None) -> None:
         """Builds the memory of images and names, or loads it from the cache."""
         encoder, cache, retriever = self.encoder, Path(self.recipe.cache), self._retriever
-        files_by_name = list_class_images(classes, cache)
+        files_by_name = list_class_images(classes, self.recipe)
         self._names = tuple(files_by_name)  # by label, including classes that were removed
         samples = self._make_samples([(i, file) for i, files in enumerate(files_by_name.values()) for file in files])
         texts = texts or read_texts(classes, self._names)
         read = [texts.names.get(name, name) for name in self._names]
         described = {i: texts.descriptions[name] for i, name in enumerate(self._names) if name in texts.descriptions}
         labels = range(len(self._names))
-        names = name_memory(encoder, labels, self._names, retriever, cache, texts=read, descriptions=described)
-        self.memories = Memories(image_memory(encoder, samples, retriever, cache) if samples else None, names)
+        images = image_memory(encoder, samples, retriever, cache) if samples else None
+        if encoder.reads_texts:
+            names = name_memory(encoder, labels, self._names, retriever, cache, texts=read, descriptions=described)
+        else:
+            without = sorted({name for name, files in files_by_name.items() if not files})
+            check(images is not None and not without, f"{', '.join(without)}: no images, {self._images_alone}")
+            entries = [Entry(label, "name", name) for label, name in enumerate(self._names)]
+            names = Memory.build(self._no_names(len(entries), images.dimension), entries, encoder.id, retriever)
+        self.memories = Memories(images, names)
         self.descriptions = {name: given[0] for name, given in texts.descriptions.items()}
         self._paths = {sample.digest: sample.path for sample in samples}
 
@@ -142,6 +161,20 @@ class ClassMemory:
                 stored.images, stored.names = self._stored_images(), self.memories.names
                 stored.save()
 
+    @property
+    def _images_alone(self) -> str:
+        return f"and {self.encoder.origin} embeds images alone; give images of every class"
+
+    @staticmethod
+    def _no_names(count: int, dimension: int) -> np.ndarray:
+        """Returns vectors for names that are only listed and never searched, ``[count, dimension]``."""
+        return np.eye(1, dimension, dtype=np.float32).repeat(count, 0)
+
+    @property
+    def _searched(self) -> Memories:
+        """The memories that are searched: without names where the encoder embeds images alone."""
+        return self.memories if self.encoder.reads_texts else Memories(self.memories.images, None)
+
     def _stored_images(self) -> Memory:
         """Returns the memory of images; an empty one where there are none."""
         nothing = np.empty((0, self.memories.names.dimension), np.float32)
@@ -161,6 +194,8 @@ class ClassMemory:
     def reachable_source(self, wanted: str) -> str:
         """Returns the source of the candidates: the wanted one, where it reaches every class."""
         images = self.memories.images
+        if not self.encoder.reads_texts:
+            return "image"
         if images is None:
             return "name"
         # A class without images can be found by its name alone.
@@ -185,21 +220,48 @@ class ClassMemory:
             tuple: Candidates per query, best first, and their similarities to images and names, ``[nq, k, 2]``.
         """
         args, count = self.recipe.retriever, min(k, len(self.memories.names))
-        scores, labels = self.memories.search(self.reachable_source(source), xq, count, args)
-        return to_candidates(scores, labels, self._names), find_similarities(self.memories, xq, labels, args)
+        memories = self._searched
+        scores, labels = memories.search(self.reachable_source(source), xq, count, args)
+        return to_candidates(scores, labels, self._names), find_similarities(memories, xq, labels, args)
+
+    def search(
+        self, images: Sequence[ImageInput | OpenedImage], k: int = DEFAULT_K, source: str | None = None
+    ) -> list[tuple[Candidate, ...]]:
+        """Finds the most similar classes by the retriever alone; no ranker is run.
+
+        Args:
+            images: As ``Recognizer.predict`` takes them.
+            k: Number of classes; never more than there are.
+            source: ``image``, ``name`` or ``fused``; None: ``fused`` where the classes have images, else ``name``.
+
+        Returns:
+            list[tuple[Candidate, ...]]: Candidates per image, best first, with the retriever's scores.
+
+        Raises:
+            UserError: An image is missing or does not decode, or an argument is out of range.
+        """
+        check_is_list(images)
+        check_whole("k", k)
+        one_of("source", source or "fused", SOURCES)
+        opened = [open_input(image, f"image {index}").image for index, image in enumerate(images)]
+        if not opened:
+            return []
+        with self.lock:
+            return self.candidates(embed_uncached(self.encoder, opened, self.recipe), k, source or "fused")[0]
 
     def examples(self, query: np.ndarray, candidates: Sequence[Candidate]) -> tuple[str | None, ...]:
         """Finds each candidate's image that is most similar to a unit query of shape ``[d]``; None if it has none."""
         memory = self.memories.images
         return tuple(nearest_exemplar(memory, self._paths, query, c.label) if memory else None for c in candidates)
 
-    def add(self, name: str, images: Sequence[ImageInput] = (), vectors: np.ndarray | None = None) -> int:
+    @quiet_calls()
+    def add(self, name: str, images: Sequence[ImageInput | OpenedImage] = (), vectors: np.ndarray | None = None) -> int:
         """Adds a class, or images to an existing one; nothing is trained, and the other classes do not change.
 
         Args:
             name: The class's name.
-            images: Files, which must not be moved or deleted later, or images in memory; without any a new class is
-                found by its name alone.
+            images: Files, which must not be moved or deleted later, or images in memory of any kind that ``predict``
+                takes; without any a new class is found by its name alone.
             vectors: Embeddings of further images, made by the same encoder, shape ``[n, d]`` or ``[d]``; they need not
                 be of unit length.
 
@@ -211,8 +273,7 @@ class ClassMemory:
                 dimension, not finite or zero; nothing is added then.
         """
         name = check_name(name)
-        is_list = not isinstance(images, str | Path | bytes | np.ndarray | Image.Image)
-        check(is_list, f"class {name}: give its images as a list, [image] for one")
+        check_is_list(images, f"class {name}: ")
         with self.lock:
             known_label, memory = self._find_label(name), self.memories.images
             label = len(self._names) if known_label is None else known_label
@@ -224,7 +285,11 @@ class ClassMemory:
                 own_entries, own = _own_vectors(label, vectors, self.memories.names.dimension, known_digests)
                 entries, xb = entries + own_entries, np.concatenate([xb, own])
             if known_label is None:
-                name_vector = embed_names(self.encoder, [name], self._retriever, Path(self.recipe.cache))
+                if self.encoder.reads_texts:
+                    name_vector = embed_names(self.encoder, [name], self._retriever, Path(self.recipe.cache))
+                else:
+                    check(bool(entries), f"class {name}: no images, {self._images_alone}")
+                    name_vector = self._no_names(1, self.memories.names.dimension)
                 self.memories.names.add(name_vector, [Entry(label, "name", name)])
                 self._names += (name,)
             if entries and memory:
@@ -235,7 +300,7 @@ class ClassMemory:
             return len(entries)
 
     def _embed_new(
-        self, label: int, images: Sequence[ImageInput], known_digests: set[str]
+        self, label: int, images: Sequence[ImageInput | OpenedImage], known_digests: set[str]
     ) -> tuple[list[Entry], np.ndarray]:
         """Embeds the images that are new to a class, and returns their entries and vectors ``[n, d]``."""
         entries: dict[str, Entry] = {}

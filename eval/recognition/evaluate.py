@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import shutil
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from data_prep.core.files import file_lock, fingerprint, read_json, write_json
+from data_prep.core.files import file_lock, fingerprint, read_json, write_folder, write_json
 from data_prep.core.results_file import write_results
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset, read_dataset
-from data_prep.embedding.encoder import Encoder, load_encoder
+from data_prep.embedding.encoder import Encoder
+from data_prep.embedding.known import open_encoder
 from data_prep.leakage.contamination import read_mined
 from data_prep.settings import DataArgs, Recipe, RetrieverArgs
 from data_prep.settings.loading import load_saved_recipe
+from data_prep.settings.notes import embedded_model_note
 from eval.calibration.choice import Choice
 from eval.calibration.open_set import Refusal
 from eval.calibration.store import choices_path, save_choices
 from eval.ranking.answer_key import models_key
 from eval.recognition.choosing import RankingChooser, make_fixed_choices
 from eval.recognition.evaluation import Evaluation
-from eval.recognition.leak_check import find_leaks, refuse_copies
-from eval.recognition.tasks import make_open_set_task, make_tasks
+from eval.recognition.leak_check import find_leaks, resolve_leaks
+from eval.recognition.tasks import fit_to_encoder, make_open_set_task, make_tasks
 from eval.recognition.tracking import track_evaluation
-from eval.report.page import write_page
-from eval.report.predictions import PREDICTIONS, write_predictions
-from eval.report.reading import FILES, read_evaluations
+from eval.report.index import write_index
+from eval.report.page import write_pages
+from eval.report.predictions import PREDICTIONS, relative_paths, write_predictions
+from eval.report.reading import FILES, CaseCollector, read_evaluation
 from eval.report.results import MetricsAccumulator
+from rar_train.engine.result_folder import choose_folder, find_changes, identify, result_name
 from rar_train.engine.wandb_mode import wandb_mode
 
 log = logging.getLogger(__name__)
+
+_GC_THRESHOLD = 100_000
+"""New objects between garbage collections. An evaluation keeps millions of small records, none of them in cycles, and
+with Python's 700 a seventh of its time went into looking for some."""
+_CHOOSING = ("k_max", "fit_images", "seeds", "gate", "gate_loss", "aggregate", "format_hint", "show_exemplars")
+"""Settings of ``eval`` on which a choice depends, beside those that leave it open."""
+
+_AFTER_RANKING = {
+    "eval.fusion", "eval.gate", "eval.gate_loss", "eval.aggregate", "eval.bootstrap", "eval.leaks",
+    "eval.near_duplicate_threshold", "eval.metrics",
+}  # fmt: skip
+"""Settings that leave the rankers' answers as they are."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +69,28 @@ class Run:
         """SHA-256 of the adapter."""
         return read_json(self.adapter / "manifest.json")["adapter"]
 
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe that the run was made with."""
+        return load_saved_recipe(self.folder / "recipe.yaml", [])
+
     def matches(self, recipe: Recipe) -> bool:
         """Returns whether a recipe evaluates the data set that the run was made with, by the same retriever."""
-        run_recipe = load_saved_recipe(self.folder / "recipe.yaml", [])
-        same_data = _normalize_data(recipe.data) == _normalize_data(run_recipe.data)
-        return same_data and _normalize_retriever(recipe.retriever) == _normalize_retriever(run_recipe.retriever)
+        same_data = _normalize_data(recipe.data) == _normalize_data(self.recipe.data)
+        return same_data and _normalize_retriever(recipe.retriever) == _normalize_retriever(self.recipe.retriever)
 
     def leaves_more_open(self, recipe: Recipe) -> bool:
         """Returns whether the run's recipe has something chosen on validation images that a recipe fixes or narrows."""
-        own = load_saved_recipe(self.folder / "recipe.yaml", [])
+        own = self.recipe
         keys = ("k", "candidates", "permutations")
         fixes = any(getattr(own.eval, key) == "auto" != getattr(recipe.eval, key) for key in keys)
-        narrows = (own.eval.k_max, own.eval.fit_images) != (recipe.eval.k_max, recipe.eval.fit_images)
+        narrows = any(getattr(own.eval, key) != getattr(recipe.eval, key) for key in _CHOOSING)
         return fixes or narrows or (own.fuses and not recipe.fuses)
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the names of results: empty, or a checkpoint's step."""
+        return "" if self.adapter == self.folder / "adapter" else f"-{self.adapter.stem}"
 
 
 def _normalize_data(data: DataArgs) -> DataArgs:
@@ -75,30 +104,73 @@ def _normalize_retriever(retriever: RetrieverArgs) -> RetrieverArgs:
     return replace(retriever, batch_size=1, num_workers=0, mmap=False)
 
 
-def results_folder(recipe: Recipe, run: Path) -> Path:
-    """Returns the folder of an evaluation's results."""
-    return run / "eval" / f"{recipe.eval.split}-{recipe.ranker.mode_label}"
+def describe_evaluation(recipe: Recipe, run: Run, encoder: Encoder) -> dict:
+    """Describes what distinguishes an evaluation from others of its run.
+
+    Returns:
+        dict: ``changes``, the settings that differ from the run's own, by key; and ``identity``, a hash of models and
+        settings.
+    """
+    changes = find_changes(load_saved_recipe(run.folder / "recipe.yaml", []), recipe)
+    return {
+        "changes": changes,
+        "identity": identify(recipe, changes, [models_key(recipe.ranker, run.adapter), encoder.id]),
+    }
+
+
+def results_folder(recipe: Recipe, run: Run, encoder: Encoder, name: str | None = None) -> Path:
+    """Chooses the folder of an evaluation's results, which holds no results of another one.
+
+    Args:
+        recipe: All settings.
+        run: The run.
+        encoder: The retriever's encoder.
+        name: The folder's name; None for one made from split, mode and differing settings.
+
+    Raises:
+        UserError: The name is invalid, or is that of another evaluation.
+    """
+    base = f"{recipe.eval.split}-{recipe.ranker.mode_label}{run.suffix}"
+    evaluation, parent = describe_evaluation(recipe, run, encoder), run.folder / "eval"
+    folder = choose_folder(parent, base, evaluation["changes"], evaluation["identity"], name)
+    ranking = {key: value for key, value in evaluation["changes"].items() if key not in _AFTER_RANKING}
+    _copy_answers(parent / result_name(base, ranking), folder)
+    return folder
+
+
+def _copy_answers(source: Path, folder: Path) -> None:
+    """Copies answers from an evaluation whose ranking settings are the same, so that they are not computed again."""
+    for answers in source.glob("answers-*"):
+        if answers.is_dir() and not (folder / answers.name).exists():
+            log.info("using the answers in %s", answers)
+            with write_folder(folder / answers.name) as part:
+                for path in answers.glob("answers-*.jsonl"):
+                    shutil.copy2(path, part / path.name)
 
 
 def read_checked(recipe: Recipe, run: Path) -> Dataset:
     """Reads the evaluated split and its memory pool, and checks them for leaks.
 
     Raises:
-        UserError: They are missing or wrong, or the split's images may not be evaluated; see ``refuse_copies``.
+        UserError: They are missing or wrong, or the split's images may not be evaluated; see ``resolve_leaks``.
     """
     split = recipe.eval.split
     dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
-    refuse_copies(recipe, dataset, run)
-    return dataset
+    return resolve_leaks(recipe, dataset, run)
 
 
 def load_recipe_encoder(recipe: Recipe) -> Encoder:
-    """Loads the recipe's encoder, on this machine's processes."""
-    return load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
+    """Opens the recipe's encoder, on this machine's processes."""
+    return open_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1), Path(recipe.cache))
 
 
-def _validation_data(recipe: Recipe, run: Run) -> tuple[Recipe, Dataset]:
-    """Returns the recipe on the validation split, and the images on which rankings and thresholds are chosen."""
+def _validation_data(recipe: Recipe, run: Run) -> tuple[Recipe, Dataset] | None:
+    """Returns the recipe on the validation split, and the images on which rankings and thresholds are chosen, if any.
+
+    None means that nothing is chosen or fitted there.
+    """
+    if not _needs_validation(recipe):
+        return None
     recipe = replace(recipe, eval=replace(recipe.eval, split="val", ranker_only_images=0))
     dataset, max_images = read_checked(recipe, run.folder), recipe.eval.fit_images
     if max_images:
@@ -114,7 +186,9 @@ def _needs_validation(recipe: Recipe) -> bool:
     return recipe.fuses or "auto" in open_settings or args.open_set_fraction > 0
 
 
-def choose_rankings(recipe: Recipe, run: Run, encoder: Encoder, out: Path) -> tuple[dict[str, Choice], Refusal | None]:
+def choose_rankings(
+    recipe: Recipe, run: Run, encoder: Encoder, out: Path, validation: tuple[Recipe, Dataset] | None
+) -> tuple[dict[str, Choice], Refusal | None]:
     """Chooses how to rank, and fits the threshold for unknown classes, on the validation split; and saves both.
 
     Args:
@@ -123,12 +197,13 @@ def choose_rankings(recipe: Recipe, run: Run, encoder: Encoder, out: Path) -> tu
             and for inference.
         encoder: The retriever's encoder.
         out: The evaluation's folder. Other choices are saved in it.
+        validation: From ``_validation_data``.
     """
     args, belongs_to_run = recipe.eval, run.matches(recipe)
-    if not _needs_validation(recipe):
+    if validation is None:
         return make_fixed_choices(args), None
-    log.info("choosing how to rank on the validation split")
-    recipe, dataset = _validation_data(recipe, run)
+    log.info("choosing how to rank, on the validation split")
+    recipe, dataset = validation
     folder = (run.folder / "eval" if belongs_to_run else out) / f"validation-{recipe.ranker.mode_label}"
     choices = RankingChooser(recipe, dataset, encoder).choose(run.adapter, folder)
     refusal = None
@@ -143,7 +218,7 @@ def choose_rankings(recipe: Recipe, run: Run, encoder: Encoder, out: Path) -> tu
     elif path.exists() and run.leaves_more_open(recipe):
         path, note = out / "choices.json", ", as the run's own settings leave more to choose"
     save_choices(path, run.weights, encoder.id, choices, refusal)
-    log.info("choices: %s%s", path, note)
+    log.info("choosing how to rank: the choices are in %s%s", path, note)
     return choices, refusal
 
 
@@ -160,7 +235,10 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
     Returns:
         dict: The content of ``results.json``.
     """
-    choices, refusal = choose_rankings(recipe, run, encoder, out)
+    gc.set_threshold(_GC_THRESHOLD)
+    given, recipe = recipe, fit_to_encoder(recipe, encoder)
+    validation = _validation_data(recipe, run)
+    choices, refusal = choose_rankings(recipe, run, encoder, out, validation)
     tasks = make_tasks(recipe, encoder, dataset, choices)
     tasks += [make_open_set_task(recipe, encoder, dataset, choices)] if recipe.eval.open_set_fraction else []
     evaluation = Evaluation(recipe, dataset, tasks, out)
@@ -172,31 +250,60 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
     metadata |= {"bootstrap": args.bootstrap, "skipped": dict(dataset.skipped)}
     metadata |= {"adapter": run.weights, "encoder": encoder.id}
     metadata |= {
-        "settings": evaluation_fingerprint(recipe, run, dataset, encoder),
+        "settings": _hash_evaluation(given, run, dataset, encoder, validation),
         "leaks": find_leaks(recipe, encoder, dataset, run.folder),
     }
+    metadata |= {"metrics": list(args.metrics)} if args.metrics else {}
     metadata |= {"choice": {kind: asdict(choice) for kind, choice in choices.items()}}
     metadata |= {"refusal": asdict(refusal)} if refusal else {}
-    metrics = MetricsAccumulator(metadata)
+    metadata |= {"evaluation": describe_evaluation(given, run, encoder)}
+    metadata |= {"shots_held": _count_shots(recipe, dataset), "notes": _notes(recipe)}
+    metrics, cases = MetricsAccumulator(metadata), CaseCollector()
     image_files = evaluation.image_files()
+    root, paths = relative_paths(image_files["images"], recipe.data.root)
     with file_lock(out):  # or the files of two evaluations that end at once could be mixed
-        write_predictions(out, dataset.names, metrics.pass_through(evaluation.predictions()))
+        predictions = cases.pass_through(metrics.pass_through(evaluation.predictions()))
+        write_predictions(out, dataset.names, predictions, paths)
         results = metrics.results()
-        write_json(out / "pictures.json", image_files)
+        write_json(out / "pictures.json", {"root": root} | image_files)
         write_results(out, results, FILES)
-        ((_, evaluated),) = read_evaluations(out)
-        page = write_page(out, evaluated)
-        log.info("wrote %s, %s and %s", out / "results.json", PREDICTIONS, page.name)
+        evaluated = read_evaluation(out, cases)
+        pages = write_pages(out, evaluated)
+        log.info("wrote %s, %s, %s", out / "results.json", PREDICTIONS, ", ".join(path.name for path in pages))
+    write_index(run.folder)
     if wandb_mode(recipe.tracking) != "disabled":
-        track_evaluation(recipe, run.folder, replace(evaluated, name=out.name))
+        name = out.relative_to(run.folder / "eval").as_posix() if out.is_relative_to(run.folder / "eval") else out.name
+        track_evaluation(recipe, run.folder, replace(evaluated, name=name))
     return results
+
+
+def _notes(recipe: Recipe) -> list[str]:
+    note = embedded_model_note(recipe)
+    return [note] if note else []
+
+
+def _count_shots(recipe: Recipe, dataset: Dataset) -> dict[str, dict[str, int]]:
+    """Counts, for each number of shots that some classes lack, those classes: ``classes``, ``fewer`` and ``most``."""
+    sizes = Counter(sample.label for sample in dataset.parts[f"{recipe.eval.split}_memory"])
+    counts = {}
+    for shots in recipe.eval.shots:
+        fewer = sum(size < shots for size in sizes.values())
+        if fewer:
+            counts[str(shots)] = {"classes": len(sizes), "fewer": fewer, "most": max(sizes.values())}
+    return counts
 
 
 def evaluation_fingerprint(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder) -> str:
     """Hashes an evaluation's models, settings and images: the evaluated, remembered, calibration and mined ones."""
+    return _hash_evaluation(recipe, run, dataset, encoder, _validation_data(recipe, run))
+
+
+def _hash_evaluation(
+    recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, validation: tuple[Recipe, Dataset] | None
+) -> str:
     parts = dict(dataset.parts)
-    if _needs_validation(recipe) and recipe.eval.split != "val":
-        parts |= _validation_data(recipe, run)[1].parts
+    if validation and recipe.eval.split != "val":
+        parts |= validation[1].parts
     images = [[part, [[s.key, s.digest, s.label] for s in samples]] for part, samples in sorted(parts.items())]
     models = [models_key(recipe.ranker, run.adapter), encoder.id, recipe.ranker.mode]
     settings = [asdict(recipe.data), asdict(recipe.retriever), asdict(recipe.eval), recipe.seed]

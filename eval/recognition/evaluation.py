@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from math import isnan
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +15,10 @@ from data_prep.datasets import Dataset
 from data_prep.settings import Recipe
 from eval.calibration.fusion import Fusion
 from eval.calibration.open_set import Refusal, fit_refusal, open_set_signals
+from eval.metrics.rounding import round_probabilities
 from eval.metrics.summary import ALONE
 from eval.ranking.batches import InferenceJob, LazyGroups, RequestTable
-from eval.ranking.parsing import ScoreTable, to_ranking
+from eval.ranking.parsing import read_shared, to_ranking
 from eval.ranking.rank import METHODS, read_ranking, run_rankers
 from eval.ranking.request import RankingMode, RankingRequest, Response
 from eval.recognition.requests import RequestBuilder
@@ -27,16 +26,11 @@ from eval.recognition.tasks import EvalTask
 
 log = logging.getLogger(__name__)
 
-FUSED = ("rar_fused", "rar_gated")
-"""Methods that are computed from the ranker's predictions and the retriever's."""
+_DIGITS = 6  # of the rankers' probabilities, which are rounded before anything is computed from them
+_FUSED_DIGITS = 4  # of probabilities that are only shown
 
 RANKER_ONLY_BATCH_SIZE = 4
 """Images per pass where every class's name is scored."""
-
-
-def _round_probabilities(ranking: Ranking) -> Ranking:
-    """Rounds to six digits, before anything is computed from them, so that their file stays small."""
-    return replace(ranking, probabilities=tuple(float(f"{p:.6g}") for p in ranking.probabilities))
 
 
 class Evaluation:
@@ -111,28 +105,29 @@ class Evaluation:
         ranker_only = InferenceJob("alone", True, mode, table, RANKER_ONLY_BATCH_SIZE)
         groups = self.requests[0] if self.mode == "likelihood" else ConcatDataset(self.requests)
         self.responses = run_rankers(self.recipe, groups, adapter, self.out, methods, [ranker_only])
+        if self.mode == "likelihood":
+            self.ranked = self._read_shared(methods)
+            return
         for method in methods:
             responses = self.responses[method]
-            if self.mode == "likelihood":
-                self.ranked[method] = self._read_shared(responses)
-                continue
-            self.ranked[method] = [
-                [
-                    _round_probabilities(read_ranking(self.recipe, *pair, responses))
-                    for pair in zip(task.candidates, of_task, strict=True)
-                ]
+            rankings = (
+                [read_ranking(self.recipe, *pair, responses) for pair in zip(task.candidates, of_task, strict=True)]
                 for task, of_task in zip(self.tasks, self.requests, strict=True)
-            ]
+            )
+            self.ranked[method] = [round_probabilities(of_task, _DIGITS) for of_task in rankings]
 
-    def _read_shared(self, responses: Mapping[str, Response]) -> list[list[Ranking]]:
-        """Reads the rankings of all tasks from one request per image, which scores the candidates of all."""
-        names = [[[c.name for c in row] for row in task.candidates] for task in self.tasks]
-        tables = [ScoreTable(map(len, rows)) for rows in names]
-        for image, (request,) in enumerate(self.requests[0]):
-            by_name = dict(zip(request.names, responses[request.id].scores, strict=True))
-            for table, rows in zip(tables, names, strict=True):
-                table.fill(image, [by_name[name] for name in rows[image]])
-        return [[_round_probabilities(ranking) for ranking in table.rankings()] for table in tables]
+    def _read_shared(self, methods: Collection[str]) -> dict[str, list[list[Ranking]]]:
+        """Reads the rankings of all methods and tasks from one request per image, which scores the candidates of all.
+
+        Returns:
+            dict: By method; of each task, a ranking per image.
+        """
+        candidates, responses = [task.candidates for task in self.tasks], [self.responses[m] for m in methods]
+        tables = zip(methods, read_shared(candidates, self.requests[0], responses), strict=True)
+        return {
+            method: [round_probabilities(table.rankings(), _DIGITS) for table in of_method]
+            for method, of_method in tables
+        }
 
     def fuse(self, fusions: Mapping[str, Fusion]) -> None:
         """Adds the methods ``rar_fused`` and ``rar_gated`` where fusions were fitted, by kind of memory."""
@@ -147,8 +142,8 @@ class Evaluation:
                 retrieved = fusion.retriever_rankings(similarities)
                 rows = zip(fusion.needs_ranker(similarities).tolist(), fused, retrieved, strict=True)
                 gated = [ranking if needed else alone for needed, ranking, alone in rows]
-            self.ranked["rar_fused"].append(fused)
-            self.ranked["rar_gated"].append(gated)
+            self.ranked["rar_fused"].append(round_probabilities(fused, _FUSED_DIGITS))
+            self.ranked["rar_gated"].append(round_probabilities(gated, _FUSED_DIGITS))
 
     def _open_set_signals(self) -> tuple[list[dict[str, float]], list[bool]]:
         """Returns the signals that may separate unknown from known classes, and which images' classes are known."""
@@ -185,31 +180,32 @@ class Evaluation:
                 for sample, labels in zip(self.samples, labels_by_image, strict=True):
                     yield self._head(task, method, sample) | {"ranking": [self.dataset.names[i] for i in labels]}
             for image in range(len(self.samples)):  # an image's lines together, as they share their candidates
+                candidates = self._candidate_records(task_index, image)
                 for method in self.ranked:
-                    yield self._ranker_record(method, task_index, image)
+                    yield self._ranker_record(method, task_index, image, candidates)
         yield from self._ranker_only_records()
 
     def _head(self, task: EvalTask, method: str, sample: Sample) -> dict:
         head = {"key": sample.key, "task": task.task, "shots": task.shots, "seed": task.seed}
         return head | {"method": method, "truth": self.dataset.names[sample.label]}
 
-    def _ranker_record(self, method: str, task_index: int, image: int) -> dict:
+    def _candidate_records(self, task_index: int, image: int) -> list[dict]:
+        return [{"name": c.name, "score": c.score} for c in self.tasks[task_index].candidates[image]]
+
+    def _ranker_record(self, method: str, task_index: int, image: int, candidates: list[dict]) -> dict:
         """Builds a ranker's record. It holds the numbers that everything was computed with: rescoring repeats it."""
         task, ranking = self.tasks[task_index], self.ranked[method][task_index][image]
-        candidates = task.candidates[image]
+        names = [candidate["name"] for candidate in candidates]
         record = self._head(task, method, self.samples[image]) | {
-            "candidates": [{"name": c.name, "score": c.score} for c in candidates],
-            "ranking": [candidates[index].name for index in ranking.order],
-            # The rankers' own are rounded already, and nothing is computed from the others.
-            "probabilities": [float(f"{p:.4g}") for p in ranking.probabilities]
-            if method in FUSED
-            else list(ranking.probabilities),
+            "candidates": candidates,
+            "ranking": [names[index] for index in ranking.order],
+            "probabilities": list(ranking.probabilities),
             "outcome": ranking.outcome,
             "reply": ranking.reply,
         }
         if method == "rar":  # what fusion and gate are computed from
-            pairs = task.similarities[image, : len(candidates)].tolist()
-            record["similarities"] = [[None if isnan(value) else value for value in pair] for pair in pairs]
+            pairs = task.similarities[image, : len(candidates)]
+            record["similarities"] = np.where(np.isnan(pairs), None, pairs).tolist()
         has_orders = method in self.responses and self.mode != "likelihood"
         return record | ({"asked": self._shown_orders(method, task_index, image)} if has_orders else {})
 
@@ -226,7 +222,8 @@ class Evaluation:
     def _unknown_records(self, task_index: int) -> Iterator[dict]:
         """Yields the tuned ranker's records with a memory that lacks classes."""
         for image, (signals, known) in enumerate(zip(*self._open_set_signals(), strict=True)):
-            yield self._ranker_record("rar", task_index, image) | {"known": known, "signals": signals}
+            candidates = self._candidate_records(task_index, image)
+            yield self._ranker_record("rar", task_index, image, candidates) | {"known": known, "signals": signals}
 
     def _ranker_only_records(self) -> Iterator[dict]:
         """Yields the records of the ranker without a retriever, with as many of all classes as a metric looks at."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from data_prep.core.errors import UserError
 from data_prep.core.records import Sample, SpecialLabel
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset
 from data_prep.datasets.shots import load_shots
 from data_prep.embedding.encoder import Encoder, embed_images
 from data_prep.embedding.store import EmbeddingStore
-from data_prep.leakage.contamination import check_not_mined, read_mined
-from data_prep.leakage.copies import Embedded, compute_leak_report, find_exact_copies
+from data_prep.leakage.contamination import drop_evaluated, drop_mined, read_mined
+from data_prep.leakage.copies import Embedded, compute_leak_report
 from data_prep.settings import Recipe
 
 log = logging.getLogger(__name__)
@@ -22,24 +21,20 @@ MAX_PAIRS = 2_000_000_000
 """Comparisons in the search for near-duplicates; beyond that, only evenly spaced evaluated images are compared."""
 
 
-def refuse_copies(recipe: Recipe, dataset: Dataset, run: Path) -> None:
-    """Refuses evaluated images that were mined or are in the memory's pool, unless ``eval.leaks`` is ``allow``.
+def resolve_leaks(recipe: Recipe, dataset: Dataset, run: Path) -> Dataset:
+    """Returns the data set without evaluated images that were mined, and without evaluated images in the memory.
+
+    The memory's copies are left out too for a run that left them out of its training (``mining.evaluated_copies``).
 
     Raises:
-        UserError: There are such images, byte for byte.
+        UserError: There are such images, byte for byte, and ``eval.leaks`` is ``error``; with ``allow`` all are kept.
     """
-    split, part = recipe.eval.split, f"{recipe.eval.split}_memory"
-    if recipe.eval.leaks == "allow":
-        return
-    check_not_mined(run, dataset.parts[split], split)
-    copies = find_exact_copies(dataset.parts[split], dataset.parts[part], part)
-    if copies:
-        paths = {sample.key: sample.path for sample in (*dataset.parts[part], *dataset.parts[split])}
-        raise UserError(
-            f"{dataset.name}: {len({copy.query for copy in copies})} of {len(dataset.parts[split])} images of {split} "
-            f"are in {part} too, byte for byte; the first is {paths[copies[0].query]}, there {paths[copies[0].key]}. "
-            "Fix the splits, or set eval.leaks=allow to have them counted"
-        )
+    split, policy = recipe.eval.split, recipe.eval.leaks
+    if policy == "allow":
+        return dataset
+    dataset = drop_mined(run, dataset, split, policy)
+    memory_policy = "skip" if recipe.mining.evaluated_copies == "skip" else policy
+    return drop_evaluated(dataset, f"{split}_memory", memory_policy, "eval.leaks")
 
 
 def find_leaks(recipe: Recipe, encoder: Encoder, dataset: Dataset, run: Path) -> dict:

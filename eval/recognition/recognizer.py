@@ -10,13 +10,15 @@ from threading import RLock
 import numpy as np
 from PIL import Image
 
+from data_prep.core.command import quiet_calls
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
 from data_prep.core.records import Candidate, Ranking
 from data_prep.embedding.encoder import Encoder, load_encoder
-from data_prep.embedding.image_inputs import BinaryFile, ImageInput, OpenedImage, describe_reason, open_batches
+from data_prep.embedding.image_inputs import ImageInput, OpenedImage, check_is_list, describe_reason, open_batches
 from data_prep.prompting.prompts import LETTERS
 from data_prep.settings import check
+from data_prep.settings.validate import check_whole
 from eval.calibration.choice import Choice, apply_settings
 from eval.calibration.open_set import Refusal, open_set_signals
 from eval.calibration.store import choices_path, load_choices
@@ -76,6 +78,7 @@ class Recognizer:
         self.remember(classes, texts)
 
     @classmethod
+    @quiet_calls()
     def from_pretrained(cls, run: str | Path, classes: Classes | None = None, *settings: str) -> Recognizer:
         """Loads a run's retriever and ranker, and remembers classes.
 
@@ -138,11 +141,13 @@ class Recognizer:
         origin.check_adapter(Path(run), Path(folder))
         return cls.from_pretrained(run, folder, *origin.settings, *settings)
 
+    @quiet_calls()
     def remember(self, classes: Classes, texts: ClassTexts | None = None) -> None:
         """Replaces the memory; nothing is trained. ``memory.add`` and ``memory.remove`` change it by a class.
 
         Args:
-            classes: A folder with a folder of images per class, image files by class name, or names alone.
+            classes: The path of a folder per class, a folder of splits or a table (whose training images are taken), a
+                list of names, or a kept memory; image files by class name; or names alone.
             texts: What the encoder reads of the classes; None: their names and, in a folder, ``descriptions.json``.
 
         Raises:
@@ -197,7 +202,8 @@ class Recognizer:
         """Recognises images as they come, in their order; only a batch of them is in memory at a time.
 
         Args:
-            images: Files, their bytes, file objects, uint8 arrays ``[height, width, 3]`` (RGB), or PIL images.
+            images: Files, their bytes, file objects, PIL images, or arrays of uint8: grey ``[height, width]``, RGB
+                ``[height, width, 3]`` or RGBA ``[height, width, 4]``. A list or an iterator, for one image too.
             k: Candidates that the ranker sees; None: what was chosen. Never more than there are classes.
             batch_size: Images that are decoded and recognised together; by default the larger one of
                 ``retriever.batch_size`` and ``eval.batch_size``. Fewer where they are large (``MAX_DECODED_BYTES``).
@@ -210,13 +216,13 @@ class Recognizer:
             UserError: An image is missing or does not decode (``raise``), every image of a batch of several is refused
                 by the models, ``images`` is a single image, or an argument is out of range.
         """
-        is_single = isinstance(images, str | Path | bytes | np.ndarray | Image.Image | BinaryFile | OpenedImage)
-        check(not is_single, "give images as a list, [image] for one")
-        check(k is None or k >= 1, f"k={k}: must be at least 1")
+        check_is_list(images)
+        for name, value in (("k", k), ("batch_size", batch_size)):
+            if value is not None:
+                check_whole(name, value)
         has_letters = k is None or self.recipe.ranker.mode != "letters" or k <= len(LETTERS)
         check(has_letters, f"k={k}: mode letters has {len(LETTERS)} letters")
         size = batch_size or max(self.recipe.retriever.batch_size, self.recipe.eval.batch_size)
-        check(batch_size is None or batch_size >= 1, f"batch_size={batch_size}: must be at least 1")
         check(on_error in ("raise", "skip"), f"on_error={on_error!r}: give 'raise' or 'skip'")
         return self._predict_batches(images, k, size, on_error == "skip")
 

@@ -8,17 +8,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from data_prep.core.results_file import write_results
+from data_prep.core.results_file import RESULTS, write_results
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.embedding.encoder import Encoder, embed_images, load_encoder
 from data_prep.memory.columns import label_rows
 from data_prep.memory.memories import load_memories
 from data_prep.settings import Recipe
+from data_prep.settings.loading import load_saved_recipe
+from data_prep.settings.notes import embedded_model_note
 from eval.metrics.accuracy import hits_at
 from eval.metrics.intervals import bootstrap_interval
+from eval.report.console import Group, print_lines, print_table
+from rar_train.engine.result_folder import choose_folder, find_changes, identify
 from rar_train.engine.run_folder import find_model
 
 log = logging.getLogger(__name__)
@@ -47,8 +49,13 @@ def _retrieve(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> dict[Key, l
     return retrieved
 
 
-def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
+def evaluate_retriever(recipe: Recipe, run: Path, name: str | None = None) -> dict:
     """Compares the recipe's encoder with the one that the run tuned.
+
+    Args:
+        recipe: All settings.
+        run: The run's folder.
+        name: Name of the folder of the results; None for one made from the split and differing settings.
 
     Returns:
         dict: ``rows``, one per method, task, shots, seed and encoder (``before``, ``after``) with ``top1`` and
@@ -56,16 +63,21 @@ def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
         95 % interval over classes and seeds. It is also written to ``RUN/eval/SPLIT-retriever/results.json``.
 
     Raises:
-        UserError: The run has no model, or is damaged.
+        UserError: The run has no model, or is damaged; or the folder of the name holds another evaluation.
     """
     model = find_model(run)
     split, k = recipe.eval.split, recipe.eval.fixed_k
     dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
     truths = [sample.label for sample in dataset.parts[split]]
     tuned = replace(recipe.retriever, model=f"local-dir:{model}", pretrained=None, tag=None)
+    by_stage = {"before": recipe.retriever, "after": tuned}
+    encoders = {which: load_encoder(args, replace(recipe.trainer, num_nodes=1)) for which, args in by_stage.items()}
+    changes = find_changes(load_saved_recipe(run / "recipe.yaml", []), recipe)
+    identity = identify(recipe, changes, [encoders["after"].id])
+    out = choose_folder(run / "eval", f"{split}-retriever", changes, identity, name)
     rows, recall_hits, top1s = [], defaultdict(list), defaultdict(list)
-    for which, args in (("before", recipe.retriever), ("after", tuned)):
-        encoder = load_encoder(args, replace(recipe.trainer, num_nodes=1))
+    for which, args in by_stage.items():
+        encoder = encoders[which]
         log.info("%s: %s", which, encoder.id)
         for key, ranked in _retrieve(replace(recipe, retriever=args), encoder, dataset).items():
             method, task, shots, seed = key
@@ -86,19 +98,23 @@ def evaluate_retriever(recipe: Recipe, run: Path) -> dict:
         summary.append(part | {"gain": {"mean": mean, "low": low, "high": high}})
     results = {"dataset": dataset.name, "split": split, "k": k, "settings": asdict(tuned)}
     results |= {"skipped": dict(dataset.skipped), "rows": rows, "summary": summary}
-    write_results(run / "eval" / f"{split}-retriever", results)
+    note = embedded_model_note(recipe)
+    results |= {"notes": [note] if note else [], "evaluation": {"changes": changes, "identity": identity}}
+    write_results(out, results)
+    log.info("wrote %s", out / RESULTS)
     return results
 
 
 def print_retriever(results: dict) -> None:
     """Prints top-1 and recall@k before and after, one line per method and memory."""
-    table = Table(title=f"{results['dataset']}, {results['split']}: the retriever before and after, %")
     recall = f"recall@{results['k']}"
-    for column in ("method", "shots", "top-1", "after", recall, "after", f"gain in {recall} (95 % interval)"):
-        table.add_column(column, justify="left" if column == "method" else "right")
+    columns = ("method", "shots", "top-1 before", "after", f"{recall} before", "after ", "gain", "95 % interval")
+    rows = []
     for part in results["summary"]:
         mean, low, high = (100 * part["gain"][key] for key in ("mean", "low", "high"))
         percentages = [f"{100 * part[key]:.1f}" for key in ("top1_before", "top1_after", "before", "after")]
         shots = "all" if part["task"] == "whole_set" else str(part["shots"])
-        table.add_row(part["method"], shots, *percentages, f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
-    Console(width=100).print(table)
+        rows.append((part["method"], shots, *percentages, f"{mean:+.1f}", f"{low:+.1f} to {high:+.1f}"))
+    title = f"{results['dataset']}, {results['split']}: the retriever before and after, %; gain in {recall}"
+    print_table(title, columns, [Group(rows=rows)])
+    print_lines(results["notes"])

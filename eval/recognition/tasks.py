@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +15,10 @@ from data_prep.embedding.encoder import Encoder, embed_images
 from data_prep.memory.columns import label_rows
 from data_prep.memory.memories import Memories, load_memories, to_candidates
 from data_prep.memory.memory import Memory
-from data_prep.settings import EvalArgs, Recipe, RetrieverArgs
+from data_prep.settings import EvalArgs, Recipe, RetrieverArgs, check
 from eval.calibration.choice import Choice
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,24 @@ def list_memories(args: EvalArgs) -> list[tuple[str, int, int]]:
     return memories + ([("whole_set", 0, 0)] if args.full_train_memory else [])
 
 
+def fit_to_encoder(recipe: Recipe, encoder: Encoder) -> Recipe:
+    """Returns the settings with what the encoder can do: one that embeds images alone has no memory of names.
+
+    Raises:
+        UserError: Nothing is left to evaluate, or candidates are to come from names.
+    """
+    args = recipe.eval
+    if encoder.reads_texts:
+        return recipe
+    reason = f"{encoder.origin} embeds images alone"
+    usable = args.candidates in ("auto", "image")
+    check(usable, f"eval.candidates={args.candidates}: {reason}; set eval.candidates=image")
+    check(bool(args.shots) or args.full_train_memory, f"eval.shots=[]: {reason}, so that zero-shot needs another")
+    rows = "clip_zero_shot, clip_fused" + (" and the zero-shot memory" if args.zero_shot else "")
+    log.warning("left out: %s, as %s", rows, reason)
+    return replace(recipe, eval=replace(args, zero_shot=False))
+
+
 def make_kind(task: str, shots: int) -> str:
     """Returns the key of what is chosen and fitted together: all seeds of a task and number of shots."""
     return f"{task}-{shots}"
@@ -151,7 +172,9 @@ def load_task_memories(
 
 def retriever_methods(memories: Memories) -> dict[str, str]:
     """Returns the source of each of the retriever's rows with these memories."""
-    return {"clip_zero_shot": "name"} | ({"clip_knn": "image", "clip_fused": "fused"} if memories.images else {})
+    methods = {"clip_zero_shot": "name"} if memories.names else {}
+    methods |= {"clip_knn": "image"} if memories.images else {}
+    return methods | ({"clip_fused": "fused"} if memories.images and memories.names else {})
 
 
 def _make_task(

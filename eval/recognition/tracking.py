@@ -16,9 +16,10 @@ import numpy as np
 from data_prep.core.images import open_image
 from data_prep.core.rng import evenly_spaced
 from data_prep.settings import Recipe
+from eval.metrics.further import columns_of
 from eval.metrics.summary import GAINS
 from eval.report.reading import Evaluated
-from rar_train.engine.tracking import close_run, run_id, wandb_settings
+from rar_train.engine.wandb_runs import close_run, run_id, wandb_settings
 
 _ROW_COLUMNS = (
     "task", "shots", "seed", "method", "mode", "k", "n", "top1", "top5", "recall_at_k", "top1_given_hit", "corrected",
@@ -43,17 +44,22 @@ def plot_points(results: dict) -> list[dict[str, float]]:
 
     Returns:
         list[dict[str, float]]: ``shots``, and as ``TASK/NAME`` each method's top-1 and its standard deviation
-        (``_sd``), ``recall_at_k``, and the tuned ranker's gains; fractions, not per cent.
+        (``_sd``), its further metrics (``_COLUMN``), ``recall_at_k``, and the tuned ranker's gains; fractions, not per
+        cent.
     """
-    recalls = defaultdict(list)
+    recalls, further = defaultdict(list), defaultdict(lambda: defaultdict(list))
     for row in results["rows"]:
         if row["method"] == "rar":
             recalls[row["task"], row["shots"]].append(row["recall_at_k"])
+        for column in columns_of(results):
+            if row[column] is not None:
+                further[row["task"], row["shots"]][f"{row['method']}_{column}"].append(row[column])
     points = []
     for part in results["summary"]:
         values = {method: top1["mean"] for method, top1 in part["methods"].items()}
         values |= {f"{method}_sd": top1["sd"] for method, top1 in part["methods"].items()}
         values |= {gain: part[gain]["mean"] for gain in GAINS if gain in part}
+        values |= {name: float(np.mean(of_seeds)) for name, of_seeds in further[part["task"], part["shots"]].items()}
         values["recall_at_k"] = float(np.mean(recalls[part["task"], part["shots"]]))
         points.append({"shots": part["shots"]} | {f"{part['task']}/{name}": value for name, value in values.items()})
     return points
@@ -101,8 +107,9 @@ def track_evaluation(recipe: Recipe, folder: Path, evaluated: Evaluated) -> None
     run.define_metric("few_shot/*", step_metric="shots")
     for point in plot_points(results):
         run.log(point)
-    rows = [[row.get(name) for name in _ROW_COLUMNS] for row in results["rows"]]
-    run.log({"eval/table": wandb.Table(columns=list(_ROW_COLUMNS), data=rows)})
+    columns = [*_ROW_COLUMNS, *columns_of(results)]
+    rows = [[row.get(name) for name in columns] for row in results["rows"]]
+    run.log({"eval/table": wandb.Table(columns=columns, data=rows)})
     if recipe.tracking.pictures:
         rows = ranking_rows(evaluated, recipe.tracking.pictures)
         run.log({"eval/rankings": wandb.Table(columns=list(_RANKING_COLUMNS), data=rows)})

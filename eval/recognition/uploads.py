@@ -98,7 +98,9 @@ class Addition:
     images: int
 
 
-def add_to_class(memory: ClassMemory, name: str, images: Sequence[ImageInput], verb: str = "give") -> Addition:
+def add_to_class(
+    memory: ClassMemory, name: str, images: Sequence[ImageInput | OpenedImage], verb: str = "give"
+) -> Addition:
     """Adds a class, or images to a known one.
 
     Args:

@@ -12,8 +12,8 @@ Serves a run's recognizer by HTTP, by default at http://127.0.0.1:8000, with its
     GET    /health          whether it works
     GET    /metrics         counts and times, in Prometheus's text format
 
-  --classes WHAT   a folder of images per class, a memory of data_prep.memory, or a file of names; by default the
-                   classes of the run's own test split
+  --classes WHAT   a folder of images per class, a folder of splits or a table (their training images), a memory of
+                   data_prep.memory, or a file of names; by default the classes of the run's own test split
   --memory FOLDER  where the memory of classes is kept: made from --classes at the first start, opened at later ones;
                    every change is on disk before it is answered. Without it changes are lost when the service ends
   --max-mb N       size of an image, in megabytes (10)
@@ -32,29 +32,32 @@ import argparse
 import sys
 from pathlib import Path
 
-from data_prep.core.command import run_command
+from data_prep.arguments.parser import CommandParser
+from data_prep.core.command import announce, run_command
 
 
 def main(arguments: list[str]) -> None:
     """Reads the command line and serves until Ctrl-C or SIGTERM."""
+    parser = CommandParser("eval.serve")
+    parser.add_argument("--ckpt", required=True, type=Path)
+    options = {
+        "--classes": Path,
+        "--memory": Path,
+        "--host": str,
+        "--port": int,
+        "--max-mb": float,
+        "--max-images": int,
+    }
+    for option, kind in options.items():
+        parser.add_argument(option, type=kind, default=argparse.SUPPRESS)  # Options has the defaults
+    parser.add_settings()
+    args = parser.parse_args(arguments)
+    announce(f"serve: {args.ckpt}")
+
     from eval.serve.server import Options, serve
 
-    parser = argparse.ArgumentParser(prog="python -m eval.serve")
-    parser.add_argument("--ckpt", required=True, type=Path)
-    parser.add_argument("--classes", type=Path)
-    parser.add_argument("--memory", type=Path)
-    parser.add_argument("--host", default=Options.host)
-    parser.add_argument("--port", type=int, default=Options.port)
-    parser.add_argument("--max-mb", type=float, default=Options.max_mb)
-    parser.add_argument("--max-images", type=int, default=Options.max_images)
-    parser.add_argument("settings", nargs="*")
-    serve(Options(**vars(parser.parse_args(arguments))))
-
-
-def console() -> None:
-    """Runs the command as a console script."""
-    sys.exit(run_command(main, __doc__))
+    serve(Options(**vars(args)))
 
 
 if __name__ == "__main__":
-    console()
+    sys.exit(run_command(main, __doc__))

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +18,13 @@ from starlette.concurrency import run_in_threadpool
 from data_prep.core.errors import UserError
 from data_prep.embedding.image_inputs import OpenedImage, describe_reason
 from data_prep.settings import check
+from eval.recognition.kept import KeptClasses, NoSuchClass
 from eval.recognition.recognition import Recognition
 from eval.recognition.recognizer import Recognizer
 from eval.recognition.uploads import check_size, check_upload_name, open_upload, upload_pixels
 from eval.serve import schema
 from eval.serve.admission import Admission, Busy, TooLarge
 from eval.serve.batching import Batcher
-from eval.serve.classes import NoSuchClass, ServedClasses
 from eval.serve.gate import Gate, Limits, busy_response
 from eval.serve.metrics import Metrics
 
@@ -65,7 +65,7 @@ class Service:
     def __init__(self, recognizer: Recognizer, folder: Path | None, limits: Limits):
         self.recognizer, self.limits = recognizer, limits
         self.metrics = Metrics()
-        self.classes = ServedClasses(recognizer, folder)
+        self.classes = KeptClasses(recognizer, folder)
         self.batcher = Batcher(recognizer, self.metrics.count_batch)
         waiting = max(_WAITING_BATCHES * recognizer.recipe.eval.batch_size, limits.max_images)
         self.admission = Admission(waiting, _WAITING_BYTES)
@@ -120,7 +120,7 @@ class Service:
         return opened
 
     def add(self, name: str, uploads: Sequence[Upload]) -> dict:
-        """Adds a class, or images to one; see ``ServedClasses.add``.
+        """Adds a class, or images to one; see ``KeptClasses.add``.
 
         Raises:
             UserError: The name or an image is not accepted; nothing is added then.
@@ -128,7 +128,7 @@ class Service:
         check_upload_name(name)
         with self.admission.admit(0, 3 * sum(upload_pixels(upload.data, upload.name) for upload in uploads)):
             images = [open_upload(upload.data, upload.name, self.limits.max_bytes) for upload in uploads]
-            return self.classes.add(name, images)
+            return asdict(self.classes.add(name, images))
 
 
 def _pixels_or_reason(upload: Upload) -> int | str:

@@ -7,15 +7,14 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.core.errors import UserError
-from data_prep.core.files import file_lock
-from data_prep.memory.stored import MANIFEST
 from data_prep.settings import check
-from eval.discover.name_files import read_classes
+from eval.recognition.class_lists import check_classes
+from eval.recognition.kept import choose_classes, lock_kept
 from eval.recognition.recognizer import Recognizer
 from eval.recognition.uploads import is_loopback
 
@@ -34,7 +33,7 @@ class Options:
     Attributes:
         ckpt: A run's folder, or one of its checkpoints.
         settings: Changes to the run's recipe.
-        classes: A folder of images per class, a kept memory, or a file of names; None for the run's own test split.
+        classes: A path of classes, as ``Recognizer`` takes it; None for the run's own test split.
         memory: Folder where the memory is kept; None: changes are lost.
         host: Address to listen on.
         port: Its port.
@@ -55,7 +54,7 @@ class Options:
         check(0 < self.port < 65536, f"--port {self.port}: must be in 1..65535")
         check(self.max_mb > 0, f"--max-mb {self.max_mb}: must be above 0")
         check(self.max_images > 0, f"--max-images {self.max_images}: must be above 0")
-        check(self.classes is None or self.classes.exists(), f"--classes {self.classes}: no such file or folder")
+        check_classes(self.classes)
 
 
 def load_recognizer(options: Options) -> Recognizer:
@@ -64,15 +63,7 @@ def load_recognizer(options: Options) -> Recognizer:
     Raises:
         UserError: A part can't be loaded.
     """
-    classes = read_classes(options.classes)
-    memory = options.memory
-    if memory is not None and not (memory / MANIFEST).is_file():
-        others = sorted(path.name for path in memory.iterdir() if not path.name.startswith("."))
-        check(not others, f"--memory {memory}: holds {', '.join(others[:3])}, but no memory; give a new folder")
-    elif memory is not None:
-        if classes is not None:
-            log.warning("serve: the classes are those of %s; --classes is for its first start", memory)
-        classes = str(memory)
+    classes = choose_classes(check_classes(options.classes), options.memory, "--memory")
     return Recognizer.from_pretrained(options.ckpt, classes, *options.settings)
 
 
@@ -104,10 +95,7 @@ def serve(options: Options) -> None:
     for package in ("fastapi", "uvicorn", "python_multipart"):
         if importlib.util.find_spec(package) is None:
             raise UserError(f"eval.serve needs {package}; pip install 'rar-train[serve]'")
-    lock: AbstractContextManager = nullcontext()
-    if options.memory is not None:
-        lock = file_lock(options.memory / "service", 1)
-    with _listen(options.host, options.port) as listener, lock:
+    with _listen(options.host, options.port) as listener, lock_kept(options.memory):
         _serve_on(listener, options)
 
 

@@ -19,8 +19,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 from data_prep.armory.blazon import draw_classes
 from data_prep.armory.render import render
 from data_prep.core.errors import UserError
+from data_prep.memory.stored import count_classes
 from eval.demo.actions import Demo, check_upload
-from eval.demo.page import serve
+from eval.demo.page import Options, serve
+from eval.recognition.kept import choose_classes, lock_kept
 from eval.recognition.recognizer import Recognizer
 from tests.eval.browsing import as_on_a_phone
 
@@ -108,6 +110,27 @@ def test_rejected_input_gives_an_error_and_changes_nothing(demo, images, tmp_pat
     assert demo.classes() == before
 
 
+def test_a_kept_memory_has_every_change_at_the_next_start(demo, recognizer, finished, images, tmp_path):
+    keep = tmp_path / "kept"
+    first = Demo(recognizer, 1e6, keep)
+    first.add(NAMES[6], images[6])
+    first.remove(NAMES[0])
+    assert choose_classes("photographs", keep, "--keep") == str(keep)
+    again = Demo(Recognizer.from_pretrained(finished, choose_classes(None, keep, "--keep")), 1e6, keep)
+    assert again.classes() == first.classes() == sorted([[NAMES[6], 3], *([name, 2] for name in NAMES[1:5])])
+    again.add(NAMES[7], images[7][:1])
+    assert count_classes(keep) == dict(again.classes())
+    assert Recognizer.load(keep, finished).memory.classes == dict(again.classes())
+    with pytest.raises(UserError, match="changed by another command"):
+        first.add("late", images[5])
+    assert first.classes() == again.classes()  # what is on disk
+    with lock_kept(keep), pytest.raises(UserError), lock_kept(keep):
+        pass
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"--keep .*: holds kept, thesis\.tex, but no memory"):
+        choose_classes(None, tmp_path, "--keep")
+
+
 def test_an_image_too_large_to_decode_is_refused(tmp_path):
     Image.new("1", (20_000, 9_000)).save(tmp_path / "bomb.png")
     with pytest.raises(UserError, match=r"bomb\.png: not readable as an image: a decompression bomb"):
@@ -123,12 +146,12 @@ def test_without_a_folder_the_classes_are_the_runs_own(finished, images):
 def test_invalid_options_on_the_command_line_are_named(finished, monkeypatch):
     for port in (0, 65536):
         with pytest.raises(UserError, match=f"--port {port}"):
-            serve(finished, None, [], "127.0.0.1", port, 10)
+            serve(Options(finished, port=port))
     with pytest.raises(UserError, match="--most-mb"):
-        serve(finished, None, [], "127.0.0.1", 7860, 0)
+        serve(Options(finished, most_mb=0))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'rar-train\[page\]'"):
-        serve(finished, None, [], "127.0.0.1", 7860, 10)
+        serve(Options(finished))
 
 
 def _free_port() -> int:

@@ -104,9 +104,13 @@ def test_the_table_shows_every_row_in_per_cent(run, results, no_models, capsys):
     main(["--ckpt", str(run), *SIZES])
     printed = capsys.readouterr().out
     for row in results["rows"]:
-        (line,) = (line for line in printed.splitlines() if line.startswith(f"│ {row['method']} "))
+        line = next(line for line in printed.splitlines() if line.startswith(f"{row['method']} "))
         assert f" {100 * row['AP']:.1f} " in line and f" {100 * row['top1']:.1f} " in line
     assert "top-1 of boxes: rar - rar_untuned" in printed
+    tuned, retriever = ({r["method"]: r for r in results["rows"]}[name] for name in ("rar", "clip_zero_shot"))
+    is_below = tuned["AP"] < retriever["AP"] or tuned["top1"] < retriever["top1"]
+    assert ("rar is below the retriever, %:" in printed) == is_below
+    assert results["notes"] == []  # the scenes are armory's
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +160,7 @@ def test_images_that_were_mined_are_refused(run, results, truth, tmp_path):
     image = Path(results["annotations"]).parent / truth["images"][3]["file_name"]
     write_mined(contaminated, [file_hash(image)])
     record_checksum(contaminated, "mined.txt")
-    with pytest.raises(UserError, match=rf"of armory-scenes-test were mined .*{image.name}"):
+    with pytest.raises(UserError, match=rf"of armory-scenes-test are in images that were mined .*{image.name}"):
         main(["--ckpt", str(contaminated), *SIZES])
 
 

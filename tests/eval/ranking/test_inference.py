@@ -16,8 +16,8 @@ from data_prep.core.files import file_hash, write_json
 from data_prep.settings import MODES, RankerArgs, TrainerArgs
 from eval.ranking.answers import append_lines
 from eval.ranking.batches import InferenceJob, RequestTable
-from eval.ranking.inference import answer_all
 from eval.ranking.modes import run_batch
+from eval.ranking.rank import answer_all
 from eval.ranking.request import RankingMode, shuffled_requests
 
 CPU = TrainerArgs(accelerator="cpu")

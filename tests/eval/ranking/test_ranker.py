@@ -99,6 +99,11 @@ def test_mistakes_are_named(finished, ranker, many, tmp_path):
     images, names = images_and_names(many)
     with pytest.raises(UserError, match=r"2 images, but candidates for 1"):
         ranker.rank(images[:2], names[:1])
+    for flat in (["a bend"], "a bend"):
+        with pytest.raises(UserError, match="give a list of names for each image"):
+            ranker.rank(images[:1], flat)
+    with pytest.raises(UserError, match="give images as a list"):
+        ranker.rank("photo.jpg", [["a bend"]])
     with pytest.raises(UserError, match="no candidates"):
         ranker.rank(images[:1], [[]])
     with pytest.raises(UserError, match=r"gone\.png: no such image"):

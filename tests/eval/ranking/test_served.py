@@ -41,7 +41,7 @@ def test_a_ranker_on_a_server_ranks_as_the_local_one_and_is_checked_once(finishe
 @pytest.mark.slow
 def test_an_evaluation_by_a_server_has_the_local_rankings(finished, hosted, run_here, tmp_path: Path):
     run = shutil.copytree(finished, tmp_path / "run")
-    common = ["eval.ranker_only_images=0", "tracking.wandb=disabled"]
+    common = ["tracking.wandb=disabled"]
     run_here("eval.run", "--ckpt", str(run), "ranker.mode=letters", *common)
     with serve(hosted) as url:
         run_here("eval.run", "--ckpt", str(run), *settings_of(url), *common)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from data_prep.datasets.coop import GUIDE
 from data_prep.embedding.encoder import load_encoder
 from data_prep.settings import RetrieverArgs
 from data_prep.settings.loading import load_recipe, load_saved_recipe
-from eval.recognition.benchmarks import recipe_by_dataset
+from eval.recognition.benchmarks import _keep_datasets, recipe_by_dataset
 from eval.recognition.evaluate import Run, evaluation_fingerprint, read_checked
 from eval.report.predictions import read_predictions, write_predictions
 from eval.report.reading import FILES
@@ -34,7 +35,7 @@ SETS = {
     "eurosat": ("eurosat/2750", "split_zhou_EuroSAT.json"),
 }
 CLASSES = ("banded", "dotted", "woven")
-FEW = ("--task", "fewshot", "--shots", "4", "all", "--seeds", "1", "2")
+FEW = ("--task", "fewshot", "--name", "both", "--shots", "4", "all", "--seeds", "1", "2")
 QUICK = ("eval.k=2", "eval.ranker_only_images=2", "eval.bootstrap=50", "eval.near_duplicate_threshold=1.1")
 
 
@@ -70,7 +71,7 @@ def run(finished: Path, root: Path, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(run: Path) -> Path:
-    return run / "eval" / "fewshot-test-likelihood"
+    return run / "eval" / "both"
 
 
 def evaluate_again(run: Path, root: Path, *more: str) -> None:
@@ -133,6 +134,20 @@ def test_complete_data_sets_are_reused_and_others_evaluated(run, root, folder, c
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_metric_that_was_edited_is_computed_again_for_data_sets_that_are_reused(
+    finished, root, tmp_path, monkeypatch, caplog
+):
+    run, module = shutil.copytree(finished, tmp_path / "run"), ModuleType("edited_metrics")
+    monkeypatch.setitem(sys.modules, "edited_metrics", module)
+    few = ["--task", "zeroshot", "--datasets", "dtd", f"data.root={root}", *QUICK, "eval.metrics=[edited_metrics:mine]"]
+    for value in (0.25, 0.75):
+        module.mine = lambda predictions, value=value: value
+        with caplog.at_level("INFO"):
+            main(["--ckpt", str(run), *few, "--name", "mine"])
+        assert {row["mine"] for row in read_json(run / "eval" / "mine" / "results.json")["rows"]} == {value}
+    assert "dtd: reusing" in caplog.text
+
+
 def test_an_evaluation_is_reused_only_if_all_of_its_inputs_are_the_same(run, root, tmp_path):
     copy, data = shutil.copytree(run, tmp_path / "run"), shutil.copytree(root, tmp_path / "DATA")
     encoder = load_encoder(RetrieverArgs())
@@ -159,6 +174,17 @@ def test_an_evaluation_is_reused_only_if_all_of_its_inputs_are_the_same(run, roo
     assert stamp_of() != before[0]
 
 
+def test_a_longer_list_of_data_sets_extends_a_folder_and_another_list_gets_its_own(tmp_path):
+    folder = tmp_path / "fewshot-test-likelihood"
+    assert _keep_datasets(folder, ["dtd"], None) == folder
+    folder.mkdir()
+    write_results(folder, {"datasets": ["dtd", "eurosat"]})
+    assert _keep_datasets(folder, ["eurosat", "dtd", "food101"], None) == folder
+    assert _keep_datasets(folder, ["dtd"], None).name == "fewshot-test-likelihood-dtd"
+    with pytest.raises(UserError, match="holds a table of dtd, eurosat, which is not overwritten; give another --name"):
+        _keep_datasets(folder, ["dtd"], "mine")
+
+
 def test_a_missing_data_set_is_named_with_where_to_get_it_before_a_model_loads(run, root, caplog):
     with caplog.at_level("INFO"), pytest.raises(UserError) as caught:
         main(["--ckpt", str(run), *FEW, "--datasets", "dtd", "caltech101", f"data.root={root}", *QUICK[1:]])
@@ -168,18 +194,22 @@ def test_a_missing_data_set_is_named_with_where_to_get_it_before_a_model_loads(r
         main(["--ckpt", str(run), *FEW, "--datasets", "dtd"])
 
 
-def test_a_test_image_in_the_memory_is_refused_or_counted(run, root, tmp_path, capsys):
+def test_a_test_image_in_the_memory_is_refused_left_out_or_counted(run, root, tmp_path, capsys):
     leaky = shutil.copytree(root, tmp_path / "DATA")
     images = leaky / "dtd" / "images"
     shutil.copy(images / "dotted" / "test_1.png", images / "woven" / "train_2.png")
     arguments = ["--ckpt", str(run), "--task", "zeroshot", "--datasets", "dtd", f"data.root={leaky}", *QUICK[:3]]
-    message = rf"dtd: 1 of 6 images of test are in test_memory too.*{re.escape(str(images))}/dotted/test_1.png"
-    with pytest.raises(UserError, match=message):
+    message = rf"dtd: 1 of \d+ images of test_memory are evaluated too.*{re.escape(str(images))}/dotted/test_1.png"
+    with pytest.raises(UserError, match=message + r"\. Set eval\.leaks=skip"):
         main(arguments)
+    main([*arguments, "eval.leaks=skip", "--name", "skipped"])
+    results = read_json(run / "eval" / "skipped" / "dtd" / "results.json")
+    assert results["leaks"]["clean"] and results["skipped"]["test_memory image that is evaluated too"] == 1
     # Saved again, the copy is another file that looks the same.
     Image.open(images / "banded" / "test_0.png").save(images / "banded" / "train_0.png", compress_level=1)
-    main([*arguments, "eval.leaks=allow", "eval.full_train_memory=true", "eval.near_duplicate_threshold=0.999"])
-    leaks = read_json(run / "eval" / "zeroshot-test-likelihood" / "dtd" / "results.json")["leaks"]
+    allowed = ("eval.leaks=allow", "eval.full_train_memory=true", "eval.near_duplicate_threshold=0.999")
+    main([*arguments, *allowed, "--name", "leaky"])
+    leaks = read_json(run / "eval" / "leaky" / "dtd" / "results.json")["leaks"]
     part = leaks["parts"]["test_memory"]
     assert (leaks["clean"], part["images"], part["exact"], part["other_class"]) == (False, 15, 1, 1)
     assert part["near"] == 1
@@ -191,7 +221,9 @@ def test_a_test_image_in_the_memory_is_refused_or_counted(run, root, tmp_path, c
 def test_rescoring_gives_the_same_bytes_without_torch_and_other_metrics_for_other_predictions(
     run, folder, tmp_path, capsys
 ):
-    before = {path: path.read_bytes() for path in folder.rglob("*.json")}
+    index = run / "eval" / "index.html"
+    before = {path: path.read_bytes() for path in (*folder.rglob("*.json"), index)}
+    index.unlink()
     code = "import sys; from eval.run import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     arguments = ("--ckpt", str(run), "--rescore")
     done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment(), capture_output=True, text=True)
@@ -269,5 +301,5 @@ def test_invalid_options_are_refused_with_what_to_give(run, arguments, message):
 
 @pytest.mark.parametrize("arguments", [(), ("--rescore",), ("--ckpt", "RUN", "--datasets", "dtd")])
 def test_a_command_line_without_a_required_option_is_refused(arguments):
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match=r"give --ckpt RUN, or --rescore|--datasets, --shots and --seeds belong to"):
         main(list(arguments))

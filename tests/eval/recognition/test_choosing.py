@@ -30,8 +30,8 @@ def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def test_source_k_and_fusion_are_chosen_on_validation_images_and_reused(run, capsys):
     settings = ("eval.k=auto", "eval.fusion=true", *FEW)
-    main(["--ckpt", str(run), *settings])
-    results = read_json(run / "eval" / "test-likelihood" / "results.json")
+    main(["--ckpt", str(run), *settings, "--name", "chosen"])
+    results = read_json(run / "eval" / "chosen" / "results.json")
     assert set(results["choice"]) == {"zero_shot-0", "few_shot-1"}
     for kind, choice in results["choice"].items():
         counts = [point["k"] for point in choice["curve"]]
@@ -54,12 +54,12 @@ def test_source_k_and_fusion_are_chosen_on_validation_images_and_reused(run, cap
 
 
 def results_classes(run: Path) -> set[str]:
-    return {record["truth"] for record in read_predictions(run / "eval" / "test-likelihood")}
+    return {record["truth"] for record in read_predictions(run / "eval" / "chosen")}
 
 
 def test_letters_compare_numbers_of_candidates_and_orders(run):
-    main(["--ckpt", str(run), "--mode", "letters", "eval.k=auto", "eval.zero_shot=false", *FEW])
-    (choice,) = read_json(run / "eval" / "test-letters" / "results.json")["choice"].values()
+    main(["--ckpt", str(run), "--mode", "letters", "eval.k=auto", "eval.zero_shot=false", *FEW, "--name", "chosen"])
+    (choice,) = read_json(run / "eval" / "chosen" / "results.json")["choice"].values()
     assert [point["k"] for point in choice["curve"]] == [5, 8] and {
         point["permutations"] for point in choice["curve"]
     } == {choice["permutations"]}
@@ -68,16 +68,16 @@ def test_letters_compare_numbers_of_candidates_and_orders(run):
 
 def test_with_few_validation_images_nothing_is_chosen_and_that_is_said(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
-    main(["--ckpt", str(run), "eval.k=auto", "eval.zero_shot=false", *FEW])
-    (choice,) = read_json(run / "eval" / "test-likelihood" / "results.json")["choice"].values()
+    main(["--ckpt", str(run), "eval.k=auto", "eval.zero_shot=false", *FEW, "--name", "chosen"])
+    (choice,) = read_json(run / "eval" / "chosen" / "results.json")["choice"].values()
     assert (choice["k"], choice["source"], choice["method"]) == (5, "fused", "rar")
-    assert "only 16 validation images" in choice["reason"]
+    assert "with 16 validation images, fewer than 50" in choice["reason"]
 
 
 def test_an_explicit_k_beyond_the_validation_classes_is_used_and_exemplars_are_shown_in_the_choice_too(run):
     settings = ("eval.k=9", "eval.fusion=true", "eval.show_exemplars=true", "eval.zero_shot=false", *FEW)
-    main(["--ckpt", str(run), "--mode", "letters", *settings])
-    results = read_json(run / "eval" / "test-letters" / "results.json")
+    main(["--ckpt", str(run), "--mode", "letters", *settings, "--name", "chosen"])
+    results = read_json(run / "eval" / "chosen" / "results.json")
     (choice,) = results["choice"].values()
     assert choice["k"] == 9 and {row["k"] for row in results["rows"] if row["method"] == "rar"} == {9}
     assert {"rar_fused", "rar_gated"} <= {row["method"] for row in results["rows"]}
@@ -88,6 +88,6 @@ def test_settings_that_leave_less_to_choose_do_not_replace_the_runs_choice(finis
     run = shutil.copytree(finished, tmp_path / "run")
     main(["--ckpt", str(run), *FEW])
     before = (run / "eval" / "choices-likelihood.json").read_bytes()
-    main(["--ckpt", str(run), "eval.fit_images=12", *FEW])
+    main(["--ckpt", str(run), "eval.fit_images=12", *FEW, "--name", "narrow"])
     assert (run / "eval" / "choices-likelihood.json").read_bytes() == before
-    assert (run / "eval" / "test-likelihood" / "choices.json").is_file()
+    assert (run / "eval" / "narrow" / "choices.json").is_file()

@@ -16,6 +16,7 @@ from data_prep.core.errors import UserError
 from data_prep.embedding.encoder import Encoder, load_encoder
 from data_prep.memory.stored import StoredMemory
 from data_prep.settings import RetrieverArgs
+from eval.recognition.class_lists import check_classes, is_kept_memory
 from eval.recognition.class_memory import ClassMemory, ClassTexts, embed_uncached
 
 CLASSES = draw_classes("test", 6, 3, 0)
@@ -145,7 +146,7 @@ def test_a_folder_of_classes_is_read_like_a_data_set(encoder, recipe, files, tmp
     assert memory.remove("Ku\u0308cken") == 3
     (root / "empty").mkdir()
     assert ClassMemory(encoder, recipe, root).classes == {"Kücken": 2, "empty": 0, "owl": 1}
-    assert f"{root / 'empty'}: a class without images, which is found by its name alone" in caplog.text
+    assert f"{root}: 1 classes without images, which are found by their names alone: empty" in caplog.text
 
 
 def test_a_folder_of_classes_may_hold_descriptions(encoder, recipe, files, tmp_path, caplog):
@@ -164,12 +165,54 @@ def test_a_folder_of_classes_may_hold_descriptions(encoder, recipe, files, tmp_p
     ]
 
 
-def test_a_folder_of_splits_is_refused(encoder, recipe, files, tmp_path):
-    for split in ("Training", "Testing"):
+def write_splits(root: Path, files: dict) -> None:
+    """Writes a folder of splits: two images of two classes in train, and one in test."""
+    for split, rows in (("Training", (0, 1)), ("Testing", (2,))):
         for name in NAMES[:2]:
-            (tmp_path / split / name).mkdir(parents=True)
-    with pytest.raises(UserError, match=r"holds splits \(Testing, Training\), not classes; give one of them"):
-        ClassMemory(encoder, recipe, tmp_path)
+            (root / split / name).mkdir(parents=True)
+            for row in rows:
+                shutil.copy(files[name][row], root / split / name)
+
+
+def test_the_training_images_of_splits_are_remembered(encoder, recipe, files, tmp_path):
+    write_splits(tmp_path / "splits", files)
+    memory = ClassMemory(encoder, recipe, tmp_path / "splits")
+    assert memory.classes == dict.fromkeys(NAMES[:2], 2)
+    shutil.rmtree(tmp_path / "splits" / "Training")
+    (tmp_path / "splits" / "val").mkdir()
+    with pytest.raises(UserError, match="splits: has test, but no train to remember"):
+        ClassMemory(encoder, recipe, tmp_path / "splits")
+
+
+def test_a_table_and_a_list_of_names_are_classes_too(encoder, recipe, files, tmp_path):
+    lines = ["path,species,split"]
+    for name in NAMES[:2]:
+        lines += [f'{files[name][row]},"{name}",{split}' for row, split in enumerate(("train", "train", "test"))]
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "samples.csv").write_text("\n".join(lines))
+    (tmp_path / "table" / "descriptions.json").write_text(json.dumps({NAMES[0]: "gules"}))
+    recipe = replace(recipe, data=replace(recipe.data, label_column="species"))
+    for path in (tmp_path / "table", str(tmp_path / "table" / "samples.csv")):
+        memory = ClassMemory(encoder, recipe, path)
+        assert memory.classes == dict.fromkeys(NAMES[:2], 2) and memory.descriptions == {NAMES[0]: "gules"}
+    (tmp_path / "names.csv").write_text("votes,name\n2,owl\n1,kite\n")
+    assert ClassMemory(encoder, recipe, tmp_path / "names.csv").classes == {"owl": 0, "kite": 0}
+    with pytest.raises(UserError, match="gone: no such folder or file"):
+        ClassMemory(encoder, recipe, tmp_path / "gone")
+
+
+def test_what_classes_are_is_decided_before_a_model_is_loaded(tmp_path):
+    (tmp_path / "names.txt").write_text("owl")
+    (tmp_path / "memory" / "names").mkdir(parents=True)
+    (tmp_path / "memory" / "names" / "manifest.json").write_text("{}")
+    for name in ("names.txt", "memory", "."):
+        assert check_classes(tmp_path / name) == str(tmp_path / name)
+        assert is_kept_memory(tmp_path / name) == (name == "memory")
+    assert check_classes(None) is None and not is_kept_memory(["owl"]) and not is_kept_memory({"owl": []})
+    (tmp_path / "a.xlsx").write_text("")
+    for name, message in (("a.xlsx", "a file must be .csv or .jsonl"), ("gone", "no such folder or file")):
+        with pytest.raises(UserError, match=f"--classes .*{name}: {message}"):
+            check_classes(tmp_path / name)
 
 
 def test_a_file_instead_of_a_list_and_an_empty_name_are_refused(encoder, recipe, files):
@@ -223,7 +266,7 @@ def test_images_in_memory_and_own_vectors_are_added_like_files(encoder, recipe, 
     ):
         with pytest.raises(UserError, match=message):
             by_vector.add("third", vectors=vectors)
-    with pytest.raises(UserError, match="give its images as a list"):
+    with pytest.raises(UserError, match="give images as a list"):
         by_vector.add("third", image)
     assert by_vector.classes == before
 

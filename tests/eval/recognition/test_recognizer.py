@@ -161,7 +161,7 @@ def test_errors_name_what_is_wrong(finished, classes, tmp_path):
         with pytest.raises(UserError, match="give images as a list"):
             recognizer.predict(images)
     for k in (0, -1):
-        with pytest.raises(UserError, match=f"k={k}: must be at least 1"):
+        with pytest.raises(UserError, match=f"k={k}: must be a whole number of at least 1"):
             recognizer.predict(queries[:1], k)
     (tmp_path / "bad.png").write_text("not an image")
     with pytest.raises(UserError, match=r"bad\.png: not readable as an image"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ from data_prep.armory.blazon import draw_classes
 from data_prep.armory.render import render
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_sealed, write_sealed
+from data_prep.memory.commands import main as memory_command
 from eval.recognition.recognizer import Recognizer
+from tests.commands import environment
 
 CLASSES = draw_classes("test", 8, 4, 0)
 NAMES = [blazon.name for blazon in CLASSES]
@@ -54,6 +58,37 @@ def test_it_has_the_classes_and_settings_that_it_was_saved_with(run, files, tmp_
     loaded.memory.remove(NAMES[5])
     loaded.save(tmp_path / "saved")
     assert NAMES[5] not in Recognizer.load(tmp_path / "saved").memory.classes
+
+
+def test_the_memory_command_changes_lists_and_searches_what_a_recognizer_saved(run, files, tmp_path, capsys):
+    saved = tmp_path / "saved"
+    Recognizer.from_pretrained(run, NAMES[:3]).save(saved)
+    memory_command(["add", str(saved), f"name={NAMES[4]}", *files[4]])
+    memory_command(["check", str(saved)])
+    capsys.readouterr()
+    memory_command(["list", str(saved)])
+    listed = dict(reversed(line.split("\t")) for line in capsys.readouterr().out.splitlines())
+    loaded = Recognizer.load(saved)
+    assert {name: int(count) for name, count in listed.items()} == loaded.memory.classes
+    assert loaded.memory.classes == dict.fromkeys(NAMES[:3], 0) | {NAMES[4]: 2}
+    memory_command(["search", str(saved), files[4][0], "k=2"])
+    found = capsys.readouterr().out
+    (candidates,) = loaded.memory.search([files[4][0]], 2)
+    shown = ", ".join(f"{candidate.name} {candidate.score:.3f}" for candidate in candidates)
+    assert found == f"{files[4][0]}: {shown}\n" and candidates[0].name == NAMES[4]
+
+
+def test_a_program_sees_no_output_of_libraries(run, files, tmp_path):
+    program = f"""
+from eval import Recognizer
+recognizer = Recognizer.from_pretrained({str(run)!r}, {NAMES[:3]!r}, "cache={tmp_path / "cache"}")
+recognizer.memory.add("new", {files[5]!r})
+recognizer.predict({files[0]!r})
+recognizer.save({str(tmp_path / "saved")!r})
+Recognizer.load({str(tmp_path / "saved")!r}).memory.search({files[0]!r})
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_names_alone_descriptions_and_templates_are_kept(run, files, tmp_path):

@@ -13,7 +13,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from data_prep.core.files import read_json
 from data_prep.settings.loading import load_recipe
 from eval.run import main
-from rar_train.engine.tracking import run_id
+from rar_train.engine.wandb_runs import run_id
 from tests.commands import parsed
 from tests.wandb_records import OfflineRun
 

@@ -87,7 +87,7 @@ def test_wrong_options_are_named(finished, tmp_path, monkeypatch):
         ({"port": 0}, "--port 0"),
         ({"max_mb": 0}, "--max-mb 0"),
         ({"max_images": 0}, "--max-images 0"),
-        ({"classes": tmp_path / "none"}, "--classes .*none: no such file"),
+        ({"classes": tmp_path / "none"}, "--classes .*none: no such folder or file"),
     ):
         with pytest.raises(UserError, match=message):
             Options(finished, **option)

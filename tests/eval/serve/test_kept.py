@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_prep.embedding.image_inputs import open_input
-from eval.serve.classes import ServedClasses
+from eval.recognition.kept import KeptClasses
 from eval.serve.server import Options, load_recognizer
 from tests.eval.serve.conftest import NAMES
 
@@ -24,12 +24,12 @@ def test_a_kept_memory_given_as_classes_stays_as_it_is(finished, recognizer, ima
     before = content(kept)
     options = Options(finished, ("trainer.accelerator=cpu",), classes=kept, memory=new)
     new.mkdir()  # as the service's lock does
-    classes = ServedClasses(load_recognizer(options), new)
-    assert classes.add(NAMES[4], [open_input(images[4][0], "a.png")])["new"] is True
+    classes = KeptClasses(load_recognizer(options), new)
+    assert classes.add(NAMES[4], [open_input(images[4][0], "a.png")]).new is True
     classes.remove(NAMES[0])
     assert content(kept) == before
     wanted = {NAMES[1]: 2, NAMES[2]: 2, NAMES[4]: 1}
-    again = ServedClasses(load_recognizer(options), new)
+    again = KeptClasses(load_recognizer(options), new)
     assert again.list() == dict(sorted(wanted.items()))
     written = content(new)
     again.add(NAMES[5], [])
