@@ -10,12 +10,13 @@ import re
 import shlex
 import subprocess
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
+from data_prep.arguments.parser import CommandParser
 from data_prep.core.command import run_command
 
 
@@ -89,16 +90,15 @@ def parsed(module: str, *arguments: str) -> Namespace:
     """Returns the parsed command line of a command, without running it.
 
     Raises:
-        SystemExit: The command has no such option.
+        UserError: The command has no such option.
     """
 
-    def stop(parser: ArgumentParser, args: list[str], method: str) -> None:
-        raise _Parsed(originals[method](parser, args))
+    parse = CommandParser.parse_args
 
-    names = ("parse_args", "parse_intermixed_args")
-    originals = {name: getattr(ArgumentParser, name) for name in names}
-    hooks = {name: lambda parser, args, method=name: stop(parser, args, method) for name in names}
-    with mock.patch.multiple(ArgumentParser, **hooks):
+    def stop(parser: CommandParser, args: list[str]) -> None:
+        raise _Parsed(parse(parser, args))
+
+    with mock.patch.object(CommandParser, "parse_args", stop):
         try:
             program_of(module).main(list(arguments))
         except _Parsed as result:

@@ -57,7 +57,7 @@ def test_a_command_of_the_pages_is_understood(words: list[str]):
         settings = [word for word in arguments if not word.startswith("--")]
         assert load_recipe(settings or ["recipe=ranker_lora"]).task
     elif module == "data_prep.memory":
-        assert arguments[0] in COMMANDS
+        assert parsed(module, *arguments).command in COMMANDS
     else:
         args = parsed(module, *arguments)
         settings = [str(word) for words in vars(args).values() if isinstance(words, list) for word in words]

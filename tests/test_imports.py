@@ -19,8 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {
     "data_prep": [
         "core",
+        "extensions",
         "settings prompting",
-        "armory distributed",
+        "arguments armory distributed",
         "reading",
         "emoji",
         "datasets",
@@ -45,7 +46,10 @@ OTHERS = {
     "rar_train": {"data_prep": None},
     "eval": {"data_prep": None, "rar_train": {"models", "engine"}},
 }
-WITHOUT_TORCH = {"data_prep": ["core", "prompting", "settings"], "eval": ["metrics", "calibration", "report"]}
+WITHOUT_TORCH = {
+    "data_prep": ["core", "prompting", "settings", "arguments"],
+    "eval": ["metrics", "calibration", "report"],
+}
 MOST_FILES = 20
 
 LEVELS = {

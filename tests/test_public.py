@@ -21,7 +21,7 @@ from tests.commands import environment
 from tests.tiny_recipes import tiny_recipes
 
 PUBLIC = {
-    "data_prep": ("Memory", "load_encoder", "read_dataset"),
+    "data_prep": ("Encoder", "Memory", "load_encoder", "read_dataset"),
     "eval": ("Recognizer", "Ranker"),
 }
 

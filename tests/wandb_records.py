@@ -26,6 +26,8 @@ def read_records(path: Path) -> list[Record]:
             position += _BLOCK - position % _BLOCK
             continue
         _, length, kind = struct.unpack_from("<IHB", data, position)
+        if position + 7 + length > len(data):  # the rest is not written yet
+            break
         parts += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (_FULL, _LAST):

@@ -65,6 +65,6 @@ def test_unusual_names_survive_from_the_table_to_the_reply_parser(run_here, tmp_
     # An image of the test split that is in train too is a leak.
     (tmp_path / "data/images/0-5.png").write_bytes((tmp_path / "data/images/0-0.png").read_bytes())
     leak = run_here("data_prep.build", *settings, fails=True)
-    assert "1 of 32 training images are evaluated too" in leak.stderr
+    assert "1 of 32 images of train are evaluated too" in leak.stderr
     skipped = run_here("data_prep.build", *settings, "mining.evaluated_copies=skip")
-    assert "left out 1 training images that are evaluated too" in skipped.stderr
+    assert "left out of train: 1 of 32 images of train are evaluated too" in skipped.stderr

@@ -93,12 +93,14 @@ def test_evaluation_resumes_after_a_kill_to_the_same_results(fitted: Path, run_h
         "run",
         "--mode",
         "generate",
+        "--name",
+        "killed",
         "eval.batch_size=2",
         "eval.ranker_only_images=0",
         "eval.seeds=[1]",
     )
     arguments += ("eval.zero_shot=false",)
-    results = fitted / "eval" / "test-generate"
+    results = fitted / "eval" / "killed"
 
     def count_answers() -> int:
         return sum(len(path.read_bytes().splitlines()) for path in results.glob("answers-*/*.jsonl"))

@@ -18,9 +18,17 @@ from tests.launchers import launch, srun, start, torchrun
 pytestmark = pytest.mark.slow
 
 SETTINGS = ("--ckpt", "run", "eval.batch_size=2", "eval.seeds=[1]")
-RUN = ("eval.run", *SETTINGS, "ranker.mode=letters", "eval.permutations=2", "eval.ranker_only_images=3")
+RUN = (
+    "eval.run",
+    "--name",
+    "launched",
+    *SETTINGS,
+    "ranker.mode=letters",
+    "eval.permutations=2",
+    "eval.ranker_only_images=3",
+)
 COMMANDS = {
-    RUN: "run/eval/test-letters/predictions.jsonl.gz",
+    RUN: "run/eval/launched/predictions.jsonl.gz",
     ("eval.discover", *SETTINGS, "discover.sentences=none"): "run/discover/armory-test-likelihood/predictions.jsonl",
     ("eval.detection", *SETTINGS, "detection.scenes.frequent=4"): (
         "run/detection/armory-scenes-test-likelihood-ranker_probability/detections-rar.json"
@@ -29,7 +37,7 @@ COMMANDS = {
 
 
 def result_folder(folder: Path) -> Path:
-    return folder / "run" / "eval" / "test-letters"
+    return folder / "run" / "eval" / "launched"
 
 
 def wait_for_answers(folder: Path, process: int) -> None:

@@ -22,15 +22,15 @@ def adapter(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "adapter" / "adapter_model.safetensors")
 
 
-def resume_from_step_2(run_command, folder: Path, arguments: tuple[str, ...]) -> None:
-    """Copies ``run`` to ``resumed`` without the adapter, damages its last checkpoint, and resumes from step 2."""
+def resume_from_step_3(run_command, folder: Path, arguments: tuple[str, ...]) -> None:
+    """Copies ``run`` to ``resumed`` without the adapter, damages its last checkpoint, and resumes from step 3."""
     shutil.copytree(folder / "run", folder / "resumed")
     shutil.rmtree(folder / "resumed" / "adapter")
     last = folder / "resumed" / "checkpoints" / "step-00000004.ckpt"
     file = last if last.is_file() else max(path for path in last.rglob("*") if path.is_file())
     damage(file, "flipped" if file == last else "removed")
     done = run_command("rar_train.fit", *arguments, "out=resumed", gpu="trainer.accelerator=gpu" in arguments)
-    assert f"{file.name}: {'damaged' if file == last else 'missing'}" in done.stderr and "from step 2" in done.stderr
+    assert f"{file.name}: {'damaged' if file == last else 'missing'}" in done.stderr and "from step 3" in done.stderr
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def test_a_run_trains_evaluates_and_resumes_only_with_the_same_number_of_process
         assert "trainer.devices" in refused.stderr
         assert "trainer.resume=false" in refused.stderr
 
-    resume_from_step_2(run_command, tmp_path, arguments)
+    resume_from_step_3(run_command, tmp_path, arguments)
     resumed = adapter(tmp_path / "resumed")
     for name, value in trained.items():
         if setup.accelerator == "cpu":

@@ -23,9 +23,9 @@ TUNE = ("recipe=retriever_clip", *SIZES, "tracking.wandb=disabled", "optim.batch
 def test_a_tuned_retriever_is_compared_with_the_untuned_one(run_here, tmp_path: Path):
     run_here("rar_train.fit", *TUNE, "optim.max_steps=4", "out=run")
     settings = ("eval.shots=[2]", "eval.full_train_memory=true", "eval.seeds=[1]", "eval.bootstrap=100")
-    done = run_here("eval.run", "--ckpt", "run", *settings)
+    done = run_here("eval.run", "--ckpt", "run", "--name", "compared", *settings)
     assert "the retriever before and after" in done.stdout
-    results = json.loads((tmp_path / "run" / "eval" / "test-retriever" / "results.json").read_text())
+    results = json.loads((tmp_path / "run" / "eval" / "compared" / "results.json").read_text())
     methods = {(row["method"], row["encoder"]) for row in results["rows"]}
     assert methods == {(m, e) for m in ("clip_zero_shot", "clip_knn", "clip_fused") for e in ("before", "after")}
     memories = {(row["task"], row["shots"]) for row in results["rows"] if row["method"] == "clip_knn"}
@@ -35,6 +35,8 @@ def test_a_tuned_retriever_is_compared_with_the_untuned_one(run_here, tmp_path: 
         assert part["gain"]["low"] <= part["gain"]["mean"] <= part["gain"]["high"]
         assert part["gain"]["mean"] == pytest.approx(part["after"] - part["before"])
         assert part["top1_after"] <= part["after"]
+    taken = run_here("eval.run", "--ckpt", "run", "--name", "compared", *settings, "eval.k=2", fails=True)
+    assert "compared: holds another evaluation" in taken.stderr and "embeddings:" not in taken.stderr
 
 
 @pytest.mark.slow

@@ -64,24 +64,24 @@ def test_fit_then_eval_gives_rows_intervals_and_predictions(evaluated: Path):
 def test_the_other_ranking_modes_and_a_checkpoint_can_be_evaluated(fitted: Path, run_here, tmp_path: Path):
     run = fitted
     quick = ("eval.seeds=[1]", "eval.ranker_only_images=0")
-    run_here("eval.run", "--ckpt", "run", "--mode", "letters", "--split", "val", *quick)
-    letters = json.loads((run / "eval" / "val-letters" / "results.json").read_text())
+    run_here("eval.run", "--ckpt", "run", "--mode", "letters", "--split", "val", "--name", "letters", *quick)
+    letters = json.loads((run / "eval" / "letters" / "results.json").read_text())
     assert letters["mode"] == "letters"
-    run_here("eval.run", "--ckpt", "run", "--mode", "generate", *quick)
-    lines = list(read_predictions(run / "eval" / "test-generate"))
+    run_here("eval.run", "--ckpt", "run", "--mode", "generate", "--name", "lists", *quick)
+    lines = list(read_predictions(run / "eval" / "lists"))
     lines = [line for line in lines if line["method"].startswith("rar")]
     assert {line["outcome"] for line in lines} <= {"ok", "repaired", "unreadable"}
     assert all(sorted(line["ranking"]) == sorted(c["name"] for c in line["candidates"]) for line in lines)
     assert all("reply" in line for line in lines)
 
-    pages = ("run/eval/test-generate", "run/eval/val-letters")
+    pages = ("run/eval/lists", "run/eval/letters")
     run_here("eval.report", *pages, "--to", "both.html")
     both = (tmp_path / "both.html").read_text()
-    assert "run test-generate" in both and "run val-letters" in both
+    assert "run lists" in both and "run letters" in both
 
     checkpoint = sorted((run / "checkpoints").glob("step-*.ckpt"))[0]
-    run_here("eval.run", "--ckpt", str(checkpoint), *quick)
-    early = json.loads((run / "eval" / "test-likelihood" / "results.json").read_text())
+    run_here("eval.run", "--ckpt", str(checkpoint), "--name", "early", *quick)
+    early = json.loads((run / "eval" / "early" / "results.json").read_text())
     final = json.loads((run / "adapter" / "manifest.json").read_text())["adapter"]
     assert early["adapter"] != final
 

@@ -23,7 +23,7 @@ def test_an_installed_wheel_fits_and_evaluates_in_an_empty_folder(small, tmp_pat
         assert not [name for name in archive.namelist() if name.startswith(("tests/", "benchmarks/"))]
         archive.extractall(tmp_path / "site")
     scripts = next((tmp_path / "site").glob("*.dist-info")) / "entry_points.txt"
-    assert "rar-fit = rar_train.fit:console" in scripts.read_text(encoding="utf-8")
+    assert scripts.read_text(encoding="utf-8").split() == ["[console_scripts]", "rar", "=", "rar_train.cli:console"]
 
     empty = tmp_path / "empty"
     empty.mkdir()
