@@ -33,7 +33,7 @@ from PIL import Image
 from data_prep.core.files import file_hash
 from data_prep.core.images import open_image
 from data_prep.core.records import Sample
-from data_prep.embedding.encoder import Encoder, embed_images, load_encoder
+from data_prep.embedding.encoder import OpenClipEncoder, embed_images, load_encoder
 from data_prep.settings import RetrieverArgs, TrainerArgs
 
 ROUNDS = 2
@@ -52,22 +52,24 @@ def photographs(folder: Path, count: int) -> list[Sample]:
     return samples
 
 
-def vit_b_16() -> Encoder:
+def vit_b_16() -> OpenClipEncoder:
     """Makes an encoder with random weights, which ``load_encoder`` refuses."""
     model, augment, preprocess = open_clip.create_model_and_transforms("ViT-B-16")
     tokenize = open_clip.get_tokenizer("ViT-B-16")
-    return Encoder(model.eval(), preprocess, augment, tokenize, torch.float32, "ViT-B-16-random", {}, TrainerArgs())
+    return OpenClipEncoder(
+        model.eval(), preprocess, augment, tokenize, torch.float32, "ViT-B-16-random", {}, TrainerArgs()
+    )
 
 
 @torch.inference_mode()
-def encode_alone(encoder: Encoder, batches: list[torch.Tensor], device: str) -> None:
+def encode_alone(encoder: OpenClipEncoder, batches: list[torch.Tensor], device: str) -> None:
     """Runs the encoder on tensors in memory."""
     for batch in batches:
         F.normalize(encoder.model.encode_image(batch.to(device)), dim=-1).cpu()
 
 
 @torch.inference_mode()
-def embed_one_by_one(encoder: Encoder, samples: list[Sample], device: str) -> np.ndarray:
+def embed_one_by_one(encoder: OpenClipEncoder, samples: list[Sample], device: str) -> np.ndarray:
     """Embeds as RAR's released code does, one image at a time: open, preprocess, encode, append."""
     vectors = []
     for sample in samples:

@@ -14,9 +14,11 @@ nano-mllm and for a random model with a vocabulary of 150,000. ``list_step_mb``:
 and backward pass on the latter, beyond that of the model and its inputs, from logits at all of the answer's positions
 and from those that are read.
 
-2026-11-28, two CPU cores: ``ratio_train`` 3.55 (0.92 and 0.26 examples/s), ``ratio_orders`` 3.75 (1.21 and 0.32
-images/s); nano-mllm has no ties either way and agrees in 99.8 %, the wide model ties in 0.8 % before and in none after,
-and agrees in 89.6 and 88.8 %.
+2026-11-28, two x86_64 cores with other work at a lower priority, ``--trl``: ``ratio_train`` 3.64 (0.37 and 0.10
+examples/s), ``ratio_orders`` 4.12 (0.50 and 0.12 images/s), ``ratio_objectives_to_trl`` 1.14 (five rounds);
+``list_step_mb`` 1,673 before and 874 after. nano-mllm has no ties either way and agrees in 99.9 % before and 99.8 %
+after; the wide model ties in 0.4 % before and in none after, and agrees in 90.0 and 88.8 %. Without that other work
+0.92 and 0.26 examples/s, 1.21 and 0.32 images/s were measured.
 """
 
 from __future__ import annotations

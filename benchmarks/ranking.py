@@ -19,9 +19,9 @@ loading, and in place of the forward the process sleeps for as long as a GPU may
 ``ratio_to_wait`` is the speed with one worker per core over that of the pauses alone, ``ratio_to_wait_without_workers``
 what it would be if the process prepared the batches itself.
 
-On 2026-11-25, two x86_64 cores, ``python benchmarks/ranking.py --ckpt runs/ranker_lora`` in images/s: letters 134,
-likelihood 138, constrained 21, generate 21; bare prefill 142, released loop 2.1; ``ratio_to_released`` 64,
-``ratio_to_prefill`` 0.94.
+On 2026-11-28, two x86_64 cores with other work at a lower priority, ``python benchmarks/ranking.py --ckpt
+runs/ranker_lora`` in images/s: likelihood 139, letters 124, constrained 20, generate 20; bare prefill 132, released
+loop 2.2; ``ratio_to_released`` 56, ``ratio_to_prefill`` 0.94, ``ratio_to_wait`` 0.95 (0.57 without workers).
 
 On 2026-11-28, one NVIDIA H200, ``python benchmarks/ranking.py`` (torch 2.11, transformers 5.24), the 7B shape in
 bfloat16 with nano-mllm's few image tokens: letters 216, likelihood 219, constrained 12.8; bare prefill 265, released

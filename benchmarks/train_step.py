@@ -21,9 +21,10 @@ median, lowest and highest of its metrics over the rounds; and ``ratio_to_SIDE``
 over each other side's, a ratio a round, with ``examples_ratio_to_SIDE`` for sides of different objectives. MFU is the
 trainer's: ``mfu_formula`` over ``peak_flops``, null for a card whose peak is unknown.
 
-On 2026-11-27, two x86_64 cores, in two rounds (torch 2.11, transformers 5.17, TRL 1.16): ours 355 tokens/s and a peak
-of 4.8 GB, TRL's 245 and 5.5 GB, a ratio of 1.45, which did not repeat in two rounds of another day (1.10 and 1.28).
-``trainer.compile`` gains nothing there: 382 tokens/s with it and 406 without. ``benchmarks/gpu.md`` has the H200's.
+On 2026-11-28, two x86_64 cores with other work at a lower priority, ``python benchmarks/train_step.py`` in five rounds
+(torch 2.14, transformers 5.24, TRL 1.16): ours 330 tokens/s (315 to 334) and a peak of 4.0 GB, TRL's 203 (181 to 207)
+and 5.6 GB; ``ratio_to_trl`` 1.64, 1.55 to 1.82 in a round. ``trainer.compile`` gained nothing there on 2026-11-27: 382
+tokens/s with it and 406 without. ``benchmarks/gpu.md`` has the H200's.
 """
 
 from __future__ import annotations
