@@ -12,6 +12,10 @@ folder, and labels them by the command, with class names as memory and two candi
   moments, against one that was not.
 
 Both have one thread fewer than there are cores, for the worker that decodes. The last line is one JSON object.
+
+2026-11-28, two x86_64 cores: with 100,000 images, while tests ran beside it, 1,788 MB for the tenth and 1,829 for all
+(``rss_ratio`` 1.02); none of the lines of a job killed three times was lost, doubled or changed. With 20,000 images
+and nothing beside it 171 images/s of the command and 181 of the recognizer: ``ratio_to_model`` 0.94.
 """
 
 from __future__ import annotations
