@@ -51,8 +51,8 @@ from data_prep.settings import Recipe
 from data_prep.settings.loading import load_saved_recipe
 from eval.metrics.summary import ALONE
 from eval.ranking.ranker import Ranker
-from eval.recognition.class_memory import embed_uncached
 from eval.recognition.evaluate import Run, evaluate, evaluation_fingerprint, load_recipe_encoder, read_checked
+from eval.recognition.new_images import embed_uncached
 from eval.report.plots import line_plot
 from eval.report.reading import FILES
 from rar_train.engine.run_folder import find_adapter

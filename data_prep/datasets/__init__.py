@@ -27,7 +27,7 @@ from data_prep.datasets.imagenet import read_imagenet
 from data_prep.datasets.parquet import read_parquet
 from data_prep.datasets.raf_db import read_raf_db
 from data_prep.datasets.webdataset import read_webdataset
-from data_prep.extensions.finding import DATASETS, describe_failure, list_entry_points, load_extension
+from data_prep.extensions.finding import DATASETS, call_extension, list_entry_points, load_extension
 from data_prep.reading.dataset import Dataset
 from data_prep.reading.descriptions import read_descriptions
 from data_prep.reading.synonyms import read_synonyms
@@ -73,16 +73,12 @@ def load_reader(name: str) -> Callable[[DataArgs, Path, tuple[str, ...]], Datase
     if reader is None:
         names = ", ".join([*READERS, *list_entry_points(DATASETS)])
         raise UserError(f"data.name={name}: there are {names}; module:function names a reader of your own")
-    return lambda *arguments: _check_dataset(name, _call(name, reader, arguments), arguments[2])
 
+    def read_checked(*arguments: Any) -> Dataset:
+        dataset = call_extension(reader, *arguments, failure=f"data.name={name}: it failed")
+        return _check_dataset(name, dataset, arguments[2])
 
-def _call(name: str, reader: Callable, arguments: tuple) -> Any:
-    try:
-        return reader(*arguments)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"data.name={name}: it failed: {describe_failure(error)}") from error
+    return read_checked
 
 
 def _check_dataset(name: str, dataset: Any, parts: tuple[str, ...]) -> Dataset:

@@ -46,7 +46,7 @@ def resolve_workers(args: TrainerArgs) -> int:
 
     With a CUDA GPU the cores that the machine's processes share are divided among them, less one core for each process
     itself. Without one it is 0: the model uses all cores already, and on an Apple GPU each worker, started by spawn,
-    would import all libraries anew.
+    would import all libraries again.
     """
     if isinstance(args.num_workers, int):
         return args.num_workers

@@ -76,8 +76,11 @@ class Encoder(ABC):
 
         Returns:
             Tensor | np.ndarray: Unit vectors in float32, shape ``[n, d]``.
+
+        Raises:
+            UserError: The encoder embeds images alone.
         """
-        raise NotImplementedError
+        raise UserError(f"{self.origin} embeds images alone")
 
     def to(self, device: torch.device) -> None:  # noqa: B027
         """Moves the model to a device; by default it stays where it is."""

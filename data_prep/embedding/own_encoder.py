@@ -18,7 +18,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, fingerprint
 from data_prep.embedding.base import Encoder
 from data_prep.embedding.open_clip_models import HUB, LOCAL
-from data_prep.extensions.finding import ENCODERS, describe_failure, is_reference, load_extension
+from data_prep.extensions.finding import ENCODERS, call_extension, is_reference, load_extension
 from data_prep.settings import RetrieverArgs, TrainerArgs
 
 _ID = re.compile(r"[\w.-]{1,80}", re.ASCII)
@@ -108,12 +108,7 @@ def wrap_encoder(make: Callable, args: RetrieverArgs, processes: TrainerArgs) ->
         UserError: The function fails, or returns no encoder, or one without a usable ``id`` or ``metadata``.
     """
     shown = f"retriever.model={args.model}"
-    try:
-        encoder = make(args)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{shown}: it failed: {describe_failure(error)}") from error
+    encoder = call_extension(make, args, failure=f"{shown}: it failed")
     if not isinstance(encoder, Encoder):
         raise UserError(f"{shown}: returned {type(encoder).__name__}; return an instance of data_prep.Encoder")
     name, metadata = getattr(encoder, "id", None), getattr(encoder, "metadata", None)

@@ -121,6 +121,25 @@ def describe_failure(error: BaseException) -> str:
     return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
 
 
+def call_extension(function: Callable, *arguments: Any, failure: str) -> Any:
+    """Calls a function of somebody else's code.
+
+    Args:
+        function: The function.
+        arguments: Its arguments.
+        failure: What a message begins with, such as ``data.name=NAME: it failed``.
+
+    Raises:
+        UserError: The function raised one, which is passed on, or any other error.
+    """
+    try:
+        return function(*arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{failure}: {describe_failure(error)}") from error
+
+
 def list_entry_points(group: str) -> dict[str, list[EntryPoint]]:
     """Returns a group's entry points by name; each is several where several packages declare the name."""
     by_name: dict[str, dict[tuple[str, str], EntryPoint]] = {}

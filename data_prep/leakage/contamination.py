@@ -44,7 +44,7 @@ def drop_evaluated(dataset: Dataset, part: str, policy: str, setting: str) -> Da
         f"{split} as {path}"
     )
     if len(copies) == len(samples):
-        raise UserError(f"{dataset.name}: {found}; nothing would be left of {part}: divide the images anew")
+        raise UserError(f"{dataset.name}: {found}; nothing would be left of {part}: divide the images again")
     if policy == "error":
         raise UserError(f"{dataset.name}: {found}. Set {setting}=skip to leave them out of {part}, or move the files")
     log.warning("%s: left out of %s: %s", dataset.name, part, found)

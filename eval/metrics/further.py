@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.core.errors import UserError
-from data_prep.extensions.finding import METRICS, describe_failure, list_entry_points, load_extension
+from data_prep.extensions.finding import METRICS, call_extension, list_entry_points, load_extension
 from data_prep.settings import check
 
 Predictions = Sequence[Mapping[str, Any]]
@@ -99,12 +99,7 @@ def compute_metrics(metrics: Mapping[str, Metric], predictions: Predictions, row
     """
     values: dict[str, float | None] = {}
     for column, function in metrics.items():
-        try:
-            value = function(predictions)
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(f"eval.metrics: {column} failed on {row}: {describe_failure(error)}") from error
+        value = call_extension(function, predictions, failure=f"eval.metrics: {column} failed on {row}")
         is_number = isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))
         check(
             value is None or is_number,

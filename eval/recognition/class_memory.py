@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 
 import numpy as np
-import torch
-from PIL import Image
 
 from data_prep.core.command import quiet_calls
 from data_prep.core.files import write_json
 from data_prep.core.names import normalize_name
-from data_prep.core.records import Candidate, Sample
-from data_prep.distributed.devices import resolve_accelerator
-from data_prep.embedding.base import Encoder, encode_images, stack
+from data_prep.core.records import Candidate
+from data_prep.embedding.base import Encoder
 from data_prep.embedding.encoder import embed_names
 from data_prep.embedding.image_inputs import ImageInput, OpenedImage, check_is_list, open_input
 from data_prep.memory.memories import Memories, image_memory, name_memory, to_candidates
 from data_prep.memory.memory import Entry, Memory
 from data_prep.memory.stored import StoredMemory, memory_lock
-from data_prep.reading.dataset import hash_images, sample_key
 from data_prep.reading.descriptions import FILE as DESCRIPTIONS
 from data_prep.settings import Recipe, check
 from data_prep.settings.evaluation import DEFAULT_K
 from data_prep.settings.modes import SOURCES
 from data_prep.settings.validate import check_whole, one_of
-from eval.ranking.request import open_request_image
 from eval.recognition.class_lists import (
     Classes,
     ClassTexts,
@@ -38,28 +32,8 @@ from eval.recognition.class_lists import (
     list_class_images,
     read_texts,
 )
+from eval.recognition.new_images import embed_new_images, embed_uncached, make_samples, normalize_vectors
 from eval.recognition.tasks import find_similarities, nearest_exemplar
-
-
-@torch.inference_mode()
-def embed_uncached(encoder: Encoder, images: Sequence[str | Path | Image.Image], recipe: Recipe) -> np.ndarray:
-    """Embeds images in this process, without a cache.
-
-    Returns:
-        np.ndarray: Unit vectors in float32, shape ``[n, d]``.
-
-    Raises:
-        UserError: An image is missing or does not decode.
-    """
-    device = torch.device(resolve_accelerator(recipe.trainer))
-    encoder.to(device)
-    embeddings = []
-    for start in range(0, len(images), recipe.retriever.batch_size):
-        batch = images[start : start + recipe.retriever.batch_size]
-        prepared = stack([encoder.preprocess(open_request_image(image)) for image in batch])
-        prepared = prepared.to(device) if isinstance(prepared, torch.Tensor) else prepared
-        embeddings.append(encode_images(encoder, prepared, len(batch)))
-    return np.concatenate(embeddings)
 
 
 class ClassMemory:
@@ -117,7 +91,9 @@ class ClassMemory:
         encoder, cache, retriever = self.encoder, Path(self.recipe.cache), self._retriever
         files_by_name = list_class_images(classes, self.recipe)
         self._names = tuple(files_by_name)  # by label, including classes that were removed
-        samples = self._make_samples([(i, file) for i, files in enumerate(files_by_name.values()) for file in files])
+        samples = make_samples(
+            [(i, file) for i, files in enumerate(files_by_name.values()) for file in files], self.recipe
+        )
         texts = texts or read_texts(classes, self._names)
         read = [texts.names.get(name, name) for name in self._names]
         described = {i: texts.descriptions[name] for i, name in enumerate(self._names) if name in texts.descriptions}
@@ -280,16 +256,18 @@ class ClassMemory:
             known_digests: set[str] = set()
             if memory:
                 known_digests = {memory.entries[row].digest for row in memory.rows(memory.ids_of(label))}
-            entries, xb = self._embed_new(label, images, known_digests)
+            dimension = self.memories.names.dimension
+            entries, xb, paths = embed_new_images(self.encoder, self.recipe, label, images, known_digests)
+            self._paths |= paths
             if vectors is not None:
-                own_entries, own = _own_vectors(label, vectors, self.memories.names.dimension, known_digests)
-                entries, xb = entries + own_entries, np.concatenate([xb, own])
+                own_entries, own = normalize_vectors(label, vectors, dimension, known_digests)
+                entries, xb = entries + own_entries, np.concatenate([xb.reshape(-1, dimension), own])
             if known_label is None:
                 if self.encoder.reads_texts:
                     name_vector = embed_names(self.encoder, [name], self._retriever, Path(self.recipe.cache))
                 else:
                     check(bool(entries), f"class {name}: no images, {self._images_alone}")
-                    name_vector = self._no_names(1, self.memories.names.dimension)
+                    name_vector = self._no_names(1, dimension)
                 self.memories.names.add(name_vector, [Entry(label, "name", name)])
                 self._names += (name,)
             if entries and memory:
@@ -298,30 +276,6 @@ class ClassMemory:
                 memory = Memory.build(xb, entries, self.encoder.id, self._retriever)
             self.memories = Memories(memory, self.memories.names)
             return len(entries)
-
-    def _embed_new(
-        self, label: int, images: Sequence[ImageInput | OpenedImage], known_digests: set[str]
-    ) -> tuple[list[Entry], np.ndarray]:
-        """Embeds the images that are new to a class, and returns their entries and vectors ``[n, d]``."""
-        entries: dict[str, Entry] = {}
-        sources: dict[str, str | Image.Image] = {}
-        for sample in self._make_samples([(label, Path(image)) for image in images if isinstance(image, str | Path)]):
-            entries[sample.digest] = Entry(label, "image", sample.key, sample.digest)
-            sources[sample.digest] = sample.path
-        for index, image in enumerate(images):
-            if not isinstance(image, str | Path):
-                opened = open_input(image, f"image {index}")
-                entries[opened.key] = Entry(label, "image", f"image-{opened.key[:16]}", opened.key)
-                sources[opened.key] = opened.image
-        new = [digest for digest in entries if digest not in known_digests]
-        if not new:
-            return [], np.empty((0, self.memories.names.dimension), np.float32)
-        vectors = embed_uncached(self.encoder, [sources[digest] for digest in new], self.recipe)
-        for digest in new:
-            source = sources[digest]
-            if isinstance(source, str):
-                self._paths[digest] = source
-        return [entries[digest] for digest in new], vectors
 
     def remove(self, name: str) -> int:
         """Removes a class.
@@ -348,34 +302,3 @@ class ClassMemory:
 
     def _find_label(self, name: str) -> int | None:
         return self._labels.get(self.find_name(name))
-
-    def _make_samples(self, files: Sequence[tuple[int, Path]]) -> list[Sample]:
-        """Makes samples of image files and their labels; files that are skipped are left out."""
-        if not files:
-            return []
-        file_digests = hash_images([file for _, file in files], Path(self.recipe.cache), self.recipe.data.on_error)
-        return [
-            Sample(sample_key(str(file)), str(file), label, digest)
-            for (label, file), digest in zip(files, file_digests, strict=True)
-            if digest
-        ]
-
-
-def _own_vectors(
-    label: int, vectors: np.ndarray, dimension: int, known_digests: set[str]
-) -> tuple[list[Entry], np.ndarray]:
-    """Normalises a caller's vectors; those that the class has already are left out.
-
-    Raises:
-        UserError: They are of another dimension, not finite, or zero.
-    """
-    rows = np.atleast_2d(np.asarray(vectors, np.float32))
-    fits = rows.ndim == 2 and rows.shape[1] == dimension
-    check(fits, f"vectors of shape {list(np.shape(vectors))}: the encoder's are [n, {dimension}]")
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    check(bool(np.isfinite(norms).all() and (norms > 0).all()), "vectors: some are zero or not finite")
-    rows = rows / norms
-    by_digest = {hashlib.sha256(row.tobytes()).hexdigest(): row for row in rows}
-    new = [digest for digest in by_digest if digest not in known_digests]
-    entries = [Entry(label, "image", f"vector-{digest[:16]}", digest) for digest in new]
-    return entries, np.stack([by_digest[digest] for digest in new]) if new else rows[:0]

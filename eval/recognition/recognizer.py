@@ -24,7 +24,8 @@ from eval.calibration.open_set import Refusal, open_set_signals
 from eval.calibration.store import choices_path, load_choices
 from eval.ranking.ranker import Ranker
 from eval.recognition.class_lists import Classes, ClassTexts, read_test_classes
-from eval.recognition.class_memory import ClassMemory, embed_uncached
+from eval.recognition.class_memory import ClassMemory
+from eval.recognition.new_images import embed_uncached
 from eval.recognition.recognition import Recognition
 from eval.recognition.saved import Origin, read_origin, write_origin
 from rar_train.engine.run_folder import find_adapter

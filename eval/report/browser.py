@@ -23,7 +23,7 @@ KINDS = {
     "broken": "Errors of the ranker: the retriever's first candidate is right, the tuned ranker's is not.",
     "broken by tuning": "The untuned ranker is right, the tuned one is not.",
     "broken by fusion": "The tuned ranker is right alone, and not when it is fused with the retriever's scores.",
-    "unreadable": "The reply names no candidate, so the retriever's order stands.",
+    "unreadable": "The reply names no candidate, so the retriever's order is kept.",
     "corrected": "The retriever's first candidate is wrong, the tuned ranker's is right.",
     "put right by tuning": "The untuned ranker is wrong, the tuned one is right.",
     "put right by fusion": "The tuned ranker is wrong alone, and right when it is fused with the retriever's scores.",
@@ -45,7 +45,7 @@ def kinds_of(case: Case) -> list[str]:
 
 
 def _sample(cases: list[Case], most: int) -> list[Case]:
-    """Keeps at most so many cases, evenly spaced, in their order: first those that are not right in every row."""
+    """Keeps a limited number of cases, evenly spaced, in their order: first those that are not right in every row."""
     plain = [kinds_of(case) == ["right"] for case in cases]
     telling = [index for index, is_plain in enumerate(plain) if not is_plain]
     others = [index for index, is_plain in enumerate(plain) if is_plain]

@@ -1,4 +1,4 @@
-"""What a launcher started is told from its environment variables."""
+"""Processes that a launcher started, found by its environment variables."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from data_prep.embedding.encoder import Encoder, load_encoder
 from data_prep.memory.stored import StoredMemory
 from data_prep.settings import RetrieverArgs
 from eval.recognition.class_lists import check_classes, is_kept_memory
-from eval.recognition.class_memory import ClassMemory, ClassTexts, embed_uncached
+from eval.recognition.class_memory import ClassMemory, ClassTexts
+from eval.recognition.new_images import embed_uncached
 
 CLASSES = draw_classes("test", 6, 3, 0)
 NAMES = [blazon.name for blazon in CLASSES]

@@ -250,7 +250,7 @@ def test_auto_uses_the_gpu():
 
 
 class _Halves(L.LightningModule):
-    """Two weights, of which a step uses the first, and the second only where told."""
+    """Two weights, of which a step uses the first, and the second only on request."""
 
     def __init__(self, both: bool):
         super().__init__()
