@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from threading import Lock
 
 from data_prep.core.errors import Interrupted, UserError
+from data_prep.core.memory_budget import keep_freed_memory
 from data_prep.core.os_errors import describe_error
 from data_prep.core.paths import expand_home_in_word
 from data_prep.core.progress import is_interactive
@@ -38,7 +39,7 @@ SUBCOMMANDS = {
     "memory": ("data_prep.memory", "builds, imports, changes and checks class memories"),
     "export": ("rar_train.export", "writes a tuned ranker as a plain transformers model"),
     "export-data": ("data_prep.export", "writes ranking examples for another trainer"),
-    "import-rar": ("data_prep.import_rar", "reads ranking examples of RAR's released code"),
+    "import-data": ("data_prep.import_examples", "reads ranking examples of RAR's code and of other trainers"),
     "clustering": ("eval.clustering", "scores guessed class names: cACC, sACC, NMI, ARI"),
     "emoji": ("data_prep.emoji", "fetches and renders the emoji data set"),
     "lite": ("rar_train.lite", "builds lite-clip and lite-mllm from Python packages"),
@@ -226,6 +227,7 @@ def run_command(main: Callable[[list[str]], None], help_text: str, arguments: li
         print(as_called(help_text.strip()).replace("``", ""))
         return 0
     quiet_libraries()
+    keep_freed_memory()
     disable_lightning_slurm()
     if "--debug" in given:
         main(arguments)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import os
 import re
@@ -12,6 +11,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -98,14 +98,32 @@ def write_text(path: Path, text: str | Iterable[str]) -> None:
         file.writelines(piece.encode() for piece in ([text] if isinstance(text, str) else text))
 
 
-def write_gzip(path: Path, lines: Iterable[str]) -> None:
-    """Writes a text file compressed with gzip, as ``write_text`` does; equal lines give equal bytes."""
+def write_gzip(path: Path, lines: Iterable[bytes]) -> None:
+    """Writes a file compressed with gzip, as ``write_text`` does; equal lines give equal bytes.
+
+    A thread compresses what was written last, while the next lines are made.
+    """
     with (
         _write_file(path) as file,
         gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as compressed,
-        io.BufferedWriter(compressed, _BUFFER) as buffered,  # type: ignore[arg-type]  # a file, but not for typeshed
+        ThreadPoolExecutor(1) as thread,
     ):
-        buffered.writelines(line.encode() for line in lines)
+        writing = thread.submit(compressed.write, b"")
+        for block in _blocks(lines):
+            writing.result()
+            writing = thread.submit(compressed.write, block)
+        writing.result()
+
+
+def _blocks(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Joins lines to blocks of about ``_BUFFER`` bytes."""
+    block = bytearray()
+    for line in lines:
+        block += line
+        if len(block) >= _BUFFER:
+            yield bytes(block)
+            block.clear()
+    yield bytes(block)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,17 +16,28 @@ RECIPES = PACKAGES / "recipes"
 NANO_CLIP = PACKAGES / "data_prep" / "assets" / "nano-clip"
 NANO_MLLM = PACKAGES / "rar_train" / "assets" / "nano-mllm"
 
-_HOME_WORD = re.compile(r"(?P<before>(?:--?[\w-]+=|[a-z_0-9.]+=)?(?:local-dir:)?)(?P<path>~.*)", re.DOTALL)
+MODEL_PREFIXES = ("local-dir:", "timm:", "hf:", "st:")
+"""What may stand before the folder of a model; all but the first may stand before a name too."""
+
+_HOME_WORD = re.compile(
+    rf"(?P<before>(?:--?[\w-]+=|[a-z_0-9.]+=)?(?:{'|'.join(MODEL_PREFIXES)})?)(?P<path>~.*)", re.DOTALL
+)
+
+
+def split_prefix(text: str) -> tuple[str, str]:
+    """Splits the prefix of a model's name or folder, such as ``local-dir:``, from the rest; empty if there is none."""
+    prefix = next((prefix for prefix in MODEL_PREFIXES if text.startswith(prefix)), "")
+    return prefix, text.removeprefix(prefix)
 
 
 def expand_home(text: str) -> str:
-    """Replaces a leading ``~`` or ``~user`` by that home folder, also after ``local-dir:``.
+    """Replaces a leading ``~`` or ``~user`` by that home folder, also after a model's prefix.
 
     Text that begins with ``~`` but names no user, such as an editor's ``~$report``, is returned as it is.
     """
-    prefix = "local-dir:" if text.startswith("local-dir:") else ""
+    prefix, path = split_prefix(text)
     try:
-        return prefix + os.path.expanduser(text.removeprefix(prefix))  # noqa: PTH111 (pathlib raises for unknown users)
+        return prefix + os.path.expanduser(path)  # noqa: PTH111 (pathlib raises for unknown users)
     except ValueError:  # a zero byte in a user's name
         return text
 

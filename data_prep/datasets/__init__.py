@@ -28,6 +28,7 @@ from data_prep.datasets.parquet import read_parquet
 from data_prep.datasets.raf_db import read_raf_db
 from data_prep.datasets.webdataset import read_webdataset
 from data_prep.extensions.finding import DATASETS, call_extension, list_entry_points, load_extension
+from data_prep.reading.class_halves import TUNED_PARTS, leave_out_of_train, limit_classes
 from data_prep.reading.dataset import Dataset
 from data_prep.reading.descriptions import read_descriptions
 from data_prep.reading.synonyms import read_synonyms
@@ -148,6 +149,10 @@ def read_dataset(args: DataArgs, cache: Path, parts: tuple[str, ...]) -> Dataset
     dataset = reader(args, cache, parts)
     _check_classes(dataset, args)
     synonyms = read_synonyms(Path(args.root), dataset.names) if args.root else {}
+    if args.tune_classes != "all":
+        dataset = limit_classes(dataset, args.tune_classes, TUNED_PARTS, f"data.tune_classes={args.tune_classes}")
+    if args.val_only_classes:
+        dataset = leave_out_of_train(dataset, args.val_only_classes)
     return replace(
         dataset,
         names=disambiguate(dataset.names),

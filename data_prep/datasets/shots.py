@@ -10,6 +10,8 @@ from pathlib import Path
 from data_prep.core.errors import UserError
 from data_prep.core.files import REMAKE, fingerprint, read_json, read_sealed, write_sealed
 from data_prep.core.records import Sample
+from data_prep.datasets.shot_files import read_shot_file
+from data_prep.reading.dataset import Dataset
 
 
 def group_by_class(samples: Sequence[Sample]) -> list[list[Sample]]:
@@ -54,12 +56,15 @@ def load_shots(samples: Sequence[Sample], shots: int, seed: int, draw: str, cach
         samples: The training split, in its original order.
         shots: Images per class.
         seed: Seed of the sampling; without effect in ``first_n``.
-        draw: ``coop`` or ``first_n``.
+        draw: ``coop``, ``first_n``, or ``2sfs``, which reads files; see ``read_shot_file``.
         cache: Folder of caches.
 
     Raises:
-        UserError: A stored file is damaged, or a given list contains keys that are not in the training split.
+        UserError: A stored file is damaged, a given list contains keys that are not in the training split, or 2SFS's
+            file cannot be used.
     """
+    if draw == "2sfs":
+        return read_shot_file(samples, shots, seed)
     split = fingerprint([[sample.key, sample.label] for sample in samples])
     folder = cache / f"split_fewshot-{split}"
     path = folder / (f"shot_{shots}-seed_{seed}.json" if draw == "coop" else f"shot_{shots}-first_n.json")
@@ -78,3 +83,21 @@ def load_shots(samples: Sequence[Sample], shots: int, seed: int, draw: str, cach
     selected = draw_shots(samples, shots, seed) if draw == "coop" else first_shots(samples, shots)
     write_sealed(path, [sample.key for sample in selected])
     return selected
+
+
+def part_shots(dataset: Dataset, part: str, shots: int, seed: int, draw: str, cache: Path) -> list[Sample]:
+    """Samples shots of a part as ``load_shots`` does; where its classes are limited, of those classes.
+
+    Args:
+        dataset: With the part.
+        part: A memory's part.
+        shots: Images per class.
+        seed: Seed of the sampling.
+        draw: As for ``load_shots``.
+        cache: Folder of caches.
+    """
+    samples = dataset.parts[part]
+    if part not in dataset.pools:
+        return load_shots(samples, shots, seed, draw, cache)
+    kept = {sample.key for sample in samples}
+    return [s for s in load_shots(dataset.pools[part], shots, seed, draw, cache) if s.key in kept]

@@ -20,6 +20,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from data_prep.core.command import quiet_libraries
 from data_prep.core.errors import UserError
+from data_prep.core.memory_budget import keep_freed_memory
 from data_prep.core.os_errors import describe_error
 from data_prep.distributed.devices import local_gpu_index
 from data_prep.settings import check
@@ -33,6 +34,7 @@ class _SpawnedDDP(DDPStrategy):
     def setup_environment(self) -> None:
         """Starts the thread that watches the parent process; Lightning calls this in each process."""
         quiet_libraries()  # a spawned process starts with default settings
+        keep_freed_memory()
         threading.Thread(target=_exit_with_parent, daemon=True).start()
         os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # the store of torchrun's processes
         super().setup_environment()

@@ -1,1 +1,1 @@
-"""CLIP encoders and a content-addressed embedding cache; may import datasets and below."""
+"""Encoders of images and names, and a content-addressed embedding cache; may import datasets and below."""

@@ -52,6 +52,16 @@ class Encoder(ABC):
         """Whether names of classes can be embedded."""
         return type(self).encode_texts is not Encoder.encode_texts
 
+    @property
+    def image_encoder(self) -> Encoder:
+        """The encoder of the memory of images, and of what is compared with it: this one, except in a pair."""
+        return self
+
+    @property
+    def name_encoder(self) -> Encoder:
+        """The encoder of the memory of names, and of what is compared with it: this one, except in a pair."""
+        return self
+
     def preprocess(self, image: Image.Image, /) -> Any:
         """Prepares an image in mode RGB, in the processes that load images; by default it stays as it is.
 
@@ -84,6 +94,19 @@ class Encoder(ABC):
 
     def to(self, device: torch.device) -> None:  # noqa: B027
         """Moves the model to a device; by default it stays where it is."""
+
+    def towers(self) -> Encoder | None:
+        """Returns the encoder of the features that ``project_images`` embeds.
+
+        Returns:
+            Encoder | None: None where a part that is often tuned alone cannot be separated from the rest. Where it can,
+            the rest runs once for each image, whatever that part's weights are.
+        """
+        return None
+
+    def project_images(self, features: np.ndarray) -> np.ndarray:
+        """Embeds the towers' features, unit vectors of shape ``[n, channels]``, as unit vectors of shape ``[n, d]``."""
+        raise NotImplementedError
 
     def check_texts(self, texts: Sequence[str], templates: Sequence[str], items: str) -> None:  # noqa: B027
         """Warns of texts that cannot be read in full.

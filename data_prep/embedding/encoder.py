@@ -1,4 +1,4 @@
-"""Loads an encoder, an open_clip model or one of the user's own, and embeds images, regions and names with a cache."""
+"""Loads an encoder of any kind, and embeds images, regions and names with a cache."""
 
 from __future__ import annotations
 
@@ -7,104 +7,37 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from data_prep.core.errors import UserError
-from data_prep.core.files import fingerprint
-from data_prep.core.images import VERSION, open_image
+from data_prep.core.images import open_image
+from data_prep.core.paths import split_prefix
 from data_prep.core.records import Sample
 from data_prep.embedding.base import Encoder as Encoder
 from data_prep.embedding.base import check_vectors
-from data_prep.embedding.name_tokens import tokenize_names, tokenize_texts
-from data_prep.embedding.open_clip_models import LOCAL, architecture, load_open_clip
+from data_prep.embedding.open_clip_encoder import load_open_clip_encoder
 from data_prep.embedding.open_clip_models import NANO_CLIP as NANO_CLIP
 from data_prep.embedding.own_encoder import find_own_encoder, wrap_encoder
+from data_prep.embedding.pair import EncoderPair, PairedQueries, Queries, split_settings, to_name_settings
 from data_prep.embedding.regions import Region, open_region, region_key
 from data_prep.embedding.store import EmbeddingStore
 from data_prep.settings import RegionArgs, RetrieverArgs, TrainerArgs, check
 
 log = logging.getLogger(__name__)
 
-_PROBE = "The quick brown fox jumps over 13 lazy dogs; Zoë's café."  # tokenizers encode it differently
-
-
-@dataclass(frozen=True)
-class OpenClipEncoder(Encoder):
-    """A loaded open_clip model with its preprocessing and identity.
-
-    Attributes:
-        model: open_clip model in eval mode.
-        preprocess: Maps a PIL image to a tensor ``[3, h, w]``.
-        augment: The same with open_clip's random crops, for training.
-        tokenize: Maps texts to token ids ``[n, context]``.
-        dtype: Data type of the model's pixel input.
-        id: Derived from model, weights and preprocessing.
-        metadata: Model, weights and preprocessing in full, from which the id is computed.
-        processes: Devices and machines to embed on.
-    """
-
-    model: nn.Module
-    preprocess: Callable[[Image.Image], Tensor] = field()  # field(), or the base class's would be its default
-    augment: Callable[[Image.Image], Tensor]
-    tokenize: Callable[..., Tensor]
-    dtype: torch.dtype
-    id: str
-    metadata: dict
-    processes: TrainerArgs = field()
-
-    def to(self, device: torch.device) -> None:
-        """Moves the model to a device."""
-        self.model.to(device)
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        """Embeds pixels of shape ``[n, 3, h, w]``."""
-        model: Any = self.model
-        return F.normalize(model.encode_image(images.to(self.dtype)).float(), dim=-1)
-
-    def encode_texts(self, texts: list[str]) -> Tensor:
-        """Embeds texts; those that are longer than the context are truncated."""
-        model: Any = self.model
-        device = next(model.parameters()).device
-        return F.normalize(model.encode_text(self.tokenize(texts).to(device)).float(), dim=-1)
-
-    def check_texts(self, texts: Sequence[str], templates: Sequence[str], items: str) -> None:
-        """Warns of truncated texts, and of names with identical tokens."""
-        if items == "names":
-            tokenize_names(self.tokenize, texts, templates)
-        else:
-            tokenize_texts(self.tokenize, texts, templates, items)
-
-
-def state_hash(model: nn.Module) -> str:
-    """Returns the SHA-256 of a model's weights and their names, in hexadecimal."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def encoder_id(name: str, metadata: dict) -> str:
-    """Returns an id derived from the encoder's content: equal weights give the same id from any path or tag."""
-    content = {key: value for key, value in metadata.items() if key not in ("model", "pretrained")}
-    return f"{name}-{fingerprint(content)}"
-
 
 def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> Encoder:
-    """Loads an open_clip model with pretrained weights, never with random ones; or an encoder of the user's own.
+    """Loads an encoder with pretrained weights, never with random ones.
 
     Args:
-        args: Which model: an open_clip name, or ``module:function`` or the name of an entry point in the group
-            ``rar_train.encoders``, a function that takes these settings and returns an ``Encoder``.
+        args: Which model: a name of open_clip; of timm, transformers or sentence-transformers after ``timm:``, ``hf:``
+            or ``st:``; or ``module:function`` or the name of an entry point in the group ``rar_train.encoders``, a
+            function that takes these settings and returns an ``Encoder``. With ``name_model`` a pair is loaded.
         processes: Devices and machines to embed on; by default one device of this machine.
 
     Raises:
@@ -118,36 +51,32 @@ def load_encoder(args: RetrieverArgs, processes: TrainerArgs | None = None) -> E
         >>> encoder.model.encode_text(encoder.tokenize(["azure, a bend or"])).shape[0]
         1
     """
+    processes = processes or TrainerArgs()
+    if args.name_model is None:
+        return _load_one(args, processes)
+    of_images, of_names = split_settings(args)
+    with to_name_settings():
+        names = _load_one(of_names, processes)
+    return EncoderPair(_load_one(of_images, processes), names, args)
+
+
+def _load_one(args: RetrieverArgs, processes: TrainerArgs) -> Encoder:
+    """Loads the encoder of ``retriever.model``, by its library; libraries are imported where they are used."""
+    prefix, _ = split_prefix(args.model)
+    if prefix == "timm:":
+        from data_prep.embedding.timm_encoder import load_timm_encoder
+
+        return load_timm_encoder(args, processes)
+    if prefix == "hf:":
+        from data_prep.embedding.transformers_encoder import load_transformers_encoder
+
+        return load_transformers_encoder(args, processes)
+    if prefix == "st:":
+        from data_prep.embedding.sentence_encoder import load_sentence_encoder
+
+        return load_sentence_encoder(args, processes)
     make = find_own_encoder(args.model)
-    if make is not None:
-        return wrap_encoder(make, args, processes or TrainerArgs())
-    return _load_open_clip(args, processes or TrainerArgs())
-
-
-def _load_open_clip(args: RetrieverArgs, processes: TrainerArgs) -> OpenClipEncoder:
-    model, augment, preprocess, tokenize = load_open_clip(args)
-    visual: Any = model.visual
-    metadata = {
-        "model": args.model,
-        "pretrained": args.pretrained or "",
-        "weights": state_hash(model),
-        # Weights do not determine the architecture: the number of heads and the activation are not visible in them.
-        "architecture": fingerprint([architecture(args, model), repr(model)]),
-        "tokens": fingerprint(tokenize([_PROBE]).tolist()),
-        "transform": f"images-{VERSION} {json.dumps(visual.preprocess_cfg, sort_keys=True)}",
-        "dtype": args.dtype,
-    }
-    name = "clip" if args.model.startswith(LOCAL) else Path(args.model).name
-    return OpenClipEncoder(
-        model,
-        preprocess,
-        augment,
-        tokenize,
-        getattr(torch, args.dtype),
-        encoder_id(name, metadata),
-        metadata,
-        processes,
-    )
+    return load_open_clip_encoder(args, processes) if make is None else wrap_encoder(make, args, processes)
 
 
 class _Images(Dataset):
@@ -213,7 +142,7 @@ def _embed(
 
 
 def embed_images(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArgs, cache: Path) -> np.ndarray:
-    """Embeds images; embeddings are cached by encoder and image content.
+    """Embeds images to be compared with images; embeddings are cached by encoder and image content.
 
     Returns:
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the samples.
@@ -221,20 +150,44 @@ def embed_images(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArg
     Raises:
         UserError: A file has changed since the data set was read, or the weights do not give unit vectors.
     """
+    return _embed_images(encoder.image_encoder, samples, args, cache)
+
+
+def embed_queries(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArgs, cache: Path) -> Queries:
+    """Embeds images to be compared with images and with names; raises as ``embed_images``."""
+    images, names = encoder.image_encoder, encoder.name_encoder
+    if images is names:
+        return _embed_images(images, samples, args, cache)
+    return PairedQueries(*(_embed_images(side, samples, args, cache) for side in (images, names)))
+
+
+def _embed_images(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArgs, cache: Path) -> np.ndarray:
     keys = [sample.digest for sample in samples]
 
     def make_rows() -> Dataset:
         return _Images(samples, encoder.preprocess)
 
+    _project_missing(encoder, samples, args, cache)
     return _embed(encoder, make_rows, keys, args.batch_size, args.num_workers, "images", cache)
 
 
+def _project_missing(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArgs, cache: Path) -> None:
+    """Embeds the images that the cache lacks from features of the encoder's towers, where these are separate."""
+    store = EmbeddingStore(cache / f"embeddings-{encoder.id}", encoder.metadata)
+    missing = [samples[row] for row in store.missing([sample.digest for sample in samples])]
+    towers = encoder.towers() if missing else None
+    if towers is not None:
+        features = embed_images(towers, missing, args, cache)
+        store.write([sample.digest for sample in missing], encoder.project_images(features))
+
+
 def embed_regions(encoder: Encoder, regions: Sequence[Region], args: RetrieverArgs, cache: Path) -> np.ndarray:
-    """Embeds regions of images; embeddings are cached by image content, box and region settings.
+    """Embeds regions of images to be compared with names; cached by image content, box and region settings.
 
     Returns:
         np.ndarray: Unit vectors in float32, shape ``[n, d]``, in the order of the regions.
     """
+    encoder = encoder.name_encoder
     keys = [region_key(region, args.regions) for region in regions]
 
     def make_rows() -> Dataset:
@@ -253,6 +206,15 @@ def _embed_texts(
     return _embed(
         encoder, lambda: _Texts(prompts, keys), keys, max(1, args.batch_size // len(templates)), 0, items, cache
     )
+
+
+def check_reads_texts(encoder: Encoder) -> None:
+    """Checks that an encoder embeds names.
+
+    Raises:
+        UserError: It embeds images alone.
+    """
+    check(encoder.reads_texts, f"{encoder.origin} embeds images alone, and this needs embeddings of class names")
 
 
 def embed_names(
@@ -280,7 +242,8 @@ def embed_names(
     Raises:
         UserError: The encoder embeds images alone.
     """
-    check(encoder.reads_texts, f"{encoder.origin} embeds images alone, and this needs embeddings of class names")
+    check_reads_texts(encoder)
+    encoder = encoder.name_encoder
     templates = list(args.templates) or ["{}"]
     vectors = _embed_texts(encoder, names, templates, args, "names", cache)
     owners = [row for row, texts in enumerate(descriptions) for _ in texts]

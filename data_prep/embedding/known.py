@@ -16,11 +16,14 @@ from typing import Any, cast
 from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint, read_sealed, remove, write_sealed
 from data_prep.core.images import VERSION
-from data_prep.embedding.encoder import Encoder, OpenClipEncoder, load_encoder
+from data_prep.core.paths import split_prefix
+from data_prep.embedding.encoder import Encoder, load_encoder
 from data_prep.embedding.open_clip_models import HUB, LOCAL, open_clip_name
+from data_prep.embedding.own_encoder import OwnEncoder
+from data_prep.embedding.pair import EncoderPair, split_settings, to_name_settings
 from data_prep.settings import RetrieverArgs, TrainerArgs
 
-_FORMAT = 1  # to be raised when load_encoder describes an encoder otherwise
+_FORMAT = 2  # to be raised when load_encoder describes an encoder otherwise
 _LIBRARIES = ("open_clip_torch", "timm", "tokenizers", "torch", "torchvision", "transformers")
 
 
@@ -35,6 +38,11 @@ def open_encoder(args: RetrieverArgs, processes: TrainerArgs, cache: Path) -> En
     Raises:
         UserError: As ``load_encoder``.
     """
+    if args.name_model is not None:
+        of_images, of_names = split_settings(args)
+        with to_name_settings():
+            names = open_encoder(of_names, processes, cache)
+        return EncoderPair(open_encoder(of_images, processes, cache), names, args)
     files = _find_files(args)
     if files is None:
         return load_encoder(args, processes)
@@ -43,17 +51,21 @@ def open_encoder(args: RetrieverArgs, processes: TrainerArgs, cache: Path) -> En
     path = cache / "encoders" / f"{fingerprint([_FORMAT, VERSION, asdict(args), stamps, versions])}.json"
     if not path.exists():
         encoder = load_encoder(args, processes)
-        if isinstance(encoder, OpenClipEncoder):  # one of the user's own also depends on its code
-            write_sealed(path, {"id": encoder.id, "metadata": encoder.metadata})
+        if not isinstance(encoder, OwnEncoder):  # one of the user's own also depends on its code
+            known = {"id": encoder.id, "metadata": encoder.metadata}
+            write_sealed(path, known | {"origin": encoder.origin, "reads_texts": encoder.reads_texts})
         return encoder
     return cast(Encoder, _KnownEncoder(path, processes, lambda: load_encoder(args, processes)))
 
 
 def _find_files(args: RetrieverArgs) -> list[Path] | None:
-    """Returns the files that a model is loaded from; None where only open_clip knows them."""
+    """Returns the files that a model is loaded from; None where only its library knows them."""
     name = open_clip_name(args)
-    if name.startswith(LOCAL):
-        return sorted(path for path in Path(name.removeprefix(LOCAL)).rglob("*") if path.is_file())
+    prefix, folder = split_prefix(name)
+    if prefix == "st:":  # its library need not be installed here, so that its version is not among _LIBRARIES
+        return None
+    if prefix == LOCAL or (prefix and Path(folder).is_dir()):
+        return sorted(path for path in Path(folder).rglob("*") if path.is_file())
     weights = Path(args.pretrained or "")
     return [weights] if weights.is_file() and not name.startswith(HUB) else None
 
@@ -76,7 +88,7 @@ class _KnownEncoder:
     def __init__(self, path: Path, processes: TrainerArgs, load: Callable[[], Encoder]):
         known = read_sealed(path)
         self.id, self.metadata, self.processes = known["id"], known["metadata"], processes
-        self.origin, self.reads_texts = Encoder.origin, True
+        self.origin, self.reads_texts = known["origin"], known["reads_texts"]
         self._path, self._load = path, load
 
     @cached_property
@@ -86,6 +98,14 @@ class _KnownEncoder:
             remove(self._path)
             raise UserError(f"{encoder.metadata['model']}: its files have changed; run the command again")
         return encoder
+
+    @property
+    def image_encoder(self) -> Encoder:
+        return cast(Encoder, self)
+
+    @property
+    def name_encoder(self) -> Encoder:
+        return cast(Encoder, self)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

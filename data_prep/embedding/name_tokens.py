@@ -28,15 +28,32 @@ def tokenize_texts(
     Returns:
         Tensor: Token ids of shape ``[texts, templates, context]``.
     """
-    prompts = [template.format(text) for text in texts for template in templates]
+    prompts = fill_templates(texts, templates)
     ids = tokenize(prompts)
-    truncated = {texts[index // len(templates)]: None for index in find_truncated(tokenize, prompts, ids)}
+    warn_truncated(texts, items, [i // len(templates) for i in find_truncated(tokenize, prompts, ids)], ids.shape[-1])
+    return ids.unflatten(0, (len(texts), len(templates)))
+
+
+def fill_templates(texts: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Returns the prompts of texts, all of the first text first."""
+    return [template.format(text) for text in texts for template in templates]
+
+
+def warn_truncated(texts: Sequence[str], items: str, rows: Sequence[int], context: int) -> None:
+    """Warns of truncated texts.
+
+    Args:
+        texts: Class names or descriptions.
+        items: What they are called: ``names`` or ``descriptions``.
+        rows: Indices of the truncated ones.
+        context: Tokens that the encoder reads.
+    """
+    truncated = dict.fromkeys(texts[row] for row in rows)
     if truncated:
         log.warning(
             "%s: %d of %d %s are longer than the %d tokens that the encoder reads, and were truncated: %s",
-            items, len(truncated), len(set(texts)), items, ids.shape[-1], _preview(truncated),
+            items, len(truncated), len(set(texts)), items, context, _preview(truncated),
         )  # fmt: skip
-    return ids.unflatten(0, (len(texts), len(templates)))
 
 
 def tokenize_names(tokenize: Callable[..., Tensor], names: Sequence[str], templates: Sequence[str]) -> Tensor:
@@ -51,6 +68,12 @@ def tokenize_names(tokenize: Callable[..., Tensor], names: Sequence[str], templa
         Tensor: Token ids of shape ``[names, templates, context]``.
     """
     ids = tokenize_texts(tokenize, names, templates, "names")
+    warn_identical(names, ids)
+    return ids
+
+
+def warn_identical(names: Sequence[str], ids: Tensor) -> None:
+    """Warns of different names that get the same embedding; ``ids`` has the token ids of each, ``[names, …]``."""
     groups = find_identical_names(names, ids)
     if groups:
         log.warning(
@@ -58,7 +81,6 @@ def tokenize_names(tokenize: Callable[..., Tensor], names: Sequence[str], templa
             "the encoder cannot tell these classes apart by name",
             sum(map(len, groups)), _preview([name for group in groups for name in group]),
         )  # fmt: skip
-    return ids
 
 
 def find_truncated(tokenize: Callable[..., Tensor], texts: Sequence[str], ids: Tensor) -> list[int]:

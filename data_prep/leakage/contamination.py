@@ -49,8 +49,11 @@ def drop_evaluated(dataset: Dataset, part: str, policy: str, setting: str) -> Da
         raise UserError(f"{dataset.name}: {found}. Set {setting}=skip to leave them out of {part}, or move the files")
     log.warning("%s: left out of %s: %s", dataset.name, part, found)
     remaining = [sample for sample in samples if sample.digest not in evaluated]
+    pools = dict(dataset.pools)
+    if part in pools:  # or shots would be sampled that are left out
+        pools[part] = [sample for sample in pools[part] if sample.digest not in evaluated]
     skipped = dataset.skipped + Counter({f"{part} image that is evaluated too": len(copies)})
-    return replace(dataset, parts=dataset.parts | {part: remaining}, skipped=skipped)
+    return replace(dataset, parts=dataset.parts | {part: remaining}, pools=pools, skipped=skipped)
 
 
 def write_mined(folder: Path, digests: Iterable[str]) -> dict:

@@ -6,18 +6,28 @@ import logging
 import re
 from pathlib import Path
 
+import numpy as np
+
 from data_prep.core.names import tidy
 from data_prep.core.records import Sample, SpecialLabel
 from data_prep.datasets import read_dataset
-from data_prep.embedding.encoder import embed_images, embed_names, load_encoder
+from data_prep.embedding.encoder import Encoder, embed_images, embed_names, embed_queries, load_encoder
+from data_prep.memory.compare import main as compare
 from data_prep.memory.import_index import import_memory
-from data_prep.memory.memories import Memories, image_memory, name_memory, with_templates
-from data_prep.memory.memory import Entry
+from data_prep.memory.memories import (
+    Memories,
+    image_memory,
+    list_names,
+    name_memory,
+    unsearched_vectors,
+    with_templates,
+)
+from data_prep.memory.memory import Entry, Memory
 from data_prep.memory.recall import recall_against_exact
 from data_prep.memory.stored import StoredMemory, count_classes, memory_lock
 from data_prep.reading.dataset import PARTS, hash_images, sample_key
 from data_prep.reading.finding import IMAGE_SUFFIXES, find_images, report_skipped
-from data_prep.settings import check
+from data_prep.settings import RetrieverArgs, check
 from data_prep.settings.loading import load_recipe
 from data_prep.settings.modes import SOURCES
 from data_prep.settings.validate import one_of
@@ -32,6 +42,7 @@ _OPTIONS = {
     "list": {},
     "search": {"k": "5", "source": ""},
     "check": {"k": "5", "sample": "1000"},
+    "compare": {},
 }
 
 
@@ -45,7 +56,11 @@ def _build(folder: Path, options: dict[str, str], settings: list[str]) -> None:
     args, cache = recipe.retriever, Path(recipe.cache)
     images = image_memory(encoder, dataset.parts[options["part"]], args, cache)
     labels, texts, descriptions = dataset.labels(options["part"]), dataset.texts, dataset.descriptions
-    names = name_memory(encoder, labels, dataset.names, args, cache, texts=texts, descriptions=descriptions)
+    if encoder.reads_texts:
+        names = name_memory(encoder, labels, dataset.names, args, cache, texts=texts, descriptions=descriptions)
+    else:
+        names = list_names(images, labels, dataset.names, args)
+        log.warning("memory: names are listed and not embedded, as %s embeds images alone", encoder.origin)
     _log_sizes(StoredMemory.create(folder, recipe, images, names))
 
 
@@ -98,13 +113,15 @@ def _add(folder: Path, options: dict[str, str], arguments: list[str]) -> None:
         is_new_class = label is None
         if is_new_class:
             label = stored.new_label()
-            stored.names.add(embed_names(encoder, [name], args, cache), [Entry(label, "name", name)])
         known_digests = {images.entries[row].digest for row in images.rows(images.ids_of(label))}
         samples = []
         for path, digest in zip(files, hash_images(files, cache, recipe.data.on_error), strict=True):
             if digest is not None and digest not in known_digests:
                 known_digests.add(digest)
                 samples.append(Sample(sample_key(str(path)), str(path), label, digest))
+        if is_new_class:
+            check(encoder.reads_texts or bool(samples), f"give images of {name}: {encoder.origin} embeds images alone")
+            stored.names.add(_name_vector(encoder, name, args, cache, images), [Entry(label, "name", name)])
         if samples:
             entries = [Entry(label, "image", s.key, s.digest) for s in samples]
             images.add(embed_images(encoder, samples, args, cache), entries)
@@ -114,6 +131,11 @@ def _add(folder: Path, options: dict[str, str], arguments: list[str]) -> None:
         log.info("memory: new class %s", name)
     note = f"; {skipped} skipped or already in it" if skipped else ""
     log.info("memory: added %d images of %s%s", len(samples), name, note)
+
+
+def _name_vector(encoder: Encoder, name: str, args: RetrieverArgs, cache: Path, images: Memory) -> np.ndarray:
+    """Embeds a name, ``[1, d]``; a placeholder where the encoder embeds images alone."""
+    return embed_names(encoder, [name], args, cache) if encoder.reads_texts else unsearched_vectors(1, images.dimension)
 
 
 def _remove(folder: Path, options: dict[str, str], settings: list[str]) -> None:
@@ -154,8 +176,10 @@ def _search(folder: Path, options: dict[str, str], arguments: list[str]) -> None
     recipe, encoder, stored = StoredMemory.load(folder, [a for a in arguments if not is_path(a)])
     args, cache = recipe.retriever, Path(recipe.cache)
     check(len(stored.names) > 0, f"{folder}: a memory without classes; add some (python -m data_prep.memory add)")
-    source = options["source"] or ("fused" if len(stored.images) else "name")
+    usual = ("fused" if encoder.reads_texts else "image") if len(stored.images) else "name"
+    source = options["source"] or usual
     one_of("source", source, SOURCES)
+    check(source == "image" or encoder.reads_texts, f"source={source}: {encoder.origin} embeds images alone")
     check(source == "name" or len(stored.images) > 0, f"source={source}: {folder} has no images; give source=name")
     files = _list_images(paths, cache)
     digests = hash_images(files, cache, recipe.data.on_error)
@@ -165,7 +189,7 @@ def _search(folder: Path, options: dict[str, str], arguments: list[str]) -> None
         if digest is not None
     ]
     check(bool(samples), "none of these can be shown as an image")
-    xq = embed_images(encoder, samples, args, cache)
+    xq = embed_queries(encoder, samples, args, cache)
     memories = Memories(stored.images or None, stored.names)
     scores, labels = memories.search(source, xq, min(k, len(stored.names)), args)
     names = {entry.label: entry.key for entry in reversed(stored.names.entries)}
@@ -180,9 +204,10 @@ def _search(folder: Path, options: dict[str, str], arguments: list[str]) -> None
 
 def _check(folder: Path, options: dict[str, str], settings: list[str]) -> None:
     """Verifies checksums, and prints the recall of each index against exact search."""
-    _, _, stored = StoredMemory.load(folder, settings)
+    _, encoder, stored = StoredMemory.load(folder, settings)
     k, sample = _parse_count(options, "k"), _parse_count(options, "sample")
-    for modality, memory in (("images", stored.images), ("names", stored.names)):
+    searched = {"images": stored.images} | ({"names": stored.names} if encoder.reads_texts else {})
+    for modality, memory in searched.items():
         metrics = recall_against_exact(memory, k, sample)
         print(
             f"{modality}: {len(memory)} entries, {memory.index.kind}: "
@@ -199,6 +224,7 @@ COMMANDS = {
     "list": _list,
     "search": _search,
     "check": _check,
+    "compare": lambda model, options, words: compare([model.as_posix(), *words]),
 }
 
 
@@ -209,7 +235,7 @@ def main(arguments: list[str]) -> None:
         UserError: The subcommand or folder is missing or wrong, or the subcommand fails.
     """
     is_known = len(arguments) >= 2 and arguments[0] in COMMANDS
-    check(is_known, f"give {', '.join(COMMANDS)}, and a FOLDER; see --help")
+    check(is_known, f"give {', '.join(COMMANDS)}, and a FOLDER, or compare and MODELS; see --help")
     check(not Path(arguments[1]).is_file(), f"{arguments[1]}: is a file; give the memory's folder")
     options = dict(_OPTIONS[arguments[0]])
     rest = []

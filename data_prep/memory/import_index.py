@@ -141,6 +141,8 @@ def import_memory(
     check(len(paths) == len(vectors), f"{labels}: {len(paths)} lines for the {len(vectors)} vectors of {index}")
     recipe.retriever.templates = recipe.retriever.templates or ["{}"]
     encoder = load_encoder(recipe.retriever, recipe.trainer)
+    is_single = encoder.image_encoder is encoder.name_encoder
+    check(is_single, "retriever.name_model: an imported memory's images and names are of one encoder; leave it out")
     name_vectors = embed_names(encoder, names, recipe.retriever, Path(recipe.cache))
     if name_vectors.shape[1] != vectors.shape[1]:
         raise UserError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint, write_folder
 from data_prep.core.records import Candidate, Sample
 from data_prep.datasets import Dataset
-from data_prep.datasets.shots import load_shots
+from data_prep.datasets.shots import part_shots
 from data_prep.embedding.encoder import Encoder, embed_images, embed_names
+from data_prep.embedding.pair import Queries, for_images, for_names
 from data_prep.memory.columns import Results
 from data_prep.memory.fetching import nearest_entries
 from data_prep.memory.index import kind_for
@@ -54,6 +56,7 @@ def _cached_memory(
 
 def image_memory(encoder: Encoder, samples: Sequence[Sample], args: RetrieverArgs, cache: Path) -> Memory:
     """Builds a memory of images, or loads it from the cache."""
+    encoder = encoder.image_encoder
     entries = [Entry(s.label, "image", s.key, s.digest) for s in samples]
     return _cached_memory(cache, encoder, entries, (), (), lambda: embed_images(encoder, samples, args, cache), args)
 
@@ -81,6 +84,7 @@ def name_memory(
             numbered, the number is left out, since it says nothing about the class's appearance.
         descriptions: Texts averaged into a class's vector, by label; unused without ``args.descriptions``.
     """
+    encoder = encoder.name_encoder
     embedded: list[tuple[Entry, str]] = []
     used = (descriptions or {}) if args.descriptions else {}
     for label in labels:
@@ -100,6 +104,39 @@ def name_memory(
     )
 
 
+def list_names(images: Memory, labels: Sequence[int], names: Sequence[str], args: RetrieverArgs) -> Memory:
+    """Builds a memory of names that are listed and never searched, for an encoder that embeds images alone.
+
+    Args:
+        images: The classes' images.
+        labels: The classes.
+        names: Unique class names by label.
+        args: Index settings.
+    """
+    entries = [Entry(label, "name", names[label]) for label in labels]
+    return Memory.build(unsearched_vectors(len(entries), images.dimension), entries, images.encoder_id, args)
+
+
+def unsearched_vectors(count: int, dimension: int) -> np.ndarray:
+    """Returns unit vectors for names that are listed and never searched, shape ``[count, dimension]``."""
+    return np.eye(1, dimension, dtype=np.float32).repeat(count, 0)
+
+
+class Source(Protocol):
+    """A further source of candidates, with scores of its own; arguments and results are as those of ``Memories``."""
+
+    def search(self, memories: Memories, xq: Queries, k: int, exclude: Sequence[str] | None = None) -> Results:
+        """Finds each query's k best distinct classes."""
+
+    def scores(
+        self, memories: Memories, xq: Queries, labels: np.ndarray, exclude: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Scores given classes."""
+
+    def prepare(self, memories: Memories, exclude: Sequence[str] | None = None) -> None:
+        """Computes what a search needs of the memories, so that processes that search find it in the cache."""
+
+
 @dataclass(frozen=True)
 class Memories:
     """The image and name memories that queries are searched in.
@@ -107,23 +144,27 @@ class Memories:
     Attributes:
         images: Memory of images, or None.
         names: Memory of names, or None.
+        sources: Further sources of candidates, by name, such as classifiers fitted to the memories.
 
     Raises:
-        UserError: Images and names are embedded in different dimensions.
+        UserError: One encoder embeds images and names in different dimensions.
     """
 
     images: Memory | None
     names: Memory | None
+    sources: Mapping[str, Source] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.images and self.names and self.images.dimension != self.names.dimension:
+        if not self.images or not self.names or self.images.encoder_id != self.names.encoder_id:
+            return
+        if self.images.dimension != self.names.dimension:
             raise UserError(
                 f"encoder {self.images.encoder_id}: it embeds images in {self.images.dimension} dimensions, and texts "
                 f"in {self.names.dimension}; they must be in one space"
             )
 
     def search(
-        self, source: str, xq: np.ndarray, k: int, args: RetrieverArgs, exclude: Sequence[str] | None = None
+        self, source: str, xq: Queries, k: int, args: RetrieverArgs, exclude: Sequence[str] | None = None
     ) -> Results:
         """Retrieves each query's k best distinct classes from one source.
 
@@ -131,8 +172,8 @@ class Memories:
         fused candidates are always distinct.
 
         Args:
-            source: ``image``, ``name``, or ``fused``.
-            xq: Unit queries of shape ``[nq, d]``.
+            source: ``image``, ``name``, ``fused``, or a key of ``sources``, whose candidates are always distinct.
+            xq: Unit queries of shape ``[nq, d]``, or those of each memory's encoder.
             k: Number of candidates.
             args: ``initial_fetch``, ``text_weight``, ``candidate_unit``, ``aggregate`` and ``top_m``.
             exclude: A content digest per query; images with that digest are ignored.
@@ -140,19 +181,22 @@ class Memories:
         Returns:
             Results: Scores and labels, each ``[nq, k]``, best first; -inf and -1 where a query has fewer.
         """
+        if source in self.sources:
+            return self.sources[source].search(self, xq, k, exclude)
         options = SearchOptions(args.initial_fetch, exclude, args.aggregate, args.top_m)
         if source == "fused":
             return fused_classes(self.images, self.names, xq, k, args.text_weight, options)
         search = nearest_entries if args.candidate_unit == "image" else nearest_classes
-        return search(self._memory(source), xq, k, options)
+        return search(*self._side(source, xq), k, options)
 
-    def _memory(self, source: str) -> Memory:
-        return {"image": self.images, "name": self.names}[source]
+    def _side(self, source: str, xq: Queries) -> tuple[Memory, np.ndarray]:
+        """Returns the memory of a source, and the queries that are compared with its entries."""
+        return {"image": (self.images, for_images(xq)), "name": (self.names, for_names(xq))}[source]
 
     def scores(
         self,
         source: str,
-        xq: np.ndarray,
+        xq: Queries,
         labels: np.ndarray,
         args: RetrieverArgs,
         exclude: Sequence[str] | None = None,
@@ -160,8 +204,9 @@ class Memories:
         """Scores given classes by one source, for instance by their names where they were retrieved by images.
 
         Args:
-            source: ``image`` or ``name``; a fused score depends on the classes that it is standardised over.
-            xq: Unit queries of shape ``[nq, d]``.
+            source: ``image``, ``name`` or a key of ``sources``; a fused score depends on the classes that it is
+                standardised over.
+            xq: Unit queries of shape ``[nq, d]``, or those of each memory's encoder.
             labels: Classes to score, shape ``[nq, k]``; -1 for none, as ``search`` returns them.
             args: ``aggregate`` and ``top_m``.
             exclude: A content digest per query; images with that digest are ignored.
@@ -169,13 +214,15 @@ class Memories:
         Returns:
             np.ndarray: Similarities, shape ``[nq, k]``; NaN where the class has no entry that is not ignored.
         """
+        if source in self.sources:
+            return self.sources[source].scores(self, xq, labels, exclude)
         options = SearchOptions(args.initial_fetch, exclude, args.aggregate, args.top_m)
-        return class_scores(self._memory(source), xq, labels, options)
+        return class_scores(*self._side(source, xq), labels, options)
 
     def candidates(
         self,
         source: str,
-        xq: np.ndarray,
+        xq: Queries,
         k: int,
         args: RetrieverArgs,
         names: Sequence[str],
@@ -225,7 +272,7 @@ def load_memories(
     cache = Path(recipe.cache)
     samples = dataset.parts[part]
     if shots is not None and shots > 0:
-        samples = load_shots(samples, shots, seed, recipe.data.draw, cache)
+        samples = part_shots(dataset, part, shots, seed, recipe.data.draw, cache)
     args = with_templates(recipe.retriever, dataset)
     images = None if shots == 0 else image_memory(encoder, samples, recipe.retriever, cache)
     if images is not None and not encoder.reads_texts:

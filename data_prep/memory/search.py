@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from data_prep.embedding.pair import Queries, for_images, for_names
 from data_prep.memory.columns import Results, best_first
 from data_prep.memory.dense import DenseBlock, DenseScorer
 from data_prep.memory.fetching import FetchedBlock, FetchingScorer
@@ -74,7 +75,7 @@ def class_scores(memory: Memory, xq: np.ndarray, labels: np.ndarray, options: Se
 
 
 def fused_classes(
-    images: Memory, names: Memory, xq: np.ndarray, k: int, text_weight: float, options: SearchOptions
+    images: Memory, names: Memory, xq: Queries, k: int, text_weight: float, options: SearchOptions
 ) -> Results:
     """Finds each query's k best classes by fused image and name scores.
 
@@ -84,7 +85,7 @@ def fused_classes(
     Args:
         images: Memory of images.
         names: Memory of names.
-        xq: Unit queries of shape ``[nq, d]``.
+        xq: Unit queries of shape ``[nq, d]``, or those of each memory's encoder.
         k: Number of distinct classes.
         text_weight: Weight of the name's score, 0 to 1.
         options: ``initial_fetch`` is the minimum number of classes to take from each memory before mixing. Excluded
@@ -99,8 +100,9 @@ def fused_classes(
     by_name = _make_scorer(names, SearchOptions(options.initial_fetch), len(xq))
     scores, labels = np.full((len(xq), k), -np.inf, np.float32), np.full((len(xq), k), -1, np.int64)
     for block in _split_queries(len(xq), min(by_image.block_size, by_name.block_size)):
-        blocks = [scorer.score(xq[block], block.start) for scorer in (by_image, by_name)]
-        image_scores, name_scores, union = _complete(*blocks, most)
+        image_block = by_image.score(for_images(xq)[block], block.start)
+        name_block = by_name.score(for_names(xq)[block], block.start)
+        image_scores, name_scores, union = _complete(image_block, name_block, most)
         fused = (1 - text_weight) * _standardize(image_scores) + text_weight * _standardize(name_scores)
         fused[union < 0] = -np.inf
         scores[block], labels[block] = best_first(fused, union, k)

@@ -129,9 +129,13 @@ class StoredMemory:
     @classmethod
     def _read(cls, folder: Path, manifest: dict, encoder: Encoder, args: RetrieverArgs) -> StoredMemory:
         remedy = _damage_remedy(folder)
+        sides = (
+            ("images", manifest["images"], encoder.image_encoder.id),
+            ("names", _names_manifest(manifest), encoder.name_encoder.id),
+        )
         images, names = (
-            Memory.read(folder / modality, part, encoder.id, args, remedy, encoder.processes.accelerator)
-            for modality, part in (("images", manifest["images"]), ("names", _names_manifest(manifest)))
+            Memory.read(folder / modality, part, encoder_id, args, remedy, encoder.processes.accelerator)
+            for modality, part, encoder_id in sides
         )
         return cls(folder, images, names, manifest)
 

@@ -18,6 +18,8 @@ NONE_NAME = "none of these"
 _LETTERS_HEAD = "Which of these does the picture show?"
 _LETTERS_TAIL = "Answer with the letter."
 
+_YES_NO = "Does the picture show {name}? Answer yes or no."
+
 # Released; the paper prints the same text.
 _LIST = (
     "Please play the role of a classification expert, and sort the provided {k} categories from high to low "
@@ -56,14 +58,30 @@ def letters_prompt(names: Sequence[str], descriptions: Sequence[str] = ()) -> st
     """
     if len(names) > len(LETTERS):
         raise ValueError(f"{len(names)} candidates, but only {len(LETTERS)} letters")
-    lines = [f"{letter}. {line}" for letter, line in zip(LETTERS, _describe(names, descriptions), strict=False)]
+    lines = [f"{letter}. {line}" for letter, line in zip(LETTERS, describe(names, descriptions), strict=False)]
     return "\n".join([_LETTERS_HEAD, *lines, _LETTERS_TAIL])
 
 
-def _describe(names: Sequence[str], descriptions: Sequence[str]) -> list[str]:
-    """Formats a line per candidate: its name, and its description where it has one."""
+def describe(names: Sequence[str], descriptions: Sequence[str]) -> list[str]:
+    """Formats a line per candidate: its name, and its description where it has one.
+
+    Args:
+        names: Candidate names.
+        descriptions: A text for each, empty for a name that has none; empty: no name has one.
+    """
     pairs = zip(names, descriptions or [""] * len(names), strict=True)
     return [f"{name}: {description}" if description else name for name, description in pairs]
+
+
+def yes_no_prompt(name: str, description: str = "") -> str:
+    """Formats the question whether the image shows a class.
+
+    Args:
+        name: The class name.
+        description: A text about the class; empty for none.
+    """
+    (line,) = describe([name], [description])
+    return _YES_NO.format(name=line)
 
 
 def list_prompt(names: Sequence[str], structured: bool = False, descriptions: Sequence[str] = ()) -> str:

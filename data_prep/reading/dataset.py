@@ -39,6 +39,8 @@ class Dataset:
         descriptions: Texts that say what a class looks like, by label, for the classes that have any.
         templates: The data set's own prompt templates, for a recipe that names none.
         unnumbered: Class names as the data set has them, where ``names`` numbers classes that share a name.
+        pools: Samples of the parts that are limited to some classes, with those of the other classes: shots are sampled
+            from these.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Dataset:
     descriptions: dict[int, tuple[str, ...]] = field(default_factory=dict)
     templates: tuple[str, ...] = ()
     unnumbered: tuple[str, ...] = ()
+    pools: dict[str, list[Sample]] = field(default_factory=dict)
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from data_prep.settings.detection import FORMATS, POLICIES, DetectionArgs, Scene
 from data_prep.settings.discover import DiscoverArgs
 from data_prep.settings.evaluation import EvalArgs
 from data_prep.settings.mining import TARGETS, MiningArgs, MixArgs
-from data_prep.settings.modes import MODES, SCORED, SOURCES
+from data_prep.settings.modes import ADAPTERS, MODES, POINTWISE, SCORED, SOURCES
 from data_prep.settings.nano import NanoArgs
-from data_prep.settings.ranker import LoraArgs, ObjectiveArgs, RankerArgs
+from data_prep.settings.ranker import REWARDED, LoraArgs, ObjectiveArgs, RankerArgs, RewardArgs
 from data_prep.settings.recipe import Recipe
 from data_prep.settings.retriever import HnswArgs, IvfArgs, RegionArgs, RetrieverArgs, TuningArgs
 from data_prep.settings.server import ServerArgs
@@ -19,9 +19,12 @@ from data_prep.settings.training import OptimArgs, TrackingArgs, TrainerArgs
 from data_prep.settings.validate import check
 
 __all__ = [
+    "ADAPTERS",
     "FORMATS",
     "MODES",
+    "POINTWISE",
     "POLICIES",
+    "REWARDED",
     "SCORED",
     "SOURCES",
     "TARGETS",
@@ -43,6 +46,7 @@ __all__ = [
     "Recipe",
     "RegionArgs",
     "RetrieverArgs",
+    "RewardArgs",
     "SceneArgs",
     "ServerArgs",
     "TrackingArgs",

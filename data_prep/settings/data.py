@@ -93,13 +93,23 @@ class DataArgs:
     ``own``, those that ``armory`` and ``emoji`` have. Null: ``descriptions.json`` in ``root``, if there is one. Never
     write them from images that are evaluated."""
     draw: str = "coop"
-    """How few-shot images are sampled: ``coop`` (random with a seed, as CoOp does) or ``first_n`` (the first n of each
-    class, as in the paper's code)."""
+    """How few-shot images are sampled: ``coop`` (random with a seed, as CoOp does), ``first_n`` (the first n of each
+    class, as in the paper's code), or ``2sfs`` (those of 2SFS's public files, ``split_fewshot`` in the data set's
+    folder)."""
     seed: int = 0
     """Seed, at least 0, that samples armory's classes and images and splits a folder that defines no splits."""
     split_ratios: list[float] = field(default_factory=lambda: [0.6, 0.2, 0.2])
     """Fractions of each class's images for train, val and test where a folder defines no splits: three positive numbers
     that sum to 1. Copies of an image, by bytes or by look, stay in one part."""
+    tune_classes: str = "all"
+    """Classes of the parts that are mined, tuned on and chosen on (``train``, ``val`` and its memory): ``all``, or
+    ``base``, the first half of the classes by label, as base-to-new generalisation has it. ``test`` and its memory keep
+    all classes; ``eval.classes`` says which of them are evaluated. Not for armory, whose parts have different
+    classes."""
+    val_only_classes: float = 0.0
+    """Fraction of the tuned classes, the last ones by label, from 0 to 0.9, that ``train`` lacks and ``val`` has: so
+    what is chosen and fitted on validation images also holds for classes that nothing was tuned on. Not for armory,
+    where no validation class is tuned on anyway."""
     on_small_class: str = "error"
     """What to do with a class that has too few images to split or to leave one out: ``error``, or ``skip`` (leaves the
     class out and counts it)."""
@@ -122,7 +132,19 @@ class DataArgs:
             f"data.descriptions=own: {self.name} has none; give the path of a JSON file",
         )
         one_of("data.class_folders", self.class_folders, ("auto", "top", "deepest"))
-        one_of("data.draw", self.draw, ("coop", "first_n"))
+        one_of("data.draw", self.draw, ("coop", "first_n", "2sfs"))
+        one_of("data.tune_classes", self.tune_classes, ("all", "base"))
+        check(
+            self.tune_classes == "all" or self.name != "armory",
+            f"data.tune_classes={self.tune_classes}: does not apply to armory, whose train, val and test have "
+            "different classes anyway: all that are evaluated are new",
+        )
+        bounded("data", self, {"val_only_classes": 0}, {"val_only_classes": 0.9})
+        check(
+            self.val_only_classes == 0 or self.name != "armory",
+            f"data.val_only_classes={self.val_only_classes}: does not apply to armory, whose train and val have "
+            "different classes anyway",
+        )
         one_of("data.on_small_class", self.on_small_class, ("error", "skip"))
         one_of("data.on_error", self.on_error, ("skip", "raise"))
         check(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from data_prep.settings.modes import SOURCES
+from data_prep.settings.modes import ADAPTERS, CLIP_LORA, SOURCES
 from data_prep.settings.validate import bounded, check, one_of
 
 DEFAULT_K = 5
 """Number of candidates in the paper."""
+
+MIN_IMAGES = 50
+"""Validation images below which nothing is chosen: an image more or less would decide."""
 
 MAX_KEMENY = 12
 """Largest number of candidates of ``aggregate: kemeny``, whose time doubles with each."""
@@ -20,6 +23,10 @@ class EvalArgs:
 
     split: str = "test"
     """Split to evaluate: ``test``, or ``val`` to choose settings."""
+    classes: str = "all"
+    """Classes to evaluate, images and memory: ``all``; or of a data set whose parts share their classes ``base``, the
+    first half by label, or ``new``, the other half, on which nothing may have been tuned or chosen (see
+    ``data.tune_classes``). ``eval.run --base-to-new`` evaluates both."""
     shots: list[int] = field(default_factory=lambda: [4])
     """Images per class in the memory, sampled with CoOp's seeded draw; one evaluation for each number in the list. Each
     is at least 1, without repeats; may be empty."""
@@ -29,6 +36,10 @@ class EvalArgs:
     """Also evaluates with a memory of class names alone."""
     full_train_memory: bool = False
     """Also evaluates with every training image in the memory, without sampling."""
+    choices: int = 0
+    """Also asks a question of multiple choice about each image, with so many answers: the true class and the wrong ones
+    whose names are nearest to the image, as FOCI asks it with 4; 0: none; else 2 to 26. Its rows (``choice``) are
+    apart from those of retrieval, as the true class is always among the candidates."""
     k: int | str = "auto"
     """Number of candidates for the ranker: ``auto``, or a number of at least 1; at most 26 in mode ``letters``, and 12
     with ``aggregate: kemeny``. With ``auto`` the number with the best top-1 on validation images is used, up to
@@ -36,8 +47,16 @@ class EvalArgs:
     k_max: int = 50
     """Largest number of candidates that ``k: auto`` tries, at least 1; 26 in mode ``letters``."""
     candidates: str = "auto"
-    """Memory that few-shot candidates come from: ``image`` (as in the paper), ``name``, both (``fused``), or ``auto``:
-    the one whose candidates contain the true class most often on validation images."""
+    """Where few-shot candidates come from: ``image`` (the memory of images, as in the paper), ``name``, both
+    (``fused``), an adapter (``tip``, ``tip_f`` or ``linear_probe``), ``clip_lora``, or ``auto``: the one of these, with
+    the adapters in ``adapters`` and ``clip_lora`` where it is set, whose candidates contain the true class most often
+    on validation images."""
+    adapters: list[str] = field(default_factory=lambda: list(ADAPTERS))
+    """Few-shot adapters to fit to each memory of images, a row each: Tip-Adapter (``tip``), Tip-Adapter-F (``tip_f``)
+    and CLAP's linear probe (``linear_probe``). Their hyperparameters are chosen on validation images; may be empty."""
+    clip_lora: str | None = None
+    """Run of ``recipe=retriever_clip_lora`` with an encoder for each of ``shots`` and ``seeds``: adds the row
+    ``clip_lora`` to few-shot tasks, and a source of candidates. Null: none."""
     batch_size: int = 32
     """Images per ranking batch, at least 1."""
     permutations: int | str = "auto"
@@ -88,7 +107,19 @@ class EvalArgs:
 
     def __post_init__(self) -> None:
         one_of("eval.split", self.split, ("test", "val"))
-        one_of("eval.candidates", self.candidates, ("auto", *SOURCES))
+        one_of("eval.classes", self.classes, ("all", "base", "new"))
+        one_of("eval.candidates", self.candidates, ("auto", *SOURCES, *ADAPTERS, CLIP_LORA))
+        check(
+            self.candidates != CLIP_LORA or self.clip_lora is not None,
+            "eval.candidates=clip_lora: give eval.clip_lora=RUN too, a run of recipe=retriever_clip_lora",
+        )
+        check(
+            self.clip_lora is None or self.open_set_fraction == 0,
+            f"eval.open_set_fraction={self.open_set_fraction}: the encoders of eval.clip_lora have seen the images of "
+            "all classes, so that none is unknown to them; set one of both",
+        )
+        for adapter in self.adapters:
+            one_of("eval.adapters", adapter, ADAPTERS)
         one_of("eval.aggregate", self.aggregate, ("mean", "borda", "kemeny"))
         one_of("eval.gate", self.gate, ("margin", "entropy"))
         for key in ("k", "permutations"):
@@ -100,9 +131,12 @@ class EvalArgs:
         check(min(self.shots, default=1) >= 1, "eval.shots: each must be at least 1")
         has_memory = bool(self.shots) or self.zero_shot or self.full_train_memory
         check(has_memory, "eval.shots=[]: nothing to evaluate with eval.zero_shot=false")
+        valid_choices = self.choices == 0 or 2 <= self.choices <= 26
+        check(valid_choices, f"eval.choices={self.choices}: must be 0 for none, or 2 to 26 answers")
         one_of("eval.leaks", self.leaks, ("error", "skip", "allow"))
         check(bool(self.seeds), "eval.seeds=[]: give at least one sampling seed")
-        for key, values in (("shots", self.shots), ("seeds", self.seeds), ("metrics", self.metrics)):
+        for key in ("shots", "seeds", "metrics", "adapters"):
+            values = getattr(self, key)
             has_duplicates = len(set(values)) < len(values)
             check(not has_duplicates, f"eval.{key}={list(values)}: a value is repeated and would count twice")
         minimum: dict[str, float] = dict.fromkeys(("k_max", "batch_size", "bootstrap"), 1)
@@ -114,6 +148,12 @@ class EvalArgs:
     def fixed_k(self) -> int:
         """The number of candidates where none is chosen on validation images: ``k``, or the paper's 5."""
         return DEFAULT_K if isinstance(self.k, str) else self.k
+
+    @property
+    def fitted_adapters(self) -> list[str]:
+        """The adapters that are fitted: ``adapters``, and the source of candidates where it is one."""
+        also = [self.candidates] if self.candidates in ADAPTERS else []
+        return [name for name in ADAPTERS if name in (*self.adapters, *also)]
 
     @property
     def fixed_permutations(self) -> int:

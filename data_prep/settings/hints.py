@@ -230,6 +230,7 @@ _VALUES = {
     "true": ("online", "on"), "yes": ("online", "on"), "false": ("disabled", "off", "none"), "no": ("disabled", "off"),
     "on": ("online",), "off": ("disabled",), "none": ("disabled", "off"), "no_quantization": ("none",),
     "text": ("name",), "names": ("name",), "images": ("image",), "logprob": ("likelihood",), "letter": ("letters",),
+    "pointwise": ("yes_no", "binary"), "yesno": ("yes_no",), "bce": ("binary",), "cross_entropy": ("softmax",),
     "free": ("generate",), "cosine": ("flat",), "exact": ("flat",), "avg": ("mean",), "average": ("mean",),
     "ignore": ("skip", "allow"), "drop": ("skip",), "fail": ("raise", "error"), "warn": ("allow",),
 }  # fmt: skip

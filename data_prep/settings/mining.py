@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from data_prep.settings.data import DataArgs
-from data_prep.settings.modes import SOURCES
+from data_prep.settings.modes import ADAPTERS, SOURCES
 from data_prep.settings.validate import bounded, check, one_of
 
 TARGETS = ("truth_first", "truth_only", "graded")
@@ -49,7 +49,7 @@ class MiningArgs:
     ``num_easy_negatives``."""
     sources: list[str] = field(default_factory=lambda: ["image", "name"])
     """Where candidates come from, one example per image and source: any of ``image`` (image memory), ``name`` (text
-    memory) and ``fused`` (both)."""
+    memory), ``fused`` (both), and the adapters ``tip``, ``tip_f`` and ``linear_probe``, fitted without the image."""
     neighbours: str = "leave_one_out"
     """What an image may retrieve: ``leave_one_out`` (all images except itself and its near-duplicates); ``disjoint``
     (half of each class's images are the memory, the other half the queries, as in the paper); ``self`` (itself too, as
@@ -77,8 +77,8 @@ class MiningArgs:
     mix: list[MixArgs] = field(default_factory=list)
     """Further data sets to mine, such as ``[{data: {name: folder, root: PATH}, weight: 0.5}]``."""
     shards: str | None = None
-    """Folder of ready-made shards to train on instead of mining, such as the output of ``data_prep.import_rar``. Null:
-    mine."""
+    """Folder of ready-made shards to train on instead of mining, such as the output of ``data_prep.import_examples``.
+    Null: mine."""
     seed: int = 0
     """Seed, at least 0, of every random choice in mining: disjoint halves, numbers of candidates, easy negatives,
     synonyms and the mix."""
@@ -93,8 +93,8 @@ class MiningArgs:
     def __post_init__(self) -> None:
         self._check_candidates()
         for source in self.sources:
-            one_of("mining.sources", source, SOURCES)
-        check(len(self.sources) > 0, "mining.sources: give at least one of image, name, fused")
+            one_of("mining.sources", source, (*SOURCES, *ADAPTERS))
+        check(len(self.sources) > 0, "mining.sources: give at least one, such as image")
         bounded("mining", self, {"shard_size": 1, "seed": 0, "near_duplicate_threshold": 0.5})
         check(self.weight > 0, f"mining.weight={self.weight}: must be above 0")
         one_of("mining.neighbours", self.neighbours, ("leave_one_out", "disjoint", "self"))

@@ -11,7 +11,8 @@ def embedded_model_note(recipe: Recipe) -> str | None:
     The nano models have seen armory's shields alone. On other data they show whether a pipeline runs. A model that the
     task does not use is not named.
     """
-    models = [("retriever.model", recipe.retriever.model, "nano-clip")] * (recipe.task != "projector")
+    retrievers = [(f"retriever.{key}", getattr(recipe.retriever, key), "nano-clip") for key in ("model", "name_model")]
+    models = retrievers if recipe.task != "projector" else []
     models += [("ranker.model", recipe.ranker.model, "nano-mllm")] * (recipe.task != "retriever")
     embedded = [f"{key}={model}" for key, model, nano in models if model == nano]
     if not embedded or recipe.data.name == "armory":

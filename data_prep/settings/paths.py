@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from data_prep.core.paths import expand_home
+from data_prep.core.paths import expand_home, split_prefix
 from data_prep.settings import check
 
 log = logging.getLogger(__name__)
@@ -17,12 +17,13 @@ WORKING_FOLDER = "working_folder"
 
 # Keys of paths, and keys of models, which are paths only where there is such a file or folder.
 _PATHS = {
-    *("cache", "data.root", "mining.shards", "mining.mix.data.root"),
+    *("cache", "data.root", "mining.shards", "mining.mix.data.root", "eval.clip_lora"),
     *("detection.annotations", "detection.images", "detection.detections"),
 }
 _PATHS_OR_NAMES = {
     *("data.descriptions", "mining.mix.data.descriptions", "discover.sentences"),
-    *("ranker.model", "retriever.model", "retriever.pretrained"),
+    *("ranker.model", "ranker.reranker_template", "retriever.model", "retriever.pretrained"),
+    *("retriever.name_model", "retriever.name_pretrained"),
 }
 
 
@@ -100,6 +101,6 @@ def paths_from(folder: Path, value: Any, key: str = "") -> Any:
         return [paths_from(folder, element, key) for element in value]
     if not isinstance(value, str) or key not in _PATHS | _PATHS_OR_NAMES:
         return value
-    prefix = "local-dir:" if value.startswith("local-dir:") else ""
-    path = Path(os.path.normpath(folder / value.removeprefix(prefix)))
-    return f"{prefix}{path}" if key in _PATHS or prefix or _exists(path) else value
+    prefix, name = split_prefix(value)
+    path = Path(os.path.normpath(folder / name))
+    return f"{prefix}{path}" if key in _PATHS or prefix == "local-dir:" or _exists(path) else value

@@ -11,8 +11,11 @@ from data_prep.settings.validate import bounded, check, one_of
 
 SCOPES = ("language", "language+projector", "language+projector+vision")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
-OBJECTIVES = ("letters", "likelihood", "list", "listwise")
+REWARDED = ("reward_letters", "reward_likelihood", "reward_yes_no")
+OBJECTIVES = ("letters", "likelihood", "yes_no", "list", "listwise", *REWARDED)
+REWARDS = ("reciprocal_rank", "top1")
 LISTWISE = ("ranknet", "listmle", "softmax")
+YES_NO = ("softmax", "binary")
 
 
 @dataclass
@@ -51,6 +54,24 @@ class LoraArgs:
 
 
 @dataclass
+class RewardArgs:
+    """The reward that the objectives ``reward_…`` train for."""
+
+    metric: str = "reciprocal_rank"
+    """Reward of a sampled order: ``reciprocal_rank`` of the true class, or ``top1``, 1 where it is first and else
+    0."""
+    samples: int = 8
+    """Orders sampled per image, at least 2; each is compared with the mean of the others."""
+    kl: float = 0.01
+    """Weight of the KL divergence from the base model, at least 0; above 0 the base model, the adapter switched off,
+    scores each batch too."""
+
+    def __post_init__(self) -> None:
+        one_of("ranker.objectives.reward.metric", self.metric, REWARDS)
+        bounded("ranker.objectives.reward", self, {"samples": 2, "kl": 0})
+
+
+@dataclass
 class ObjectiveArgs:
     """Loss weights; their weighted sum is trained. None may be negative, one must be above 0; a loss of weight 0 is
     skipped."""
@@ -59,6 +80,11 @@ class ObjectiveArgs:
     """Weight of the cross-entropy over the candidates' letters."""
     likelihood: float = 1.0
     """Weight of the cross-entropy over the log-likelihoods of the candidates' names."""
+    yes_no: float = 0.0
+    """Weight of a loss on each candidate's log-odds of ``yes`` against ``no``."""
+    yes_no_loss: str = "softmax"
+    """Loss of ``yes_no``: ``softmax`` (cross-entropy of the true candidate over the log-odds) or ``binary`` (yes for
+    the true class, no for each other candidate)."""
     list: float = 0.0
     """Weight of the paper's loss: language-model loss on the sorted list, true class first."""
     listwise: float = 0.0
@@ -67,6 +93,14 @@ class ObjectiveArgs:
     listwise_loss: str = "ranknet"
     """Ranking loss of ``listwise``: ``ranknet`` (with FIRST's weights, arXiv 2406.15657), ``listmle`` or
     ``softmax``."""
+    reward_letters: float = 0.0
+    """Weight of a policy gradient: orders are sampled from the letters' probabilities (Plackett-Luce) and rewarded."""
+    reward_likelihood: float = 0.0
+    """The same with the names' likelihoods."""
+    reward_yes_no: float = 0.0
+    """The same with the names' log-odds of ``yes`` against ``no``."""
+    reward: RewardArgs = field(default_factory=RewardArgs)
+    """What is rewarded, and how."""
 
     @property
     def weights(self) -> dict[str, float]:
@@ -77,6 +111,7 @@ class ObjectiveArgs:
         weights = [getattr(self, name) for name in OBJECTIVES]
         check(min(weights) >= 0 and max(weights) > 0, "ranker.objectives: none may be below 0, one must be above 0")
         one_of("ranker.objectives.listwise_loss", self.listwise_loss, LISTWISE)
+        one_of("ranker.objectives.yes_no_loss", self.yes_no_loss, YES_NO)
 
 
 @dataclass
@@ -98,8 +133,14 @@ class RankerArgs:
     """Maximum number of tokens of a conversation, image and answer included; a longer example is left out and counted,
     never truncated. Null: the model's context length."""
     descriptions: bool = False
-    """Shows the first description of each candidate (``data.descriptions``) beside its name in the letters and list
-    prompts, in training and in evaluation. Prompts of ``likelihood`` show no candidates."""
+    """Shows the first description of each candidate (``data.descriptions``) beside its name in the prompts, in training
+    and in evaluation. Prompts of ``likelihood`` show no candidates."""
+    reranker_template: str | None = None
+    """Chat template of mode ``yes_no`` that renders the image as query and a name as document: ``qwen3_vl`` (that of
+    Qwen3-VL-Reranker), the name of one of the model's own templates, or a jinja file. Null: the model's template
+    ``reranker`` if it has one, else a question in its ordinary template."""
+    instruction: str | None = None
+    """Instruction that a reranker's template shows. Null: the template's own."""
     attn_implementation: str | None = None
     """Attention implementation of the language model: ``sdpa``, ``eager`` or ``flash_attention_2``, which needs a
     package of its own and runs the conversations about an image one by one. Null: transformers' default, usually
@@ -114,10 +155,11 @@ class RankerArgs:
     """Weights of the training losses."""
     mode: str = "likelihood"
     """How ``eval.run`` ranks: ``likelihood`` (of each name), ``letters`` (probability of each candidate's letter),
-    ``constrained`` (list restricted to the candidates) or ``generate`` (free text)."""
+    ``yes_no`` (log-odds of yes against no for each name, as pointwise rerankers do), ``constrained`` (list restricted
+    to the candidates) or ``generate`` (free text)."""
     backend: str = "local"
-    """Where the evaluated ranker runs: ``local``, or ``openai`` (``ranker.server``, which has no mode ``likelihood``);
-    training is always local."""
+    """Where the evaluated ranker runs: ``local``, or ``openai`` (``ranker.server``, which has no modes ``likelihood``
+    and ``yes_no``); training is always local."""
     server: ServerArgs = field(default_factory=ServerArgs)
     """The server of ``backend: openai``."""
 
@@ -135,10 +177,14 @@ class RankerArgs:
         bounded("ranker", self, {"tree_tokens": 1})
         for key, value in (("max_pixels", self.max_pixels), ("max_tokens", self.max_tokens)):
             check(value is None or value >= 1, f"ranker.{key}={value}: must be at least 1, or null")
+        has_text = self.instruction is None or bool(self.instruction.strip())
+        check(has_text, "ranker.instruction: is empty; give a text, or null for the template's own")
         one_of("ranker.backend", self.backend, ("local", "openai"))
         if self.backend == "openai":
             check(self.server.base_url is not None, "ranker.backend=openai: give ranker.server.base_url=URL")
-            reason = (
-                "chat completions give no log-likelihood of a text; set ranker.mode=letters, constrained or generate"
-            )
-            check(self.mode != "likelihood", f"ranker.backend=openai: ranker.mode=likelihood: {reason}")
+            reason = {
+                "likelihood": "chat completions give no log-likelihood of a text",
+                "yes_no": "it would take a request for each candidate",
+            }.get(self.mode, "")
+            advice = "set ranker.mode=letters, constrained or generate"
+            check(not reason, f"ranker.backend=openai: ranker.mode={self.mode}: {reason}; {advice}")

@@ -11,7 +11,7 @@ from data_prep.settings.detection import DetectionArgs
 from data_prep.settings.discover import DiscoverArgs
 from data_prep.settings.evaluation import EvalArgs
 from data_prep.settings.mining import MiningArgs
-from data_prep.settings.modes import SCORED
+from data_prep.settings.modes import POINTWISE, SCORED
 from data_prep.settings.nano import NanoArgs
 from data_prep.settings.ranker import RankerArgs
 from data_prep.settings.retriever import RetrieverArgs
@@ -63,9 +63,10 @@ class Recipe:
         may_lack_answer = self.mining.ground_truth == "keep_without" and not self.mining.none_of_these
         objectives = self.ranker.objectives
         check(
-            not may_lack_answer or (objectives.letters == 0 and objectives.likelihood == 0),
-            "mining.ground_truth=keep_without: letters and likelihood need a right answer in every example; add "
-            "mining.none_of_these=true, or train on the list alone (ranker.objectives.letters=0 and .likelihood=0)",
+            not may_lack_answer or objectives.weights.keys() <= {"list", "listwise"},
+            "mining.ground_truth=keep_without: letters, likelihood, yes_no and rewards need a right answer in every "
+            "example; add mining.none_of_these=true, or train on the list alone (ranker.objectives.letters=0 and "
+            ".likelihood=0)",
         )
         check(
             self.mining.target != "truth_only" or objectives.listwise == 0,
@@ -92,10 +93,18 @@ class Recipe:
             "optim.group_by_length: the lengths in a stream are unknown; set mining.streaming=false",
         )
         mode, args = self.ranker.mode, self.eval
+        check(
+            args.classes == "all" or self.data.name != "armory",
+            f"eval.classes={args.classes}: does not apply to armory, whose train, val and test have different classes",
+        )
+        check(
+            args.classes != "new" or args.split != "val" or self.data.tune_classes == "all",
+            "eval.classes=new: with data.tune_classes=base no validation image is of a new class; evaluate test",
+        )
         has_letters = mode != "letters" or args.fixed_k <= 26
         check(has_letters, f"eval.k={args.k}: mode letters has 26 letters; lower eval.k, or rank by likelihood")
-        shows_candidates = not args.show_exemplars or mode != "likelihood"
-        check(shows_candidates, "eval.show_exemplars=true: mode likelihood shows no candidates; rank by another mode")
+        lists_candidates = not args.show_exemplars or mode not in POINTWISE
+        check(lists_candidates, f"eval.show_exemplars=true: mode {mode} lists no candidates; rank by another mode")
         if mode not in SCORED:
             reason = f"ranker.mode={mode} gives no probabilities; rank by {' or '.join(SCORED)}"
             averages = args.fixed_permutations > 1 and args.aggregate == "mean"

@@ -21,6 +21,7 @@ from typing import Any
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import write_text
+from data_prep.core.paths import split_prefix
 from data_prep.extensions.finding import find_references, locate
 from data_prep.settings import check
 from data_prep.settings.values import flatten, iter_texts
@@ -30,8 +31,11 @@ log = logging.getLogger(__name__)
 SERVER_KEYS = ("ranker.server.base_url", "ranker.server.adapter_url")
 """Keys of servers, to which images are sent: like paths outside."""
 
-CODE_KEYS = ("data.name", "retriever.model", "eval.metrics", "mining.mix")
+CODE_KEYS = ("data.name", "retriever.model", "retriever.name_model", "eval.metrics", "mining.mix")
 """Keys that may name a ``module:function``, which is run: like paths outside, wherever its file is."""
+
+REMOTE_CODE = "retriever.trust_remote_code"
+"""The key that lets the code of the retriever's models run: like a path outside where it is set."""
 
 
 def paths_outside(values: dict[str, Any], folder: Path, base: Path = Path()) -> dict[str, list[str]]:
@@ -43,19 +47,25 @@ def paths_outside(values: dict[str, Any], folder: Path, base: Path = Path()) -> 
         base: The folder that relative paths start from; by default the working folder.
 
     Returns:
-        dict[str, list[str]]: Absolute paths, and servers' URLs as they are, by key; and each ``module:function`` with
-        the file that its module is in. One that is nowhere is left out, as nothing can be run.
+        dict[str, list[str]]: Absolute paths, and servers' URLs as they are, by key; each ``module:function`` with the
+        file that its module is in, and models whose own code may run. A function that is nowhere is left out, as
+        nothing can be run.
     """
     outside_paths: dict[str, list[str]] = {}
-    for key, value in flatten(values).items():
+    by_key = flatten(values)
+    for key, value in by_key.items():
+        if key == REMOTE_CODE and value:
+            models = (by_key.get(f"retriever.{name}") for name in ("model", "name_model"))
+            outside_paths[key] = [f"code of {model}" for model in models if model]
         if key in SERVER_KEYS and value is not None:
             outside_paths[key] = [value]
         for text in iter_texts(value) if key not in ("out", *SERVER_KEYS) else ():
-            raw_path = Path(text.removeprefix("local-dir:"))
+            raw_path = Path(split_prefix(text)[1])
             path, allowed_roots = (base / raw_path).resolve(), (folder,) if raw_path.is_absolute() else (folder, base)
             if not any(path.is_relative_to(root.resolve()) for root in allowed_roots):
                 outside_paths.setdefault(key, []).append(str(path))
-        for reference in find_references(" ".join(iter_texts(value))) if key in CODE_KEYS else ():
+        code = (text for text in iter_texts(value) if not split_prefix(text)[0]) if key in CODE_KEYS else ()
+        for reference in find_references(" ".join(code)):
             file = locate(reference)
             if file is not None:
                 outside_paths.setdefault(key, []).append(f"{reference} in {file}")
@@ -142,7 +152,7 @@ def check_outside(path: Path, values: dict[str, Any], given: set[str], base: Pat
     }
     if unknown:
         shown = "; ".join(f"{key}: {', '.join(paths)}" for key, paths in unknown.items())
-        kinds = "paths or code" if unknown.keys() & set(CODE_KEYS) else "paths"
+        kinds = "paths or code" if unknown.keys() & {*CODE_KEYS, REMOTE_CODE} else "paths"
         raise UserError(
             f"{path}: appears to come from another machine or user, and names {kinds} outside its folder: {shown}. "
             f"Give them, or others, as settings: {' '.join(f'{key}={_shown(flatten(values)[key])}' for key in unknown)}"
@@ -152,4 +162,6 @@ def check_outside(path: Path, values: dict[str, Any], given: set[str], base: Pat
 def _shown(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(element, str) for element in value):
         return shlex.quote(f"[{','.join(value)}]")
+    if isinstance(value, bool):
+        return str(value).lower()
     return shlex.quote(value) if isinstance(value, str) else "…"

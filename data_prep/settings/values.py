@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -12,6 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from data_prep.core.errors import UserError
+from data_prep.core.paths import split_prefix
 from data_prep.settings import Recipe, check
 
 _TEXT = (str, str | None)
@@ -19,10 +21,13 @@ _MAX_BYTES = 1_000_000  # of a recipe file
 _MAX_DEPTH = 20  # nesting levels of its YAML
 
 
+_types_of: Callable[[Any], dict[str, Any]] = cache(get_type_hints)  # slow, and a recipe looks up hundreds of keys
+
+
 def known_keys(section: Any = Recipe, prefix: str = "") -> list[str]:
     """Lists every key of a recipe, such as ``ranker.lora.rank``, sections included."""
     keys: list[str] = []
-    for name, kind in get_type_hints(section).items():
+    for name, kind in _types_of(section).items():
         keys += [prefix + name, *(known_keys(kind, f"{prefix}{name}.") if is_dataclass(kind) else ())]
     return keys
 
@@ -31,7 +36,7 @@ def type_of_key(key: str) -> Any:
     """Returns the type of a recipe key; None if there is no such key."""
     kind: Any = Recipe
     for part in key.split("."):
-        kind = get_type_hints(kind).get(part) if is_dataclass(kind) else None
+        kind = _types_of(kind).get(part) if is_dataclass(kind) else None
     return kind
 
 
@@ -192,7 +197,7 @@ def check_value(source: str, key: str, value: Any) -> None:
             f"{shown}: ${{ is a reference, and a recipe has no references; write the value out",
         )
         check(text != "???", f"{shown}: no value; ??? means a missing one")
-        has_tilde = text.removeprefix("local-dir:").startswith("~")
+        has_tilde = split_prefix(text)[1].startswith("~")
         check(not has_tilde, f"{shown}: ~ is no home folder here; give the full path, or ./~ for a folder of that name")
         check("\0" not in text, f"{shown!r}: contains a zero byte")
         check(text.isascii() or _is_unicode(text), f"{shown}: not UTF-8; rename it, or link to it by another name")

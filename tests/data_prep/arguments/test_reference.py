@@ -40,7 +40,7 @@ def test_the_defaults_shown_are_what_one_may_type(tmp_path):
 def test_values_of_a_key_are_those_that_its_check_accepts():
     assert allowed_values("trainer.offload") == ["none", "optimizer", "all"]
     assert allowed_values("eval.fusion") == ["true", "false"]
-    assert allowed_values("mining.sources") == ["image", "name", "fused"]
+    assert allowed_values("mining.sources") == ["image", "name", "fused", "tip", "tip_f", "linear_probe"]
     assert allowed_values("optim.lr") == allowed_values("out") == allowed_values("nothing") == []
     assert len({key for key, _ in ENUMERATED}) > 50
 

@@ -89,7 +89,7 @@ def test_openais_clip_runs_with_quick_gelu_under_every_spelling(tiny):
     tiny("ViT-B-16")
     for tag in ("openai", "OpenAI", "metaclip-400m"):
         assert is_quick(load_open_clip(RetrieverArgs(model="ViT-B-16", pretrained=tag))[0])
-    assert is_quick(load_open_clip(load_recipe(["recipe=ranker_lora_qwen2_5_vl_7b"]).retriever)[0])
+    assert is_quick(load_open_clip(load_recipe(["recipe=rar_paper"]).retriever)[0])
     assert not is_quick(load_open_clip(RetrieverArgs(model="ViT-B-16", pretrained="laion2b_s34b_b88k"))[0])
 
 

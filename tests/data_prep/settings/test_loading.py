@@ -96,7 +96,7 @@ def test_numbers_that_no_stage_can_use_are_rejected(setting, expected):
     [
         (
             "mining.sources=image,name",
-            "must be one of image, name, fused; a list is written [image,name]",
+            "must be one of image, name, fused, tip, tip_f, linear_probe; a list is written [image,name]",
         ),
         ("data.split_ratios=0.5", "data.split_ratios=[0.5]: must be 3 positive numbers"),
         ("eval.shots=", "eval.shots=: is a list; write it in brackets, [] for an empty one"),
@@ -238,10 +238,10 @@ def test_a_saved_recipe_is_read_back_unchanged(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "give recipe=NAME once; there are mllm_lite"),
+        ([], "give recipe=NAME once; there are mllm_caltech"),
         ([RANKER, RANKER], "give recipe=NAME once"),
         (["recipe=ranker_lore"], "did you mean ranker_lora?"),
-        (["recipe=zzzz"], "there are mllm_lite"),
+        (["recipe=zzzz"], "there are mllm_caltech"),
         (["recipe=missing.yaml"], "missing.yaml: no such file"),
         ([RANKER, "seed"], "seed: give settings as key=value"),
         ([RANKER, "mining.kk=3"], "unknown key mining.kk; did you mean mining.k?"),

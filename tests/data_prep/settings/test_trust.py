@@ -10,7 +10,7 @@ import yaml
 from data_prep.core.errors import UserError
 from data_prep.settings import DataArgs, Recipe
 from data_prep.settings.loading import load_saved_recipe, save_recipe
-from data_prep.settings.trust import paths_outside
+from data_prep.settings.trust import paths_outside, remember
 
 
 @pytest.fixture
@@ -40,6 +40,8 @@ def write_foreign_recipe(path: Path, **values) -> None:
         ("data.root", "/data/birds"),
         ("ranker.model", "/models/llava"),
         ("retriever.model", "local-dir:/models/clip"),
+        ("retriever.model", "hf:/models/siglip"),
+        ("retriever.name_model", "timm:/models/dino"),
         ("ranker.server.base_url", "http://elsewhere/v1"),
         ("ranker.server.adapter_url", "http://elsewhere/v1"),
         ("mining.mix", [{"data": {"name": "folder", "root": "/data/more"}}]),
@@ -58,6 +60,24 @@ def test_a_servers_url_is_shown_as_it_was_given(run):
     assert paths_outside({"ranker": {"server": {"base_url": url}}}, run.parent) == {"ranker.server.base_url": [url]}
     write_foreign_recipe(run, ranker={"server": {"base_url": url}})
     with pytest.raises(UserError, match=f"ranker.server.base_url: {url}"):
+        load_saved_recipe(run, [])
+
+
+def test_names_of_libraries_models_are_neither_paths_nor_code(run):
+    models = {"model": "timm:resnet18", "pretrained": "a1_in1k", "name_model": "hf:google/siglip2-base-patch16-224"}
+    assert paths_outside({"retriever": models}, run.parent) == {}
+
+
+def test_a_models_own_code_is_run_only_if_it_was_allowed_before(run):
+    retriever = {"model": "hf:somebody/model", "trust_remote_code": True}
+    write_foreign_recipe(run, retriever=retriever)
+    with pytest.raises(UserError, match=r"retriever\.trust_remote_code: code of hf:somebody/model.*_remote_code=true"):
+        load_saved_recipe(run, [])
+    assert load_saved_recipe(run, ["retriever.trust_remote_code=false"]).retriever.trust_remote_code is False
+    remember({"retriever": retriever}, run.parent)
+    assert load_saved_recipe(run, []).retriever.trust_remote_code
+    write_foreign_recipe(run, retriever=retriever | {"model": "hf:somebody/else"})
+    with pytest.raises(UserError, match="code of hf:somebody/else"):
         load_saved_recipe(run, [])
 
 
