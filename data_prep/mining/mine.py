@@ -6,12 +6,13 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from data_prep.adapters.sources import with_adapters
 from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint, write_folder, write_text
 from data_prep.core.progress import progress_bar
@@ -19,7 +20,8 @@ from data_prep.core.recall import recall_at, true_ranks
 from data_prep.core.records import Candidate, RankingExample, Sample
 from data_prep.datasets import Dataset
 from data_prep.distributed.blockwise import search_blockwise
-from data_prep.embedding.encoder import Encoder, embed_images
+from data_prep.embedding.encoder import Encoder, embed_queries
+from data_prep.embedding.pair import for_images
 from data_prep.leakage.contamination import write_mined
 from data_prep.leakage.near_copies import Copies, NearCopies, group_copies
 from data_prep.memory.memories import Memories, with_templates
@@ -59,10 +61,12 @@ class CandidatePool:
         memories: Images and names.
         leave_out: Whether to exclude a query's own image and its copies from the search, as is necessary where the
             part is its own memory.
+        adapters: Hyperparameters of the adapters that are sources, by name.
     """
 
     memories: Memories
     leave_out: bool
+    adapters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def _collect_metadata(
@@ -102,6 +106,8 @@ def _collect_metadata(
     }
     uses_seed = mining.k_max is not None or mining.num_easy_negatives or mining.names == "synonyms"
     metadata["seed"] = mining.seed if uses_seed else None
+    if pool.adapters:
+        metadata["adapters"] = {name: dict(values) for name, values in sorted(pool.adapters.items())}
     if dataset.descriptions:
         first = [(label, texts[0]) for label, texts in sorted(dataset.descriptions.items())]  # prompts show no others
         metadata["descriptions"] = fingerprint(first)
@@ -144,10 +150,10 @@ def mine(
     if folder.exists():
         log.info("mining: reusing %s", folder.name)
         return folder
-    xq = embed_images(encoder, samples, retriever, cache)
+    xq = embed_queries(encoder, samples, retriever, cache)
     memories, copies, exclude = pool.memories, None, None
     if pool.leave_out:
-        copies = _find_copies(samples, memories.images, xq, mining.near_duplicate_threshold, processes)
+        copies = _find_copies(samples, memories.images, for_images(xq), mining.near_duplicate_threshold, processes)
         memories = replace(memories, images=memories.images.with_digests(copies.groups))
         exclude = [copies.groups[sample.digest] for sample in samples]
         if copies.equal or copies.near:
@@ -155,6 +161,9 @@ def mine(
                 "mining: %s: an image's copies are not among its neighbours (of equal bytes: %d, pairs of "
                 "near-duplicates: %d)", part, copies.equal, len(copies.near),
             )  # fmt: skip
+    memories = with_adapters(memories, pool.adapters, cache)
+    for adapter in memories.sources.values():
+        adapter.prepare(memories, exclude)  # once, before several processes search
     counts: Counter = Counter()
     recall: dict[str, dict] = {}
     # Counts and recall are filled while the examples are built.

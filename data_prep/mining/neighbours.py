@@ -10,6 +10,7 @@ import numpy as np
 
 from data_prep.core.records import Candidate, Sample
 from data_prep.core.rng import rng_for
+from data_prep.embedding.pair import Queries
 from data_prep.memory.memories import Memories
 from data_prep.settings import RetrieverArgs
 
@@ -34,8 +35,8 @@ class Neighbours:
 
     Attributes:
         memories: The memories to search.
-        source: ``image``, ``name`` or ``fused``.
-        xq: Unit queries of shape ``[nq, d]``.
+        source: ``image``, ``name``, ``fused`` or an adapter.
+        xq: Unit queries of shape ``[nq, d]``, or those of each memory's encoder.
         depth: Number of candidates per query.
         retriever: Search settings.
         names: Class names by label.
@@ -44,7 +45,7 @@ class Neighbours:
 
     memories: Memories
     source: str
-    xq: np.ndarray
+    xq: Queries
     depth: int
     retriever: RetrieverArgs
     names: Sequence[str]

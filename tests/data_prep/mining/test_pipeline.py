@@ -127,6 +127,15 @@ def test_with_disjoint_halves_one_half_queries_the_other(built, cache):
     assert not keys & {sample.key for sample in memory}
 
 
+@pytest.mark.parametrize(("full_train_memory", "sources"), [("false", ["name"]), ("true", ["image", "name"])])
+def test_without_shots_validation_examples_come_from_the_memory_that_is_evaluated(
+    built, cache, full_train_memory, sources
+):
+    settings = ["eval.shots=[]", f"eval.full_train_memory={full_train_memory}", "mining.sources=[image,name]"]
+    _, val = build(recipe_in(cache, *settings))
+    assert sorted({example.key.rpartition("-")[2] for example, _ in rows(val)}) == sources
+
+
 def test_mining_with_a_leak_warns(cache, caplog):
     build(recipe_in(cache, "mining.neighbours=self"))
     assert "lets each image find itself" in caplog.text
@@ -206,3 +215,20 @@ def test_descriptions_in_the_memory_of_names_are_mined_again(built, tmp_path):
     described = build(recipe_in(tmp_path, "data.descriptions=own"))
     assert described[0].name != built[0].name
     assert all(example.descriptions == () for example, _ in rows(described[0]))
+
+
+def test_candidates_come_from_adapters_that_have_not_seen_the_image(built, cache, caplog):
+    sources = ["tip", "linear_probe"]
+    with caplog.at_level("DEBUG"):
+        train, val = build(recipe_in(cache, f"mining.sources=[{','.join(sources)}]"))
+    keys = [example.key for example, _ in rows(train)]
+    assert {key.rpartition("-")[2] for key in keys} == set(sources)
+    assert {example.key.rpartition("-")[2] for example, _ in rows(val)} == set(sources)
+    fitted = [line for line in caplog.messages if "fitting linear_probe to" in line]
+    # 24 training images of 8 classes, in five folds: each is searched by a fit to the others.
+    assert sum(16 < int(re.search(r"to (\d+) images", line)[1]) < 24 for line in fitted) == 5
+    manifest = json.loads((train / "manifest.json").read_text())
+    assert set(manifest["adapters"]) == set(sources) and set(manifest["recall"]) == set(sources)
+    assert build(recipe_in(cache, f"mining.sources=[{','.join(sources)}]")) == (train, val)
+    (again, _) = build(recipe_in(cache, "mining.sources=[image,name]"))
+    assert again == built[0]  # an adapter that is no source changes no key
