@@ -1,1 +1,1 @@
-"""Exports ranking examples to the formats of other trainers, and imports RAR's; may import mining and below."""
+"""Exports ranking examples to the formats of other trainers, and imports theirs; may import mining and below."""

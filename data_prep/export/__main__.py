@@ -4,7 +4,9 @@
     python -m data_prep.export --format rar --to exported --part val recipe=ranker_lora mining.k=5
 
 Writes a recipe's ranking examples in the format of another trainer: rar, llava, sharegpt, openai
-(both for LLaMA-Factory), swift, or trl. Examples that are not in the cache are built first.
+(both for LLaMA-Factory), swift, or trl; for rerankers swift_reranker, sentence_transformers (lists) or
+sentence_transformers_pairs; for training by reward or preference swift_grpo, trl_grpo or trl_dpo.
+Examples that are not in the cache are built first.
 
 --part val           export the validation examples instead of the training examples
 --from FOLDER        export a folder of shards instead of the recipe's examples

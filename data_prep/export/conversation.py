@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,23 @@ from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json, write_text
+from data_prep.prompting.prompts import list_answer
 
 TAG = "<image>"
 """Marks the position of the image in the text."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A candidate as a reranker's set shows it.
+
+    Attributes:
+        text: Its name, and its description where the example has one.
+        is_right: Whether it is the right one.
+    """
+
+    text: str
+    is_right: bool
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,9 @@ class Conversation:
         names: The candidates in the order shown.
         prompt: The question, without an image tag.
         answer: The list that the model is to write.
+        truth: The right name; empty where there is none.
+        documents: The candidates in retriever order.
+        rejected: A list that is worse than ``answer``; empty where nothing is wrong.
     """
 
     key: str
@@ -31,6 +49,9 @@ class Conversation:
     names: Sequence[str]
     prompt: str
     answer: str
+    truth: str = ""
+    documents: Sequence[Document] = ()
+    rejected: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,17 @@ class Turn:
     assistant: str
     images: list[str]
     tags: int = 1
+
+    def find_problem(self, expected: Conversation, folder: Path) -> str | None:
+        """Returns how the record differs from its conversation, or None."""
+        names = set(expected.names)
+        if self.user.count(TAG) != self.tags or TAG in self.assistant:
+            return f"{self.user.count(TAG)} image tags instead of {self.tags}"
+        if self.images != [expected.image] or not (folder / expected.image).is_file():
+            return f"images {self.images}, of which one is missing"
+        if not set(ast.literal_eval(self.assistant)) <= names or list_answer(expected.names) not in self.user:
+            return "names that differ from the example's"
+        return None
 
 
 def write_list(path: Path, records: Iterable[dict]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import logging
 from collections import Counter
@@ -14,12 +13,13 @@ from data_prep.core.files import write_folder, write_json
 from data_prep.core.progress import progress_bar
 from data_prep.core.records import RankingExample
 from data_prep.core.rng import shuffle_candidates
-from data_prep.export.conversation import TAG, Conversation
-from data_prep.export.formats import FORMATS
+from data_prep.export.conversation import TAG, Conversation, Document
+from data_prep.export.formats import FORMATS, JUDGED
+from data_prep.export.judged import rejected_answer
 from data_prep.export.rar import native_prompt
 from data_prep.mining.shards import ShardedExamples, read_example, read_image_bytes
 from data_prep.prompting.prompt_lengths import TokenCounter
-from data_prep.prompting.prompts import list_answer, list_prompt
+from data_prep.prompting.prompts import describe, list_answer, list_prompt
 from data_prep.prompting.targets import target_names
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,26 @@ def find_export_problem(names: Sequence[str], num_tokens: int, max_tokens: int |
     return None
 
 
+def _judge(example: RankingExample) -> list[Document]:
+    """Returns the candidates in retriever order, and which are right; none where no candidate is."""
+    if example.truth is None:
+        return []
+    right, names = example.candidates[example.truth].label, [candidate.name for candidate in example.candidates]
+    texts = describe(names, example.descriptions)
+    return [Document(text, c.label == right) for text, c in zip(texts, example.candidates, strict=True)]
+
+
+def _make_conversation(
+    example: RankingExample, shown: RankingExample, image: str, prompt: str, target: list[str]
+) -> Conversation:
+    documents, names = _judge(example), [candidate.name for candidate in shown.candidates]
+    judged = [(c.name, document.is_right) for c, document in zip(example.candidates, documents, strict=bool(documents))]
+    truth = "" if example.truth is None else example.candidates[example.truth].name
+    has_wrong = any(not is_right for _, is_right in judged)
+    rejected = rejected_answer(target, judged) if has_wrong else ""
+    return Conversation(example.key, image, names, prompt, list_answer(target), truth, documents, rejected)
+
+
 def _make_conversations(
     examples: ShardedExamples,
     folder: Path,
@@ -56,17 +76,21 @@ def _make_conversations(
     target: str,
     token_limit: tuple[TokenCounter, int] | None,
     counts: Counter,
+    needs_judgement: bool,
 ) -> Iterator[Conversation]:
     """Yields the examples that can be exported, writes each of their images once, and counts outcomes."""
     for line in examples.lines:
         example = read_example(examples.folder, line)
         shown = to_shown(example)
         names = [candidate.name for candidate in shown.candidates]
-        if target != "graded" and example.truth is None:
+        if (target != "graded" or needs_judgement) and example.truth is None:
             counts["dropped: no right answer"] += 1
             continue
-        prompt, answer = to_prompt(names, shown.descriptions), list_answer(target_names(example, target))
-        num_tokens = sum(token_limit[0]([prompt, answer])) if token_limit else 0
+        if needs_judgement and all(document.is_right for document in _judge(example)):
+            counts["dropped: no wrong candidate"] += 1
+            continue
+        prompt, targets = to_prompt(names, shown.descriptions), target_names(example, target)
+        num_tokens = sum(token_limit[0]([prompt, list_answer(targets)])) if token_limit else 0
         problem = find_export_problem(names, num_tokens, token_limit and token_limit[1], prompt)
         counts[problem or "exported"] += 1
         if problem:
@@ -75,7 +99,7 @@ def _make_conversations(
         image = f"images/{hashlib.sha256(data).hexdigest()[:24]}.{suffix}"
         if not (folder / image).exists():
             (folder / image).write_bytes(data)
-        yield Conversation(example.key, image, names, prompt, answer)
+        yield _make_conversation(example, shown, image, prompt, targets)
 
 
 def export(
@@ -125,7 +149,8 @@ def export(
 
     with write_folder(to) as unfinished:
         (unfinished / "images").mkdir()
-        generated = _make_conversations(examples, unfinished, to_shown, to_prompt, target, token_limit, counts)
+        judged = format_name in JUDGED
+        generated = _make_conversations(examples, unfinished, to_shown, to_prompt, target, token_limit, counts, judged)
         conversations = list(progress_bar("exporting", generated, len(examples)))
         if not conversations:
             raise UserError(f"--format {format_name}: nothing of {shards} could be exported ({dict(counts)})")
@@ -159,13 +184,6 @@ def check_export(folder: Path, format_name: str, conversations: Sequence[Convers
     if len(turns) != len(conversations):
         raise UserError(f"{where}: {len(turns)} records instead of {len(conversations)}")
     for turn, expected in zip(turns, conversations, strict=True):
-        names = set(expected.names)
-        problem = None
-        if turn.user.count(TAG) != turn.tags or TAG in turn.assistant:
-            problem = f"{turn.user.count(TAG)} image tags instead of {turn.tags}"
-        elif turn.images != [expected.image] or not (folder / expected.image).is_file():
-            problem = f"images {turn.images}, of which one is missing"
-        elif not set(ast.literal_eval(turn.assistant)) <= names or list_answer(expected.names) not in turn.user:
-            problem = "names that differ from the example's"
+        problem = turn.find_problem(expected, folder)
         if problem:
             raise UserError(f"{where}: record of {expected.key}: {problem}")
