@@ -11,6 +11,7 @@ from data_prep.core.names import tidy
 from data_prep.datasets import READERS, load_reader, read_dataset
 from data_prep.datasets.folder import Layout, list_labelled
 from data_prep.mining.shards import ShardedExamples
+from data_prep.reading.class_halves import half_labels
 from data_prep.reading.dataset import PARTS, find_missing
 from data_prep.settings import DataArgs, Recipe, check
 from rar_train.doctor.files import file_findings
@@ -119,8 +120,12 @@ def _check_folder(layout: Layout, args: DataArgs, summary: DataSummary) -> list[
     small = sorted(label for label, count in counts.items() if count < min_images)
     summary.names = sorted(set(counts) - set(small))
     summary.class_sizes = [round(share * counts[label]) for label in summary.names]
-    summary.images = round(share * sum(counts[label] for label in summary.names))
-    in_val = sum(row.split == "val" for row in rows)
+    tuned = set(summary.names)
+    if args.tune_classes != "all":
+        names = sorted(counts)
+        tuned &= {names[label] for label in half_labels(len(names), args.tune_classes)}
+    summary.images = round(share * sum(counts[label] for label in tuned))
+    in_val = sum(row.split == "val" and tidy(row.label) in tuned for row in rows)
     summary.val_images = in_val or round(summary.images * args.split_ratios[1] / args.split_ratios[0])
     return _judge_classes(args, len(counts), small, min_images, f"{len(rows)} images")
 

@@ -8,9 +8,12 @@ import torch
 
 from data_prep.core.errors import UserError
 from data_prep.core.hub import check_hub
+from data_prep.core.paths import split_prefix
 from data_prep.embedding.open_clip_models import NANO_CLIP, check_named, training_setup
 from data_prep.embedding.own_encoder import find_own_encoder
-from data_prep.settings import Recipe, RetrieverArgs
+from data_prep.embedding.pair import split_settings, to_name_settings
+from data_prep.embedding.timm_encoder import check_timm
+from data_prep.settings import Recipe, RetrieverArgs, check
 from rar_train.doctor.findings import Finding
 from rar_train.models.base_checks import refuse_adapter
 from rar_train.models.meta import build_on_meta, local_folder, missing_weights
@@ -21,9 +24,27 @@ FETCH_ADVICE = "download it once, or point ranker.model to a local folder"
 
 
 def check_retriever(args: RetrieverArgs) -> list[Finding]:
-    """Checks that the encoder's weights are on this machine or can be downloaded."""
+    """Checks that the weights of the encoder, or of both of a pair, are on this machine or can be downloaded."""
+    if args.name_model is None:
+        return _check_encoder(args)
+    of_images, of_names = split_settings(args)
+    with to_name_settings():
+        findings = _check_encoder(of_names)
+    return _check_encoder(of_images) + findings
+
+
+def _check_encoder(args: RetrieverArgs) -> list[Finding]:
     import open_clip
 
+    prefix, name = split_prefix(args.model)
+    if prefix == "timm:":
+        return [_check_timm_weights(args)]
+    if prefix in ("hf:", "st:"):
+        if not Path(name).is_dir():
+            return [_check_repository("retriever", name, f"retriever.model={prefix}FOLDER")]
+        is_model = (Path(name) / "config.json").is_file() or (Path(name) / "modules.json").is_file()
+        check(is_model, f"retriever.model={args.model}: no config.json there; give the model's folder")
+        return [Finding("retriever", "ok", f"in {name}")]
     if args.model == "nano-clip":
         return [Finding("retriever", "ok", f"embedded, {NANO_CLIP}")]
     if args.model.startswith("local-dir:"):
@@ -53,6 +74,22 @@ def check_retriever(args: RetrieverArgs) -> list[Finding]:
         return [Finding("retriever", "ok", f"in {cached}")]
     text = f"{args.model} {args.pretrained} is downloaded from {source['url']}, which was not contacted"
     return [Finding("retriever", "not checked", text, f"without a network, set {setting}")]
+
+
+def _check_timm_weights(args: RetrieverArgs) -> Finding:
+    import timm
+
+    name, weights = check_timm(args)
+    source, _, place = name.partition(":")
+    if source == "local-dir" or weights:
+        return Finding("retriever", "ok", f"{args.model} with the weights in {weights or place}")
+    repository = place if source == "hf-hub" else timm.get_pretrained_cfg(name).hf_hub_id
+    repository = f"{repository}{name}" if repository and repository.endswith("/") else repository
+    setting = "retriever.pretrained=PATH of a local copy"
+    if repository:
+        return _check_repository("retriever", repository, setting)
+    text = f"{args.model} is downloaded by timm, which was not contacted"
+    return Finding("retriever", "not checked", text, f"without a network, set {setting}")
 
 
 def _check_repository(about: str, repository: str, local_setting: str) -> Finding:

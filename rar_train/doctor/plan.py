@@ -95,6 +95,8 @@ def count_steps(recipe: Recipe, examples: int) -> int:
 def check_steps(recipe: Recipe, summary: DataSummary) -> list[Finding]:
     """Checks that examples and steps suffice to train on all examples, and to compare validations."""
     examples, optim = count_examples(recipe, summary), recipe.optim
+    if recipe.task == "retriever" and recipe.retriever.tuning.loss == "cross_entropy":
+        return [_count_draw_steps(recipe)]
     if examples is None:
         return [Finding("steps", "not checked", "the number of images is not known", _READ_ADVICE)]
     needed = optim.batch_size * optim.grad_accum_steps * recipe.trainer.devices * recipe.trainer.num_nodes
@@ -115,3 +117,15 @@ def check_steps(recipe: Recipe, summary: DataSummary) -> list[Finding]:
         advice = "add images, or raise the second of data.split_ratios"
         findings.append(Finding("validation", "warning", coarse, advice))
     return findings or [Finding("steps", "ok", text)]
+
+
+def _count_draw_steps(recipe: Recipe) -> Finding:
+    """Counts the steps of encoders that are tuned on few-shot draws."""
+    shots, seeds, per_shot = recipe.eval.shots, len(recipe.eval.seeds), recipe.retriever.tuning.iterations_per_shot
+    steps = [min(per_shot * n, recipe.optim.max_steps) if recipe.optim.max_steps > 0 else per_shot * n for n in shots]
+    if not shots:
+        advice = "set eval.shots, such as eval.shots=4"
+        return Finding("steps", "failure", "eval.shots=[]: there are no few-shot images to tune on", advice)
+    by_shots = ", ".join(f"{count} at {n} shots" for n, count in zip(shots, steps, strict=True))
+    text = f"{len(shots) * seeds} draws, {seeds * sum(steps)} steps in all: {by_shots}"
+    return Finding("steps", "ok", text)

@@ -18,6 +18,7 @@ from rar_train.doctor.models import FETCH_ADVICE, check_family, check_ranker, ch
 from rar_train.doctor.plan import count_examples, count_steps, plan_findings
 from rar_train.models.meta import local_folder
 from rar_train.models.mllm import Mllm
+from rar_train.ranker.collate import CONVERSATIONS
 from rar_train.ranker.token_budget import ConversationTokens, longest_conversations, token_limit
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ def recipe_findings(recipe: Recipe, read: bool) -> list[Finding]:
     folder = local_folder(recipe.ranker.model)
     mllm: list[Mllm] = []
     findings += run_check("ranker family", check_family, recipe, folder, mllm)
-    for about, check in (("letters", check_letters), ("prompt", check_prompt), ("memory", check_memory)):
+    checks = {"letters": check_letters, "yes and no": check_yes_no, "prompt": check_prompt, "memory": check_memory}
+    for about, check in checks.items():
         if mllm:
             findings += run_check(about, check, recipe, mllm[0], summary)
         else:
@@ -74,10 +76,29 @@ def check_letters(recipe: Recipe, mllm: Mllm, summary: DataSummary) -> list[Find
     try:
         ids = mllm.letter_ids(count)
     except UserError:
-        if recipe.ranker.mode == "letters" or {"letters", "listwise"} & set(recipe.ranker.objectives.weights):
+        trained = {CONVERSATIONS[name] for name in recipe.ranker.objectives.weights}
+        if "letters" in {recipe.ranker.mode, *trained}:
             raise
         return [Finding("letters", "ok", "letters share tokens in this tokenizer; the recipe does not use them")]
     return [Finding("letters", "ok", f"{LETTERS[0]} to {LETTERS[count - 1]} are single tokens, {ids[0]} to {ids[-1]}")]
+
+
+def check_yes_no(recipe: Recipe, mllm: Mllm, summary: DataSummary) -> list[Finding]:
+    """Checks the two tokens of mode ``yes_no``, where the recipe uses them, and that something trains or trained them.
+
+    Raises:
+        UserError: They are the same.
+    """
+    trained = recipe.ranker.objectives.yes_no > 0
+    if recipe.ranker.mode != "yes_no" and not trained:
+        return []
+    ids, reranker = mllm.yes_no_ids(), mllm.reranker is not None
+    answers = f"tokens {' and '.join(map(str, ids))}" if ids else "a head of its own"
+    text = f"{answers} for {'a reranker template' if reranker else 'a question'}"
+    if not trained and not reranker:
+        advice = "set ranker.objectives.yes_no=1, or take a model that was trained as a reranker"
+        return [Finding("yes and no", "warning", f"{text}, which nothing trains", advice)]
+    return [Finding("yes and no", "ok", text)]
 
 
 def _make_example(recipe: Recipe, summary: DataSummary, longest: bool = True) -> RankingExample:

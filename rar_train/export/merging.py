@@ -18,6 +18,7 @@ from data_prep.core.manifests import seal_folder
 from data_prep.core.saving import write_errors
 from data_prep.prompting.prompts import NAMING, letters_prompt
 from data_prep.settings import Recipe
+from rar_train.export.cross_encoder import name_template, write_cross_encoder_files
 from rar_train.export.model_card import model_card
 from rar_train.export.serving import serving_limits
 from rar_train.models.adapter_manifest import read_adapter_manifest
@@ -87,13 +88,21 @@ def merge_adapter(recipe: Recipe, adapter: Path, dtype: str) -> tuple[Mllm, floa
 
 
 def write_merged(recipe: Recipe, adapter: Path, run: Path, to: Path, dtype: str) -> None:
-    """Writes the merged model with processor and card into a folder, atomically."""
+    """Writes the merged model with processor and card into a folder, atomically; a reranker's loads as CrossEncoder."""
     plain, difference = merge_adapter(recipe, adapter, dtype)
+    if plain.reranker is not None and plain.reranker.head is not None:
+        raise UserError(
+            f"--merge: {recipe.ranker.model} has a head of its own, which a plain model of its family does not have; "
+            "export the adapter alone (without --merge)"
+        )
     manifest = read_adapter_manifest(adapter)
     needs_import = plain.model.config.vision_config.model_type == "timm_tower"
     card = model_card(recipe, manifest, run, dtype, difference, needs_import)
     with write_errors(to, kept=_RUN_UNCHANGED), write_folder(to) as part:
         plain.model.save_pretrained(part, safe_serialization=True)
+        if plain.reranker is not None:
+            name_template(plain, plain.reranker)
+            write_cross_encoder_files(plain.reranker, part)
         plain.processor.save_pretrained(part)
         seal_folder(part, {"base_model": manifest["base_model"], "adapter": manifest["adapter"], "dtype": dtype})
         write_text(part / "README.md", card)  # not in the manifest, since publishers edit it
@@ -106,7 +115,7 @@ def write_merged(recipe: Recipe, adapter: Path, run: Path, to: Path, dtype: str)
 def write_adapter(recipe: Recipe, adapter: Path, run: Path, to: Path) -> None:
     """Copies the adapter and writes a model card; warns of what servers do not take of it."""
     manifest = read_adapter_manifest(adapter)
-    limits = serving_limits(adapter, manifest["base_model"])
+    limits = serving_limits(adapter, manifest["adapted"])
     for limit in limits:
         log.warning("export: %s Serve the merged model instead (--merge; docs/serving.md)", limit)
     card = model_card(recipe, manifest, run, limits=limits)

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors import safe_open
-
 from data_prep.core.files import read_json
-from rar_train.models.families import FAMILIES
-from rar_train.models.lora import PARTS, find_part
+from rar_train.models.lora import PARTS
 
 DEFAULT_MAX_RANK = 16
 """vLLM's ``--max-lora-rank`` where it is not given."""
 
 
-def _adapted_parts(adapter: Path, base_model: str) -> list[str]:
-    """Lists the parts of the MLLM that an adapter's LoRA weights change.
-
-    Args:
-        adapter: The adapter's folder.
-        base_model: ``base_model`` of its manifest, which begins with the family.
-    """
-    family = FAMILIES[base_model.rpartition("-")[0]]
-    with safe_open(adapter / "adapter_model.safetensors", "pt") as weights:
-        parts = {find_part(name, family) for name in weights.keys() if "lora_" in name}  # noqa: SIM118
-    return [part for part in PARTS if part in parts]
-
-
-def serving_limits(adapter: Path, base_model: str) -> list[str]:
+def serving_limits(adapter: Path, adapted: Sequence[str]) -> list[str]:
     """Returns a sentence for each thing that a server refuses, or silently leaves out, of an adapter.
 
     Args:
         adapter: The adapter's folder.
-        base_model: ``base_model`` of its manifest.
+        adapted: ``adapted`` of its manifest: the parts of the MLLM that its LoRA weights change.
     """
     config, limits = read_json(adapter / "adapter_config.json"), []
-    outside = [part for part in _adapted_parts(adapter, base_model) if part != PARTS[0]]
+    outside = [part for part in PARTS[1:] if part in adapted]
     if outside:
         limits.append(
             f"It adapts the {' and the '.join(outside)}, which vLLM silently leaves out unless it is started with "

@@ -1,1 +1,1 @@
-"""Multimodal LLMs as rankers: loading, LoRA, inputs, scoring; may import data_prep."""
+"""Multimodal LLMs as rankers: loading, LoRA, inputs, scoring; may import rerankers and data_prep."""

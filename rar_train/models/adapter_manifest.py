@@ -38,12 +38,12 @@ def shortfall(recipe: Recipe, manifest: Mapping[str, Any]) -> str | None:
 
     Args:
         recipe: Its ``ranker.mode`` is compared. Of a mode that writes, which validation has on a few examples alone,
-            the better of letters and likelihood is.
+            or that was not validated, the best of those that score is.
         manifest: The adapter's: top-1 accuracy by mode and of the ``retriever``, from 0 to 1 (``validation``), and the
             number of validation examples (``val_examples``).
     """
     metrics, mode = manifest.get("validation", {}), recipe.ranker.mode
-    if mode not in SCORED:
+    if mode not in SCORED or mode not in metrics:
         mode = max(SCORED, key=lambda scored: metrics.get(scored, 0.0))
     if "retriever" not in metrics or metrics[mode] >= metrics["retriever"]:
         return None

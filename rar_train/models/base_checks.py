@@ -12,7 +12,7 @@ from transformers.utils import find_adapter_config_file
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
 from data_prep.prompting.prompts import NAMING
-from rar_train.models.families import Family
+from rar_train.families.table import Family
 from rar_train.models.plain_text import control_tokens
 
 

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from data_prep.core.errors import UserError
 from data_prep.core.files import fingerprint, part_path
 from data_prep.core.saving import write_errors
-from data_prep.embedding.encoder import state_hash
+from data_prep.embedding.identity import state_hash
 from data_prep.settings import LoraArgs
 from rar_train.models.mllm import Mllm
 

@@ -5,27 +5,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from transformers import BatchFeature
 
+from data_prep.prompting.prompts import describe, yes_no_prompt
 from rar_train.models.inputs import move
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """A prompt after which the letters are scored, or a prompt with an answer to score.
+    """A prompt after which tokens such as the letters are scored, or a prompt with an answer to score.
 
     Attributes:
-        prompt: The user's turn.
-        answer: The assistant's turn; None to read the letters' logits after the prompt.
+        prompt: The user's turn, or the document of a pair.
+        answer: The assistant's turn; None to read logits of tokens after the prompt.
+        pair: Whether a reranker's template shows the prompt as a document.
     """
 
     prompt: str
     answer: str | None = None
+    pair: bool = False
+
+
+def yes_no_conversations(names: Sequence[str], descriptions: Sequence[str], as_pairs: bool) -> list[Conversation]:
+    """Lists the conversation about each candidate.
+
+    Args:
+        names: The candidates.
+        descriptions: A text for each, empty for those without one; or no element.
+        as_pairs: Whether the model has a reranker's template, which shows a candidate as a document.
+    """
+    if as_pairs:
+        return [Conversation(line, pair=True) for line in describe(names, descriptions)]
+    texts = descriptions or [""] * len(names)
+    return [Conversation(yes_no_prompt(*candidate)) for candidate in zip(names, texts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -115,15 +132,16 @@ class Forest:
         pixels = BatchFeature({name: function(value) for name, value in self.pixels.items()})
         return replace(self, **tensors, types=types, pixels=pixels)
 
-    def mask(self, window: int | None = None) -> Tensor:
+    def mask(self, window: int | None = None, blocks: bool = True) -> Tensor:
         """Computes which node (third dimension) sees which (fourth), shape ``[n, 1, t, t]``.
 
         Args:
             window: How many positions back a node sees, itself included; None for all.
+            blocks: Whether nodes of a block see each other.
         """
         node = torch.arange(self.ids.shape[1], device=self.ids.device)
         visible = (node <= node[:, None]) & (node[:, None] < self.ends[:, None, :])
-        if self.blocks is not None:
+        if blocks and self.blocks is not None:
             visible |= (self.blocks[:, :, None] == self.blocks[:, None, :]) & (self.blocks >= 0)[:, None, :]
         if window is not None:
             visible &= self.depths[:, :, None] - self.depths[:, None, :] < window

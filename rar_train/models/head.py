@@ -28,6 +28,7 @@ def letter_logits(mllm: Mllm, states: Tensor, letters: Sequence[int]) -> Tensor:
     Returns:
         Tensor: Shape ``[r, len(letters)]``.
     """
+    states = _scale(mllm, states)
     head, ids = mllm.base.get_output_embeddings(), torch.tensor(letters, dtype=torch.long, device=states.device)
     if not _is_plain(head):
         return _cap(mllm, _head_logits(head, states))[:, ids]
@@ -48,7 +49,7 @@ def token_log_probs(mllm: Mllm, states: Tensor, reads: Tensor, targets: Tensor) 
     Returns:
         Tensor: Shape ``[m]``.
     """
-    head = mllm.base.get_output_embeddings()
+    states, head = _scale(mllm, states), mllm.base.get_output_embeddings()
     if not _is_plain(head):
         return _cap(mllm, _head_logits(head, states)).log_softmax(-1)[reads, targets]
     with torch.autocast(states.device.type, enabled=False):
@@ -72,6 +73,11 @@ def _head_logits(head: nn.Module, states: Tensor) -> Tensor:
     weights = {name: _wide(value) for name, value in head.named_parameters()}
     with torch.autocast(states.device.type, enabled=False):
         return torch.func.functional_call(head, weights, (_wide(states),))
+
+
+def _scale(mllm: Mllm, states: Tensor) -> Tensor:
+    """Divides hidden states where the family divides the logits; such a head has no bias."""
+    return states / mllm.base.config.get_text_config().logits_scaling if mllm.family.scaled else states
 
 
 def _soft_cap(mllm: Mllm) -> float | None:

@@ -18,17 +18,22 @@ from torch import nn
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash, write_folder, write_json
 from data_prep.core.manifests import seal_folder
-from data_prep.prompting.prompts import NAMING, letters_prompt, list_prompt
+from data_prep.prompting.prompts import NAMING, letters_prompt, list_prompt, yes_no_prompt
 from data_prep.settings import LoraArgs, Recipe
+from rar_train.families.table import Family
 from rar_train.models.adapter_manifest import read_adapter_manifest
-from rar_train.models.families import Family
 from rar_train.models.mllm import Mllm
 
 log = logging.getLogger(__name__)
 
 
 # The prompts of training, with an example name; evaluation uses the same.
-PROMPTS = {"letters": letters_prompt(["NAME"]), "likelihood": NAMING, "list": list_prompt(["NAME"])}
+PROMPTS = {
+    "letters": letters_prompt(["NAME"]),
+    "likelihood": NAMING,
+    "yes_no": yes_no_prompt("NAME"),
+    "list": list_prompt(["NAME"]),
+}
 
 
 def _convolutions(mllm: Mllm) -> list[str]:
@@ -36,6 +41,35 @@ def _convolutions(mllm: Mllm) -> list[str]:
     tower = mllm.base.get_submodule(mllm.family.vision)
     names = [name for name, layer in tower.named_modules() if isinstance(layer, nn.Conv2d) and layer.groups == 1]
     return [re.escape(f"{mllm.family.vision}.{name}") for name in names if name.startswith("backbone.")]
+
+
+def _matching_layers(mllm: Mllm, pattern: str) -> list[str]:
+    """Lists the linear layers that a regular expression matches.
+
+    Raises:
+        UserError: peft would adapt the routed experts in place of one of them.
+    """
+    linear = [name for name, layer in mllm.base.named_modules() if isinstance(layer, nn.Linear)]
+    layers = [name for name in linear if re.fullmatch(pattern, name)]
+    replaced = [name for name in layers if name.endswith((".gate_proj", ".up_proj", ".down_proj"))]
+    if replaced:
+        raise UserError(
+            f"ranker.lora.target_modules={pattern}: peft can't adapt {replaced[0]} of {mllm.id} alone, but replaces it "
+            r"by all routed experts; leave it out, or name experts\.(gate_up|down)_proj"
+        )
+    return layers
+
+
+def _matching_experts(mllm: Mllm, pattern: str | None) -> list[str]:
+    """Lists the weights of routed experts that a regular expression matches: parameters, one for all of a layer's.
+
+    They are adapted only where the user's expression names them: their adapter is dozens of times as large as the
+    rest's, and peft computes the adapted weights of all experts in every pass.
+    """
+    if pattern is None:
+        return []
+    experts = [name for name, _ in mllm.base.named_parameters() if ".experts." in name]
+    return [name for name in experts if re.fullmatch(pattern, name)]
 
 
 def lora_config(mllm: Mllm, args: LoraArgs) -> peft.LoraConfig:
@@ -47,7 +81,8 @@ def lora_config(mllm: Mllm, args: LoraArgs) -> peft.LoraConfig:
     family, fully_trained = mllm.family, None
     patterns = [family.language]
     if "projector" in args.scope and args.projector == "full":
-        fully_trained = [family.connector]
+        present = {name for name, _ in mllm.base.named_modules()}  # not every member of a family has all
+        fully_trained = [path for path in (family.connector, *family.other_connectors) if path in present]
     elif "projector" in args.scope:
         if family.projector is None:
             raise UserError(
@@ -57,11 +92,13 @@ def lora_config(mllm: Mllm, args: LoraArgs) -> peft.LoraConfig:
         patterns.append(family.projector)
     if "vision" in args.scope:
         patterns += [family.tower, *_convolutions(mllm)]
+    pattern = args.target_modules or "|".join(f"({pattern})" for pattern in patterns)
     return peft.LoraConfig(
         r=args.rank,
         lora_alpha=args.alpha,
         lora_dropout=args.dropout,
-        target_modules=args.target_modules or "|".join(f"({pattern})" for pattern in patterns),
+        target_modules=_matching_layers(mllm, pattern) if family.by_name else pattern,
+        target_parameters=_matching_experts(mllm, args.target_modules) or None,
         modules_to_save=fully_trained,
         use_dora=args.dora,
         use_rslora=args.rslora,
@@ -96,8 +133,11 @@ def add_lora(mllm: Mllm, args: LoraArgs) -> Mllm:
 
 def _unread_layers(mllm: Mllm) -> Sequence[nn.Module]:
     """Returns the vision tower's layers after the last whose output is read: LLaVA reads the last but one."""
-    read = mllm.base.config.to_dict().get("vision_feature_layer", -1)
+    config = mllm.base.config.to_dict()
+    read = config.get("vision_feature_layer", -1)
     read = [read] if isinstance(read, int) else read
+    if "deepstack_layer_map" in config:  # Granite reads these instead
+        read = [config["spatial_vision_layer"], *(layer for layer, _ in config["deepstack_layer_map"] or ())]
     if -1 in read:
         return ()
     layers = mllm.base.get_submodule(f"{mllm.family.vision}.encoder.layers")
@@ -110,7 +150,7 @@ PARTS = ("language model", "projector", "vision tower")
 
 def find_part(name: str, family: Family) -> str:
     """Returns the part of the MLLM that a parameter belongs to, by its name."""
-    if f"{family.connector}." in name or "deepstack_merger_list." in name:
+    if any(f"{path}." in name for path in (family.connector, *family.other_connectors)):
         return "projector"
     return "vision tower" if f"{family.vision}." in name else "language model"
 
@@ -152,12 +192,14 @@ def save_adapter(mllm: Mllm, folder: Path, recipe: Recipe, metadata: dict) -> No
             config["target_modules"] if isinstance(config["target_modules"], str) else sorted(config["target_modules"])
         )
         write_json(part / "adapter_config.json", config)
+        names = [name for name, _ in mllm.model.named_parameters()]
         manifest = {
             "base_model": mllm.id,
             "ranker": recipe.ranker.model,
             "adapter": file_hash(part / "adapter_model.safetensors"),
             "recipe": {key: value for key, value in asdict(recipe).items() if key not in ("out", "cache")},
             "prompts": PROMPTS,
+            "adapted": sorted({find_part(name, mllm.family) for name in names if "lora_" in name}),
             "versions": {
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,

@@ -13,8 +13,9 @@ from transformers.utils import logging as notices
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
 from data_prep.settings import RankerArgs
-from rar_train.models.families import FAMILIES
+from rar_train.families.auto import check_kind
 from rar_train.models.mllm import NANO_MLLM, Mllm, prepare_base
+from rar_train.rerankers.reranker import find_reranker
 
 _INDEX = "model.safetensors.index.json"
 
@@ -50,11 +51,7 @@ def build_on_meta(args: RankerArgs, folder: Path) -> Mllm:
     notices.set_verbosity_error()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if config.model_type not in FAMILIES:
-            raise UserError(
-                f"ranker.model={args.model}: family {config.model_type} is not supported; supported are "
-                f"{', '.join(FAMILIES)}"
-            )
+        check_kind(args.model, config.model_type)
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
             model = AutoModelForImageTextToText.from_config(config)
@@ -66,4 +63,5 @@ def build_on_meta(args: RankerArgs, folder: Path) -> Mllm:
     finally:
         notices.set_verbosity(verbosity)
     family = prepare_base(args, config.model_type, processor, model)
-    return Mllm(model.eval(), processor, family, f"{config.model_type} of {args.model}")
+    reranker = find_reranker(args, folder, processor)
+    return Mllm(model.eval(), processor, family, f"{config.model_type} of {args.model}", args.tree_tokens, reranker)

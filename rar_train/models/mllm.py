@@ -32,18 +32,21 @@ from data_prep.core.files import file_hash, fingerprint
 from data_prep.core.hub import check_hub
 from data_prep.core.manifests import check_model_folder
 from data_prep.core.paths import NANO_MLLM
-from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt
+from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, yes_no_prompt
 from data_prep.settings import RankerArgs
+from rar_train.families.auto import check_kind, find_family, missing_part
+from rar_train.families.conversation import AnswerFrame, find_frame, render_prompt
+from rar_train.families.proof import find_failure
+from rar_train.families.table import FAMILIES, Family
 from rar_train.models.base_checks import check_tokens, refuse_adapter, set_chat_template
-from rar_train.models.families import FAMILIES, Family
 from rar_train.models.four_bits import four_bits
 from rar_train.models.plain_text import PlainText, control_tokens
+from rar_train.rerankers.reranker import Reranker, find_reranker
 
 log = logging.getLogger(__name__)
 
-
-# Placeholder answer, rendered to see what a template puts before an answer; no template trims or splits it.
-_ANSWER = "THE-ANSWER-STANDS-HERE"
+_TOLERANCE = 1e-3  # relative difference of hidden states in float32
+_HALF_TOLERANCE = 0.1  # half precision rounds by more
 
 
 class Mllm:
@@ -55,6 +58,7 @@ class Mllm:
         family: Properties of its family.
         id: Family and hash of the weights.
         tree_tokens: ``ranker.tree_tokens``.
+        reranker: How the model is prompted as a reranker; None where it has no template of its own for that.
         plain: Escapes control tokens in names to ordinary text, and back.
     """
 
@@ -65,9 +69,10 @@ class Mllm:
         family: Family,
         identifier: str,
         tree_tokens: int = RankerArgs.tree_tokens,
+        reranker: Reranker | None = None,
     ):
         self.model, self.processor, self.family, self.id = model, processor, family, identifier
-        self.tree_tokens = tree_tokens
+        self.tree_tokens, self.reranker = tree_tokens, reranker
         self.plain = PlainText(control_tokens(processor))
         self._shell: nn.Module | None = None
         self._answers = lru_cache(maxsize=200_000)(self._tokenise_answer)
@@ -89,13 +94,21 @@ class Mllm:
         copied._shell = _without_weights(self.base)
         return copied
 
+    @property
+    def bidirectional(self) -> str:
+        """Which tokens see those after them, as ``Family.bidirectional``, by the configuration where that decides."""
+        if self.family.bidirectional != "sliding":
+            return self.family.bidirectional
+        text = self.config.get_text_config().to_dict()
+        return "sliding" if text.get("use_bidirectional_attention") == "vision" else "none"
+
     def mrope_positions(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Computes the position ids of a family with M-RoPE, shape ``[3, n, t]``, as its model does.
 
         Args:
             inputs: Token ids, attention mask, token types and image grids.
         """
-        model = self._shell.model if self._shell is not None else self.base.model
+        model = self._shell.model if self._shell is not None else self.base.base_model
         return model.get_rope_index(**inputs)[0]
 
     @property
@@ -105,7 +118,7 @@ class Mllm:
 
     def wrap(self, model: nn.Module) -> Mllm:
         """Returns the same with another model, such as this one with an adapter."""
-        return Mllm(model, self.processor, self.family, self.id, self.tree_tokens)
+        return Mllm(model, self.processor, self.family, self.id, self.tree_tokens, self.reranker)
 
     @property
     def device(self) -> torch.device:
@@ -117,10 +130,26 @@ class Mllm:
         """The transformers model itself, without the adapter's wrapper."""
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
+    @cached_property
+    def _frame(self) -> AnswerFrame:
+        return find_frame(self.processor, control_tokens(self.processor))
+
+    @property
+    def projectors(self) -> list[nn.Module]:
+        """The projector, or all of them where there are several."""
+        modules = dict(self.base.named_modules())
+        return [modules[path] for path in (self.family.connector, *self.family.other_connectors) if path in modules]
+
+    @property
+    def tolerance(self) -> float:
+        """Relative difference that rounding may make; a quantised base computes in half precision."""
+        exact = self.base.dtype == torch.float32 and self.config.to_dict().get("quantization_config") is None
+        return _TOLERANCE if exact else _HALF_TOLERANCE
+
     @property
     def turn_end(self) -> str:
         """The token that ends an answer."""
-        return self.family.turn_end or self.processor.tokenizer.eos_token
+        return self.family.turn_end or self._frame.end or self.processor.tokenizer.eos_token
 
     @property
     def turn_end_id(self) -> int:
@@ -132,23 +161,28 @@ class Mllm:
 
         Args:
             prompt: The user's turn.
-            answer: The assistant's turn; without it the text ends with the generation prompt.
+            answer: The assistant's turn; without it the text ends with the generation prompt, and with the empty
+                thoughts that the template writes before every answer.
             images: Number of images before the prompt.
         """
-        text = {"type": "text", "text": self.plain.escape(prompt)}
-        user = {"role": "user", "content": [{"type": "image"}] * images + [text]}
-        if answer is None:
-            return self.processor.apply_chat_template([user], add_generation_prompt=True, tokenize=False)
-        turn = {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]}
-        conversation = self.processor.apply_chat_template([user, turn], tokenize=False)
-        # Templates differ in what they write after an answer (nothing, white space, a misspelt token); a model should
-        # learn only the answer and the turn's end.
-        return conversation.rpartition(_ANSWER)[0] + self.plain.escape(answer) + self.turn_end
+        text = render_prompt(self.processor, self.plain.escape(prompt), images) + self._frame.thoughts
+        return text if answer is None else text + self._frame.space + self.plain.escape(answer) + self.turn_end
 
     @cached_property
     def images_first(self) -> bool:
         """Whether the template puts images before the prompt, so that conversations about them share their tokens."""
         text = self.render(NAMING)
+        return text.rindex(self.processor.image_token) < text.index(NAMING)
+
+    def render_pair(self, document: str, images: int = 1) -> str:
+        """Renders images and a document with the reranker's template; control tokens in the document are escaped."""
+        assert self.reranker is not None
+        return self.reranker.render(self.processor, self.plain.escape(document), images)
+
+    @cached_property
+    def pairs_start_with_images(self) -> bool:
+        """Whether the reranker's template puts images before the document; see ``images_first``."""
+        text = self.render_pair(NAMING)
         return text.rindex(self.processor.image_token) < text.index(NAMING)
 
     def _tokenise_answer(self, prompt: str, answer: str) -> tuple[int, ...]:
@@ -157,7 +191,7 @@ class Mllm:
             return tuple(self.processor.tokenizer(text, add_special_tokens=False).input_ids)
         head = self.processor.tokenizer(self.render(prompt)).input_ids
         full = self.processor.tokenizer(self.render(prompt, answer)).input_ids
-        if full[: len(head)] != head:
+        if full[: len(head)] != head or not self._frame.consistent:
             raise UserError(
                 f"{self.id}: the chat template's prompt is not a prefix of the full conversation in tokens, "
                 f"so the answer {answer!r} can't be separated from it; this model's template is not supported"
@@ -180,10 +214,34 @@ class Mllm:
             raise UserError(f"{self.id}: its tokenizer does not give each letter a token of its own")
         return ids
 
+    def yes_no_ids(self) -> list[int]:
+        """Returns the ids of the tokens whose log-odds are the score: yes and no, or what a reranker reads instead.
+
+        Raises:
+            UserError: ``yes`` and ``no`` begin with the same token.
+        """
+        if self.reranker is not None:
+            return list(self.reranker.tokens)
+        prompt = yes_no_prompt("-")
+        yes, no = (self.answer_ids(prompt, answer)[0] for answer in ("yes", "no"))
+        if yes == no:
+            raise UserError(f"{self.id}: its tokenizer begins yes and no with the same token; use another mode")
+        return [yes, no]
+
     def inputs(
-        self, images: Sequence[Image.Image | Sequence[Image.Image]], prompts: Sequence[str], side: str = "left"
+        self,
+        images: Sequence[Image.Image | Sequence[Image.Image]],
+        prompts: Sequence[str],
+        side: str = "left",
+        pairs: Sequence[bool] = (),
     ) -> BatchFeature:
-        """Builds model inputs from one image, or several, and a prompt per row; ``side`` is the padding side.
+        """Builds model inputs from one image, or several, and a prompt per row.
+
+        Args:
+            images: The image, or the images, of each row.
+            prompts: The user's turns, or documents of pairs.
+            side: The padding side.
+            pairs: Whether each prompt is the document of a pair; empty where none is.
 
         Raises:
             UserError: A row has several images, and the chat template renders only one.
@@ -193,7 +251,9 @@ class Mllm:
             whatever else the family's processor returns.
         """
         groups = [[entry] if isinstance(entry, Image.Image) else list(entry) for entry in images]
-        texts = [self.render(prompt, images=len(group)) for prompt, group in zip(prompts, groups, strict=True)]
+        renders = [self.render_pair if pair else self.render for pair in pairs or [False] * len(prompts)]
+        rows = zip(renders, prompts, groups, strict=True)
+        texts = [render(prompt, images=len(group)) for render, prompt, group in rows]
         largest, mark = max(range(len(groups)), key=lambda row: len(groups[row])), self.processor.image_token
         count = len(groups[largest])
         if count > 1 and texts[largest].count(mark) != count * self.render("").count(mark):
@@ -234,13 +294,16 @@ class Mllm:
             **kwargs,
         )
         inputs.pop("labels", None)  # PaliGemma's processor makes labels itself
+        for name, value in inputs.items():
+            if value.is_floating_point():
+                inputs[name] = value.float()  # some processors give bfloat16
         return inputs
 
 
 def _without_weights(model: nn.Module) -> nn.Module:
     """Returns a model of the same classes with its configuration alone, which computes positions in any process."""
-    shell, inner = object.__new__(type(model)), object.__new__(type(model.model))
-    for bare, whole in ((shell, model), (inner, model.model)):
+    shell, inner = object.__new__(type(model)), object.__new__(type(model.base_model))
+    for bare, whole in ((shell, model), (inner, model.base_model)):
         nn.Module.__init__(bare)
         bare.config = whole.config
     shell.model = inner
@@ -273,12 +336,12 @@ def prepare_base(args: RankerArgs, kind: str, processor: ProcessorMixin, model: 
     """Completes processor and model: chat template, pad token, size settings and the pixel budget.
 
     Returns:
-        Family: The entry of the family ``kind``.
+        Family: The entry of the family ``kind``, or what was found in a model outside the table.
 
     Raises:
         UserError: Chat template, tokens or sizes are invalid, or a pixel budget is set for images of a fixed size.
     """
-    family = FAMILIES[kind]
+    family = FAMILIES[kind] if kind in FAMILIES else find_family(args.model, kind, model)
     set_chat_template(args.model, processor, family)
     if processor.tokenizer.eos_token is None:
         raise UserError(f"ranker.model={args.model}: its tokenizer_config.json is missing or has no eos_token")
@@ -305,7 +368,8 @@ def load_mllm(args: RankerArgs) -> Mllm:
         args: ``nano-mllm``, a Hugging Face name, or a folder; and the weights' dtype.
 
     Raises:
-        UserError: It can't be loaded, its family is not supported, weights are missing, or it contains an adapter.
+        UserError: It can't be loaded, its family is not supported, weights are missing, or it contains an adapter or a
+            head that the family does not have.
     """
     source = str(NANO_MLLM) if args.model == "nano-mllm" else args.model
     local = Path(source).is_dir()
@@ -318,10 +382,7 @@ def load_mllm(args: RankerArgs) -> Mllm:
         kind = AutoConfig.from_pretrained(source).model_type
     except Exception as error:
         raise _loading_error(args.model, error) from None
-    if kind not in FAMILIES:  # before gigabytes are downloaded
-        raise UserError(
-            f"ranker.model={args.model}: family {kind} is not supported; supported are {', '.join(FAMILIES)}"
-        )
+    check_kind(args.model, kind)  # before gigabytes are downloaded
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # forked data-loading workers warn otherwise
     loading = four_bits(args.dtype) if args.quantize == "4bit" else {}
     if args.attn_implementation is not None:
@@ -337,12 +398,24 @@ def load_mllm(args: RankerArgs) -> Mllm:
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"ranker.model={args.model}: its files lack {len(missing)} weights, such as {missing[0]}")
+    heads = sorted(key for key in report["unexpected_keys"] if key.startswith(("score.", "classifier.")))
+    reranker = find_reranker(args, folder, processor)
+    if heads and (reranker is None or reranker.head is None):
+        raise UserError(
+            f"ranker.model={args.model}: has a head of its own ({heads[0]}), as some rerankers do, which would be left "
+            "out; take a model that answers with tokens, such as Qwen/Qwen3-VL-Reranker-2B"
+        )
     family = prepare_base(args, kind, processor, model)
     if args.quantize == "4bit":  # norms and embeddings in float32, as QLoRA trains
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    mllm = Mllm(model.eval(), processor, family, f"{kind}-{weights_hash(folder)}", args.tree_tokens)
+    mllm = Mllm(model.eval(), processor, family, f"{kind}-{weights_hash(folder)}", args.tree_tokens, reranker)
     # A base's generation config may sample, penalise repetition or forbid words; here decoding is always greedy.
     mllm.base.generation_config = GenerationConfig(
         do_sample=False, eos_token_id=mllm.turn_end_id, pad_token_id=processor.tokenizer.pad_token_id
     )
+    if family.found:
+        log.info("%s: family %s is not in the table of supported families, and is checked", args.model, kind)
+        failure = find_failure(mllm, mllm.tolerance)
+        if failure is not None:
+            raise missing_part(args.model, kind, failure)
     return mllm

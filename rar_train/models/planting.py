@@ -28,11 +28,13 @@ class _Row:
     Attributes:
         group: Its images.
         prompt: The prompt.
+        pair: Whether a reranker's template shows the prompts as documents.
         conversations: Indices into the flat list of conversations.
     """
 
     group: ImageGroup
     prompt: str
+    pair: bool
     conversations: list[int]
 
 
@@ -57,29 +59,36 @@ def plant(mllm: Mllm, groups: Sequence[ImageGroup], conversations: Sequence[Sequ
         conversations: The conversations about them, one or more.
 
     Returns:
-        Forest: Usually a row for each image. Families that read the prompt in both directions, and templates with the
-        text before the image, have a row for each prompt.
+        Forest: Usually a row for each image, and one more where some conversations have a reranker's template. Families
+        that read the prompt in both directions, and templates with the text before the image, have a row for each
+        prompt.
     """
     flat = [conversation for asked in conversations for conversation in asked]
-    by_prompt = mllm.family.bidirectional == "prompt" or not mllm.images_first
     rows, first = [], 0
     for group, asked in zip(groups, conversations, strict=True):
-        by_text: dict[str, list[int]] = {}
+        by_head: dict[tuple[str, bool], list[int]] = {}
         for index, conversation in enumerate(asked, first):
-            by_text.setdefault(conversation.prompt if by_prompt else NAMING, []).append(index)
-        rows += [_Row(group, prompt, indices) for prompt, indices in by_text.items()]
+            prompt = conversation.prompt if _has_own_row(mllm, conversation.pair) else NAMING
+            by_head.setdefault((prompt, conversation.pair), []).append(index)
+        rows += [_Row(group, *head, indices) for head, indices in by_head.items()]
         first += len(asked)
     inputs = _process(mllm, rows)
     planted = []
     for row, ids, mask in zip(rows, inputs["input_ids"], inputs["attention_mask"], strict=True):
-        planted += _grow(mllm, row, ids[mask.bool()].tolist(), flat, by_prompt)
+        planted += _grow(mllm, row, ids[mask.bool()].tolist(), flat)
     if len(planted) > len(rows):
         inputs = _process(mllm, [tree.row for tree in planted])
     return _stack(mllm, planted, inputs, len(flat))
 
 
+def _has_own_row(mllm: Mllm, pair: bool) -> bool:
+    """Whether each prompt has a row of its own, with the whole prompt as its head."""
+    images_first = mllm.pairs_start_with_images if pair else mllm.images_first
+    return mllm.bidirectional == "prompt" or not images_first
+
+
 def _process(mllm: Mllm, rows: Sequence[_Row]) -> BatchFeature:
-    return mllm.inputs([row.group for row in rows], [row.prompt for row in rows], "right")
+    return mllm.inputs([row.group for row in rows], [row.prompt for row in rows], "right", [row.pair for row in rows])
 
 
 def _split_prompt(mllm: Mllm, row: _Row, ids: list[int]) -> tuple[int, list[int]]:
@@ -97,10 +106,11 @@ def _split_prompt(mllm: Mllm, row: _Row, ids: list[int]) -> tuple[int, list[int]
 
 def _text_ids(mllm: Mllm, row: _Row, prompt: str) -> list[int]:
     images = 1 if isinstance(row.group, Image.Image) else len(row.group)
-    return mllm.processor.tokenizer(mllm.render(prompt, images=images)).input_ids
+    render = mllm.render_pair if row.pair else mllm.render
+    return mllm.processor.tokenizer(render(prompt, images=images)).input_ids
 
 
-def _grow(mllm: Mllm, row: _Row, ids: list[int], conversations: Sequence[Conversation], whole: bool) -> list[_Planted]:
+def _grow(mllm: Mllm, row: _Row, ids: list[int], conversations: Sequence[Conversation]) -> list[_Planted]:
     """Merges a row's conversations.
 
     Args:
@@ -108,10 +118,10 @@ def _grow(mllm: Mllm, row: _Row, ids: list[int], conversations: Sequence[Convers
         row: The row.
         ids: Tokens of its processed prompt.
         conversations: All conversations.
-        whole: Whether the whole prompt is the head, as the row has no other.
     """
-    head, placeholder = (len(ids), []) if whole else _split_prompt(mllm, row, ids)
-    prompts = {row.prompt: ids[head:]}
+    head, placeholder = (len(ids), []) if _has_own_row(mllm, row.pair) else _split_prompt(mllm, row, ids)
+    suffix = list(mllm.reranker.suffix) if row.pair and mllm.reranker else []
+    prompts = {row.prompt: ids[head:] + suffix}
     tails, answers, lengths = [], {}, {}
     for index in row.conversations:
         prompt, answer = conversations[index].prompt, conversations[index].answer
@@ -119,7 +129,7 @@ def _grow(mllm: Mllm, row: _Row, ids: list[int], conversations: Sequence[Convers
             text = _text_ids(mllm, row, prompt)
             if text[: len(placeholder)] != placeholder:
                 raise UserError(f"{mllm.id}: its chat template renders the image differently before {prompt!r}")
-            prompts[prompt] = text[len(placeholder) :]
+            prompts[prompt] = text[len(placeholder) :] + suffix
         answers[index] = () if answer is None else mllm.answer_ids(prompt, answer)
         lengths[index] = len(prompts[prompt])
         tails.append([*prompts[prompt], *answers[index][:-1]])
@@ -140,12 +150,20 @@ def _paths(planted: Sequence[_Planted], count: int) -> list[Path]:
     return [paths[index] for index in range(count)]
 
 
-def _blocks(mllm: Mllm, planted: Sequence[_Planted]) -> Tensor | None:
-    """Returns the block of each node: its image, or the prompt, where the family attends in both directions there."""
-    if mllm.family.bidirectional == "none":
+def _blocks(mllm: Mllm, planted: Sequence[_Planted], types: dict[str, Tensor]) -> Tensor | None:
+    """Returns the block of each node, where the family attends in both directions: its image, all images, the prompt.
+
+    Args:
+        mllm: The ranker.
+        planted: The rows.
+        types: Token types by their input's name.
+    """
+    if mllm.bidirectional == "none":
         return None
-    if mllm.family.bidirectional == "prompt":
+    if mllm.bidirectional == "prompt":
         return pad_rows([[0] * plant.tree.head + [-1] * len(plant.tree.ids) for plant in planted], -1)
+    if mllm.bidirectional == "images":
+        return (types["mm_token_type_ids"] == 1).long() - 1
     return pad_rows([_image_blocks(mllm, plant.head) + [-1] * len(plant.tree.ids) for plant in planted], -1)
 
 
@@ -200,7 +218,7 @@ def _stack(mllm: Mllm, planted: Sequence[_Planted], inputs: BatchFeature, count:
         depths=depths,
         ends=ends,
         positions=_positions(mllm, inputs, depths, heads),
-        blocks=_blocks(mllm, planted),
+        blocks=_blocks(mllm, planted, types),
         types=types,
         pixels=BatchFeature({name: value for name, value in inputs.items() if name not in per_token}),
         lengths=lengths,

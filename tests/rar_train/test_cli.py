@@ -142,7 +142,7 @@ COMPLETED = {
     "rar completion ": {"bash", "zsh", "fish"},
     "rar eval --ckpt x --mo": {"--mode"},
     "rar eval --mode l": {"letters", "likelihood"},
-    "rar fit recipe=retriever_": {"retriever_clip", "retriever_lite"},
+    "rar fit recipe=retriever_l": {"retriever_lite"},
     "rar fit recipe=ranker_lora trainer.prec": {"trainer.precision="},
     "rar fit recipe=ranker_lora trainer.precision=": {"32-true", "16-mixed", "bf16-mixed"},
     "rar eval --ckpt x eval.sp": {"eval.split="},

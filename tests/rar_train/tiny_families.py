@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,70 +11,33 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt
 from rar_train.models.name_llava import NameLlava, NameLlavaConfig
-
-WIDTH, TILE, PATCH = 32, 32, 8
-NAMES = [
-    "azure, a bend or",
-    "gules, a pale argent, a heart or",
-    "Boeing 707-320, 'Intercontinental'",
-    "or, a cross vert",
-]
-TEXT = {
-    "hidden_size": WIDTH,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "max_position_embeddings": 2048,
-    "initializer_range": 0.2,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 2,
-}
-TOWER = {
-    "hidden_size": WIDTH,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": TILE,
-    "patch_size": PATCH,
-}
-SQUARE = {"height": TILE, "width": TILE}
-
-_TEXTS = "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
-
-
-_NEWLINE = "{{ '\n' }}"  # jinja drops a bare one after a tag
-
-
-def _chatml(image: str, system: str = "", after_role: str = _NEWLINE, after_turn: str = _NEWLINE) -> str:
-    """Makes the template of the Qwens, InternVL and LLaVA-OneVision, which differ in white space and image tokens."""
-    return (
-        f"{system}{{% for message in messages %}}<|im_start|>{{{{ message['role'] }}}}"
-        f"{{% if message['role'] == 'user' %}}{after_role}{{% else %}}{_NEWLINE}{{% endif %}}"
-        f"{{% for part in message['content'] if part['type'] == 'image' %}}{image}{{% endfor %}}{_TEXTS}"
-        f"<|im_end|>{after_turn}{{% endfor %}}"
-        f"{{% if add_generation_prompt %}}<|im_start|>assistant{_NEWLINE}{{% endif %}}"
-    )
-
+from tests.rar_train.tiny_others import OTHERS
+from tests.rar_train.tiny_parts import (
+    LLAVA,
+    NAMES,
+    PATCH,
+    SQUARE,
+    TEXT,
+    TEXTS,
+    TILE,
+    TOWER,
+    WIDTH,
+    Tiny,
+    chatml,
+    text_config,
+)
+from tests.rar_train.tiny_recent import TINY_RECENT
 
 _SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 _QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
-_LLAVA = (
-    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
-    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] + ' ' }}{% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
 # LLaVA-NeXT's Mistral template ends a turn by a misspelt token, which must not be learned.
 _MISTRAL = (
-    "{% for message in messages %}{% if message['role'] == 'user' %}[INST] <image>\n" + _TEXTS + " [/INST]"
-    "{% else %} " + _TEXTS + "<\\s> {% endif %}{% endfor %}"
+    "{% for message in messages %}{% if message['role'] == 'user' %}[INST] <image>\n" + TEXTS + " [/INST]"
+    "{% else %} " + TEXTS + "<\\s> {% endif %}{% endfor %}"
 )
 _SMOLVLM = (
     "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
-    "{% if message['content'][0]['type'] == 'image' %}:<image>{% else %}: {% endif %}" + _TEXTS + "<end_of_utterance>\n"
+    "{% if message['content'][0]['type'] == 'image' %}:<image>{% else %}: {% endif %}" + TEXTS + "<end_of_utterance>\n"
     "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 _GEMMA = (
@@ -85,27 +46,6 @@ _GEMMA = (
     "{{ part['text'] | trim }}{% endif %}{% endfor %}<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
-
-
-@dataclass(frozen=True)
-class Tiny:
-    """A family's architecture in tiny sizes.
-
-    Attributes:
-        build: Makes model and processor from a tokenizer.
-        template: The chat template that the family ships, or None where it ships none.
-        special: Special tokens in addition to the usual ones.
-        named: Special tokens by the attribute name that the processor reads.
-        eos: The tokenizer's end-of-sequence token.
-        end: The token that ends an answer; None where it is ``eos``.
-    """
-
-    build: Callable[[hf.PreTrainedTokenizerFast], tuple[hf.PreTrainedModel, hf.ProcessorMixin]]
-    template: str | None
-    special: tuple[str, ...] = ()
-    named: dict[str, str] = field(default_factory=dict)
-    eos: str = "</s>"
-    end: str | None = None
 
 
 def _tokenizer(tiny: Tiny) -> hf.PreTrainedTokenizerFast:
@@ -132,19 +72,10 @@ def _tokenizer(tiny: Tiny) -> hf.PreTrainedTokenizerFast:
     )
 
 
-def _text(tokenizer, config: type = hf.LlamaConfig, **changes):
-    ids = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    return config(**(TEXT | ids | {"vocab_size": len(tokenizer)} | changes))
-
-
 def _llava(tokenizer):
     config = hf.LlavaConfig(
         vision_config=hf.CLIPVisionConfig(**TOWER),
-        text_config=_text(tokenizer),
+        text_config=text_config(tokenizer),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=16,
     )
@@ -157,7 +88,7 @@ def _llava(tokenizer):
 def _name_llava(tokenizer):
     config = NameLlavaConfig(
         vision_config=hf.CLIPVisionConfig(**TOWER),
-        text_config=_text(tokenizer),
+        text_config=text_config(tokenizer),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=4,
         projector_places=16,
@@ -175,7 +106,7 @@ def _llava_next(tokenizer):
     pinpoints = [[TILE, 2 * TILE], [2 * TILE, TILE], [2 * TILE, 2 * TILE]]
     config = hf.LlavaNextConfig(
         vision_config=hf.CLIPVisionConfig(**TOWER),
-        text_config=_text(tokenizer, hf.MistralConfig),
+        text_config=text_config(tokenizer, hf.MistralConfig),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=pinpoints,
         image_seq_length=16,
@@ -190,7 +121,7 @@ def _llava_onevision(tokenizer):
     pinpoints = [[TILE, TILE], [TILE, 2 * TILE], [2 * TILE, TILE], [2 * TILE, 2 * TILE]]
     config = hf.LlavaOnevisionConfig(
         vision_config=hf.SiglipVisionConfig(**TOWER, vision_use_head=False),
-        text_config=_text(tokenizer, hf.Qwen2Config),
+        text_config=text_config(tokenizer, hf.Qwen2Config),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_id=tokenizer.convert_tokens_to_ids("<video>"),
         image_grid_pinpoints=pinpoints,
@@ -215,7 +146,7 @@ def _qwen(name: str, vision: dict):
         version3 = name == "Qwen3VL"
         rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10_000.0}
         config_class = getattr(hf, f"{name}Config")
-        text = _text(tokenizer).to_dict()
+        text = text_config(tokenizer).to_dict()
         text = {key: text[key] for key in (*TEXT, "vocab_size")} | {"rope_parameters": rope}
         if not version3:
             text.pop("head_dim")
@@ -235,7 +166,7 @@ def _qwen(name: str, vision: dict):
 def _internvl(tokenizer):
     config = hf.InternVLConfig(
         vision_config=hf.InternVLVisionConfig(**(TOWER | {"image_size": [TILE, TILE], "patch_size": [PATCH, PATCH]})),
-        text_config=_text(tokenizer, hf.Qwen2Config),
+        text_config=text_config(tokenizer, hf.Qwen2Config),
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=4,
         downsample_ratio=0.5,
@@ -251,7 +182,7 @@ def _idefics(name: str):
         vision = getattr(hf, f"{name}VisionConfig")(**TOWER)
         config = getattr(hf, f"{name}Config")(
             vision_config=vision,
-            text_config=_text(tokenizer),
+            text_config=text_config(tokenizer),
             image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
             scale_factor=2,
             pad_token_id=tokenizer.pad_token_id,
@@ -271,7 +202,7 @@ def _gemma3(tokenizer):
     config = hf.Gemma3Config(
         vision_config=hf.SiglipVisionConfig(**TOWER, vision_use_head=False),
         # A window shorter than a prompt, and both kinds of layer.
-        text_config=_text(
+        text_config=text_config(
             tokenizer,
             hf.Gemma3TextConfig,
             sliding_window=24,
@@ -291,7 +222,7 @@ def _gemma3(tokenizer):
 def _paligemma(tokenizer):
     config = hf.PaliGemmaConfig(
         vision_config=hf.SiglipVisionConfig(**TOWER, vision_use_head=False),
-        text_config=_text(tokenizer, hf.GemmaConfig),
+        text_config=text_config(tokenizer, hf.GemmaConfig),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         projection_dim=WIDTH,
     )
@@ -318,12 +249,12 @@ _SMOL = {
     "end": "<end_of_utterance>",
 }
 TINY = {
-    "llava": Tiny(_llava, _LLAVA, ("<image>",)),
-    "name_llava": Tiny(_name_llava, _LLAVA, ("<image>",)),
+    "llava": Tiny(_llava, LLAVA, ("<image>",)),
+    "name_llava": Tiny(_name_llava, LLAVA, ("<image>",)),
     "llava_next": Tiny(_llava_next, _MISTRAL, ("<image>",)),
     "llava_onevision": Tiny(
         _llava_onevision,
-        _chatml("<image>\n", after_role=" ", after_turn=""),
+        chatml("<image>\n", after_role=" ", after_turn=""),
         (*_IM, "<image>", "<video>"),
         eos="<|im_end|>",
     ),
@@ -332,7 +263,7 @@ TINY = {
             "Qwen2VL",
             {"depth": 2, "embed_dim": WIDTH, "hidden_size": WIDTH, "num_heads": 2, "mlp_ratio": 2, "patch_size": PATCH},
         ),
-        _chatml(_QWEN_IMAGE, _SYSTEM),
+        chatml(_QWEN_IMAGE, _SYSTEM),
         **_QWEN,
     ),
     "qwen2_5_vl": Tiny(
@@ -349,7 +280,7 @@ TINY = {
                 "fullatt_block_indexes": [1],
             },
         ),
-        _chatml(_QWEN_IMAGE, _SYSTEM),
+        chatml(_QWEN_IMAGE, _SYSTEM),
         **_QWEN,
     ),
     "qwen3_vl": Tiny(
@@ -366,12 +297,12 @@ TINY = {
                 "deepstack_visual_indexes": [0],
             },
         ),
-        _chatml(_QWEN_IMAGE),
+        chatml(_QWEN_IMAGE),
         **_QWEN,
     ),
     "internvl": Tiny(
         _internvl,
-        _chatml("<IMG_CONTEXT>\n"),
+        chatml("<IMG_CONTEXT>\n"),
         _IM,
         {
             "start_image_token": "<img>",
@@ -392,12 +323,12 @@ TINY = {
         end="<end_of_turn>",
     ),
     "paligemma": Tiny(_paligemma, None, ("<image>",), eos="<eos>"),
-}
+} | TINY_RECENT
 
 
 def save_tiny(kind: str, folder: Path) -> Path:
     """Writes a family's tiny model and processor into a folder in the hub's layout."""
-    tiny = TINY[kind]
+    tiny = (TINY | OTHERS)[kind]
     tokenizer = _tokenizer(tiny)
     torch.manual_seed(0)
     model, processor = tiny.build(tokenizer)

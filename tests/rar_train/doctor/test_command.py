@@ -39,6 +39,7 @@ from rar_train.doctor.recipe import (
     check_memory,
     check_prompt,
     check_time,
+    check_yes_no,
     recipe_findings,
     resolve_recipe,
 )
@@ -231,6 +232,15 @@ def test_models_are_found_locally_or_are_a_failure_without_a_hub(offline, llava_
     assert "Set retriever.tag" in retriever(*file).found
     assert retriever(*file, "retriever.tag=openai").status == "ok"
     assert retriever(f"retriever.model=local-dir:{tmp_path}").status == "failure"
+    assert retriever("retriever.model=timm:resnet18.a1_in1k").status == "failure"
+    assert "needs retriever.pretrained: one of" in retriever("retriever.model=timm:resnet18").found
+    for prefix in ("hf", "st"):
+        assert retriever(f"retriever.model={prefix}:nobody/no-model").status == "failure"
+        assert retriever(f"retriever.model={prefix}:{llava_folder}").status == "ok"
+        assert "no config.json there" in retriever(f"retriever.model={prefix}:{tmp_path}").found
+    pair = make_recipe("retriever.name_model=ViT-B16").retriever
+    (finding,) = run_check("retriever", check_retriever, pair)
+    assert "retriever.name_model=ViT-B16: unknown to open_clip" in finding.found
 
 
 def test_an_unsupported_family_is_named(llava_folder, tmp_path):
@@ -238,7 +248,7 @@ def test_an_unsupported_family_is_named(llava_folder, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "blip-2"}))
     finding = run_check("ranker family", check_family, make_recipe(f"ranker.model={folder}"), folder, [])[0]
-    assert finding.status == "failure" and "family blip-2 is not supported" in finding.found
+    assert finding.status == "failure" and "family blip-2 is not in the table" in finding.found
     fixed = run_check("ranker family", check_family, make_recipe("ranker.max_pixels=100"), NANO_MLLM, [])[0]
     assert fixed.status == "failure" and "ranker.max_pixels" in fixed.found
 
@@ -250,14 +260,13 @@ def test_a_model_on_the_meta_device_has_the_same_parameter_counts():
     assert {parameter.device.type for parameter in on_meta.model.parameters()} == {"meta"}
 
 
-def test_letters_that_share_a_token_matter_where_letters_are_used(tmp_path):
+def test_letters_that_share_a_token_matter_where_letters_are_used(monkeypatch):
     recipe = make_recipe()
     assert run_check("letters", check_letters, recipe, build_nano(recipe), SUMMARY)[0].status == "ok"
-    # A template that writes a word before each answer.
-    folder = shutil.copytree(NANO_MLLM, tmp_path / "nano")
-    template = "{% for m in messages %}{% if m.role == 'user' %}<image>{{ m.content[-1].text }}{% else %}"
-    (folder / "chat_template.jinja").write_text(template + "bend {{ m.content[-1].text }}{% endif %}{% endfor %}")
-    shared = build_on_meta(recipe.ranker, folder)
+    shared = build_nano(recipe)
+    monkeypatch.setattr(
+        shared, "answer_ids", lambda prompt, answer: (5, ord(answer))
+    )  # a space of its own, then a letter
     finding = run_check("letters", check_letters, recipe, shared, SUMMARY)[0]
     assert finding.status == "failure" and "token of its own" in finding.found
     without_letters = make_recipe("ranker.objectives.letters=0", "ranker.mode=likelihood")
@@ -326,6 +335,17 @@ def test_embedded_models_on_other_data_are_a_warning():
     assert check_figures(load_recipe(["recipe=retriever_clip", clip, *photos])) == []  # nano-mllm is not used
 
 
+def test_the_tokens_of_yes_and_no_are_checked_where_they_are_used():
+    def find(*settings: str) -> list[Finding]:
+        recipe = make_recipe(*settings)
+        return run_check("yes and no", check_yes_no, recipe, build_nano(recipe), SUMMARY)
+
+    assert find() == []
+    assert [f.status for f in find("ranker.objectives.yes_no=1")] == ["ok"]
+    (untrained,) = find("ranker.mode=yes_no")
+    assert untrained.status == "warning" and "nothing trains" in untrained.found
+
+
 def test_candidates_beyond_letters_and_classes_are_warnings():
     def found(*settings: str, summary: DataSummary | None = None) -> str:
         findings = check_candidates(make_recipe(*settings), summary or DataSummary())
@@ -369,6 +389,11 @@ def test_steps_too_few_to_train_or_to_validate_are_reported():
     assert found(160, val=20)[0].startswith("validation warning: about 20 validation images, of which one is 5 points")
     retriever = load_recipe(["recipe=retriever_clip", "optim.batch_size=16", "optim.epochs=3"])
     assert check_steps(retriever, DataSummary(images=47))[0].found == "at most 6 steps on 47 examples"  # full batches
+    draws = load_recipe(["recipe=retriever_clip_lora", "eval.shots=[1,4]", "retriever.tuning.iterations_per_shot=500"])
+    assert check_steps(draws, DataSummary())[0].found == "6 draws, 7500 steps in all: 500 at 1 shots, 2000 at 4 shots"
+    assert (
+        check_steps(load_recipe(["recipe=retriever_clip_lora", "eval.shots=[]"]), DataSummary())[0].status == "failure"
+    )
 
 
 def test_every_check_of_a_recipe_runs(offline, tmp_path):

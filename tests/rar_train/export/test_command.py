@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data_prep.core.errors import UserError
 from data_prep.core.results_file import write_results
@@ -22,6 +24,7 @@ from rar_train.models.lora import add_lora, load_adapter, save_adapter
 from rar_train.models.mllm import load_mllm
 from tests.commands import environment
 from tests.damage import KINDS, damage
+from tests.rar_train.tiny_rerankers import save_reranker, score_all
 
 
 @pytest.fixture
@@ -50,6 +53,27 @@ def test_a_merged_model_loads_without_this_project_and_gives_the_same_log_probab
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=env, capture_output=True)
     plain = load_mllm(RankerArgs(model=str(run / "merged")))
     torch.testing.assert_close(log_probabilities(plain), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_merged_reranker_is_a_cross_encoder_with_the_same_scores(tiny, tmp_path):
+    """With the extra ``sentences``, or ``pip install --no-deps --target FOLDER sentence-transformers``."""
+    folder, pixels = save_reranker(tmp_path / "base"), np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    recipe = tiny(tmp_path / "run", f"ranker.model={folder}", "ranker.instruction=Find the shield.")
+    mllm = add_lora(load_mllm(recipe.ranker), LoraArgs(rank=2))
+    for name, parameter in mllm.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    save_adapter(mllm, tmp_path / "run" / "adapter", recipe, {"step": 7, "validation": {}})
+    save_recipe(tmp_path / "run" / "recipe.yaml", recipe)
+    main(["--ckpt", str(tmp_path / "run"), "--merge"])
+    image, names = Image.fromarray(pixels), ("a bend", "a cross")
+    tuned = score_all(mllm, [image], names)[0].tolist()
+    args = RankerArgs(model=str(tmp_path / "run" / "merged"), instruction="Find the shield.")
+    assert score_all(load_mllm(args), [image], names)[0].tolist() == pytest.approx(tuned, abs=1e-4)
+    cross_encoder = pytest.importorskip("sentence_transformers").CrossEncoder
+    model = cross_encoder(str(tmp_path / "run" / "merged"), device="cpu")
+    theirs = model.predict([(image, name) for name in names], activation_fn=torch.nn.Identity())
+    assert theirs.tolist() == pytest.approx(tuned, abs=1e-4) and abs(tuned[0] - tuned[1]) > 0.01
 
 
 def test_the_card_contains_the_metrics_of_the_runs_files(run):

@@ -11,24 +11,31 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from peft.tuners.lora import LoraLayer
 from PIL import Image
 
 from data_prep.core.errors import UserError
 from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt
 from data_prep.settings import LoraArgs, RankerArgs
-from rar_train.models.families import FAMILIES
+from rar_train.families.table import FAMILIES
 from rar_train.models.forest import Conversation
 from rar_train.models.lora import add_lora, load_adapter, parameter_table, save_adapter
 from rar_train.models.mllm import Mllm, load_mllm
 from rar_train.models.planting import plant
-from rar_train.models.scoring import takes_trees
+from rar_train.models.scoring import continues_prefix, score, takes_trees
 from tests.rar_train.separate_passes import in_one_pass, naive
 from tests.rar_train.tiny_families import NAMES, TINY, save_tiny, turn_end
+from tests.rar_train.tiny_recent import TINY_RECENT
 
 TURNS = [(NAMING, NAMES[0]), (letters_prompt(NAMES), "B"), (list_prompt(NAMES[:3]), list_answer(NAMES[2::-1]))]
 
 
-@pytest.fixture(scope="module", params=list(TINY))
+FAST = {"qwen3_5", "gemma4", "molmo2"}
+"""Recent families that every run of the tests includes; each has something of its own."""
+KINDS = [pytest.param(kind, marks=pytest.mark.slow) if kind in TINY_RECENT.keys() - FAST else kind for kind in TINY]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     """Each family in turn."""
     return request.param
@@ -98,9 +105,13 @@ def adapted(folder: Path) -> Mllm:
     """The family's tiny model with a random adapter, in training mode but for the projector's dropout."""
     mllm = add_random_adapter(load_mllm(RankerArgs(model=str(folder))), "language")
     mllm.model.train()
-    mllm.base.get_submodule(mllm.family.connector).eval()
+    for projector in mllm.projectors:
+        projector.eval()
     return mllm
 
+
+STATEFUL = {"qwen3_5", "qwen3_5_moe", "minicpmv4_6", "minicpmv4_7", "lfm2_vl"}
+"""Families with layers that pass a state along the row, so that conversations run one by one."""
 
 conversations = st.one_of(
     st.permutations(NAMES).map(lambda names: Conversation(letters_prompt(names[:3]))),
@@ -117,7 +128,7 @@ conversations = st.one_of(
 def test_one_pass_has_the_scores_and_gradients_of_a_pass_for_each_conversation(adapted, photos, budget, asked):
     asked[0].append(Conversation(NAMING, NAMES[0]))
     runs = []
-    assert takes_trees(adapted)
+    assert takes_trees(adapted) == (adapted.base.config.model_type not in STATEFUL)
     adapted.tree_tokens = budget
     for function, checkpointing in ((naive, False), (in_one_pass, False), (in_one_pass, True)):
         if checkpointing:
@@ -129,7 +140,30 @@ def test_one_pass_has_the_scores_and_gradients_of_a_pass_for_each_conversation(a
     adapted.base.gradient_checkpointing_disable()
     for scores, gradient in runs[1:]:
         torch.testing.assert_close(scores, runs[0][0], rtol=1e-5, atol=1e-4)
-        assert (gradient - runs[0][1]).norm() <= 1e-5 * runs[0][1].norm()
+        assert (gradient - runs[0][1]).norm() <= 3e-5 * runs[0][1].norm()
+
+
+def test_scores_do_not_depend_on_the_batch_or_on_the_answers_scored_before(mllm, photos):
+    images = [photos[index % 3].rotate(20 * index) for index in range(16)]
+    orders = [NAMES[:2], NAMES[1::-1]]
+    asked = [
+        Conversation(letters_prompt(NAMES)),
+        *(Conversation(NAMING, name) for name in NAMES[:2]),
+        *(Conversation(list_prompt(NAMES[:2]), list_answer(order)) for order in orders),
+    ]
+    letters = mllm.letter_ids(4)
+    with torch.no_grad():
+        runs = []
+        for size in (1, 2, 7, 16):
+            batches = [images[start : start + size] for start in range(0, 16, size)]
+            scores = [score(mllm, plant(mllm, batch, [asked] * len(batch)), letters) for batch in batches]
+            runs.append([torch.cat([each.letters for each in scores]), torch.cat([each.answers for each in scores])])
+        whole = naive(mllm, images[:2], [asked] * 2)
+    for run in runs[1:]:
+        for values, expected in zip(run, runs[0], strict=True):
+            torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-4)
+    first = torch.cat([runs[0][0][:2].flatten(), runs[0][1][:8]])
+    torch.testing.assert_close(first, whole, rtol=1e-5, atol=1e-4)
 
 
 ONE_IMAGE = {"llava_next", "idefics3", "smolvlm"}
@@ -162,6 +196,17 @@ def test_the_answer_depends_on_the_image(mllm, photos):
     upright = compute_logits(mllm, photos)
     flipped = compute_logits(mllm, [photo.transpose(Image.Transpose.FLIP_TOP_BOTTOM) for photo in photos])
     assert not torch.allclose(upright, flipped, atol=1e-4)
+
+
+def test_every_linear_layer_is_adapted_in_layers_that_pass_a_state(mllm, kind):
+    if kind not in STATEFUL:
+        return
+    assert continues_prefix(mllm)
+    linear = {name for name, layer in mllm.base.get_decoder().named_modules() if isinstance(layer, torch.nn.Linear)}
+    tuned = add_lora(mllm, LoraArgs(rank=2))
+    layers = tuned.base.get_decoder().named_modules()
+    adapted = {name for name, layer in layers if isinstance(layer, LoraLayer)}
+    assert linear - adapted == {name for name in linear if name.endswith("shared_expert_gate")}
 
 
 @pytest.mark.parametrize("scope", ["language", "language+projector", "language+projector+vision"])
@@ -217,8 +262,11 @@ def test_a_pixel_budget_makes_fewer_tokens_or_says_that_the_size_is_fixed(mllm, 
         assert small.model(**small.labelled(photos, *zip(*TURNS, strict=True))).loss.isfinite()
 
 
-def test_images_of_extreme_aspect_ratios_are_accepted(mllm):
-    for size in ((1, 1), (1, 200), (200, 1), (3, 600), (2000, 10)):
+def test_images_of_extreme_aspect_ratios_are_accepted(mllm, kind):
+    sizes = {(1, 1), (1, 200), (200, 1), (3, 600), (2000, 10)}
+    if kind == "lfm2_vl":  # with the few tokens here, a thumbnail of such a shape doesn't fit
+        sizes = {(1, 1), (1, 12), (12, 1)}
+    for size in sorted(sizes):
         assert mllm.inputs([Image.new("RGB", size)], [NAMING])["input_ids"].shape[0] == 1
 
 
@@ -244,3 +292,18 @@ def test_pixel_limits_are_read_by_their_older_names_too(mllm, kind, folder, phot
     (older / "processor_config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"ranker\.model.*preprocessor_config\.json|could not be loaded"):
         load_mllm(RankerArgs(model=str(older)))
+
+
+def test_gemma_4_without_attention_in_both_directions_has_the_scores_of_whole_passes(photos, tmp_path):
+    """As its small models are."""
+    folder = save_tiny("gemma4", tmp_path / "small")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["use_bidirectional_attention"] = None
+    (folder / "config.json").write_text(json.dumps(config))
+    mllm = load_mllm(RankerArgs(model=str(folder)))
+    assert mllm.bidirectional == "none" and takes_trees(mllm)
+    asked = [[Conversation(letters_prompt(NAMES)), *(Conversation(NAMING, name) for name in NAMES[:2])]] * 2
+    with torch.no_grad():
+        torch.testing.assert_close(
+            in_one_pass(mllm, photos[:2], asked), naive(mllm, photos[:2], asked), rtol=1e-5, atol=1e-4
+        )

@@ -17,7 +17,7 @@ STATES, READS, TARGETS = torch.randn(7, 6, generator=torch.Generator().manual_se
 def make_mllm(head: nn.Module, cap: float | None = None) -> SimpleNamespace:
     config = SimpleNamespace(to_dict=lambda: {"final_logit_softcapping": cap})
     base = SimpleNamespace(get_output_embeddings=lambda: head, config=SimpleNamespace(get_text_config=lambda: config))
-    return SimpleNamespace(base=base, family=SimpleNamespace(softcap=cap is not None))
+    return SimpleNamespace(base=base, family=SimpleNamespace(softcap=cap is not None, scaled=False))
 
 
 def make_head(bias: bool = False, dtype: torch.dtype = torch.float32) -> nn.Linear:

@@ -19,6 +19,7 @@ from rar_train.models.lora import add_lora, load_adapter, save_adapter
 from rar_train.models.mllm import Mllm, load_mllm
 from tests.damage import KINDS, damage
 from tests.manifests import rewrite_manifest
+from tests.rar_train.tiny_families import save_tiny
 
 
 def compute_logits(mllm: Mllm, image) -> torch.Tensor:
@@ -86,6 +87,36 @@ def test_projector_scope_adds_the_two_projector_layers_and_never_the_vision_towe
         "multi_modal_projector.linear_2",
     }
     assert not any("vision_tower" in name for name in trained("language+projector"))
+
+
+@pytest.mark.parametrize("kind", ["qwen3_vl_moe", "glm4v_moe"])
+def test_routed_experts_are_adapted_where_the_layers_name_them(kind, pictures, tiny, tmp_path):
+    folder = save_tiny(kind, tmp_path / "model")
+    pattern = r".*language_model.*\.(q_proj|experts\.(gate_up_proj|down_proj))"
+    plain = load_mllm(RankerArgs(model=str(folder)))
+    assert not any(".experts." in name for name in trained(add_lora(plain, LoraArgs(rank=2))))
+    tuned = perturb(add_lora(load_mllm(RankerArgs(model=str(folder))), LoraArgs(rank=2, target_modules=pattern)))
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in trained(tuned)} == {
+        "q_proj",
+        "experts",
+        "base_layer",
+    }
+    expected = compute_logits(tuned, pictures[0])
+    save_adapter(tuned, tmp_path / "adapter", tiny(tmp_path), {})
+    loaded = load_adapter(load_mllm(RankerArgs(model=str(folder))), tmp_path / "adapter")
+    torch.testing.assert_close(compute_logits(loaded, pictures[0]), expected, rtol=1e-5, atol=1e-5)
+    merged = loaded.wrap(loaded.model.merge_and_unload())
+    torch.testing.assert_close(compute_logits(merged, pictures[0]), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_that_peft_replaces_by_experts_are_refused(tmp_path):
+    mllm = load_mllm(RankerArgs(model=str(save_tiny("glm4v_moe", tmp_path / "model"))))
+    with pytest.raises(UserError, match=r"shared_experts\.gate_proj of glm4v_moe-\w+ alone, but replaces it"):
+        add_lora(mllm, LoraArgs(rank=2, target_modules=r".*shared_experts\.(gate|up)_proj"))
+
+
+def trained(mllm: Mllm) -> set[str]:
+    return {name for name, parameter in mllm.model.named_parameters() if parameter.requires_grad}
 
 
 def test_an_adapter_folder_is_in_pefts_format_and_contains_no_local_path(llava_folder, tiny, tmp_path):

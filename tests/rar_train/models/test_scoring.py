@@ -167,8 +167,8 @@ def test_a_processor_that_tokenises_a_prompt_differently_with_an_image_is_refuse
     mllm = load_mllm(RankerArgs())
     inputs = mllm.inputs
 
-    def change(images, prompts, side="left"):
-        batch = inputs(images, prompts, side)
+    def change(images, prompts, side="left", pairs=()):
+        batch = inputs(images, prompts, side, pairs)
         if prompts[0].startswith("Which"):
             batch["input_ids"][:, -1] += 1
         return batch

@@ -1,0 +1,1 @@
+"""Pointwise rerankers: their templates, tokens and heads; may import data_prep."""
