@@ -26,14 +26,14 @@ _USABLE = 0.8  # of a device's memory; the rest is for what the estimate leaves 
 _MEASURED_IMAGES = 100
 
 
-def _conversations(example: RankingExample, objectives: Collection[str]) -> list[Conversation]:
+def _conversations(mllm: Mllm, example: RankingExample, objectives: Collection[str]) -> list[Conversation]:
     modes = {CONVERSATIONS[name] for name in objectives}
-    return list_conversations(example, list(range(len(example.candidates))), modes)
+    return list_conversations(example, list(range(len(example.candidates))), modes, mllm.reranker is not None)
 
 
-def _text_bytes(example: RankingExample, objectives: Collection[str]) -> int:
+def _text_bytes(mllm: Mllm, example: RankingExample, objectives: Collection[str]) -> int:
     """Counts the bytes of an example's conversations, with which its tree grows."""
-    conversations = _conversations(example, objectives)
+    conversations = _conversations(mllm, example, objectives)
     return sum(len(f"{turn.prompt}{turn.answer or ''}".encode()) for turn in conversations)
 
 
@@ -46,7 +46,7 @@ def example_tokens(mllm: Mllm, example: RankingExample, objectives: Collection[s
         objectives: The objectives in use.
         size: Width and height of the example's image.
     """
-    forest = plant(mllm, [Image.new("RGB", size)], [_conversations(example, objectives)])
+    forest = plant(mllm, [Image.new("RGB", size)], [_conversations(mllm, example, objectives)])
     # Not by takes_trees, which would run the model before it is on its device.
     if has_masked_attention(mllm):
         return forest.tokens
@@ -71,7 +71,7 @@ def _longest_example(data: RankingData) -> tuple[RankingExample, tuple[int, int]
         examples, indices = data.val_set, range(len(data.val_set))
     else:
         examples, indices = data.train_set, data.selected
-    longest = max(indices, key=lambda index: _text_bytes(examples.example(index), data.objectives))
+    longest = max(indices, key=lambda index: _text_bytes(data.mllm, examples.example(index), data.objectives))
     sizes = (examples.image_size(indices[row]) for row in evenly_spaced(len(indices), _MEASURED_IMAGES))
     return examples.example(longest), max(sizes, key=math.prod)
 

@@ -19,7 +19,7 @@ from data_prep.distributed.devices import resolve_accelerator, resolve_workers
 from data_prep.leakage.contamination import MINED, read_mined, write_mined
 from data_prep.mining.pipeline import build
 from data_prep.mining.shards import ShardedExamples, check_files, read_metadata
-from data_prep.settings import Recipe
+from data_prep.settings import SCORED, Recipe
 from rar_train.engine.sampler import DataPosition, EpochPlan, EpochSampler, SampledExample
 from rar_train.models.mllm import Mllm
 from rar_train.ranker.collate import RankingBatch, collate
@@ -172,7 +172,9 @@ class RankingData(L.LightningDataModule):
         local = [SampledExample(row, 0, 1.0) for row in chosen[rank::world]]
         size = self.recipe.optim.batch_size
         batches = [local[start : start + size] for start in range(0, len(local), size)]
-        collate_fn = self._bind_collate(_collate, (*self.objectives, "letters", "likelihood"))
+        mode = self.recipe.ranker.mode
+        validated = {*self.objectives, "letters", "likelihood", *({mode} & set(SCORED))}
+        collate_fn = self._bind_collate(_collate, sorted(validated))
         rows = _Rows(self.val_set, range(len(self.val_set)))
         return DataLoader(rows, batch_sampler=batches, collate_fn=collate_fn, **self._loading)
 

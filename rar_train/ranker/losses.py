@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_prep.settings import ObjectiveArgs
+from data_prep.settings import REWARDED, ObjectiveArgs
 from rar_train.models.mllm import Mllm
-from rar_train.models.scoring import score, split_by_row
-from rar_train.ranker.collate import RankingBatch
+from rar_train.models.scoring import TreeScores, pair_scores, score, split_by_row
+from rar_train.ranker.collate import CONVERSATIONS, RankingBatch
+from rar_train.ranker.reward import policy_loss
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class BatchScores:
     """What the model says about a batch; None for conversations that it does not have.
 
     Attributes:
-        tables: Scores of shape ``[n, k]`` by mode, ``-inf`` beyond an example's candidates: the ``letters``' logits
-            and the names' log-likelihoods (``likelihood``).
+        tables: Scores of shape ``[n, k]`` by mode, ``-inf`` beyond an example's candidates: the ``letters``' logits,
+            the names' log-odds (``yes_no``) and log-likelihoods (``likelihood``).
         list: Mean log-likelihood of the sorted lists' tokens, shape ``[n]``.
     """
 
@@ -31,12 +32,8 @@ class BatchScores:
 
 def score_batch(mllm: Mllm, batch: RankingBatch) -> BatchScores:
     """Scores all conversations of a batch in one forward pass."""
-    scores = score(mllm, batch.forest, batch.letter_ids)
-    tables, lists = {}, None
-    if "letters" in batch.modes:
-        counts = torch.tensor(batch.counts, device=scores.letters.device)
-        beyond = torch.arange(scores.letters.shape[1], device=counts.device) >= counts[:, None]
-        tables["letters"] = scores.letters.masked_fill(beyond, float("-inf"))
+    scores = score(mllm, batch.forest, [*batch.letter_ids, *batch.yes_no_ids])
+    tables, lists = _split_reads(mllm, batch, scores), None
     answers, lengths = scores.answers, scores.lengths
     if "list" in batch.modes:  # the last answer of each example
         names = [count if "likelihood" in batch.modes else 0 for count in batch.counts]
@@ -48,9 +45,53 @@ def score_batch(mllm: Mllm, batch: RankingBatch) -> BatchScores:
     return BatchScores(tables, lists)
 
 
+def _split_reads(mllm: Mllm, batch: RankingBatch, scores: TreeScores) -> dict[str, Tensor]:
+    """Splits what is read after the prompts: an example's letters, and then its candidates' yes and no.
+
+    Args:
+        mllm: The ranker.
+        batch: Its ``modes`` say which of them each example has.
+        scores: With the logits of the letters and then of yes and no, shape ``[p, tokens]``.
+
+    Returns:
+        dict[str, Tensor]: Scores of shape ``[n, k]`` by mode, ``-inf`` beyond an example's candidates.
+    """
+    tables, letters, logits = {}, len(batch.letter_ids), scores.letters
+    questions = [count if "yes_no" in batch.modes else 0 for count in batch.counts]
+    lists = [row + before for row, before in enumerate(accumulate([0, *questions[:-1]]))] if letters else []
+    if letters:
+        counts = torch.tensor(batch.counts, device=logits.device)
+        beyond = torch.arange(letters, device=counts.device) >= counts[:, None]
+        tables["letters"] = logits[lists, :letters].masked_fill(beyond, float("-inf"))
+    if "yes_no" in batch.modes:
+        rows = sorted({*range(len(logits))} - {*lists})
+        tables["yes_no"] = split_by_row(pair_scores(mllm, logits[rows, letters:], scores.states[rows]), batch.counts)
+    return tables
+
+
 def truth_loss(table: Tensor, batch: RankingBatch) -> Tensor:
     """Computes the cross-entropy of the true candidate under the softmax of each row's scores, shape ``[n]``."""
     return F.cross_entropy(table, torch.tensor(batch.truths, device=table.device), reduction="none")
+
+
+def yes_no_loss(table: Tensor, batch: RankingBatch, kind: str) -> Tensor:
+    """Computes the loss of the candidates' log-odds, shape ``[n]``.
+
+    Args:
+        table: Log-odds, shape ``[n, k]``.
+        batch: Holds each row's candidates and truth.
+        kind: ``softmax``, as ``truth_loss``, or ``binary``: each candidate's binary cross-entropy, averaged.
+    """
+    return truth_loss(table, batch) if kind == "softmax" else _binary_loss(table, batch)
+
+
+def _binary_loss(table: Tensor, batch: RankingBatch) -> Tensor:
+    losses = []
+    for row, example, truth in zip(table, batch.examples, batch.truths, strict=True):
+        labels = [candidate.label for candidate in example.candidates]
+        right = torch.tensor([label == labels[truth] for label in labels], device=row.device, dtype=row.dtype)
+        losses.append(F.binary_cross_entropy_with_logits(row[: len(labels)], right))
+    return torch.stack(losses)
 
 
 def ranknet(scores: Tensor) -> Tensor:
@@ -97,23 +138,44 @@ def listwise_loss(table: Tensor, batch: RankingBatch, kind: str) -> Tensor:
     return torch.stack(rows)
 
 
-TABLES = ("letters", "likelihood")
+TABLES = ("letters", "yes_no", "likelihood")
 """The modes with a table of scores."""
 
 
-def compute_losses(mllm: Mllm, batch: RankingBatch, args: ObjectiveArgs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Computes the unweighted losses in use, in one forward pass.
+@dataclass(frozen=True)
+class Losses:
+    """What a batch gives.
+
+    Attributes:
+        values: The unweighted losses in use, of shape ``[n]``, by objective.
+        tables: Scores of shape ``[n, k]`` by mode.
+        curves: Means over the batch for the logs, by name.
+    """
+
+    values: dict[str, Tensor]
+    tables: dict[str, Tensor]
+    curves: dict[str, Tensor]
+
+
+@torch.no_grad()
+def _score_without_adapter(mllm: Mllm, batch: RankingBatch) -> dict[str, Tensor]:
+    """Scores a batch by the base model: tables of shape ``[n, k]`` by mode."""
+    with mllm.model.disable_adapter():
+        return score_batch(mllm, batch).tables
+
+
+def compute_losses(mllm: Mllm, batch: RankingBatch, args: ObjectiveArgs) -> Losses:
+    """Computes the unweighted losses in use, in one forward pass; a reward with KL divergence adds one of the base.
 
     Args:
         mllm: The ranker.
         batch: Collated for the objectives.
         args: Which objectives are in use.
-
-    Returns:
-        tuple: Losses of shape ``[n]`` by objective, and the batch's score tables of shape ``[n, k]`` by mode.
     """
     scores = score_batch(mllm, batch)
-    losses = {}
+    rewarded = [name for name in args.weights if name in REWARDED]
+    base = _score_without_adapter(mllm, batch) if rewarded and args.reward.kl else {}
+    losses, curves = {}, {}
     for name in args.weights:
         if name == "list":
             # A mean over each list's tokens. Hugging Face's ``loss`` is one over all tokens of the batch, in which an
@@ -121,6 +183,14 @@ def compute_losses(mllm: Mllm, batch: RankingBatch, args: ObjectiveArgs) -> tupl
             losses[name] = -scores.list
         elif name == "listwise":
             losses[name] = listwise_loss(scores.tables["letters"], batch, args.listwise_loss)
+        elif name == "yes_no":
+            losses[name] = yes_no_loss(scores.tables["yes_no"], batch, args.yes_no_loss)
+        elif name in REWARDED:
+            mode = CONVERSATIONS[name]
+            truths = torch.tensor(batch.truths, device=scores.tables[mode].device)
+            policy = policy_loss(scores.tables[mode], truths, args.reward, base.get(mode))
+            losses[name] = policy.values
+            curves |= {f"{name}_{curve}" if len(rewarded) > 1 else curve: v for curve, v in policy.curves.items()}
         else:
             losses[name] = truth_loss(scores.tables[name], batch)
-    return losses, scores.tables
+    return Losses(losses, scores.tables, curves)

@@ -63,16 +63,17 @@ class RankerModule(FusedClippingMixin, L.LightningModule):
         A frozen projector's dropout is off too, so that the adapter trains on the inputs that it gets at inference.
         """
         super().train(mode)
-        tower, connector = map(self.mllm.base.get_submodule, (self.mllm.family.vision, self.mllm.family.connector))
+        tower = self.mllm.base.get_submodule(self.mllm.family.vision)
         if not any(parameter.requires_grad for parameter in tower.parameters()):
             tower.eval()
         for module in tower.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
-        if not any(parameter.requires_grad for parameter in connector.parameters()):
-            for module in connector.modules():
-                if isinstance(module, nn.Dropout):
-                    module.eval()
+        for projector in self.mllm.projectors:
+            if not any(parameter.requires_grad for parameter in projector.parameters()):
+                for module in projector.modules():
+                    if isinstance(module, nn.Dropout):
+                        module.eval()
         return self
 
     def on_train_start(self) -> None:
@@ -89,9 +90,9 @@ class RankerModule(FusedClippingMixin, L.LightningModule):
         Raises:
             UserError: The loss is not a finite number, on any process.
         """
-        losses, _ = compute_losses(self.mllm, batch, self.recipe.ranker.objectives)
-        total = sum(self.weights[name] * loss for name, loss in losses.items())
-        means = {name: loss.detach().mean() for name, loss in losses.items()}
+        losses = compute_losses(self.mllm, batch, self.recipe.ranker.objectives)
+        total = sum(self.weights[name] * loss for name, loss in losses.values.items())
+        means = {name: loss.detach().mean() for name, loss in losses.values.items()} | losses.curves
         # Reduced over all processes, so that all of them stop where one has to.
         if not self.trainer.strategy.reduce_boolean_decision(bool(total.isfinite().all()), all=True):
             values = ", ".join(f"{name} {mean.item():g}" for name, mean in means.items())
@@ -116,10 +117,12 @@ class RankerModule(FusedClippingMixin, L.LightningModule):
 
         Every validation example contains the truth.
         """
-        losses, tables = compute_losses(self.mllm, batch, self.recipe.ranker.objectives)
-        count = len(batch.examples)
-        total = sum(self.weights[name] * loss for name, loss in losses.items())
+        losses = compute_losses(self.mllm, batch, self.recipe.ranker.objectives)
+        count, tables = len(batch.examples), losses.tables
+        total = sum(self.weights[name] * loss for name, loss in losses.values.items())
         self.log("val/loss", total.mean(), batch_size=count, sync_dist=True)
+        for name, value in losses.curves.items():
+            self.log(f"val/{name}", value, batch_size=count, sync_dist=True)
         truths = torch.tensor(batch.truths, device=self.device)
         for mode, table in tables.items():
             hits = (table.argmax(1) == truths).float().mean()

@@ -13,10 +13,10 @@ from data_prep.core.errors import UserError
 from data_prep.core.progress import progress_bar
 from data_prep.core.records import RankingExample
 from data_prep.mining.shards import ShardedExamples
-from data_prep.prompting.prompts import NAMING, letters_prompt, list_answer, list_prompt
+from data_prep.prompting.prompts import NAMING, letters_prompt, list_answer, list_prompt, yes_no_prompt
 from data_prep.settings import Recipe
 from rar_train.models.mllm import Mllm
-from rar_train.ranker.collate import RankingBatch
+from rar_train.ranker.collate import CONVERSATIONS, RankingBatch
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +25,16 @@ def longest_conversations(example: RankingExample, objectives: Collection[str]) 
     """Returns an example's longest prompt and answer for each kind of prompt that the objectives use."""
     names = [candidate.name for candidate in example.candidates]
     conversations = []
-    if {"letters", "listwise"} & set(objectives):
+    modes = {CONVERSATIONS[name] for name in objectives}
+    if "letters" in modes:
         conversations.append((letters_prompt(names, example.descriptions), "A"))
-    if "likelihood" in objectives:
+    if "likelihood" in modes:
         conversations.append((NAMING, max(names, key=lambda name: len(name.encode()))))
-    if "list" in objectives:
+    if "yes_no" in modes:
+        described = example.descriptions or [""] * len(names)
+        questions = [yes_no_prompt(*candidate) for candidate in zip(names, described, strict=True)]
+        conversations.append((max(questions, key=lambda question: len(question.encode())), "A"))
+    if "list" in modes:
         conversations.append((list_prompt(names, descriptions=example.descriptions), list_answer(names)))
     return conversations
 
@@ -51,10 +56,17 @@ class ConversationTokens:
         self.mllm = mllm
         self.of_image = lru_cache(maxsize=10_000)(self._count_image)
         self.frame = self._count_text(NAMING, "A")
+        self.excess = self._count_excess()
 
     def _count_text(self, prompt: str, answer: str) -> int:
         ids = self.mllm.processor.tokenizer(self.mllm.render(prompt)).input_ids
         return len(ids) + len(self.mllm.answer_ids(prompt, answer))
+
+    def _count_excess(self) -> int:
+        """Counts the tokens that a reranker's template has more than the ordinary one."""
+        if self.mllm.reranker is None:
+            return 0
+        return max(0, len(self.mllm.processor.tokenizer(self.mllm.render_pair(NAMING)).input_ids) - self.frame)
 
     def _count_image(self, size: tuple[int, int]) -> int:
         """Counts the tokens that an image of a width and height adds to its prompt."""
@@ -62,8 +74,8 @@ class ConversationTokens:
         return self.mllm.labelled([blank], [NAMING], ["A"])["input_ids"].shape[1] - self.frame
 
     def of(self, prompt: str, answer: str, size: tuple[int, int]) -> int:
-        """Counts the tokens of a conversation with an image of a width and height, as the model reads it."""
-        return self._count_text(prompt, answer) + self.of_image(size)
+        """Counts the tokens of a conversation with an image of a width and height, at most, as the model reads it."""
+        return self._count_text(prompt, answer) + self.excess + self.of_image(size)
 
 
 def token_limit(mllm: Mllm, recipe: Recipe) -> int:
@@ -86,7 +98,7 @@ def select_fitting(examples: ShardedExamples, lengths: np.ndarray, mllm: Mllm, r
     limit, tokens = token_limit(mllm, recipe), ConversationTokens(mllm)
     # Most examples fit by their byte length and need no tokenization. An image's tokens depend on its size, so this
     # filter allows for twice those of the first image.
-    room = limit - tokens.frame - 2 * tokens.of_image(examples.image_size(0))
+    room = limit - tokens.frame - tokens.excess - 2 * tokens.of_image(examples.image_size(0))
     dropped = []
     for index in progress_bar("measuring prompts", np.flatnonzero(lengths > room).tolist()):
         conversations = longest_conversations(examples.example(index), recipe.ranker.objectives.weights)

@@ -74,7 +74,8 @@ def test_the_longest_example_is_the_one_with_the_most_text_in_its_tree():
         example("long", ["azure, " * 12, "or"]),
         example("many", [f"azure, a bend {tail}" for tail in "abcdef"]),
     ]
-    data = SimpleNamespace(lengths=None, objectives=("likelihood",), val_set=MagicMock())
+    mllm = SimpleNamespace(reranker=None)
+    data = SimpleNamespace(lengths=None, objectives=("likelihood",), val_set=MagicMock(), mllm=mllm)
     data.val_set.__len__.return_value = 2
     data.val_set.example.side_effect = examples.__getitem__
     data.val_set.image_size.side_effect = [(30, 40), (50, 10)]

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from data_prep.prompting.prompts import list_answer, list_prompt
 from data_prep.settings import LoraArgs, ObjectiveArgs, RankerArgs
-from data_prep.settings.ranker import OBJECTIVES
+from data_prep.settings.ranker import OBJECTIVES, REWARDED
 from rar_train.models.lora import add_lora
 from rar_train.models.mllm import Mllm, load_mllm
 from rar_train.models.scoring import takes_trees
 from rar_train.ranker.collate import RankingBatch, collate
 from rar_train.ranker.losses import LISTWISE_LOSSES, TABLES, compute_losses, listmle, ranknet, score_batch
+
+SUPERVISED = [name for name in OBJECTIVES if name not in REWARDED]
 
 rankings = st.lists(st.floats(-5, 5, allow_nan=False), min_size=2, max_size=8).map(torch.tensor)
 
@@ -29,7 +31,7 @@ def make_batch(mllm: Mllm, pairs, *objectives: str) -> RankingBatch:
 
 def compute_loss(mllm: Mllm, batch: RankingBatch, objective: str, kind: str = "ranknet") -> Tensor:
     args = ObjectiveArgs(**(dict.fromkeys(OBJECTIVES, 0.0) | {objective: 1.0}), listwise_loss=kind)
-    losses, _ = compute_losses(mllm, batch, args)
+    losses = compute_losses(mllm, batch, args).values
     assert set(losses) == {objective} and losses[objective].shape == (len(batch.examples),)
     return losses[objective].mean()
 
@@ -73,6 +75,18 @@ def test_choice_losses_are_cross_entropies_of_the_truth_among_its_candidates(eit
         -row[:count].log_softmax(0)[truth] for row, count, truth in zip(table, batch.counts, batch.truths, strict=True)
     ]
     torch.testing.assert_close(loss, torch.stack(expected).mean())
+
+
+def test_the_binary_loss_wants_yes_for_the_true_class_and_no_for_each_other(nano: Mllm, pairs):
+    batch = make_batch(nano, pairs, "yes_no")
+    args = ObjectiveArgs(0, 0, yes_no=1, yes_no_loss="binary")
+    with torch.no_grad():
+        scored = compute_losses(nano, batch, args)
+    rows = zip(scored.values["yes_no"], scored.tables["yes_no"], batch.counts, batch.truths, strict=True)
+    for loss, row, count, truth in rows:
+        odds = row[:count].tolist()
+        wanted = [value if index == truth else -value for index, value in enumerate(odds)]
+        assert loss.item() == pytest.approx(sum(math.log1p(math.exp(-w)) for w in wanted) / count, rel=1e-4, abs=1e-6)
 
 
 def test_the_list_loss_uses_only_the_answers_tokens(either: Mllm, pairs):
@@ -143,14 +157,15 @@ def test_all_objectives_share_one_pass(nano: Mllm, pairs):
     assert takes_trees(nano)
     hook = nano.base.model.register_forward_hook(lambda *_: passes.append(1))
     with torch.no_grad():
-        losses, tables = compute_losses(nano, batch, ObjectiveArgs(list=1, listwise=1))
+        scored = compute_losses(nano, batch, ObjectiveArgs(list=1, listwise=1, yes_no=1))
     hook.remove()
-    assert len(passes) == 1 and set(losses) == set(OBJECTIVES) and set(tables) == set(TABLES)
+    assert len(passes) == 1 and set(scored.values) == set(SUPERVISED) and set(scored.tables) == set(TABLES)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", SUPERVISED)
 def test_an_objectives_loss_is_the_same_alone_and_with_the_others(either: Mllm, objective, pairs):
     with torch.no_grad():
-        losses, _ = compute_losses(either, make_batch(either, pairs, *OBJECTIVES), ObjectiveArgs(list=1, listwise=1))
+        batch = make_batch(either, pairs, *SUPERVISED)
+        losses = compute_losses(either, batch, ObjectiveArgs(list=1, listwise=1, yes_no=1)).values
         alone = compute_loss(either, make_batch(either, pairs, objective), objective)
     torch.testing.assert_close(losses[objective].mean(), alone, rtol=1e-5, atol=1e-5)

@@ -40,9 +40,10 @@ def test_a_ranker_below_the_retriever_is_said_in_one_line_after_training_and_whe
 
 
 @pytest.mark.parametrize(
-    ("mode", "compared"), [("likelihood", "likelihood"), ("letters", "letters"), ("generate", "letters")]
+    ("mode", "compared"),
+    [("likelihood", "likelihood"), ("letters", "letters"), ("generate", "letters"), ("yes_no", "letters")],
 )
-def test_the_mode_of_the_recipe_is_compared_or_the_better_table_where_it_writes(tiny, tmp_path, mode, compared):
+def test_the_mode_of_the_recipe_is_compared_or_the_best_table_where_it_has_none(tiny, tmp_path, mode, compared):
     recipe = tiny(tmp_path, f"ranker.mode={mode}")
     metrics = {"letters": 0.5, "likelihood": 0.25, "generate": 0.9, "retriever": 0.75}
     assert f"({compared})" in shortfall(recipe, {"validation": metrics, "val_examples": 8})
