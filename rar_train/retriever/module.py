@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from data_prep.settings import Recipe, TuningArgs
 from rar_train.engine.schedule import warmup_cosine
+from rar_train.retriever.qkv_attention import join_attentions, split_attentions
 
 
 def class_contrastive_loss(image: Tensor, text: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
@@ -62,6 +63,20 @@ def _adapted_modules(model: nn.Module, towers: str) -> str:
     return "|".join(re.escape(name) for name in adapted)
 
 
+def _attention_matrices(model: nn.Module, towers: str) -> str:
+    """Finds the query, key and value matrices of the chosen towers, after giving each a layer of its own.
+
+    Returns:
+        str: A regular expression, as of ``_adapted_modules``.
+    """
+
+    def is_chosen(name: str) -> bool:
+        is_image = name == "visual" or name.startswith("visual.")
+        return {"image": is_image, "text": not is_image, "both": True}[towers]
+
+    return "|".join(re.escape(name) for name in split_attentions(model, is_chosen))
+
+
 def prepare_model(model: nn.Module, args: TuningArgs) -> nn.Module:
     """Makes adapters in the chosen towers trainable, or all weights of the towers.
 
@@ -69,38 +84,44 @@ def prepare_model(model: nn.Module, args: TuningArgs) -> nn.Module:
         nn.Module: The model, still with ``encode_image`` and ``encode_text``.
     """
     if args.lora_rank:
+        is_qkv = args.lora_layers == "qkv"
         config = peft.LoraConfig(
             r=args.lora_rank,
             lora_alpha=args.lora_alpha,
-            target_modules=_adapted_modules(model, args.towers),
+            lora_dropout=args.lora_dropout,
+            use_rslora=is_qkv,
+            target_modules=_attention_matrices(model, args.towers) if is_qkv else _adapted_modules(model, args.towers),
             bias="none",
         )
         model = peft.get_peft_model(model, config)
-        model.base_model.model.logit_scale.requires_grad_(True)
+        scale = model.base_model.model.logit_scale
     else:
         chosen = _tower_parameters(model, args.towers)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in chosen)
+        scale = model.logit_scale
+    scale.requires_grad_(args.loss == "contrastive")
     return model
 
 
 def merge_adapters(model: nn.Module, args: TuningArgs) -> nn.Module:
     """Returns the plain open_clip model, with the adapters merged into its weights."""
-    return model.merge_and_unload(safe_merge=True) if args.lora_rank else model
+    return join_attentions(model.merge_and_unload(safe_merge=True)) if args.lora_rank else model
 
 
-class RetrieverModule(L.LightningModule):
-    """Trains on pairs of image and caption; validates by retrieval among the validation classes' names.
+class TuningModule(L.LightningModule):
+    """What every tuning of an encoder shares: optimiser, training mode, and checkpoints of the trained weights.
 
     Args:
         recipe: The run's recipe.
         model: Model from ``prepare_model``.
-        names: Token ids of the validation classes' names, shape ``[classes, templates, context]``.
+        names: Token ids of class names, shape ``[classes, ..., context]``.
         steps: Optimiser steps in the complete run, for the schedule.
     """
 
     # A checkpoint holds only what training changes; the rest is loaded from its own files.
     strict_loading = False
+    BETAS = (0.9, 0.98)
 
     def __init__(self, recipe: Recipe, model: nn.Module, names: Tensor, steps: int):
         super().__init__()
@@ -109,6 +130,29 @@ class RetrieverModule(L.LightningModule):
     def on_train_start(self) -> None:
         """Sets training mode: open_clip loads models in eval mode, and Lightning keeps the mode that it finds."""
         self.train()
+
+    def configure_optimizers(self) -> dict:
+        """Builds AdamW on the trainable parameters, with warm-up and cosine decay."""
+        optim = self.recipe.optim
+        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=optim.lr, weight_decay=optim.weight_decay, betas=self.BETAS)
+        return warmup_cosine(optimizer, optim.warmup_ratio, self.steps)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keeps only trained parameters, and those that change with them, in the checkpoint."""
+        saved = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        # In every pass peft adds an attention's adapter to these weights and subtracts it again, which rounds them.
+        for name, module in self.named_modules():
+            if isinstance(module, MultiheadAttention):
+                saved |= {f"{name}.base_layer.{weight}" for weight in ("in_proj_weight", "out_proj.base_layer.weight")}
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in saved}
+
+
+class RetrieverModule(TuningModule):
+    """Trains on pairs of image and caption; validates by retrieval among the validation classes' names.
+
+    ``names`` has the validation classes' names, shape ``[classes, templates, context]``.
+    """
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _) -> Tensor:
         """Computes the loss over the pairs of all processes."""
@@ -142,19 +186,3 @@ class RetrieverModule(L.LightningModule):
         hits = (image @ self.name_embeddings.T).topk(k).indices == targets[:, None]
         metrics = {"val/top1": hits[:, 0].float().mean(), "val/recall_at_k": hits.any(1).float().mean()}
         self.log_dict(metrics, batch_size=len(targets), sync_dist=True)
-
-    def configure_optimizers(self) -> dict:
-        """Builds AdamW on the trainable parameters, with warm-up and cosine decay."""
-        optim = self.recipe.optim
-        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, lr=optim.lr, weight_decay=optim.weight_decay, betas=(0.9, 0.98))
-        return warmup_cosine(optimizer, optim.warmup_ratio, self.steps)
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keeps only trained parameters, and those that change with them, in the checkpoint."""
-        saved = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        # In every pass peft adds an attention's adapter to these weights and subtracts it again, which rounds them.
-        for name, module in self.named_modules():
-            if isinstance(module, MultiheadAttention):
-                saved |= {f"{name}.base_layer.{weight}" for weight in ("in_proj_weight", "out_proj.base_layer.weight")}
-        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in saved}

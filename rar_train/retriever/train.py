@@ -14,8 +14,9 @@ from data_prep.core.files import write_folder
 from data_prep.core.manifests import seal_folder
 from data_prep.datasets import read_dataset
 from data_prep.distributed.devices import resolve_accelerator
-from data_prep.embedding.encoder import OpenClipEncoder, load_encoder
+from data_prep.embedding.encoder import load_encoder
 from data_prep.embedding.name_tokens import tokenize_names
+from data_prep.embedding.open_clip_encoder import OpenClipEncoder
 from data_prep.embedding.open_clip_models import architecture
 from data_prep.memory.memories import with_templates
 from data_prep.settings import Recipe, check
@@ -57,7 +58,7 @@ def _train(run: Run) -> L.Trainer:
     else:
         templates = with_templates(recipe.retriever, dataset).templates
         tokenize_names(encoder.tokenize, dataset.texts, templates)  # warns of truncated names
-        views = Pixels(encoder, tuning.augment)
+        views = Pixels(encoder, tuning)
     data = RetrieverData(recipe, views, dataset, start)
     seed_all(recipe.seed, resolve_accelerator(recipe.trainer))
     model = Projections(encoder.model) if projections_only else prepare_model(encoder.model, tuning)

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from open_clip.hf_model import HFTextEncoder
-from open_clip.model import CustomTextCLIP
-from open_clip.timm_model import TimmModel
+from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms import Compose, RandomHorizontalFlip, RandomResizedCrop
 
 from data_prep.core.errors import UserError
-from data_prep.core.files import fingerprint
 from data_prep.core.images import open_image
 from data_prep.core.records import Sample
 from data_prep.datasets import Dataset
-from data_prep.embedding.encoder import OpenClipEncoder, embed_images, embed_names, encoder_id, state_hash
+from data_prep.embedding.encoder import embed_images, embed_names
+from data_prep.embedding.open_clip_encoder import OpenClipEncoder
 from data_prep.memory.memories import with_templates
-from data_prep.settings import Recipe
+from data_prep.settings import Recipe, TuningArgs
+
+
+def training_transform(encoder: OpenClipEncoder, args: TuningArgs) -> Callable[[Image.Image], Tensor]:
+    """Makes the function from a training image to pixels ``[3, h, w]``, which draws from torch's random numbers."""
+    if not args.augment:
+        return encoder.preprocess
+    augment: Any = copy.deepcopy(encoder.augment)
+    for step in augment.transforms:
+        if isinstance(step, RandomResizedCrop):
+            step.scale = (args.crop_scale, 1.0)
+    return Compose([RandomHorizontalFlip(), augment]) if args.flip else augment
 
 
 class Pixels:
@@ -28,11 +39,11 @@ class Pixels:
 
     Args:
         encoder: Its preprocessing and tokenizer are used.
-        augment: Whether training uses open_clip's random crops.
+        args: How training images are cropped and mirrored.
     """
 
-    def __init__(self, encoder: OpenClipEncoder, augment: bool):
-        self.encoder, self.transform = encoder, encoder.augment if augment else encoder.preprocess
+    def __init__(self, encoder: OpenClipEncoder, args: TuningArgs):
+        self.encoder, self.transform = encoder, training_transform(encoder, args)
 
     def train_view(self, sample: Sample, seed: int) -> Tensor:
         """Returns the pixels of a training image; the seed determines the crop."""
@@ -110,18 +121,10 @@ def without_projections(encoder: OpenClipEncoder) -> OpenClipEncoder:
     Raises:
         UserError: The projections are not separate from the towers, or have a bias or more than one layer.
     """
-    model = encoder.model
-    separable = (
-        isinstance(model, CustomTextCLIP)
-        and isinstance(model.visual, TimmModel)
-        and isinstance(model.text, HFTextEncoder)
-    )
-    if not separable or not isinstance(model.text.proj, nn.Linear) or "mlp" in dict(model.visual.head.named_children()):
+    towers = encoder.towers()
+    if towers is None:
         raise UserError(
             f"retriever.tuning.towers=projections: {encoder.id} is not a timm image tower and a Hugging Face text "
             "tower with a linear projection each; tune image, text or both"
         )
-    towers = copy.deepcopy(model)
-    towers.visual.head, towers.text.proj = nn.Identity(), nn.Identity()
-    metadata = encoder.metadata | {"weights": state_hash(towers), "architecture": fingerprint(repr(towers))}
-    return replace(encoder, model=towers, id=encoder_id("towers", metadata), metadata=metadata)
+    return towers

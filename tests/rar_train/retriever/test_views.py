@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from open_clip.model import CustomTextCLIP
@@ -12,7 +13,9 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig
 
 from data_prep.core.errors import UserError
-from data_prep.embedding.encoder import NANO_CLIP, load_encoder
+from data_prep.core.images import open_image
+from data_prep.datasets import read_dataset
+from data_prep.embedding.encoder import NANO_CLIP, embed_images, load_encoder
 from data_prep.settings import RetrieverArgs
 from data_prep.settings.loading import load_recipe
 from rar_train.models.open_clip_folder import write_open_clip
@@ -84,3 +87,26 @@ def test_models_without_separate_projections_are_refused(root):
         tune(root, "nano", "retriever.model=nano-clip")
     with pytest.raises(UserError, match="set lora_rank=0 and augment=false"):
         tune(root, "rank", "retriever.tuning.lora_rank=8")
+
+
+def test_a_tuned_models_images_are_embedded_from_the_features_that_the_base_models_towers_computed(root, caplog):
+    tuned, cache = tune(root, "run"), root / "shared"
+    sizes = [f"data.armory.{size}" for size in ("test_classes=3", "query_images=2", "memory_images=1", "size=48")]
+    recipe = load_recipe(["recipe=retriever_lite", "data.name=armory", "data.root=null", *sizes])
+    samples = read_dataset(recipe.data, cache, ("test",)).parts["test"]
+    caplog.set_level("INFO")
+    vectors = {}
+    for folder in (root / "clip", tuned):
+        args = RetrieverArgs(model=f"local-dir:{folder}")
+        encoder = load_encoder(args)
+        vectors[folder] = embed_images(encoder, samples, args, cache)
+        with torch.no_grad():
+            pixels = torch.stack([encoder.preprocess(open_image(sample.path)) for sample in samples])
+            whole = encoder.encode_images(pixels).numpy()
+        assert np.allclose(vectors[folder], whole, atol=1e-5)
+    assert caplog.text.count("embeddings: computing 6 of 6 images") == 1
+    assert not np.allclose(vectors[tuned], vectors[root / "clip"], atol=1e-3)
+
+
+def test_an_encoder_whose_projections_cannot_be_separated_has_no_towers():
+    assert load_encoder(RetrieverArgs(model="nano-clip")).towers() is None
