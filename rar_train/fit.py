@@ -54,6 +54,8 @@ def _next_steps(recipe: Recipe) -> list[str]:
     tune = f"python -m rar_train.fit recipe=ranker_lora {shlex.join(settings)}"
     retriever = f"{tune} {shlex.quote(f'retriever.model=local-dir:{recipe.out}/model')}"
     ranker = f"{tune} {shlex.quote(f'ranker.model={recipe.out}/model')}"
+    if recipe.task == "retriever" and recipe.retriever.tuning.loss == "cross_entropy":
+        return [f"python -m eval.run --ckpt RUN_OF_A_RANKER {shlex.quote(f'eval.clip_lora={recipe.out}')}"]
     return {
         "ranker": [evaluate, label],
         "retriever": [evaluate, retriever],
@@ -70,9 +72,14 @@ def _train_ranker(recipe: Recipe) -> None:
 
 
 def _train_retriever(recipe: Recipe) -> None:
-    from rar_train.retriever.train import train_retriever
+    if recipe.retriever.tuning.loss == "cross_entropy":
+        from rar_train.retriever.draws import train_draws
 
-    train_retriever(recipe)
+        train_draws(recipe)
+    else:
+        from rar_train.retriever.train import train_retriever
+
+        train_retriever(recipe)
 
 
 def _train_projector(recipe: Recipe) -> None:

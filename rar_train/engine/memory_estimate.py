@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
@@ -43,7 +44,16 @@ class ModelSizes:
     def of(cls, config: PreTrainedConfig, trainable: int, total: int) -> ModelSizes:
         """Returns the sizes of a model from its configuration and its numbers of parameters."""
         text = config.get_text_config()
-        return cls(trainable, total, text.hidden_size, text.intermediate_size, text.num_hidden_layers)
+        return cls(trainable, total, text.hidden_size, _feed_forward_width(text.to_dict()), text.num_hidden_layers)
+
+
+def _feed_forward_width(text: dict[str, Any]) -> int:
+    """Returns the width of the feed-forward layers: the widest's, or that of the experts which a token passes."""
+    dense = text.get("intermediate_size") or 0
+    chosen = text.get("num_experts_per_tok") or text.get("top_k_experts") or 1
+    routed = (text.get("moe_intermediate_size") or 0) * chosen
+    shared = text.get("shared_expert_intermediate_size") or 0
+    return max(max(dense) if isinstance(dense, list) else dense, routed + shared)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from data_prep.settings.values import flatten
 log = logging.getLogger(__name__)
 
 _SECTIONS = ("data", "retriever", "ranker", "eval")
+"""Sections of the recipe that every evaluation depends on."""
 # Settings of these sections that leave results as they are, or that a folder's name begins with.
 _WITHOUT_EFFECT = {
     "data.on_error", "retriever.batch_size", "retriever.num_workers", "retriever.mmap", "ranker.backend", "ranker.mode",
@@ -32,10 +33,10 @@ _MAX_NAME = 80
 _DIGITS = 8
 
 
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    """Returns the settings that an evaluation depends on, by key."""
+def _settings(recipe: Recipe, section: str | None = None) -> dict[str, Any]:
+    """Returns the settings that an evaluation depends on, by key; ``section`` is one that a command adds."""
     values = asdict(recipe)
-    settings = flatten({name: values[name] for name in _SECTIONS})
+    settings = flatten({name: values[name] for name in (*_SECTIONS, *([section] if section else []))})
     kept = {
         k: v for k, v in settings.items() if k not in _WITHOUT_EFFECT and not k.startswith(_SECTIONS_WITHOUT_EFFECT)
     }
@@ -43,21 +44,30 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     return kept | {_ROOT: root, "seed": recipe.seed}
 
 
-def find_changes(own: Recipe, recipe: Recipe, ignored: Collection[str] = ()) -> dict[str, Any]:
+def find_changes(
+    own: Recipe, recipe: Recipe, ignored: Collection[str] = (), section: str | None = None
+) -> dict[str, Any]:
     """Returns the settings in which an evaluation differs from the run's own recipe, with its values, by key.
 
     Args:
         own: The run's recipe.
         recipe: The evaluation's.
         ignored: Keys that do not count.
+        section: A further section that the evaluation depends on, such as ``detection``.
     """
-    before, after = _settings(own), _settings(recipe)
+    before, after = _settings(own, section), _settings(recipe, section)
     return {
         key: value for key, value in after.items() if key not in ignored and (key not in before or before[key] != value)
     }
 
 
-def identify(recipe: Recipe, changes: Mapping[str, Any], models: Collection[str], ignored: Collection[str] = ()) -> str:
+def identify(
+    recipe: Recipe,
+    changes: Mapping[str, Any],
+    models: Collection[str],
+    ignored: Collection[str] = (),
+    section: str | None = None,
+) -> str:
     """Hashes what results depend on, apart from the images: models and settings.
 
     The data's root counts where it is not the run's own, so that a run may be moved together with its data.
@@ -65,10 +75,11 @@ def identify(recipe: Recipe, changes: Mapping[str, Any], models: Collection[str]
     Args:
         recipe: The evaluation's recipe.
         changes: From ``find_changes``.
-        models: Ids or hashes of the models.
+        models: Ids or hashes of the models, and whatever else tells the evaluation from others.
         ignored: Keys that do not count.
+        section: As for ``find_changes``.
     """
-    settings = {key: value for key, value in _settings(recipe).items() if key not in (_ROOT, *ignored)}
+    settings = {key: value for key, value in _settings(recipe, section).items() if key not in (_ROOT, *ignored)}
     return fingerprint([settings, recipe.eval.split, recipe.ranker.mode_label, changes.get(_ROOT), list(models)])
 
 
@@ -107,6 +118,11 @@ def _read_evaluation(folder: Path) -> dict | None:
     except UserError:
         return None
     return results.get("evaluation", {}) if isinstance(results, dict) else None
+
+
+def checkpoint_suffix(run: Path, adapter: Path) -> str:
+    """Returns the suffix of the names of results: empty, or a checkpoint's step."""
+    return "" if adapter == run / "adapter" else f"-{adapter.stem}"
 
 
 def is_other(folder: Path, identity: str) -> bool:

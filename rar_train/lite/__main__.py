@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--mllm-pixels", type=int, default=160)
     parser.add_argument("--stage", type=int, choices=(2, 3, 4), default=4)
     parser.add_argument("--tokens", type=int, default=8)
+    parser.add_argument("--slots", type=int, default=1)
+    parser.add_argument("--dictionary", choices=("training", "imagenet"), default="training")
     args = parser.parse_args(arguments)
     announce(f"lite: models into {args.out}")
 
@@ -37,6 +39,7 @@ def main(arguments: list[str]) -> None:
     clip, mllm = args.out / "lite-clip", args.out / "lite-mllm"
     clip_settings = {"pixels": args.clip_pixels}
     mllm_settings = {"pixels": args.mllm_pixels, "stage": args.stage, "tokens": args.tokens}
+    mllm_settings |= {"slots": args.slots, "dictionary": args.dictionary}
     for make, folder, settings in ((make_lite_clip, clip, clip_settings), (make_lite_mllm, mllm, mllm_settings)):
         if _is_complete(folder, settings):
             log.info("lite: reusing %s", folder)

@@ -13,6 +13,7 @@ from pathlib import Path
 import timm
 import torch
 from torch import Tensor
+from torchvision.models import EfficientNet_B0_Weights
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -26,9 +27,10 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import write_folder
 from data_prep.core.manifests import seal_folder
 from rar_train.lite.tower import ARCHITECTURE, MEAN, STD, load_lite0_weights, package_folder
-from rar_train.models.name_llava import NameLlava, NameLlavaConfig
+from rar_train.models.name_llava import FILL, NameLlava, NameLlavaConfig, TowerClassifier
 from rar_train.models.timm_tower import TimmTowerConfig
 
+_EPSILON = 1e-3  # of the batch normalization in TensorFlow's EfficientNets
 IMAGE, TURN_END = "<image>", "<|im_end|>"
 # SmolLM2's turns, without the system message that introduces it by name.
 CHAT_TEMPLATE = (
@@ -59,6 +61,7 @@ def join_models(
     weights: dict[str, Tensor],
     pixels: int,
     tokens: int,
+    slots: int = 1,
 ) -> tuple[NameLlava, LlavaProcessor]:
     """Joins a language model and a tower by a projector with random weights.
 
@@ -69,6 +72,7 @@ def join_models(
         weights: Weights of the tower, under timm's names.
         pixels: Width and height of the images.
         tokens: Number of image tokens, which spell names.
+        slots: Number of names that they spell.
 
     Raises:
         UserError: The image size is no multiple of the map's stride, or weights are missing.
@@ -88,6 +92,7 @@ def join_models(
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
         image_seq_length=tokens,
         projector_places=(pixels // stride) ** 2,
+        projector_slots=slots,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
         tie_word_embeddings=text.tie_word_embeddings,
@@ -116,7 +121,31 @@ def join_models(
     return model.eval(), processor
 
 
-def make_lite_mllm(out: Path, pixels: int = 160, stage: int = 4, tokens: int = 8) -> None:
+def tower_classifier(weights: dict[str, Tensor]) -> TowerClassifier:
+    """Builds a TowerClassifier from EfficientNet's last convolution, its batch normalization and its classifier.
+
+    Args:
+        weights: Under timm's names.
+    """
+    convolution, head = weights["conv_head.weight"].flatten(1), weights["classifier.weight"]
+    scale = weights["bn2.weight"] / (weights["bn2.running_var"] + _EPSILON).sqrt()
+    classifier = TowerClassifier(convolution.shape[1], convolution.shape[0], head.shape[0])
+    with torch.no_grad():
+        classifier.expand.weight.copy_(convolution * scale[:, None])
+        classifier.expand.bias.copy_(weights["bn2.bias"] - weights["bn2.running_mean"] * scale)
+        classifier.classes.weight.copy_(head)
+        classifier.classes.bias.copy_(weights["classifier.bias"])
+    return classifier
+
+
+def imagenet_names() -> list[str]:
+    """Returns the names of ImageNet's 1,000 classes, in the order of its classifiers."""
+    return list(EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def make_lite_mllm(
+    out: Path, pixels: int = 160, stage: int = 4, tokens: int = 8, slots: int = 1, dictionary: str = "training"
+) -> None:
     """Writes the model and its processor as a folder that transformers' Auto classes load.
 
     Args:
@@ -124,6 +153,9 @@ def make_lite_mllm(out: Path, pixels: int = 160, stage: int = 4, tokens: int = 8
         pixels: Width and height of its images.
         stage: The coarser of the two feature maps that its projector reads.
         tokens: Number of image tokens; 8 of SmolLM2's tokens fit all but the longest emoji names.
+        slots: Number of names that the image tokens spell; each has its share of the tokens.
+        dictionary: ``training``, for the training classes' names alone; or ``imagenet``, for photographs: ImageNet's
+            names too, which the tower's own classifier reads. It needs stage 4.
 
     Raises:
         UserError: A package is missing.
@@ -134,9 +166,17 @@ def make_lite_mllm(out: Path, pixels: int = 160, stage: int = 4, tokens: int = 8
     (weights,) = folder.glob("*.gguf")
     language = AutoModelForCausalLM.from_pretrained(folder, gguf_file=weights.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=weights.name)
-    model, processor = join_models(language, tokenizer, tower_config(stage), load_lite0_weights(), pixels, tokens)
+    tower = load_lite0_weights()
+    model, processor = join_models(language, tokenizer, tower_config(stage), tower, pixels, tokens, slots)
+    metadata = {"vision": ARCHITECTURE, "language": weights.stem, "pixels": pixels, "stage": stage}
+    metadata |= {"tokens": tokens, "slots": slots, "dictionary": dictionary}
+    if dictionary == "imagenet":
+        names = imagenet_names()
+        ids = [tokenizer(name, add_special_tokens=False).input_ids for name in names]
+        (fill,) = tokenizer(FILL, add_special_tokens=False).input_ids
+        model.set_classifier(ids, fill, tower_classifier(tower))
+        metadata["names"] = names
     with write_folder(out) as part:
         model.save_pretrained(part)
         processor.save_pretrained(part)
-        metadata = {"vision": ARCHITECTURE, "language": weights.stem, "pixels": pixels}
-        seal_folder(part, metadata | {"stage": stage, "tokens": tokens})
+        seal_folder(part, metadata)

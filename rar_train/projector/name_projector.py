@@ -1,7 +1,8 @@
 """Trains a ``NameProjector``: its readers classify the tower's feature maps over the names of its dictionary.
 
 The language model is not used. The feature maps of all images are computed once and held in memory, so an epoch takes
-seconds. Each image is withheld from one of the readers.
+seconds. Each image is withheld from one of the readers; where the tower has its own classifier, all images of a class
+are withheld from one of them too, on which it is then calibrated.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Rows
@@ -21,13 +24,13 @@ from data_prep.prompting.prompts import NAMING
 from data_prep.settings import Recipe
 from rar_train.engine.sampler import SampledExample
 from rar_train.models.mllm import Mllm
+from rar_train.models.name_llava import FILL, NameProjector
 from rar_train.projector.datamodule import NamingData, projector_inputs
 from rar_train.projector.module import ProjectorTraining
 
 log = logging.getLogger(__name__)
 
 _BATCH_SIZE = 64  # images per pass through the tower
-_FILL = "\n"  # text of the tokens after a name's end
 
 
 class _Maps(Rows):
@@ -87,7 +90,7 @@ class MapData(NamingData):
 @torch.no_grad()
 def init_names(mllm: Mllm, data: MapData) -> None:
     """Fills the dictionary with the training classes' names, and sets ``spread`` to the maps' deviation by channel."""
-    (fill,) = mllm.processor.tokenizer(_FILL, add_special_tokens=False).input_ids[-1:]
+    (fill,) = mllm.processor.tokenizer(FILL, add_special_tokens=False).input_ids[-1:]
     names = [data.dataset.names[label] for label in data.dataset.labels("train")]
     mllm.base.set_names([mllm.answer_ids(NAMING, name)[:-1] for name in names], fill)
     projector = mllm.base.get_submodule(mllm.family.connector)
@@ -109,6 +112,7 @@ class NameModule(ProjectorTraining):
     def __init__(self, recipe: Recipe, mllm: Mllm, dataset: Dataset, steps: int):
         super().__init__(recipe, mllm, steps)
         self.known = torch.tensor(dataset.labels("train"))
+        self.first = len(self.projector.spelling) - len(self.known)
         in_val = torch.isin(self.known, torch.tensor(dataset.labels("val")))
         if not in_val.any():
             log.warning("val has none of the classes whose names the projector learns: val/named will be 0")
@@ -124,15 +128,18 @@ class NameModule(ProjectorTraining):
         torch.manual_seed((self.recipe.seed * 1_000_003 + batch_idx) * 1_009 + self.global_rank)
 
     def training_step(self, batch: list[Tensor], _) -> Tensor:
-        """Computes each reader's cross-entropy over the dictionary, on the images that are not withheld from it."""
+        """Computes each reader's cross-entropy over the names, on the images that are not withheld from it."""
         maps, labels, folds = batch
         logits = self.projector.name_logits(maps.to(self.projector.words))
         readers = len(logits)
         truths = torch.searchsorted(self.known.to(labels.device), labels)
-        losses = F.cross_entropy(logits.flatten(0, 1), truths.repeat(readers), reduction="none").view(readers, -1)
         visible = torch.arange(readers, device=folds.device)[:, None] != folds % readers
+        if self.projector.classifier is not None:
+            visible = visible & ~self.projector.withheld(logits.shape[2]).to(truths.device)[:, truths]
+            logits = self.projector.known_logits(logits)
         # With a single reader nothing is withheld.
-        loss = (losses * visible).sum() / visible.sum() if readers > 1 else losses.mean()
+        visible = visible if readers > 1 else torch.ones_like(visible)
+        loss = F.cross_entropy(logits[visible], truths.expand(readers, -1)[visible])
         self.log("train/loss", loss, batch_size=len(labels))
         return loss
 
@@ -140,6 +147,61 @@ class NameModule(ProjectorTraining):
         """Logs the share of images whose name is ranked first; a class that is not in the dictionary is a miss."""
         maps, labels, _ = batch
         shares = self.projector.log_shares(maps.to(self.projector.words)).cpu()
-        predicted = self.known[self.choices[shares[:, self.choices].argmax(1)]]
+        predicted = self.known[self.choices[shares[:, self.first + self.choices].argmax(1)]]
         hits = (predicted == labels.cpu()).float().mean().to(self.device)
         self.log("val/named", hits, batch_size=len(labels), sync_dist=True)
+
+
+@torch.no_grad()
+def withheld_logits(projector: NameProjector, rows: _Maps) -> tuple[Tensor, Tensor]:
+    """Computes the readers' logits of the training images.
+
+    Args:
+        projector: The trained projector.
+        rows: The training images.
+
+    Returns:
+        tuple: Logits of shape ``[readers, n, names]``, and whether an image is withheld from a reader for itself,
+        ``[readers, n]``.
+    """
+    batches = [projector.name_logits(maps.to(projector.words)).cpu() for maps in rows.maps[0].split(_BATCH_SIZE)]
+    readers = len(projector.readers)
+    return torch.cat(batches, 1), torch.tensor(rows.folds) % readers == torch.arange(readers)[:, None]
+
+
+def calibrate(projector: NameProjector, data: MapData) -> None:
+    """Fits how sure a reader must be of a name, on images that it was not trained on.
+
+    By maximum likelihood, for each reader a scale of its logits and the logit of none of its names. It is right about
+    an image that was withheld for itself if it says its name, and about one of a withheld class if it says none.
+
+    Args:
+        projector: A trained projector with a tower's classifier.
+        data: Its training data.
+    """
+    rows = data.rows["train"]
+    labels = torch.tensor(rows.labels)
+    truths = torch.searchsorted(labels.unique(), labels)
+    logits, for_itself = withheld_logits(projector, rows)
+    for reader, withheld in enumerate(projector.withheld(logits.shape[2]).cpu()):
+        unknown = withheld[truths]
+        used = unknown | for_itself[reader]
+        names = torch.cumsum(~withheld, 0) - 1  # the truth's position among the names that it knows
+        targets = torch.where(unknown, (~withheld).sum(), names[truths])[used]
+        scale, none = fit_none(logits[reader][used][:, ~withheld], targets)
+        projector.scale[reader], projector.none[reader] = scale, none
+
+
+def fit_none(logits: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Fits scale and logit of none: the last target of ``[n]``, after the names of logits ``[n, names]``."""
+    logits = logits.double()
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        values = torch.tensor(parameters, requires_grad=True)
+        scaled = torch.cat([logits * values[0], values[1].expand(len(logits), 1)], 1)
+        value = F.cross_entropy(scaled, targets)
+        value.backward()
+        return value.item(), values.grad.numpy()
+
+    fit = minimize(loss, np.array([1.0, 0.0]), jac=True, bounds=[(1e-3, None), (None, None)], method="L-BFGS-B")
+    return tuple(fit.x.tolist())

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from data_prep.core.files import write_folder
+from data_prep.core.files import read_json, write_folder
 from data_prep.core.manifests import seal_folder
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.distributed.devices import resolve_accelerator
@@ -35,7 +35,7 @@ from rar_train.models.planting import plant
 from rar_train.models.scoring import score, split_by_row
 from rar_train.projector.datamodule import NamingData, projector_inputs
 from rar_train.projector.module import ProjectorTraining
-from rar_train.projector.name_projector import MapData, NameModule, init_names
+from rar_train.projector.name_projector import MapData, NameModule, calibrate, init_names
 
 log = logging.getLogger(__name__)
 
@@ -145,14 +145,24 @@ def _train(run: Run) -> L.Trainer:
     checkpoints = Checkpoints(recipe)
     # Of feature maps the first part of a batch; of images, with one conversation each, a forest.
     trainer = run.fit(module, data, data.steps, [checkpoints], lambda batch: len(batch[0] if by_names else batch.paths))
+    if by_names and projector.classifier is not None:
+        calibrate(projector, data)
     metrics = checkpoints.validation
     metadata = {"base": mllm.id, "steps": trainer.global_step, "validation": metrics}
     if by_names:
-        metadata["names"] = [dataset.names[label] for label in dataset.labels("train")]
+        names = [dataset.names[label] for label in dataset.labels("train")]
+        metadata["names"] = [*known_classes(projector, Path(recipe.ranker.model)), *names]
     run.save(trainer, module, lambda folder: _save(mllm, folder, metadata))
     if trainer.is_global_zero:
         log.info("training: done, last validation: %s; model in %s", format_metrics(metrics), run.result)
     return trainer
+
+
+def known_classes(projector: NameProjector, folder: Path) -> list[str]:
+    """Returns the names of the classes that the tower's own classifier knows, which are first in the dictionary."""
+    if projector.classifier is None:
+        return []
+    return read_json(folder / "manifest.json")["names"][: projector.classifier.classes.out_features]
 
 
 def _save(mllm: Mllm, folder: Path, metadata: dict) -> None:

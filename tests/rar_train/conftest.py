@@ -76,7 +76,8 @@ def llava_processor(texts: Sequence[str]) -> LlavaProcessor:
 def write_llava(folder: Path, width: int = 32) -> Path:
     """Writes a folder in the hub's layout: a random LLaVA with a CLIP tower, its processor and LLaVA-1.5's template."""
     prompts = [letters_prompt(NAMES[:5]), list_prompt(NAMES[:5]), f"USER: {NAMING} ASSISTANT:"]
-    processor = llava_processor(NAMES + prompts + [f"ASSISTANT: {letter}" for letter in LETTERS] * 20)
+    answers = [f"ASSISTANT: {answer}" for answer in (*LETTERS, "yes", "no")]
+    processor = llava_processor(NAMES + prompts + answers * 20)
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(
         LlavaConfig(

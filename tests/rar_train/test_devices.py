@@ -65,11 +65,12 @@ def make_lite(folder) -> Mllm:
 def test_every_objective_is_computed_on_the_models_device(kind, pairs, tmp_path):
     mllm = make_nano() if kind == "nano" else make_lite(tmp_path)
     mllm.model.train()
-    batch = collate(mllm, pairs, ["letters", "likelihood", "listwise", "list"], 0, [0] * 3)
+    batch = collate(mllm, pairs, ["letters", "likelihood", "listwise", "list", "reward_letters"], 0, [0] * 3)
     assert takes_trees(mllm)
     with fake_gpu(mllm.model):
-        losses, tables = compute_losses(mllm, batch, ObjectiveArgs(list=1, listwise=1))
-        assert {value.device.type for value in (*losses.values(), *tables.values())} == {"cuda"}
+        scored = compute_losses(mllm, batch, ObjectiveArgs(list=1, listwise=1, reward_letters=1))
+        values = (*scored.values.values(), *scored.tables.values(), *scored.curves.values())
+        assert {value.device.type for value in values} == {"cuda"}
 
 
 @pytest.mark.parametrize("rank", [0, 4])

@@ -89,3 +89,17 @@ def test_a_devices_memory_is_the_gpus_or_a_share_of_the_machines(monkeypatch):
     assert device_memory(TrainerArgs()) == gpus[1]
     monkeypatch.delattr("os.sysconf")  # as on Windows
     assert device_memory(TrainerArgs(accelerator="cpu")) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "width"),
+    [
+        (hf.Qwen3VLConfig(), 22016),
+        (hf.Qwen3_5MoeConfig(), 8 * 512 + 512),
+        (hf.Qwen3VLMoeConfig(), 5632),
+        (hf.Glm4vMoeConfig(), 8 * 1408),
+        (hf.Gemma3nConfig(), 16384),
+    ],
+)
+def test_the_feed_forward_width_is_that_of_the_experts_which_a_token_passes(config, width):
+    assert ModelSizes.of(config, 0, 0).intermediate == width

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlamaConfig
 from data_prep.core.errors import UserError
 from data_prep.prompting.prompts import NAMING, letters_prompt
 from data_prep.settings import RankerArgs
-from rar_train.lite.mllm import join_models, tower_config
+from rar_train.lite.mllm import join_models, tower_classifier, tower_config
 from rar_train.models.mllm import load_mllm
 from tests.rar_train.conftest import NAMES, llava_processor
 
@@ -136,3 +136,85 @@ def test_a_finer_map_has_more_positions_and_its_stride_must_divide_the_image():
     assert model.config.projector_places == 16
     with pytest.raises(UserError, match="pixels=72: must be a multiple of the stride, 32"):
         tiny_join(pixels=72)
+
+
+def photo_join(slots: int = 1, classes: int = 1000):
+    """A tiny model whose tower brings its own classifier, and that classifier's weights."""
+    tokenizer = llava_processor([letters_prompt(NAMES[:5]), NAMING, "user\nassistant\n"]).tokenizer
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        tie_word_embeddings=True,
+    )
+    full = timm.create_model(TOWER, pretrained=False, num_classes=classes).eval()
+    weights = full.state_dict()
+    tower = tower_config(4)
+    model, processor = join_models(LlamaForCausalLM(config), tokenizer, tower, weights, 64, TOKENS, slots)
+    model.set_classifier([[7 + n % 9, 9] for n in range(classes)], fill=6, classifier=tower_classifier(weights))
+    return model, processor, full
+
+
+def test_the_towers_own_classifier_reads_as_the_full_network_does():
+    model, _, full = photo_join()
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        maps = model.model.vision_tower(pixels).last_hidden_state
+        expected = full(pixels).log_softmax(-1)
+        assert torch.allclose(model.model.multi_modal_projector.classifier(maps), expected, atol=1e-4)
+
+
+def test_an_image_of_no_learned_name_is_read_by_the_classifier_and_a_reader_does_not_know_withheld_names():
+    model, *_ = photo_join(classes=3)
+    model.set_names([[7], [8], [9], [10], [11]], fill=6)
+    projector = model.model.multi_modal_projector.eval()
+    maps = torch.randn(4, 4, model.config.vision_config.hidden_size)
+    with torch.no_grad():
+        assert torch.allclose(projector.log_shares(maps).exp().sum(1), torch.ones(4))
+        for reader in projector.readers:
+            reader.head.weight.zero_()
+            reader.head.bias.copy_(torch.tensor([0.0, 50.0, 0.0, 0.0, 0.0]))
+        shares = projector.log_shares(maps).exp()
+        # The second name is withheld from one of four readers.
+        assert torch.allclose(shares[:, 4], torch.full((4,), 0.75), atol=1e-5)
+        projector.none.fill_(100)
+        assert torch.allclose(projector.log_shares(maps)[:, :3], projector.classifier(maps), atol=1e-5)
+
+
+def test_in_training_one_reader_reads_an_image_and_always_the_same():
+    model, *_ = photo_join(classes=3)
+    model.set_names([[7], [8]], fill=6)
+    projector = model.model.multi_modal_projector.train()
+    maps = torch.randn(40, 4, model.config.vision_config.hidden_size)
+    with torch.no_grad():
+        for index, reader in enumerate(projector.readers):
+            reader.head.weight.zero_()
+            reader.head.bias.fill_(-float(index))
+        shares = projector.log_shares(maps)
+        assert len(shares.amax(1).round(decimals=3).unique()) > 1
+        assert torch.equal(projector.log_shares(maps[7:9]), shares[7:9])
+
+
+@pytest.mark.parametrize(
+    ("shares", "spelt"), [([0.9, 0.06, 0.04], "aaa"), ([0.5, 0.3, 0.2], "aba"), ([0.4, 0.35, 0.25], "abc")]
+)
+def test_slots_are_distributed_among_names_by_their_shares(shares, spelt):
+    model, *_ = photo_join(slots=3)
+    projector = model.model.multi_modal_projector
+    chosen = projector._spelled(torch.tensor([shares]).log())[0]
+    assert "".join("abc"[index] for index in chosen) == spelt
+
+
+def test_a_model_with_classifier_and_slots_is_saved_and_loaded(tmp_path):
+    model, processor, _ = photo_join(slots=2, classes=5)
+    model.set_names([[7, 8, 9], [7, 5]], fill=6)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
+    maps = torch.randn(2, 4, model.config.vision_config.hidden_size)
+    with torch.no_grad():
+        tokens = model.eval().model.multi_modal_projector(maps)
+        assert tokens.shape == (2, TOKENS, 32)
+        assert torch.allclose(loaded.model.multi_modal_projector(maps), tokens, atol=1e-5)

@@ -27,7 +27,7 @@ from data_prep.prompting.replies import read_list
 from data_prep.settings import NanoArgs, RankerArgs, Recipe
 from data_prep.settings.loading import load_recipe
 from rar_train.engine.run_folder import is_complete
-from rar_train.models.families import FAMILIES
+from rar_train.families.table import FAMILIES
 from rar_train.models.mllm import NANO_MLLM, Mllm, load_mllm
 from rar_train.nano.architecture import PIXELS, TOKENS, nano_config, nano_processor
 from rar_train.nano.conversations import Conversations, sample_hard_negative

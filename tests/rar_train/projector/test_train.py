@@ -20,7 +20,7 @@ from data_prep.settings.loading import load_recipe
 from rar_train.engine.sampler import SampledExample
 from rar_train.models.mllm import load_mllm
 from rar_train.projector.datamodule import augmented_view, projector_inputs
-from rar_train.projector.name_projector import MapData
+from rar_train.projector.name_projector import MapData, fit_none
 from rar_train.projector.train import train_projector
 from tests.damage import contents, damage
 from tests.rar_train.lite.test_mllm import tiny_join
@@ -128,3 +128,15 @@ def test_a_data_set_split_by_classes_trains_and_warns_that_val_shares_no_class(r
     tuned = train(root, "lite", "split", *armory, f"out={tmp_path}", "trainer.checkpoint_every=2")
     assert read_json(tuned / "manifest.json")["validation"]["named"] == 0
     assert "val has none of the classes" in caplog.text
+
+
+def test_none_of_the_names_is_likelier_the_lower_the_logits_of_withheld_classes_are():
+    rng = torch.Generator().manual_seed(0)
+    known = torch.eye(3)[torch.arange(300) % 3] * 8 + torch.randn(300, 3, generator=rng)
+    unknown = torch.randn(300, 3, generator=rng) + 2
+    targets = torch.cat([torch.arange(300) % 3, torch.full((300,), 3)])
+    scale, none = fit_none(torch.cat([known, unknown]), targets)
+    shares = torch.cat([torch.cat([known, unknown]) * scale, torch.full((600, 1), none)], 1).softmax(1)
+    assert (shares.argmax(1) == targets).float().mean() > 0.97
+    # At the optimum of a maximum likelihood fit the mean share of an answer is its frequency.
+    assert abs(shares[:, 3].mean().item() - 0.5) < 1e-3
