@@ -32,6 +32,7 @@ import torch
 from data_prep.core.command import quiet_libraries
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
+from data_prep.core.memory_budget import keep_freed_memory
 from data_prep.core.records import Sample
 from data_prep.core.results_file import RESULTS, read_results
 from data_prep.datasets import Dataset, read_dataset
@@ -41,7 +42,8 @@ from data_prep.settings import Recipe
 from data_prep.settings.data import EMOJI_VOCABULARIES, EmojiArgs
 from data_prep.settings.loading import load_saved_recipe
 from eval.metrics.accuracy import hits_at
-from eval.recognition.evaluate import Run, evaluate, evaluation_fingerprint, load_recipe_encoder, read_checked
+from eval.recognition.evaluate import evaluate, evaluation_fingerprint, load_recipe_encoder, read_checked
+from eval.recognition.run import Run
 from eval.report.predictions import read_predictions
 from eval.report.reading import FILES
 from rar_train.engine.run_folder import find_adapter
@@ -204,6 +206,7 @@ def main() -> None:
     parser.add_argument("--projector", type=Path)
     args = parser.parse_args()
     quiet_libraries()
+    keep_freed_memory()
     if args.projector:
         projector = Projector(
             load_saved_recipe(args.projector / "recipe.yaml", [f"ranker.model={args.projector / 'model'}"])

@@ -39,7 +39,7 @@ from rendered import render_files
 from data_prep.armory.blazon import draw_classes
 from data_prep.core.pools import available_cores
 from data_prep.settings.loading import load_recipe
-from eval.recognition.recognizer import Recognizer
+from eval.recognizer.recognizer import Recognizer
 from rar_train.ranker.train import train_ranker
 
 BATCH, CLIENTS, WARM_UP = 32, 8, 5

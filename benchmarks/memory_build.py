@@ -33,7 +33,8 @@ from PIL import Image
 from data_prep.core.files import file_hash
 from data_prep.core.images import open_image
 from data_prep.core.records import Sample
-from data_prep.embedding.encoder import OpenClipEncoder, embed_images, load_encoder
+from data_prep.embedding.encoder import embed_images, load_encoder
+from data_prep.embedding.open_clip_encoder import OpenClipEncoder
 from data_prep.settings import RetrieverArgs, TrainerArgs
 
 ROUNDS = 2

@@ -46,8 +46,8 @@ from data_prep.settings import RankerArgs
 from data_prep.settings.loading import load_recipe
 from eval.ranking.modes import run_batch
 from eval.ranking.request import RankingMode, RankingRequest
+from rar_train.families.table import FAMILIES
 from rar_train.models import scoring
-from rar_train.models.families import FAMILIES
 from rar_train.models.forest import Conversation
 from rar_train.models.mllm import Mllm, load_mllm
 from rar_train.models.planting import plant
@@ -85,7 +85,7 @@ def compare_training(size: Size) -> dict[str, float]:
     batch = collate(module.mllm, make_examples(size.batch), OBJECTIVES, 0, [0] * size.batch)
 
     def step() -> None:
-        losses, _ = compute_losses(module.mllm, batch, recipe.ranker.objectives)
+        losses = compute_losses(module.mllm, batch, recipe.ranker.objectives).values
         sum(loss.mean() for loss in losses.values()).backward()
 
     step()

@@ -141,7 +141,7 @@ def model_speed(run: Path, work: Path) -> float:
 
 def measure_model(run: Path, work: Path) -> None:
     """Prints the images per second of the recognizer alone."""
-    from eval.recognition.recognizer import Recognizer
+    from eval.recognizer.recognizer import Recognizer
 
     os.chdir(work)
     recognizer = Recognizer.from_pretrained(run, Path("names.txt").read_text().split("\n"), *SETTINGS)

@@ -52,7 +52,7 @@ from data_prep.core.rng import shuffle_candidates
 from data_prep.prompting.prompts import list_answer, list_prompt
 from data_prep.settings import Recipe
 from data_prep.settings.loading import load_recipe
-from rar_train.models.families import FAMILIES
+from rar_train.families.table import FAMILIES
 from rar_train.models.lora import lora_config, parameter_table
 from rar_train.models.mllm import Mllm
 from rar_train.ranker.collate import collate

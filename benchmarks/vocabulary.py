@@ -51,8 +51,9 @@ from data_prep.settings import Recipe
 from data_prep.settings.loading import load_saved_recipe
 from eval.metrics.summary import ALONE
 from eval.ranking.ranker import Ranker
-from eval.recognition.evaluate import Run, evaluate, evaluation_fingerprint, load_recipe_encoder, read_checked
-from eval.recognition.new_images import embed_uncached
+from eval.recognition.evaluate import evaluate, evaluation_fingerprint, load_recipe_encoder, read_checked
+from eval.recognition.run import Run
+from eval.recognizer.new_images import query_uncached
 from eval.report.plots import line_plot
 from eval.report.reading import FILES
 from rar_train.engine.run_folder import find_adapter
@@ -171,7 +172,7 @@ class Clock:
         files = [self.samples[index].path for index in evenly_spaced(len(self.samples), images)]
         source, k = self.choice["source"], self.choice["k"]
         start = time.perf_counter()
-        xq = embed_uncached(self.encoder, files, self.recipe)
+        xq = query_uncached(self.encoder, files, self.recipe)
         rows = self.memories.candidates(source, xq, k, self.recipe.retriever, self.names)
         retrieved = time.perf_counter()
         self.ranker.rank(files, [[candidate.name for candidate in row] for row in rows])

@@ -11,10 +11,10 @@ from data_prep.core.lazy import make_lazy
 
 if TYPE_CHECKING:
     from eval.ranking.ranker import Ranker
-    from eval.recognition.recognizer import Recognizer
+    from eval.recognizer.recognizer import Recognizer
 
 __all__ = ["Ranker", "Recognizer"]
 
 __getattr__, __dir__ = make_lazy(
-    __name__, {"Ranker": "eval.ranking.ranker", "Recognizer": "eval.recognition.recognizer"}
+    __name__, {"Ranker": "eval.ranking.ranker", "Recognizer": "eval.recognizer.recognizer"}
 )

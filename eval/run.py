@@ -8,7 +8,8 @@ and after tuning.
 
 Writes results.json, predictions.jsonl.gz, predictions.csv, classes.csv and report.html into RUN/eval/SPLIT-MODE, with
 settings that differ from the run's in the name, such as test-likelihood-k=10, or into RUN/eval/NAME. The same command
-again refreshes its own folder; results of another evaluation are never overwritten. RUN/eval/index.html lists all.
+again reuses its own results, or writes them again where images, models, settings, code or a file have changed; results
+of another evaluation are never overwritten. RUN/eval/index.html lists all.
 
     python -m eval.run --ckpt RUN --task fewshot --datasets caltech101 dtd \\
         --shots 1 2 4 8 16 --seeds 1 2 3 data.root=DATA
@@ -18,6 +19,12 @@ evaluates data sets in data.root one after the other, each with its own prompts,
 results.json and report.html in RUN/eval/TASK-SPLIT-MODE have all of them with their average, and the paper's results.
 Complete data sets are reused. --shots may be all: the full training set is the memory. Without --datasets it is the
 run's own data set.
+
+    python -m eval.run --ckpt RUN --base-to-new [--task fewshot --datasets …]
+
+evaluates the base classes, on which RUN was tuned with data.tune_classes=base, and then the new ones, each among
+themselves, into RUN/eval/base_to_new-SPLIT-MODE/DATASET-base and -new, and writes one table with both and their
+harmonic mean.
 
     python -m eval.run --rescore RUN/eval/test-likelihood
     python -m eval.run --ckpt RUN --rescore
@@ -37,7 +44,7 @@ from data_prep.arguments.parser import CommandParser
 from data_prep.core.command import announce, as_called, run_command
 from data_prep.core.errors import UserError
 from data_prep.distributed.launch import run_on_first
-from data_prep.settings import MODES, Recipe
+from data_prep.settings import MODES, Recipe, check
 from data_prep.settings.loading import given_values, load_saved_recipe
 from rar_train.engine.result_folder import check_result_name
 from rar_train.engine.run_folder import check_run, find_adapter
@@ -56,6 +63,7 @@ def _parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--mode", choices=MODES)
     parser.add_argument("--name")
     parser.add_argument("--task", choices=tuple(TASKS))
+    parser.add_argument("--base-to-new", action="store_true")
     for option in ("--datasets", "--shots", "--seeds"):
         parser.add_argument(option, nargs="+", default=[])
     parser.add_settings(checked=False)
@@ -67,6 +75,8 @@ def _parse_arguments(arguments: list[str]) -> argparse.Namespace:
         parser.error("give --ckpt RUN, or --rescore FOLDER")
     if (args.datasets or args.shots or args.seeds) and not args.task:
         parser.error("--datasets, --shots and --seeds belong to --task; without it, give eval.shots=[…]")
+    if args.base_to_new and any(setting.startswith("eval.classes=") for setting in args.settings):
+        parser.error("--base-to-new evaluates both halves of the classes; leave out eval.classes")
     if args.name is not None:
         check_result_name(args.name)
     return args
@@ -80,6 +90,7 @@ def _option_settings(args: argparse.Namespace) -> list[str]:
     """
     settings = list(TASKS.get(args.task, ()))
     settings += [f"data.name={name}" for name in args.datasets if name != "armory"][:1]  # data.root is theirs
+    settings += ["data.tune_classes=base"] if args.base_to_new else []
     settings += [f"eval.split={args.split}"] if args.split else []
     settings += [f"ranker.mode={args.mode}"] if args.mode else []
     for option, values in (("shots", [shots for shots in args.shots if shots != "all"]), ("seeds", args.seeds)):
@@ -123,6 +134,9 @@ def _evaluate(args: argparse.Namespace) -> None:
         check_run(args.ckpt)
         recipe = load_saved_recipe(args.ckpt / "recipe.yaml", settings)
         if recipe.task == "retriever":
+            check(
+                not args.base_to_new, "--base-to-new is for rankers; a tuned retriever has eval.classes=base and =new"
+            )
             run_on_first(lambda: _evaluate_retriever(recipe, args.ckpt, args.name))
             return
     adapter, folder = find_adapter(args.ckpt)
@@ -133,20 +147,23 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _evaluate_ranker(args: argparse.Namespace, recipe: Recipe, folder: Path, adapter: Path) -> None:
     from eval.metrics.further import load_metrics
-    from eval.recognition.benchmarks import evaluate_several, recipe_by_dataset
-    from eval.recognition.evaluate import Run, evaluate, load_recipe_encoder, read_checked, results_folder
+    from eval.recognition.benchmarks import evaluate_several, halve_classes, recipe_by_dataset
+    from eval.recognition.evaluate import evaluate, load_recipe_encoder, read_checked, results_folder
+    from eval.recognition.run import Run
     from eval.report.index import INDEX, print_newest
     from eval.report.table import print_results
 
     load_metrics(recipe.eval.metrics)  # a mistake is found before any work is done
     run = Run(folder, adapter)
-    if args.task:
+    if args.task or args.base_to_new:
         has_templates = any(setting.startswith("retriever.templates=") for setting in args.settings)
         default_templates = bool(args.datasets) and not has_templates
         recipes = recipe_by_dataset(recipe, args.datasets or [recipe.data.name], default_templates)
-        own = load_saved_recipe(folder / "recipe.yaml", TASKS[args.task])
+        own = load_saved_recipe(folder / "recipe.yaml", TASKS.get(args.task, []))
         page = folder / "eval" / INDEX
-        print_results(evaluate_several(recipes, run, args.task, own, args.name))
+        task = "-".join([*(["base_to_new"] if args.base_to_new else []), *([args.task] if args.task else [])])
+        recipes = halve_classes(recipes) if args.base_to_new else recipes
+        print_results(evaluate_several(recipes, run, task, own, args.name, args.base_to_new))
     else:
         dataset, encoder = read_checked(recipe, folder), load_recipe_encoder(recipe)
         out = results_folder(recipe, run, encoder, args.name)

@@ -12,9 +12,6 @@ from data_prep.core.records import Ranking
 from data_prep.settings import EvalArgs, Recipe
 from eval.calibration.fusion import Fusion, fit_fusion
 
-MIN_IMAGES = 50
-"""Validation images below which nothing is chosen: an image more or less would decide."""
-
 METHODS = ("rar_fused", "rar", "retriever")
 """What may be used, in the order of preference among equals."""
 
@@ -32,7 +29,7 @@ class Choice:
 
     Attributes:
         method: ``rar_fused``, ``rar``, or ``retriever`` where ranking does not pay.
-        source: Where candidates come from: ``image``, ``name`` or ``fused``.
+        source: Where candidates come from: ``image``, ``name``, ``fused``, or an adapter.
         k: Number of candidates.
         permutations: Number of orders in which they are shown.
         reason: Why, in words.
@@ -40,6 +37,8 @@ class Choice:
         curve: Accuracy on them by ``k``: ``recall``, ``rar``, ``rar_fused``, ``retriever`` and ``images_per_s``.
         sources: ``recall`` of the candidates by ``source`` and the retriever's top-1.
         fusion: The fitted fusion; None in the modes that write a list.
+        tuned_classes: Names of the classes that were tuned on, where validation images were also of others.
+        adapters: The hyperparameters of each adapter that is fitted to the memory.
     """
 
     method: str
@@ -51,6 +50,8 @@ class Choice:
     curve: list[dict[str, Any]] = field(default_factory=list)
     sources: list[dict[str, Any]] = field(default_factory=list)
     fusion: Fusion | None = None
+    tuned_classes: list[str] = field(default_factory=list)
+    adapters: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Choice:
@@ -93,7 +94,7 @@ class Trial:
         k: Number of candidates.
         permutations: Number of orders.
         rankings: The tuned ranker's, per image.
-        similarities: Of the candidates, shape ``[n, k, 2]``.
+        similarities: Of the candidates, shape ``[n, k, 2]``, or with a third column of the adapter's scores.
         truths: The true candidate's position per image, or None.
         images_per_s: The ranker's speed; None where it was not measured.
     """

@@ -1,14 +1,14 @@
 """Fusion of the ranker's probabilities with the retriever's similarities, calibrated, and the gate before the ranker.
 
 All are fitted on the validation split. Fusion is a product of three experts: the ranker, the similarity to a class's
-images and the similarity to its name. A temperature then makes the probability of the first class the share of images
-for which it is right (Guo et al. 2017). The gate follows CascadeVLM (arXiv 2405.11301): the ranker is run only where
-the retriever is uncertain.
+images and the similarity to its name; where an adapter proposes the candidates, its logits are a fourth. A temperature
+then makes the probability of the first class the share of images for which it is right (Guo et al. 2017). The gate
+follows CascadeVLM (arXiv 2405.11301): the ranker is run only where the retriever is uncertain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from math import nan
@@ -62,11 +62,32 @@ def _is_candidate(logits: np.ndarray) -> np.ndarray:
 
 
 def stack_similarities(rows: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
-    """Stacks candidates' similarities to images and names into ``[n, k, 2]``, padded with NaN."""
-    table = np.full((len(rows), max(map(len, rows)), 2), nan)
+    """Stacks candidates' similarities to images and names, and further columns where there are any, into
+    ``[n, k, 2]`` to ``[n, k, 4]``, padded with NaN."""
+    table = np.full((len(rows), max(map(len, rows)), len(next(filter(None, rows), [[0, 0]])[0])), nan)
     for index, row in enumerate(rows):
         table[index, : len(row)] = row
     return table
+
+
+def mark_new(similarities: np.ndarray, names: Sequence[Sequence[str]], tuned: Collection[str]) -> np.ndarray:
+    """Adds to candidates' similarities, as the fourth column, whether a class is new: nothing was tuned on it.
+
+    Args:
+        similarities: Shape ``[n, k, 2]``, or ``[n, k, 3]`` with an adapter's scores.
+        names: Names of each query's candidates.
+        tuned: Names of the classes that were tuned on; empty where it makes no difference.
+
+    Returns:
+        np.ndarray: Shape ``[n, k, 4]``, or the similarities as they are without ``tuned``.
+    """
+    if not tuned:
+        return similarities
+    marked = np.full((*similarities.shape[:2], 4), nan)
+    marked[..., : similarities.shape[2]] = similarities
+    for row, of_query in zip(marked, names, strict=True):
+        row[: len(of_query), 3] = [name not in tuned for name in of_query]
+    return marked
 
 
 def _fill(similarities: np.ndarray) -> np.ndarray:
@@ -114,6 +135,12 @@ class Fusion:
         retriever_name: Slope of the similarities to names in the retriever's own distribution.
         gate: Measure of the retriever's uncertainty, ``margin`` or ``entropy``.
         threshold: The ranker is run where the retriever's uncertainty is at least this.
+        adapter: Slope of the adapter's logits in the product, at least 0; 0 where none proposed the candidates.
+        retriever_adapter: Slope of the adapter's logits in the retriever's own distribution.
+        new_class: What the product adds to a class that nothing was tuned on, at least 0, as models favour those that
+            they were tuned on (calibrated stacking, arXiv 1605.04253); 0 where all classes of the validation images
+            were tuned on, or none.
+        retriever_new_class: The same in the retriever's own distribution.
     """
 
     ranker: float
@@ -125,15 +152,21 @@ class Fusion:
     retriever_name: float
     gate: str
     threshold: float = 0.0
+    adapter: float = 0.0
+    retriever_adapter: float = 0.0
+    new_class: float = 0.0
+    retriever_new_class: float = 0.0
 
     def retriever_logits(self, similarities: np.ndarray) -> np.ndarray:
         """Computes the retriever's logits, shape ``[n, k]``.
 
         Args:
-            similarities: To each candidate's images and to its name, shape ``[n, k, 2]``; NaN where there are none, and
-                for padding both.
+            similarities: To each candidate's images and to its name, shape ``[n, k, 2]``; the adapter's logits as a
+                third column where one proposed the candidates; and as a fourth, from ``mark_new``, whether a class is
+                new. NaN where there are none, and for padding all.
         """
-        logits = _fill(similarities) @ np.array([self.retriever_image, self.retriever_name])
+        slopes = np.array([self.retriever_image, self.retriever_name, self.retriever_adapter, self.retriever_new_class])
+        logits = _fill(similarities) @ slopes[: similarities.shape[2]]
         return np.where(np.isnan(similarities).all(2), _PADDING, logits)
 
     def uncertainties(self, similarities: np.ndarray) -> np.ndarray:
@@ -155,7 +188,7 @@ class Fusion:
         return tuple(_rounded(_probabilities(table)).argmax(1) for table in logits)
 
     def fuse(self, rankings: Sequence[Ranking], similarities: np.ndarray) -> list[Ranking]:
-        """Fuses rankings that have probabilities with the retriever's similarities ``[n, k, 2]``."""
+        """Fuses rankings that have probabilities with similarities as in ``retriever_logits``."""
         return to_rankings(self._product(_log_table(rankings, similarities.shape[1]), similarities))
 
     def calibrate(self, rankings: Sequence[Ranking]) -> list[Ranking]:
@@ -165,7 +198,8 @@ class Fusion:
 
     def _product(self, ranker: np.ndarray, similarities: np.ndarray) -> np.ndarray:
         """Computes the product's logits from the ranker's log-probabilities, which have the padding."""
-        product = self.ranker * ranker + _fill(similarities) @ np.array([self.image, self.name])
+        slopes = np.array([self.image, self.name, self.adapter, self.new_class])[: similarities.shape[2]]
+        product = self.ranker * ranker + _fill(similarities) @ slopes
         return np.where(_is_candidate(ranker), product / self.temperature, _PADDING)
 
 
@@ -227,7 +261,7 @@ def fit_fusion(
 
     Args:
         rankings: With probabilities.
-        similarities: The retriever's, of the same candidates, shape ``[n, k, 2]``.
+        similarities: The retriever's, of the same candidates, as in ``Fusion.retriever_logits``.
         truths: The true candidate's position, or None where the true class is not among the candidates.
         gate: ``margin`` or ``entropy``.
         loss: Top-1 that the gate may cost.
@@ -240,11 +274,11 @@ def fit_fusion(
     if not hits.any():
         return None
     ranker, filled = _log_table(rankings, similarities.shape[1]), _fill(similarities)
-    experts, is_candidate = (ranker, filled[..., 0], filled[..., 1]), _is_candidate(ranker)
+    experts, is_candidate = (ranker, *np.moveaxis(filled, 2, 0)), _is_candidate(ranker)
     with_truth = positions[hits], is_candidate[hits]
     slopes = _fit_slopes([expert[hits] for expert in experts], *with_truth)
     retriever = _fit_slopes([expert[hits] for expert in experts[1:]], *with_truth)
-    fusion = Fusion(*slopes.tolist(), 1.0, 1.0, *retriever.tolist(), gate)
+    fusion = _make_fusion(slopes.tolist(), retriever.tolist(), gate)
     logits = fusion._product(ranker, similarities), ranker, fusion.retriever_logits(similarities)
     temperatures = [fit_temperature(table, table.argmax(1) == positions) for table in logits]
     fusion = replace(
@@ -253,8 +287,19 @@ def fit_fusion(
         ranker_temperature=temperatures[1],
         retriever_image=fusion.retriever_image / temperatures[2],
         retriever_name=fusion.retriever_name / temperatures[2],
+        retriever_adapter=fusion.retriever_adapter / temperatures[2],
+        retriever_new_class=fusion.retriever_new_class / temperatures[2],
     )
     return replace(fusion, threshold=_fit_threshold(fusion, rankings, similarities, truths, loss))
+
+
+def _make_fusion(slopes: Sequence[float], retriever: Sequence[float], gate: str) -> Fusion:
+    """Makes a fusion without temperatures from the slopes of the product and of the retriever's own distribution."""
+    adapter, new_class = (*slopes[3:], 0.0, 0.0)[:2]
+    retriever_adapter, retriever_new_class = (*retriever[2:], 0.0, 0.0)[:2]
+    adapters = {"adapter": adapter, "retriever_adapter": retriever_adapter}
+    new_classes = {"new_class": new_class, "retriever_new_class": retriever_new_class}
+    return Fusion(*slopes[:3], 1.0, 1.0, *retriever[:2], gate, **adapters, **new_classes)
 
 
 def _gated_accuracy(fusion: Fusion, rankings, similarities, truths) -> tuple[np.ndarray, np.ndarray]:

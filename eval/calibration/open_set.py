@@ -40,7 +40,7 @@ def open_set_signals(candidates: Sequence[Candidate], ranking: Ranking | None, s
     Args:
         candidates: In retriever order.
         ranking: The ranker's; without one, or without its probabilities, its signals are left out.
-        score: The ranker's highest, a log-likelihood or a logit.
+        score: The ranker's highest, a log-likelihood, a logit or log-odds.
     """
     signals = {"retriever": candidates[0].score}
     if ranking and ranking.probabilities:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_lock, read_sealed, write_sealed
@@ -59,3 +61,23 @@ def load_choices(path: Path, adapter: str, encoder: str) -> tuple[dict[str, Choi
         return {}, None
     choices = {kind: Choice.from_dict(values) for kind, values in saved["choices"].items()}
     return choices, Refusal(**saved["refusal"]) if saved["refusal"] else None
+
+
+def holds_choices(
+    path: Path, adapter: str, encoder: str, choices: Mapping[str, Any], refusal: Mapping[str, Any] | None
+) -> bool:
+    """Returns whether a file has these choices, for the same models.
+
+    Args:
+        path: From ``choices_path``.
+        adapter: SHA-256 of the adapter.
+        encoder: Id of the retriever's encoder.
+        choices: As dictionaries, by kind of memory.
+        refusal: As a dictionary; None: any.
+    """
+    try:
+        saved = read_sealed(path, _REMEDY) if path.exists() else {}
+    except UserError:  # named by the command that writes it
+        return False
+    is_same = saved.get("adapter") == adapter and saved.get("encoder") == encoder
+    return is_same and choices.items() <= saved["choices"].items() and refusal in (None, saved["refusal"])

@@ -8,10 +8,10 @@ from threading import Lock
 
 from data_prep.core.errors import UserError
 from data_prep.settings import check
-from eval.recognition.kept import KeptClasses
-from eval.recognition.recognition import RankedCandidate, Recognition
-from eval.recognition.recognizer import Recognizer
-from eval.recognition.uploads import MAX_IMAGES, check_size, check_upload_name, open_upload
+from eval.recognizer.kept import KeptClasses
+from eval.recognizer.recognizer import Recognizer
+from eval.recognizer.result import RankedCandidate, Recognition
+from eval.recognizer.uploads import MAX_IMAGES, check_size, check_upload_name, open_upload
 
 _OUTCOMES = {
     "ok": "",
@@ -22,6 +22,9 @@ _SCORES = {
     "image": "cosine similarity of images",
     "name": "cosine similarity of image and name",
     "fused": "weighted mean of the standardised similarities to images and to the name",
+    "tip": "logit of Tip-Adapter",
+    "tip_f": "logit of Tip-Adapter-F",
+    "linear_probe": "logit of the linear probe",
 }
 
 

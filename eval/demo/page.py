@@ -19,11 +19,11 @@ from data_prep.core.errors import UserError
 from data_prep.reading.finding import IMAGE_SUFFIXES
 from data_prep.settings import check
 from eval.demo.actions import Demo, upload_error
-from eval.recognition.class_lists import check_classes
-from eval.recognition.kept import choose_classes, lock_kept
-from eval.recognition.recognition import RankedCandidate
-from eval.recognition.recognizer import Recognizer
-from eval.recognition.uploads import MAX_IMAGES, is_loopback
+from eval.recognizer.class_lists import check_classes
+from eval.recognizer.kept import choose_classes, lock_kept
+from eval.recognizer.recognizer import Recognizer
+from eval.recognizer.result import RankedCandidate
+from eval.recognizer.uploads import MAX_IMAGES, is_loopback
 from eval.report.thumbnails import thumbnail
 
 if TYPE_CHECKING:

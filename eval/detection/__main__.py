@@ -15,11 +15,13 @@ classes of the split.
                        reciprocal_rank, detector_score or retriever
   --split val          armory's validation classes instead of the test classes
   --mode letters       how the ranker ranks
+  --name NAME          name of the folder of the results
   key.sub=value        any other setting, such as detection.nms_iou=1 eval.k=10 trainer.devices=2
 
 Started by torchrun or srun, all processes rank. If killed and started again, it continues from the stored replies; with
 another policy no model is run again. Writes results.json and detections-METHOD.json, in the data sets' result format,
-into RUN/detection/DATA-MODE-POLICY.
+into RUN/detection/DATA-MODE-POLICY; settings that differ from the run's own are added to the name, so that results of
+other settings or models are kept.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--ckpt", required=True)
     for option in _SHORT:
         parser.add_argument(f"--{option}", choices=_CHOICES.get(option))
+    parser.add_argument("--name")
     parser.add_settings()
     args = vars(parser.parse_args(arguments))
     announce(f"detect: {args['ckpt']}")
@@ -61,7 +64,7 @@ def main(arguments: list[str]) -> None:
 
     adapter, run = find_adapter(Path(args["ckpt"]))
     recipe = load_saved_recipe(run / "recipe.yaml", [*args["settings"], *settings])
-    run_on_first(lambda: print_detection(evaluate_detection(recipe, adapter, run)), Path(recipe.cache))
+    run_on_first(lambda: print_detection(evaluate_detection(recipe, adapter, run, args["name"])), Path(recipe.cache))
 
 
 if __name__ == "__main__":

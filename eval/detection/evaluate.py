@@ -15,18 +15,27 @@ from data_prep.core.results_file import check_result, write_results
 from data_prep.datasets.armory_scenes import render_scenes
 from data_prep.detection.annotations import Annotations, read_annotations, read_detections
 from data_prep.detection.proposals import read_annotated_boxes, select_detected_boxes
-from data_prep.embedding.encoder import Encoder, load_encoder
+from data_prep.embedding.encoder import Encoder, check_reads_texts, load_encoder
 from data_prep.leakage.contamination import find_mined
 from data_prep.settings import Recipe
+from data_prep.settings.loading import load_saved_recipe
 from data_prep.settings.notes import embedded_model_note
 from eval.calibration.choice import Choice, apply_settings
 from eval.calibration.store import choices_path, load_choices
 from eval.detection.average_precision import average_precision, scorer
 from eval.detection.named_boxes import FUSED, RETRIEVER, ClassifiedBoxes
 from eval.detection.score_policies import check_policy
+from eval.ranking.answer_key import models_key
 from eval.report.console import Group, print_lines, print_table
+from rar_train.engine.result_folder import checkpoint_suffix, choose_folder, find_changes, identify
 
 log = logging.getLogger(__name__)
+
+SECTION = "detection"
+"""The command's section of the recipe, and its folder in a run."""
+
+_IN_NAME = ("detection.format", "detection.policy")
+_FILES = ("detection.annotations", "detection.images", "detection.detections")
 
 TEMPLATE = "a photo of a {}."
 """Prompt around the class names of COCO, LVIS and V3Det where the recipe has no templates."""
@@ -86,14 +95,29 @@ def _refuse_mined(run: Path, regions: Sequence[Sample], name: str) -> None:
         )
 
 
-def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
+def _describe_evaluation(recipe: Recipe, source: Source, adapter: Path, run: Path, encoder: Encoder) -> dict:
+    """Describes what distinguishes an evaluation from others of its run, as ``eval.run`` does."""
+    args = recipe.detection
+    changes = find_changes(load_saved_recipe(run / "recipe.yaml", []), recipe, (*_FILES, *_IN_NAME), SECTION)
+    files = [str(Path(path).resolve()) for path in (source.annotations.path, args.detections) if path]
+    models = [models_key(recipe.ranker, adapter), encoder.id]
+    return {"changes": changes, "identity": identify(recipe, changes, [*models, *files], _FILES, SECTION)}
+
+
+def evaluate_detection(recipe: Recipe, adapter: Path, run: Path, name: str | None = None) -> dict:
     """Classifies boxes by the retriever, the untuned and the tuned ranker; scores them and writes the files.
 
     If killed and started again, it continues from the stored replies; with another policy no model is run again.
 
+    Args:
+        recipe: All settings.
+        adapter: The tuned model's.
+        run: The run's folder.
+        name: Name of the folder of the results; None for one made from data, mode, policy and differing settings.
+
     Returns:
         dict: The content of ``results.json``; it and ``detections-METHOD.json`` are in
-        ``RUN/detection/DATA-MODE-POLICY``.
+        ``RUN/detection/DATA-MODE-POLICY``, to whose name settings that differ from the run's own are added.
 
     Raises:
         UserError: A file or an image cannot be read, images were mined for the run's training, the policy is
@@ -113,12 +137,15 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
     if recipe.eval.leaks != "allow":
         _refuse_mined(run, [proposal.region for proposal in proposals.found], source.name)
     encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
+    check_reads_texts(encoder)
+    evaluation = _describe_evaluation(recipe, source, adapter, run, encoder)
+    base = f"{source.name}-{recipe.ranker.mode_label}-{args.policy}{checkpoint_suffix(run, adapter)}"
+    out = choose_folder(run / SECTION, base, evaluation["changes"], evaluation["identity"], name)
     choice = _load_choice(recipe, adapter, run, encoder)
     recipe = replace(recipe, eval=replace(recipe.eval, permutations=choice.permutations))
     boxes = ClassifiedBoxes(recipe, annotations, proposals, choice)
     boxes.retrieve(encoder, source.templates)
-    boxes.rank(adapter, run / "detection")
-    out = run / "detection" / f"{source.name}-{recipe.ranker.mode_label}-{args.policy}"
+    boxes.rank(adapter, run / SECTION)
     rows, by_method = [], boxes.detections()
     for method, detections in by_method.items():
         log.info("%s: scoring %d detections", method, len(detections))
@@ -129,7 +156,7 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         metrics = average_precision(annotations.truth, source.detections, annotations.format)
         rows.insert(0, {"method": "detector", "detections": len(source.detections)} | metrics)
     results = {
-        "task": "detection",
+        "task": SECTION,
         "dataset": source.name,
         "annotations": str(annotations.path),
         "rules": annotations.format,
@@ -147,6 +174,7 @@ def evaluate_detection(recipe: Recipe, adapter: Path, run: Path) -> dict:
         "adapter": read_json(adapter / "manifest.json")["adapter"],
         "encoder": encoder.id,
         "notes": [note for note in [_embedded_note(recipe)] if note],
+        "evaluation": evaluation,
         "rows": rows,
         "gains": boxes.gains() if source.detections is None else [],
     }

@@ -9,13 +9,15 @@ named from it, by the retriever only and ranked. Reports cACC, sACC, NMI and ARI
 
 RUN is a run's folder or one of its checkpoints; its recipe sets the data set and the models, and ``discover.…`` how
 names are found (data_prep/settings/discover.py), such as data.name=cub200 data.root=DATA eval.seeds=[1,2,3,4,5].
---mode letters, likelihood, constrained or generate overrides the recipe's ranking mode.
+--mode letters, likelihood, yes_no, constrained or generate overrides the recipe's ranking mode.
 
 --names FILE uses names from elsewhere in place of the MLLM's guesses, unchanged: a .txt file with a name per line, a
-.json list, or .csv or .jsonl with the column name. With --choose, unlabelled images vote among them first.
+.json list, .csv or .jsonl with the column name, or the files of FineR, E-FineR and FiNDR. With --choose, unlabelled
+images vote among them first. --name NAME names the folder of the results.
 --rescore recomputes all metrics from predictions.jsonl; of the models, it needs the sentence model only.
 
-Writes names.jsonl, guesses.jsonl, predictions.jsonl and results.json into RUN/discover/DATASET-SPLIT-MODE. Started by
+Writes names.jsonl, guesses.jsonl, predictions.jsonl and results.json into RUN/discover/DATASET-SPLIT-MODE; settings
+that differ from the run's own are added to the name, so that results of other settings or models are kept. Started by
 torchrun or srun, all processes rank. If killed and started again, it continues from the stored replies.
 """
 
@@ -36,6 +38,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--ckpt", required=True)
     parser.add_argument("--names", type=Path)
     parser.add_argument("--choose", action="store_true")
+    parser.add_argument("--name")
     parser.add_argument("--rescore", action="store_true")
     parser.add_argument("--split", choices=("test", "val"))
     parser.add_argument("--mode", choices=MODES)
@@ -49,7 +52,7 @@ def main(arguments: list[str]) -> None:
     from eval.discover.evaluate import Discovery
     from eval.discover.table import print_results
 
-    discovery = Discovery.from_run(Path(args.ckpt), settings, args.names, args.choose)
+    discovery = Discovery.from_run(Path(args.ckpt), settings, args.names, args.choose, args.name)
     if args.rescore:
         run_on_first(lambda: print_results(discovery.rescore()))
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch.utils.data import ConcatDataset
 
 from data_prep.core.records import Candidate, Ranking, Sample
-from data_prep.settings import Recipe
+from data_prep.settings import POINTWISE, Recipe
 from eval.ranking.batches import LazyGroups
 from eval.ranking.rank import read_ranking, run_rankers, shuffle_request
 from eval.ranking.request import RankingRequest
@@ -41,8 +41,8 @@ def _build_requests(
 
 def _request_groups(recipe: Recipe, candidate_sets: Sequence[CandidateSet]) -> list[LazyGroups]:
     """Returns the requests of each candidate set."""
-    # A likelihood depends neither on the order nor on the other names: one request serves all candidate sets.
-    shared = recipe.ranker.mode == "likelihood"
+    # Pointwise scores depend neither on the order nor on the other names: one request serves all candidate sets.
+    shared = recipe.ranker.mode in POINTWISE
     names_of: dict[str, set[str]] = defaultdict(set)
     for candidate_set in candidate_sets:
         for sample, row in zip(candidate_set.samples, candidate_set.candidates, strict=True):

@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 
 from data_prep.core.errors import UserError
-from data_prep.core.files import file_lock, read_json, write_text
+from data_prep.core.files import file_lock, fingerprint, read_json, write_text
 from data_prep.core.records import Sample
 from data_prep.core.results_file import read_results, write_results
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.datasets.unlabelled import draw_unlabelled
-from data_prep.embedding.encoder import Encoder, embed_images, load_encoder
+from data_prep.embedding.encoder import Encoder, check_reads_texts, embed_queries
+from data_prep.embedding.known import open_encoder
 from data_prep.leakage.contamination import drop_mined, read_mined
 from data_prep.memory.memories import Memories, name_memory, with_templates
 from data_prep.prompting.guesses import Guess, count_names
@@ -43,12 +44,18 @@ from eval.discover.vocabulary import (
     retrieve_by_vocabulary,
     vocabulary_from_file,
 )
+from eval.ranking.answer_key import models_key
 from eval.ranking.rank import METHODS
+from rar_train.engine.result_folder import checkpoint_suffix, choose_folder, find_changes, identify
 from rar_train.engine.run_folder import find_adapter
 
 log = logging.getLogger(__name__)
 
-"""Rankers by name, and whether each is tuned."""
+SECTION = "discover"
+"""The command's section of the recipe, and its folder in a run."""
+
+_RESCORED = ("discover.sentences", "eval.bootstrap")
+"""Settings with which predictions may be scored again."""
 
 FILES = ("names.jsonl", "guesses.jsonl", "predictions.jsonl")
 """Files next to ``results.json``, which lists them with their checksums."""
@@ -68,7 +75,8 @@ class Discovery:
         run: The run's folder.
         listed: Names from a file, with their counts; None to have names guessed.
         choose: Whether unlabelled images vote among the listed names.
-        out: Folder of the files that are written.
+        base: What the name of the results' folder begins with.
+        name: Name of that folder; None for one made from ``base`` and differing settings.
     """
 
     recipe: Recipe
@@ -76,10 +84,18 @@ class Discovery:
     run: Path
     listed: dict[str, int] | None
     choose: bool
-    out: Path
+    base: str
+    name: str | None = None
 
     @classmethod
-    def from_run(cls, ckpt: Path, settings: list[str], names: Path | None = None, choose: bool = False) -> Discovery:
+    def from_run(
+        cls,
+        ckpt: Path,
+        settings: list[str],
+        names: Path | None = None,
+        choose: bool = False,
+        name: str | None = None,
+    ) -> Discovery:
         """Reads the recipe of a run, and checks what can be checked before models are loaded.
 
         Args:
@@ -87,6 +103,7 @@ class Discovery:
             settings: ``key.sub=value``.
             names: File of names from elsewhere.
             choose: Whether unlabelled images vote among them.
+            name: Name of the folder of the results; None for one made from data, split, mode and differing settings.
 
         Raises:
             UserError: The run, the sentence model or the names are missing, or settings are incompatible.
@@ -100,16 +117,51 @@ class Discovery:
             f"discover.memory={discover.memory}: without --choose, names from --names have no images; add --choose",
         )
         check(
+            recipe.eval.classes == "all",
+            f"eval.classes={recipe.eval.classes}: eval.discover discovers and scores all classes; leave it out",
+        )
+        check(
             not recipe.eval.show_exemplars,
             "eval.show_exemplars=true: eval.discover has no labelled images to show; leave it false",
         )
         discover.sentences = choose_sentence_model(discover.sentences)
         if discover.sentences != "none":
             find_sentence_model(discover.sentences)
-        folder = f"{recipe.data.name}-{recipe.eval.split}-{recipe.ranker.mode_label}"
-        folder += f"-{names.stem}{'-chosen' if choose else ''}" if names else ""
+        base = f"{recipe.data.name}-{recipe.eval.split}-{recipe.ranker.mode_label}{checkpoint_suffix(run, adapter)}"
+        base += f"-{names.stem}{'-chosen' if choose else ''}" if names else ""
         listed = read_vocabulary(names) if names else None
-        return cls(recipe, adapter, run, listed, choose, run / "discover" / folder)
+        return cls(recipe, adapter, run, listed, choose, base, name)
+
+    @property
+    def replies(self) -> Path:
+        """Folder of the replies, which all evaluations of a run share."""
+        return self.run / SECTION
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The retriever's encoder."""
+        processes = replace(self.recipe.trainer, num_nodes=1)
+        return open_encoder(self.recipe.retriever, processes, Path(self.recipe.cache))
+
+    @cached_property
+    def evaluation(self) -> dict:
+        """What distinguishes the evaluation from others of its run, as ``eval.run`` describes it."""
+        own, ignored = load_saved_recipe(self.run / "recipe.yaml", []), (*_RESCORED, "data.name")  # it is in the base
+        changes = find_changes(own, self.recipe, ignored, SECTION)
+        models = [models_key(self.recipe.ranker, self.adapter), self.encoder.id]
+        names = fingerprint([self.listed, self.choose])
+        return {"changes": changes, "identity": identify(self.recipe, changes, [*models, names], _RESCORED, SECTION)}
+
+    @cached_property
+    def out(self) -> Path:
+        """Folder of the files that are written, which holds no results of another evaluation.
+
+        Raises:
+            UserError: Its name is invalid, or is that of another evaluation.
+        """
+        return choose_folder(
+            self.replies, self.base, self.evaluation["changes"], self.evaluation["identity"], self.name
+        )
 
     @property
     def uses_unlabelled(self) -> bool:
@@ -142,7 +194,7 @@ class Discovery:
                 len(mined),
                 len(distinct),
             )
-        guesses = guess_names(self.recipe, list(distinct.values()), self.adapter, self.out)
+        guesses = guess_names(self.recipe, list(distinct.values()), self.adapter, self.replies)
         if not any(guess.names for guess in guesses.values()):
             problem = f"no name in any of {len(guesses)} replies, such as {next(iter(guesses.values())).reply!r}"
             raise UserError(f"{problem}; change discover.prompt or discover.names_per_image")
@@ -168,7 +220,7 @@ class Discovery:
                 f"eval.seeds: no reply about the images of seed {empty[0]} contains a name; raise discover.images"
             )
         args = with_templates(self.recipe.retriever, self.dataset)
-        return choose_names(self.recipe, encoder, args, unlabelled, counts, self.adapter, self.out), guesses
+        return choose_names(self.recipe, encoder, args, unlabelled, counts, self.adapter, self.replies), guesses
 
     def evaluate(self) -> dict:
         """Runs the whole evaluation and writes its files.
@@ -178,7 +230,8 @@ class Discovery:
         """
         recipe, split = self.recipe, self.recipe.eval.split
         queries = self.dataset.parts[split]
-        encoder = load_encoder(recipe.retriever, replace(recipe.trainer, num_nodes=1))
+        encoder = self.encoder
+        check_reads_texts(encoder)
         vocabularies, guesses = self.vocabularies(encoder)
         lines = list(self._predictions(encoder, queries, vocabularies))
         head = {
@@ -194,6 +247,7 @@ class Discovery:
             "adapter": read_json(self.adapter / "manifest.json")["adapter"],
             "encoder": encoder.id,
             "notes": [note for note in [embedded_model_note(recipe)] if note],
+            "evaluation": self.evaluation,
         }
         records = [record for v in vocabularies for record in names_lines(v.votes, v.guessed, v.seed)]
         pool = self.dataset.parts.get(f"{split}_memory", [])
@@ -209,18 +263,18 @@ class Discovery:
         """Yields a prediction per method, seed and image."""
         recipe, names, cache = self.recipe, self.dataset.names, Path(self.recipe.cache)
         args = with_templates(recipe.retriever, self.dataset)
-        xq = embed_images(encoder, queries, args, cache)
+        xq = embed_queries(encoder, queries, args, cache)
         labels = self.dataset.labels(recipe.eval.split)
         true = name_memory(encoder, labels, names, args, cache, texts=self.dataset.texts)
         yield from true_name_lines(queries, names, Memories(None, true).candidates("name", xq, 1, args, names))
         if self.listed is None and recipe.discover.alone:
-            guesses = guess_names(recipe, queries, self.adapter, self.out, "alone")
+            guesses = guess_names(recipe, queries, self.adapter, self.replies, "alone")
             yield from mllm_alone_lines(queries, names, guesses)
         candidate_sets = [
             CandidateSet(queries, retrieve_by_vocabulary(recipe, encoder, args, vocabulary, queries, xq))
             for vocabulary in vocabularies
         ]
-        rankings = rank_candidate_sets(recipe, candidate_sets, METHODS, self.adapter, self.out)
+        rankings = rank_candidate_sets(recipe, candidate_sets, METHODS, self.adapter, self.replies)
         retriever = RETRIEVERS[recipe.discover.memory]
         for index, (candidate_set, vocabulary) in enumerate(zip(candidate_sets, vocabularies, strict=True)):
             by_method = {method: rankings[method][index] for method in METHODS}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from eval.clustering.scores import METRICS
 from eval.discover.predictions import RETRIEVERS
-from eval.metrics.published import FINE_GRAINED
+from eval.metrics.elsewhere import elsewhere
+from eval.metrics.published import FINE_GRAINED, SOURCE
 from eval.report.console import Group, print_lines, print_table
 
 
@@ -59,9 +60,11 @@ def _gain_lines(results: dict) -> list[str]:
                 lines.append(f"{gain} (95 % interval over images {low:+.1f} to {high:+.1f})")
     for row in results["published"]:
         lines.append(
-            f"{row['figure']} of rar = {row['measured']:.1f}, RAR as published {row['published']:.1f}: "
-            f"{row['difference']:+.1f}"
+            f"{row['figure']} of rar = {row['measured']:.1f}, RAR as published {row['published']:.1f} "
+            f"({SOURCE}): {row['difference']:+.1f}"
         )
+    others = elsewhere("fine_grained", results["dataset"]) if results["split"] == "test" else []
+    lines += [f"elsewhere: {row.text}" for row in others]
     return lines
 
 

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from data_prep.core.errors import UserError
 from data_prep.core.records import Candidate, Sample
 from data_prep.datasets.fine_grained import SUBJECTS
-from data_prep.embedding.encoder import Encoder, embed_images
+from data_prep.embedding.encoder import Encoder, embed_queries
+from data_prep.embedding.pair import Queries
 from data_prep.memory.memories import Memories, image_memory, name_memory
 from data_prep.prompting.guesses import Guess, elect_names, read_guesses
 from data_prep.prompting.prompts import guesses_prompt
@@ -95,7 +94,7 @@ def _retrieve_guesses(
 ) -> list[tuple[Candidate, ...]]:
     """Retrieves the k guesses that are nearest to each image."""
     cache = Path(recipe.cache)
-    xq = embed_images(encoder, samples, args, cache)
+    xq = embed_queries(encoder, samples, args, cache)
     memory = name_memory(encoder, range(len(names)), names, args, cache)
     return Memories(None, memory).candidates("name", xq, recipe.eval.fixed_k, args, names)
 
@@ -174,7 +173,7 @@ def retrieve_by_vocabulary(
     args: RetrieverArgs,
     vocabulary: Vocabulary,
     queries: Sequence[Sample],
-    xq: np.ndarray,
+    xq: Queries,
 ) -> list[tuple[Candidate, ...]]:
     """Retrieves the candidates of the test images from a vocabulary's memory.
 
@@ -184,7 +183,7 @@ def retrieve_by_vocabulary(
         args: The retriever's, with templates.
         vocabulary: Names, and images where ``discover.memory`` needs them.
         queries: A query is excluded from its own search, by content.
-        xq: Unit vectors of the queries, shape ``[nq, d]``.
+        xq: Unit vectors of the queries, shape ``[nq, d]``, or those of each memory's encoder.
     """
     source, cache, names = recipe.discover.memory, Path(recipe.cache), vocabulary.names
     by_name = name_memory(encoder, range(len(names)), names, args, cache)

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+SOURCE = "arXiv 2403.13805"
+"""The paper whose results these are; those of others are in ``eval.metrics.elsewhere``."""
+
 FEW_SHOT_ORDER = (
     "imagenet",
     "caltech101",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import accumulate, chain, pairwise
 
 import numpy as np
@@ -37,6 +36,6 @@ def round_probabilities(rankings: Sequence[Ranking], digits: int) -> list[Rankin
     ends = list(accumulate(map(len, rows), initial=0))
     values = round_significant(np.fromiter(chain.from_iterable(rows), float, ends[-1]), digits).tolist()
     return [
-        replace(ranking, probabilities=tuple(values[start:end]))
+        Ranking(ranking.order, tuple(values[start:end]), ranking.outcome, ranking.reply)
         for ranking, (start, end) in zip(rankings, pairwise(ends), strict=True)
     ]

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_prep.settings.modes import ADAPTERS, CLIP_LORA
 from eval.metrics.intervals import DIFFERENCE, SHARE, interval, resample
 
-RETRIEVERS = ("clip_zero_shot", "clip_knn", "clip_fused")
+RETRIEVERS = ("clip_zero_shot", "clip_knn", "clip_fused", *ADAPTERS, CLIP_LORA)
+"""Methods without a ranker: the retriever's, and the adapters that are fitted to its embeddings."""
 ALONE = "ranker_alone"
 GAINS = ("rar_minus_retriever", "rar_minus_untuned", "rar_fused_minus_retriever", "rar_fused_minus_untuned")
 """Names of the gains, as METHOD_minus_REFERENCE; those of ``rar_fused`` exist only with ``eval.fusion``."""
+CHOICE = "choice"
+"""Task of multiple choice. The true class is always among the candidates, so its rows are apart from retrieval's."""
 AVERAGE = "average"
 """Name of the average over data sets in rows and summaries."""
 
@@ -20,7 +24,7 @@ HitSet = tuple[dict[tuple[str, int, int, str], np.ndarray], np.ndarray]
 """A data set's top-1 hits per image by (task, shots, seed, method), shape ``[n]`` each; and the images' classes."""
 
 
-def _common(sets: Sequence[HitSet]) -> dict[tuple[str, int], list[str]]:
+def common_methods(sets: Sequence[HitSet]) -> dict[tuple[str, int], list[str]]:
     """Returns the methods common to all data sets, by the tasks and shots common to all data sets."""
     common: dict[tuple[str, int], dict[str, None]] = defaultdict(dict)
     for task, shots, _, method in sets[0][0]:
@@ -29,7 +33,7 @@ def _common(sets: Sequence[HitSet]) -> dict[tuple[str, int], list[str]]:
     return {setting: list(methods) for setting, methods in common.items()}
 
 
-def _by_seed(hits: dict[tuple, np.ndarray], task: str, shots: int, method: str) -> np.ndarray:
+def hits_by_seed(hits: dict[tuple, np.ndarray], task: str, shots: int, method: str) -> np.ndarray:
     """Returns hits of shape ``[s, n]``, by ascending seed."""
     hits_of_seed = {key[2]: values for key, values in hits.items() if (key[0], key[1], key[3]) == (task, shots, method)}
     return np.stack([hits_of_seed[seed] for seed in sorted(hits_of_seed)])
@@ -68,8 +72,8 @@ def summarise(sets: Sequence[HitSet], resamples: int) -> list[dict]:
         bootstrap.
     """
     summary = []
-    for (task, shots), methods in _common(sets).items():
-        hits = {method: [_by_seed(of_set, task, shots, method) for of_set, _ in sets] for method in methods}
+    for (task, shots), methods in common_methods(sets).items():
+        hits = {method: [hits_by_seed(of_set, task, shots, method) for of_set, _ in sets] for method in methods}
         metrics = {}
         for method, values in hits.items():
             by_seed = np.mean([of_set.mean(1) for of_set in values], axis=0)

@@ -31,9 +31,9 @@ from eval.predict.page import MAX_IMAGES, write_page
 from eval.predict.sharing import Sharing
 from eval.predict.summary import MIN_CANDIDATES, Summary
 from eval.predict.writing import WRITERS, check_output
-from eval.recognition.class_lists import check_classes, read_test_classes
-from eval.recognition.class_memory import ClassMemory
-from eval.recognition.recognizer import Recognizer
+from eval.recognizer.class_lists import check_classes, read_test_classes
+from eval.recognizer.class_memory import ClassMemory
+from eval.recognizer.recognizer import Recognizer
 from rar_train.engine.run_folder import find_adapter
 from rar_train.models.adapter_manifest import read_adapter_manifest, shortfall
 

@@ -15,8 +15,8 @@ from data_prep.core.progress import progress_bar
 from eval.predict.items import Item
 from eval.predict.job import Job
 from eval.predict.opening import ImageBatch, ImageBatches
-from eval.recognition.recognition import Recognition
-from eval.recognition.recognizer import Recognizer
+from eval.recognizer.recognizer import Recognizer
+from eval.recognizer.result import Recognition
 
 log = logging.getLogger(__name__)
 

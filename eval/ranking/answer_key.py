@@ -7,12 +7,13 @@ from pathlib import Path
 from data_prep.core.files import file_hash, fingerprint, read_json
 from data_prep.core.images import VERSION
 from data_prep.core.paths import NANO_MLLM
-from data_prep.prompting.prompts import NAMING, letters_prompt, list_prompt, with_exemplars
+from data_prep.prompting.prompts import NAMING, letters_prompt, list_prompt, with_exemplars, yes_no_prompt
 from data_prep.settings import RankerArgs
 
 _PROMPTS = (
     NAMING,
     letters_prompt(["NAME", "NAME"], ["TEXT", ""]),
+    yes_no_prompt("NAME", "TEXT"),
     list_prompt(["NAME"], structured=True, descriptions=["TEXT"]),
     with_exemplars(""),
 )
@@ -23,7 +24,10 @@ def _text_files_hash(model: str) -> str:
     """Hashes the files next to the weights of a local base model: configuration, chat template and tokenizer."""
     folder = NANO_MLLM if model == "nano-mllm" else Path(model)
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    return fingerprint({path.name: file_hash(path) for path in files if path.suffix in _TEXT_SUFFIXES})
+    hashes = {path.name: file_hash(path) for path in files if path.suffix in _TEXT_SUFFIXES and path.is_file()}
+    # A reranker's template, and the tokens that sentence-transformers reads, are in folders of their own.
+    nested = sorted([*folder.glob("additional_chat_templates/*.jinja"), *folder.glob("*_LogitScore/config.json")])
+    return fingerprint(hashes | {str(path.relative_to(folder)): file_hash(path) for path in nested})
 
 
 def models_key(ranker: RankerArgs, adapter: Path) -> str:
@@ -50,6 +54,8 @@ def models_key(ranker: RankerArgs, adapter: Path) -> str:
     weights = [manifest["base_model"], manifest["adapter"], file_hash(adapter / "adapter_config.json")]
     loading = [ranker.model, _text_files_hash(ranker.model), ranker.dtype, ranker.quantize, ranker.max_pixels]
     loading += [ranker.attn_implementation, ranker.tree_tokens]
+    template = Path(ranker.reranker_template or "")
+    loading += [file_hash(template) if template.is_file() else ranker.reranker_template, ranker.instruction]
     return fingerprint([weights, loading, VERSION, _PROMPTS])
 
 

@@ -5,6 +5,8 @@ In the modes that score, requests about the same image share one row of the pass
 ``likelihood``: log-likelihood of each candidate's name; the prompt holds no candidates, so neither their order nor the
 other candidates matter, and a score is valid for every memory that proposes the class.
 ``letters``: the logits of the candidates' letters after a prompt that lists them.
+``yes_no``: the log-odds of yes and no after a question about each candidate, or after a reranker's template that shows
+it; as ``likelihood``, valid for every memory.
 ``constrained``: the paper's list, decoded under a constraint that only lets permutations of the candidates through.
 ``generate``: the paper's list as free text.
 ``name`` is not a ranking mode: it generates names as free text, where there are no candidates yet.
@@ -19,16 +21,17 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature
 
+from data_prep.core.errors import UserError
 from data_prep.prompting.prompts import list_answer
 from eval.ranking.constrained import PermutationConstraint
 from eval.ranking.prompt import build_prompt
 from eval.ranking.request import RankingMode, RankingRequest, Response
 from rar_train.models.decoding import DIGITS, decode_texts, generate
-from rar_train.models.forest import Conversation, Forest
+from rar_train.models.forest import Conversation, Forest, yes_no_conversations
 from rar_train.models.inputs import pin_inputs, to_device
 from rar_train.models.mllm import Mllm
 from rar_train.models.planting import plant
-from rar_train.models.scoring import score
+from rar_train.models.scoring import pair_scores, score
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def prepare_batch(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingReque
 
     Raises:
         UserError: An image is missing or does not decode, there are more candidates than letters in mode ``letters``,
-            or a request has examples but the model family takes a single image.
+            or a request has examples but the model family takes a single image or the mode is ``yes_no``.
     """
     return _MODES[mode.mode][0](mllm, mode, requests)
 
@@ -114,11 +117,15 @@ def _prepare_likelihood(mllm: Mllm, mode: RankingMode, requests: Sequence[Rankin
     return _plant(mllm, mode, requests, name_conversations)
 
 
-def _answer_likelihood(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
-    counts = [len(batch.requests[index].names) for index in batch.order]
-    scores = score(mllm, batch.inputs).answers.split(counts)
-    by_request = {index: Response(_round(row)) for index, row in zip(batch.order, scores, strict=True)}
+def _by_request(batch: PreparedBatch, scores: Tensor) -> list[Response]:
+    """Returns a response per request from the scores of all candidates, in the order of the trees' conversations."""
+    rows = scores.split([len(batch.requests[index].names) for index in batch.order])
+    by_request = {index: Response(_round(row)) for index, row in zip(batch.order, rows, strict=True)}
     return [by_request[index] for index in range(len(batch.requests))]
+
+
+def _answer_likelihood(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
+    return _by_request(batch, score(mllm, batch.inputs).answers)
 
 
 def _prepare_letters(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> PreparedBatch:
@@ -133,6 +140,21 @@ def _answer_letters(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
         by_index = dict(zip(request.shown, _round(scores[position]), strict=False))
         responses.append(Response(tuple(by_index[index] for index in range(len(request.names)))))
     return responses
+
+
+def _prepare_yes_no(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> PreparedBatch:
+    if any(request.examples for request in requests):
+        raise UserError("mode yes_no shows each candidate alone, without examples; rank by letters to show them")
+
+    def ask(request: RankingRequest) -> list[Conversation]:
+        return yes_no_conversations(request.names, request.descriptions, mllm.reranker is not None)
+
+    return _plant(mllm, mode, requests, ask)
+
+
+def _answer_yes_no(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
+    scores = score(mllm, batch.inputs, mllm.yes_no_ids())
+    return _by_request(batch, pair_scores(mllm, scores.letters, scores.states))
 
 
 def _prepare_constrained(mllm: Mllm, mode: RankingMode, requests: Sequence[RankingRequest]) -> PreparedBatch:
@@ -185,6 +207,7 @@ def _answer_with_text(mllm: Mllm, batch: PreparedBatch) -> list[Response]:
 _MODES = {
     "likelihood": (_prepare_likelihood, _answer_likelihood),
     "letters": (_prepare_letters, _answer_letters),
+    "yes_no": (_prepare_yes_no, _answer_yes_no),
     "constrained": (_prepare_constrained, _answer_constrained),
     "generate": (_prepare_generate, _answer_with_text),
     "name": (_prepare_name, _answer_with_text),

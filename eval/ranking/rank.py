@@ -14,7 +14,7 @@ from pathlib import Path
 from data_prep.core.errors import UserError
 from data_prep.core.files import file_lock
 from data_prep.core.records import Candidate, Ranking
-from data_prep.settings import RankerArgs, Recipe, TrainerArgs
+from data_prep.settings import POINTWISE, RankerArgs, Recipe, TrainerArgs
 from eval.ranking.answer_key import answers_folder
 from eval.ranking.answers import merge_answers, name_path_in_errors
 from eval.ranking.batches import Batch, InferenceJob, RequestTable
@@ -28,8 +28,8 @@ METHODS = {"rar_untuned": False, "rar": True}
 
 
 def shuffle_request(recipe: Recipe, request: RankingRequest) -> list[RankingRequest]:
-    """Returns a request in ``eval.permutations`` orders, or in one for ``likelihood``, which shows no candidates."""
-    return shuffled_requests(request, 1 if recipe.ranker.mode == "likelihood" else recipe.eval.fixed_permutations)
+    """Returns a request in ``eval.permutations`` orders, or in one for a mode that scores each candidate by itself."""
+    return shuffled_requests(request, 1 if recipe.ranker.mode in POINTWISE else recipe.eval.fixed_permutations)
 
 
 def run_rankers(

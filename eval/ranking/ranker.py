@@ -17,7 +17,7 @@ from data_prep.core.files import file_hash
 from data_prep.core.records import Ranking
 from data_prep.distributed.devices import resolve_accelerator
 from data_prep.embedding.image_inputs import ImageInput, OpenedImage, check_is_list, open_input
-from data_prep.settings import Recipe, check
+from data_prep.settings import POINTWISE, Recipe, check
 from data_prep.settings.loading import load_saved_recipe
 from eval.ranking.modes import PreparedBatch, answer_batch, prepare_batch, run_batch
 from eval.ranking.parsing import aggregate_responses
@@ -90,7 +90,7 @@ class Ranker:
             candidates: Names per image, in retriever order, which decides ties. At least one; up to 26 in mode
                 ``letters``. A name may occur twice: both have the same score.
             examples: An image file for each candidate, shown together with the image, if the model family takes
-                several images.
+                several images and the mode is not ``yes_no``.
 
         Returns:
             list[Ranking]: A permutation of each image's candidates, with probabilities in the modes that give them. It
@@ -163,7 +163,7 @@ class Ranker:
         by_name = dict(zip(names, map(str, examples or names), strict=True))
         distinct = tuple(sorted(by_name))
         sorted_examples = tuple(by_name[name] for name in distinct) if examples else ()
-        count = 1 if self.mode.mode == "likelihood" else self.permutations
+        count = 1 if self.mode.mode in POINTWISE else self.permutations
         described = select_descriptions(self.recipe, distinct, self.descriptions)
         request = RankingRequest(key, source, distinct, 0, sorted_examples, descriptions=described)
         return shuffled_requests(request, count)

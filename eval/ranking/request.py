@@ -137,7 +137,8 @@ class Response:
     """The model's response to a request, in the order of the request's names.
 
     Attributes:
-        scores: Log-likelihoods or letter logits, rounded so that batches agree; empty in the modes that write text.
+        scores: Log-likelihoods, letter logits or log-odds, rounded so that batches agree; empty in the modes that write
+            text.
         reply: The written list or names; in the modes that score a note of the scores that a server did not return,
             else empty.
     """

@@ -1,1 +1,1 @@
-"""Retrieve-and-rank recognition, as an evaluation and as a Python class; may import ranking, report and below."""
+"""Retrieve-and-rank recognition as an evaluation; may import ranking, report and below."""

@@ -10,9 +10,11 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
 from data_prep.core.results_file import RESULTS, read_results
 from data_prep.datasets import FEW_SHOT, FINE_GRAINED, OWN
+from data_prep.reading.class_halves import HALVES
 from data_prep.settings import Recipe
 from eval.ranking.answer_key import models_key
-from eval.recognition.evaluate import Run, evaluate, evaluation_fingerprint, load_recipe_encoder, read_checked
+from eval.recognition.evaluate import evaluate, evaluation_fingerprint, load_recipe_encoder, read_checked
+from eval.recognition.run import Run
 from eval.report.combined import combine
 from eval.report.index import write_index
 from eval.report.reading import FILES
@@ -54,7 +56,18 @@ def recipe_by_dataset(recipe: Recipe, names: list[str], default_templates: bool)
     }
 
 
-def evaluate_several(recipes: dict[str, Recipe], run: Run, task: str, own: Recipe, name: str | None = None) -> dict:
+def halve_classes(recipes: dict[str, Recipe]) -> dict[str, Recipe]:
+    """Makes a recipe of each half of the classes of each data set: ``NAME-base`` and ``NAME-new``."""
+    return {
+        f"{name}-{half}": replace(recipe, eval=replace(recipe.eval, classes=half))
+        for name, recipe in recipes.items()
+        for half in HALVES
+    }
+
+
+def evaluate_several(
+    recipes: dict[str, Recipe], run: Run, task: str, own: Recipe, name: str | None = None, halves: bool = False
+) -> dict:
     """Evaluates data sets one by one, each in its own folder; complete evaluations are reused.
 
     Args:
@@ -63,6 +76,7 @@ def evaluate_several(recipes: dict[str, Recipe], run: Run, task: str, own: Recip
         task: Task name, for the folder's name.
         own: The run's recipe with the task's settings, for the settings that differ.
         name: Name of the folder; None for one made from task, split, mode and differing settings.
+        halves: Whether they are halves of data sets' classes, from ``halve_classes``.
 
     Returns:
         dict: The content of the combined ``results.json``.
@@ -76,7 +90,8 @@ def evaluate_several(recipes: dict[str, Recipe], run: Run, task: str, own: Recip
         read_checked(recipe, run.folder)
     encoder = load_recipe_encoder(first)
     ignored = ["data.name", "data.root", *([] if first.retriever.templates else ["retriever.templates"])]
-    changes = find_changes(own, first, ignored)
+    implied = ["data.tune_classes", "eval.classes"] if halves else []
+    changes = find_changes(own, first, [*ignored, *implied])
     roots = sorted({str(Path(recipe.data.root or "").resolve()) for recipe in recipes.values()})
     identity = identify(first, changes, [models_key(first.ranker, run.adapter), encoder.id, task, *roots], ignored)
     base = f"{task}-{first.eval.split}-{first.ranker.mode_label}{run.suffix}"
@@ -91,7 +106,8 @@ def evaluate_several(recipes: dict[str, Recipe], run: Run, task: str, own: Recip
             continue
         log.info("%s: evaluating", dataset_name)
         evaluate(recipe, run, dataset, encoder, folder / dataset_name)
-    results = combine(folder, list(recipes), {"changes": changes, "identity": identity})
+    evaluation = {"changes": changes, "identity": identity} | ({"base_to_new": True} if halves else {})
+    results = combine(folder, list(recipes), evaluation)
     write_index(run.folder)
     return results
 

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import ConcatDataset
 
+from data_prep.adapters.sources import with_adapters
 from data_prep.core.errors import UserError
 from data_prep.core.records import Candidate
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset
 from data_prep.distributed.launch import shared_processes
-from data_prep.embedding.encoder import Encoder, embed_images
+from data_prep.embedding.encoder import Encoder
+from data_prep.embedding.pair import Queries, for_images
 from data_prep.memory.columns import label_rows
 from data_prep.memory.memories import Memories
 from data_prep.prompting.prompts import LETTERS
-from data_prep.settings import SCORED, EvalArgs, Recipe
-from data_prep.settings.evaluation import MAX_KEMENY
+from data_prep.reading.class_halves import tuned_labels
+from data_prep.settings import POINTWISE, SCORED, EvalArgs, Recipe
+from data_prep.settings.evaluation import MAX_KEMENY, MIN_IMAGES
 from eval.calibration.choice import (
-    MIN_IMAGES,
     Choice,
     Trial,
     candidate_counts,
@@ -30,20 +32,25 @@ from eval.calibration.choice import (
     choose_source,
     fixed_choice,
 )
+from eval.calibration.fusion import mark_new
 from eval.ranking.answer_key import answers_folder
 from eval.ranking.answers import read_speed
 from eval.ranking.batches import InferenceJob, LazyGroups, RequestTable
 from eval.ranking.parsing import ScoreTable, read_shared
 from eval.ranking.rank import read_ranking, run_rankers
 from eval.ranking.request import RankingMode, Response
+from eval.recognition.adapters import choose_adapters
 from eval.recognition.requests import RequestBuilder
 from eval.recognition.tasks import (
+    embed_split,
     find_exemplars,
     find_similarities,
     list_memories,
+    list_names,
     load_task_memories,
     make_kind,
     retriever_methods,
+    set_source,
 )
 
 log = logging.getLogger(__name__)
@@ -56,8 +63,7 @@ def make_fixed_choices(args: EvalArgs) -> dict[str, Choice]:
     """Returns the choice of each kind of memory where the settings leave nothing open."""
     choices = {}
     for task, shots, _ in list_memories(args):
-        source = "name" if task == "zero_shot" else args.candidates
-        choices[make_kind(task, shots)] = fixed_choice(args, source)
+        choices[make_kind(task, shots)] = fixed_choice(args, set_source(args, task))
     return choices
 
 
@@ -67,7 +73,7 @@ class _Retrieved:
 
     Attributes:
         candidates: In retriever order.
-        similarities: Of the candidates, shape ``[n, k, 2]``.
+        similarities: Of the candidates, as ``find_similarities`` computes them.
         truths: Position of the true class, or None.
         examples: An image file for each candidate; empty where none are shown.
     """
@@ -96,8 +102,10 @@ class RankingChooser:
         self.counts = self._list_counts()
         self.orders = self._list_orders()
         self.sources: dict[str, tuple[str, list[dict]]] = {}
+        self.adapters: dict[str, dict[str, dict[str, float]]] = {}
         self.retrieved: dict[str, list[_Retrieved]] = defaultdict(list)
         self.speeds: dict[int, float | None] = {}
+        self.tuned = [dataset.names[label] for label in tuned_labels(recipe.data, dataset, "val_memory")]
 
     def _list_counts(self) -> list[int]:
         """Lists the numbers of candidates to try."""
@@ -105,7 +113,7 @@ class RankingChooser:
         if args.k != "auto" or mode not in SCORED or not self.enough:
             return [args.fixed_k]
         most = min(args.k_max, classes)
-        if mode == "likelihood":
+        if mode in POINTWISE:
             return candidate_counts(most)
         most = min(most, MAX_KEMENY if args.aggregate == "kemeny" else len(LETTERS))
         return [*(k for k in _LETTER_COUNTS if k < most), most]
@@ -113,7 +121,7 @@ class RankingChooser:
     def _list_orders(self) -> list[int]:
         """Lists the numbers of orders to try."""
         args = self.recipe.eval
-        if self.recipe.ranker.mode == "likelihood":
+        if self.recipe.ranker.mode in POINTWISE:
             return [1]
         may_choose = args.permutations == "auto" and self.recipe.ranker.mode == "letters" and self.enough
         return [1, 2] if may_choose else [args.fixed_permutations]
@@ -146,8 +154,8 @@ class RankingChooser:
         return {kind: self._choose_kind(kind, groups, responses["rar"], tables) for kind in self.retrieved}
 
     def _read_tables(self, groups: dict, responses: dict[str, Response]) -> dict[tuple[str, int], ScoreTable]:
-        """Reads the scores by kind and index of the memory in ``likelihood``, where one request serves all memories."""
-        if self.recipe.ranker.mode != "likelihood":
+        """Reads the scores by kind and index of the memory in pointwise modes, where a request serves all memories."""
+        if self.recipe.ranker.mode not in POINTWISE:
             return {}
         candidates = [self.retrieved[kind][index].candidates for kind, index in groups]
         shared = next(iter(groups.values()))[self.counts[-1]]
@@ -184,7 +192,8 @@ class RankingChooser:
             reason = self._too_few
         elif self.recipe.eval.k == "auto":
             reason = f"mode {mode} gives no probabilities"
-        return Choice("rar", source, self.counts[0], self.orders[0], reason, len(self.samples), [], rows)
+        choice = Choice("rar", source, self.counts[0], self.orders[0], reason, len(self.samples), [], rows)
+        return replace(choice, adapters=self.adapters[kind])
 
     @property
     def _too_few(self) -> str:
@@ -193,15 +202,17 @@ class RankingChooser:
     def _retrieve(self) -> None:
         """Chooses the source of each kind of memory, and retrieves its candidates."""
         recipe, depth = self.recipe, self.counts[-1]
-        xq = embed_images(self.encoder, self.samples, recipe.retriever, Path(recipe.cache))
+        xq = embed_split(recipe, self.encoder, self.dataset)
         memories: dict[str, list[Memories]] = defaultdict(list)
         for memory in list_memories(recipe.eval):
             loaded = load_task_memories(recipe, self.encoder, self.dataset, *memory)
             memories[make_kind(*memory[:2])].append(loaded)
         for kind, of_kind in memories.items():
+            adapters = self.adapters[kind] = choose_adapters(recipe, of_kind, xq, self.labels, MIN_IMAGES)
+            of_kind = [with_adapters(loaded, adapters, Path(recipe.cache)) for loaded in of_kind]
             found = {
                 source: [loaded.search(source, xq, depth, recipe.retriever)[1] for loaded in of_kind]
-                for source in self._candidate_sources(of_kind[0])
+                for source in self._candidate_sources(kind, of_kind[0])
             }
             ranks = {
                 source: np.concatenate([_rank_of(labels, self.labels, depth) for labels in tables])
@@ -210,10 +221,10 @@ class RankingChooser:
             source, rows = choose_source(ranks, depth)
             self.sources[kind] = source, rows if len(rows) > 1 else []
             for loaded, labels in zip(of_kind, found[source], strict=True):
-                self.retrieved[kind].append(self._describe(loaded, xq, labels))
+                self.retrieved[kind].append(self._describe(loaded, source, xq, labels))
 
-    def _describe(self, memories: Memories, xq: np.ndarray, labels: np.ndarray) -> _Retrieved:
-        """Looks up what a trial needs of the candidates from one memory, ``labels`` of shape ``[n, k]``."""
+    def _describe(self, memories: Memories, source: str, xq: Queries, labels: np.ndarray) -> _Retrieved:
+        """Looks up what a trial needs of a source's candidates from one memory, ``labels`` of shape ``[n, k]``."""
         # Nothing reads a score here, so that equal candidates of all images can be one object.
         by_label = {
             label: Candidate(label, self.dataset.names[label], 0.0) for label in np.unique(labels[labels >= 0]).tolist()
@@ -224,32 +235,33 @@ class RankingChooser:
         examples = []
         if self.recipe.eval.show_exemplars and memories.images:
             paths = {sample.digest: sample.path for sample in self.dataset.parts["val_memory"]}
-            examples = find_exemplars(memories.images, paths, xq, candidates)
-        similarities = find_similarities(memories, xq, labels, self.recipe.retriever)
+            examples = find_exemplars(memories.images, paths, for_images(xq), candidates)
+        similarities = find_similarities(memories, xq, labels, self.recipe.retriever, source)
+        similarities = mark_new(similarities, list_names(candidates), self.tuned)
         return _Retrieved(candidates, similarities, truths, examples)
 
-    def _candidate_sources(self, memories: Memories) -> list[str]:
+    def _candidate_sources(self, kind: str, memories: Memories) -> list[str]:
         if memories.images is None:
             return ["name"]
-        if memories.names is None:
-            return ["image"]
-        chosen = self.recipe.eval.candidates
+        chosen = set_source(self.recipe.eval, kind.partition("-")[0])
+        usual = "image" if memories.names is None else "fused"
         if chosen != "auto":
             return [chosen]
-        return [*retriever_methods(memories).values()][::-1] if self.enough else ["fused"]
+        # Of equally good ones the first is taken: what needs no fit goes before the adapters.
+        methods = [source for source in retriever_methods(memories).values() if source not in memories.sources]
+        return [*methods[::-1], *memories.sources] if self.enough else [usual]
 
     def _make_groups(self) -> dict[tuple[str, int], dict[int, LazyGroups]]:
         """Makes the requests by kind and index of the memory, and by number of candidates: a group per image.
 
-        In ``likelihood`` one request per image serves all memories and numbers of candidates.
+        In a pointwise mode one request per image serves all memories and numbers of candidates.
         """
         memories = {(kind, i): memory for kind, of_kind in self.retrieved.items() for i, memory in enumerate(of_kind)}
-        count, samples = len(self.samples), self.samples
-        if self.recipe.ranker.mode == "likelihood":
+        count, samples, texts = len(self.samples), self.samples, self.dataset.first_descriptions
+        if self.recipe.ranker.mode in POINTWISE:
             sources = [memory.candidates for memory in memories.values()]
-            shared = LazyGroups(RequestBuilder(self.recipe, samples, sources), count)
+            shared = LazyGroups(RequestBuilder(self.recipe, samples, sources, 1, texts), count)
             return {key: dict.fromkeys(self.counts, shared) for key in memories}
-        texts = self.dataset.first_descriptions
         digests = {sample.path: sample.digest for sample in self.dataset.parts["val_memory"]}
 
         def make(memory: _Retrieved, k: int) -> LazyGroups:
@@ -267,7 +279,7 @@ class RankingChooser:
             similarities = np.concatenate([memory.similarities[:, :k] for memory in memories])
             truths = [truth if truth is not None and truth < k else None for m in memories for truth in m.truths]
             for orders in self.orders:
-                if self.recipe.ranker.mode == "likelihood":
+                if self.recipe.ranker.mode in POINTWISE:
                     rankings = [r for index in range(len(memories)) for r in tables[kind, index].rankings(k)]
                 else:
                     rankings = [
@@ -281,6 +293,7 @@ class RankingChooser:
             raise UserError("eval.fusion=true: no validation image has its class among the candidates; raise eval.k")
         source, rows = self.sources[kind]
         choice = choose(source, trials, len(self.samples), self.fuses, (args.gate, args.gate_loss), rows)
+        choice = replace(choice, adapters=self.adapters[kind], tuned_classes=self.tuned)
         log.info("%s: %s with k = %d from %s: %s", kind, choice.method, choice.k, choice.source, choice.reason)
         if choice.method == "retriever":
             log.warning("%s: the retriever alone is better on validation images than with the ranker: it is used", kind)

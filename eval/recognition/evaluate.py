@@ -6,27 +6,31 @@ import gc
 import logging
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from data_prep.core.files import file_lock, fingerprint, read_json, write_folder, write_json
+from data_prep.core.files import file_lock, fingerprint, write_folder, write_json
+from data_prep.core.records import Sample
 from data_prep.core.results_file import write_results
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset, read_dataset
 from data_prep.embedding.encoder import Encoder
 from data_prep.embedding.known import open_encoder
 from data_prep.leakage.contamination import read_mined
-from data_prep.settings import DataArgs, Recipe, RetrieverArgs
-from data_prep.settings.loading import load_saved_recipe
+from data_prep.settings import POINTWISE, Recipe
 from data_prep.settings.notes import embedded_model_note
 from eval.calibration.choice import Choice
 from eval.calibration.open_set import Refusal
-from eval.calibration.store import choices_path, save_choices
+from eval.calibration.store import choices_path, holds_choices, save_choices
 from eval.ranking.answer_key import models_key
 from eval.recognition.choosing import RankingChooser, make_fixed_choices
+from eval.recognition.class_halves import check_choosing, limit_evaluated
+from eval.recognition.clip_lora import check_draws, identify_draws
 from eval.recognition.evaluation import Evaluation
-from eval.recognition.leak_check import find_leaks, resolve_leaks
+from eval.recognition.leak_check import count_unembedded, find_leaks, resolve_leaks
+from eval.recognition.multiple_choice import make_choice_task
+from eval.recognition.reuse import hash_code, hash_files, mark_complete, read_complete
+from eval.recognition.run import Run
 from eval.recognition.tasks import fit_to_encoder, make_open_set_task, make_tasks
 from eval.recognition.tracking import track_evaluation
 from eval.report.index import write_index
@@ -42,66 +46,11 @@ log = logging.getLogger(__name__)
 _GC_THRESHOLD = 100_000
 """New objects between garbage collections. An evaluation keeps millions of small records, none of them in cycles, and
 with Python's 700 a seventh of its time went into looking for some."""
-_CHOOSING = ("k_max", "fit_images", "seeds", "gate", "gate_loss", "aggregate", "format_hint", "show_exemplars")
-"""Settings of ``eval`` on which a choice depends, beside those that leave it open."""
-
 _AFTER_RANKING = {
     "eval.fusion", "eval.gate", "eval.gate_loss", "eval.aggregate", "eval.bootstrap", "eval.leaks",
     "eval.near_duplicate_threshold", "eval.metrics",
 }  # fmt: skip
 """Settings that leave the rankers' answers as they are."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """The run to evaluate.
-
-    Attributes:
-        folder: The run's folder.
-        adapter: The tuned model's adapter.
-    """
-
-    folder: Path
-    adapter: Path
-
-    @property
-    def weights(self) -> str:
-        """SHA-256 of the adapter."""
-        return read_json(self.adapter / "manifest.json")["adapter"]
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        """The recipe that the run was made with."""
-        return load_saved_recipe(self.folder / "recipe.yaml", [])
-
-    def matches(self, recipe: Recipe) -> bool:
-        """Returns whether a recipe evaluates the data set that the run was made with, by the same retriever."""
-        same_data = _normalize_data(recipe.data) == _normalize_data(self.recipe.data)
-        return same_data and _normalize_retriever(recipe.retriever) == _normalize_retriever(self.recipe.retriever)
-
-    def leaves_more_open(self, recipe: Recipe) -> bool:
-        """Returns whether the run's recipe has something chosen on validation images that a recipe fixes or narrows."""
-        own = self.recipe
-        keys = ("k", "candidates", "permutations")
-        fixes = any(getattr(own.eval, key) == "auto" != getattr(recipe.eval, key) for key in keys)
-        narrows = any(getattr(own.eval, key) != getattr(recipe.eval, key) for key in _CHOOSING)
-        return fixes or narrows or (own.fuses and not recipe.fuses)
-
-    @property
-    def suffix(self) -> str:
-        """Suffix of the names of results: empty, or a checkpoint's step."""
-        return "" if self.adapter == self.folder / "adapter" else f"-{self.adapter.stem}"
-
-
-def _normalize_data(data: DataArgs) -> DataArgs:
-    """Normalizes the settings that identify a data set: an absolute root, and not how errors are handled."""
-    root = data.root and str(Path(data.root).resolve())
-    return replace(data, root=root, on_error="skip")
-
-
-def _normalize_retriever(retriever: RetrieverArgs) -> RetrieverArgs:
-    """Normalizes a retriever's settings, leaving out those that only affect its speed."""
-    return replace(retriever, batch_size=1, num_workers=0, mmap=False)
 
 
 def describe_evaluation(recipe: Recipe, run: Run, encoder: Encoder) -> dict:
@@ -111,11 +60,16 @@ def describe_evaluation(recipe: Recipe, run: Run, encoder: Encoder) -> dict:
         dict: ``changes``, the settings that differ from the run's own, by key; and ``identity``, a hash of models and
         settings.
     """
-    changes = find_changes(load_saved_recipe(run.folder / "recipe.yaml", []), recipe)
+    changes = find_changes(run.recipe, recipe)
     return {
         "changes": changes,
-        "identity": identify(recipe, changes, [models_key(recipe.ranker, run.adapter), encoder.id]),
+        "identity": identify(recipe, changes, _list_models(recipe, run, encoder)),
     }
+
+
+def _list_models(recipe: Recipe, run: Run, encoder: Encoder) -> list[str]:
+    """Lists what identifies the models of an evaluation."""
+    return [models_key(recipe.ranker, run.adapter), encoder.id, *identify_draws(recipe.eval)]
 
 
 def results_folder(recipe: Recipe, run: Run, encoder: Encoder, name: str | None = None) -> Path:
@@ -149,14 +103,14 @@ def _copy_answers(source: Path, folder: Path) -> None:
 
 
 def read_checked(recipe: Recipe, run: Path) -> Dataset:
-    """Reads the evaluated split and its memory pool, and checks them for leaks.
+    """Reads the evaluated split and its memory pool, of the evaluated classes, and checks them for leaks.
 
     Raises:
         UserError: They are missing or wrong, or the split's images may not be evaluated; see ``resolve_leaks``.
     """
     split = recipe.eval.split
     dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
-    return resolve_leaks(recipe, dataset, run)
+    return limit_evaluated(recipe, resolve_leaks(recipe, dataset, run), run)
 
 
 def load_recipe_encoder(recipe: Recipe) -> Encoder:
@@ -171,8 +125,10 @@ def _validation_data(recipe: Recipe, run: Run) -> tuple[Recipe, Dataset] | None:
     """
     if not _needs_validation(recipe):
         return None
-    recipe = replace(recipe, eval=replace(recipe.eval, split="val", ranker_only_images=0))
+    evaluated = recipe
+    recipe = replace(recipe, eval=replace(recipe.eval, split="val", classes="all", ranker_only_images=0))
     dataset, max_images = read_checked(recipe, run.folder), recipe.eval.fit_images
+    check_choosing(evaluated, dataset)
     if max_images:
         samples = dataset.parts["val"]
         dataset.parts["val"] = [samples[index] for index in evenly_spaced(len(samples), max_images)]
@@ -181,9 +137,10 @@ def _validation_data(recipe: Recipe, run: Run) -> tuple[Recipe, Dataset] | None:
 
 def _needs_validation(recipe: Recipe) -> bool:
     """Returns whether an evaluation chooses or fits something on the validation split."""
-    args, likelihood = recipe.eval, recipe.ranker.mode == "likelihood"
-    open_settings = [args.k, args.candidates, *(() if likelihood else (args.permutations,))]
-    return recipe.fuses or "auto" in open_settings or args.open_set_fraction > 0
+    args, pointwise = recipe.eval, recipe.ranker.mode in POINTWISE
+    open_settings = [args.k, args.candidates, *(() if pointwise else (args.permutations,))]
+    has_adapters = bool(args.fitted_adapters) and (bool(args.shots) or args.full_train_memory)
+    return recipe.fuses or "auto" in open_settings or args.open_set_fraction > 0 or has_adapters
 
 
 def choose_rankings(
@@ -199,7 +156,8 @@ def choose_rankings(
         out: The evaluation's folder. Other choices are saved in it.
         validation: From ``_validation_data``.
     """
-    args, belongs_to_run = recipe.eval, run.matches(recipe)
+    args = recipe.eval
+    belongs_to_run = run.matches(recipe) and args.clip_lora is None  # whose draws are no part of the run
     if validation is None:
         return make_fixed_choices(args), None
     log.info("choosing how to rank, on the validation split")
@@ -214,7 +172,7 @@ def choose_rankings(
         refusal = evaluation.fit_refusal()
     path, note = choices_path(run.folder, recipe.ranker.mode_label, run.adapter), ""
     if not belongs_to_run:
-        path, note = out / "choices.json", ", as data set or retriever are not the run's own"
+        path, note = out / "choices.json", ", as data set or encoders are not the run's own"
     elif path.exists() and run.leaves_more_open(recipe):
         path, note = out / "choices.json", ", as the run's own settings leave more to choose"
     save_choices(path, run.weights, encoder.id, choices, refusal)
@@ -237,10 +195,19 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
     """
     gc.set_threshold(_GC_THRESHOLD)
     given, recipe = recipe, fit_to_encoder(recipe, encoder)
+    check_draws(recipe, encoder, dataset)
     validation = _validation_data(recipe, run)
+    inputs = _hash_evaluation(given, run, dataset, encoder, validation)
+    stamp = _make_stamp(inputs, given, run, dataset, encoder)
+    complete = read_complete(out, stamp, recipe)
+    if complete is not None and _has_choices(complete, recipe, run, encoder, out):
+        log.info("reusing %s: images, models, settings and code are the same", out)
+        write_index(run.folder)
+        return complete
     choices, refusal = choose_rankings(recipe, run, encoder, out, validation)
     tasks = make_tasks(recipe, encoder, dataset, choices)
     tasks += [make_open_set_task(recipe, encoder, dataset, choices)] if recipe.eval.open_set_fraction else []
+    tasks += [make_choice_task(recipe, encoder, dataset)] if recipe.eval.choices else []
     evaluation = Evaluation(recipe, dataset, tasks, out)
     evaluation.rank(run.adapter)
     evaluation.fuse({kind: choice.fusion for kind, choice in choices.items() if choice.fusion})
@@ -250,10 +217,11 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
     metadata |= {"bootstrap": args.bootstrap, "skipped": dict(dataset.skipped)}
     metadata |= {"adapter": run.weights, "encoder": encoder.id}
     metadata |= {
-        "settings": _hash_evaluation(given, run, dataset, encoder, validation),
+        "settings": inputs,
         "leaks": find_leaks(recipe, encoder, dataset, run.folder),
     }
     metadata |= {"metrics": list(args.metrics)} if args.metrics else {}
+    metadata |= {"choices": args.choices} if args.choices else {}
     metadata |= {"choice": {kind: asdict(choice) for kind, choice in choices.items()}}
     metadata |= {"refusal": asdict(refusal)} if refusal else {}
     metadata |= {"evaluation": describe_evaluation(given, run, encoder)}
@@ -269,12 +237,30 @@ def evaluate(recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, out: 
         write_results(out, results, FILES)
         evaluated = read_evaluation(out, cases)
         pages = write_pages(out, evaluated)
+        hashes = hash_files(out, pages)
         log.info("wrote %s, %s, %s", out / "results.json", PREDICTIONS, ", ".join(path.name for path in pages))
     write_index(run.folder)
     if wandb_mode(recipe.tracking) != "disabled":
         name = out.relative_to(run.folder / "eval").as_posix() if out.is_relative_to(run.folder / "eval") else out.name
         track_evaluation(recipe, run.folder, replace(evaluated, name=name))
+    mark_complete(out, stamp, recipe, hashes)
     return results
+
+
+def _make_stamp(inputs: str, recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder) -> str:
+    """Hashes all that the files of an evaluation depend on: its inputs, where the images are, and the code."""
+    paths = {part: [ascii(sample.path) for sample in samples] for part, samples in dataset.parts.items()}
+    unembedded = count_unembedded(recipe, encoder, run.folder)
+    evaluation = describe_evaluation(recipe, run, encoder)
+    return fingerprint([inputs, evaluation, paths, sorted(dataset.skipped.items()), unembedded, hash_code()])
+
+
+def _has_choices(results: dict, recipe: Recipe, run: Run, encoder: Encoder, out: Path) -> bool:
+    """Returns whether the choices of an evaluation are stored, for the run or in the evaluation's folder."""
+    paths = choices_path(run.folder, recipe.ranker.mode_label, run.adapter), out / "choices.json"
+    choices, refusal = results["choice"], results.get("refusal")
+    stored = (holds_choices(path, run.weights, encoder.id, choices, refusal) for path in paths)
+    return not _needs_validation(recipe) or any(stored)
 
 
 def _notes(recipe: Recipe) -> list[str]:
@@ -298,14 +284,19 @@ def evaluation_fingerprint(recipe: Recipe, run: Run, dataset: Dataset, encoder: 
     return _hash_evaluation(recipe, run, dataset, encoder, _validation_data(recipe, run))
 
 
+def _name_pools(dataset: Dataset) -> dict[str, list[Sample]]:
+    """Returns the samples that shots are sampled from, where classes are limited, by a name of their own."""
+    return {f"pool of {part}": samples for part, samples in dataset.pools.items()}
+
+
 def _hash_evaluation(
     recipe: Recipe, run: Run, dataset: Dataset, encoder: Encoder, validation: tuple[Recipe, Dataset] | None
 ) -> str:
-    parts = dict(dataset.parts)
+    parts = dataset.parts | _name_pools(dataset)
     if validation and recipe.eval.split != "val":
-        parts |= validation[1].parts
+        parts |= validation[1].parts | _name_pools(validation[1])
     images = [[part, [[s.key, s.digest, s.label] for s in samples]] for part, samples in sorted(parts.items())]
-    models = [models_key(recipe.ranker, run.adapter), encoder.id, recipe.ranker.mode]
+    models = [*_list_models(recipe, run, encoder), recipe.ranker.mode]
     settings = [asdict(recipe.data), asdict(recipe.retriever), asdict(recipe.eval), recipe.seed]
     classes = [dataset.names, sorted(dataset.descriptions.items())]
     return fingerprint([models, settings, classes, images, sorted(read_mined(run.folder))])

@@ -12,15 +12,15 @@ from torch.utils.data import ConcatDataset
 from data_prep.core.records import Ranking, Sample
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset
-from data_prep.settings import Recipe
+from data_prep.settings import POINTWISE, Recipe
 from eval.calibration.fusion import Fusion
 from eval.calibration.open_set import Refusal, fit_refusal, open_set_signals
 from eval.metrics.rounding import round_probabilities
-from eval.metrics.summary import ALONE
+from eval.metrics.summary import ALONE, CHOICE
 from eval.ranking.batches import InferenceJob, LazyGroups, RequestTable
 from eval.ranking.parsing import read_shared, to_ranking
 from eval.ranking.rank import METHODS, read_ranking, run_rankers
-from eval.ranking.request import RankingMode, RankingRequest, Response
+from eval.ranking.request import RankingMode, RankingRequest, Response, select_descriptions
 from eval.recognition.requests import RequestBuilder
 from eval.recognition.tasks import EvalTask
 
@@ -48,6 +48,7 @@ class Evaluation:
         self.samples = dataset.parts[recipe.eval.split]
         self.truths = [sample.label for sample in self.samples]
         self.mode = recipe.ranker.mode
+        self.ranker_only_mode = self.mode if self.mode in POINTWISE else "likelihood"
         self.requests = self._make_requests()
         self.ranked: dict[str, list[list[Ranking]]] = {}
         self.responses: dict[str, dict[str, Response]] = {}
@@ -55,11 +56,11 @@ class Evaluation:
     def _make_requests(self) -> list[LazyGroups]:
         """Returns the requests of each task: a group per image."""
         count, samples = len(self.samples), self.samples
-        if self.mode == "likelihood":
-            builder = RequestBuilder(self.recipe, samples, [task.candidates for task in self.tasks])
+        texts = self.dataset.first_descriptions
+        if self.mode in POINTWISE:
+            builder = RequestBuilder(self.recipe, samples, [task.candidates for task in self.tasks], 1, texts)
             return [LazyGroups(builder, count)] * len(self.tasks)
-        pool = self.dataset.parts[f"{self.recipe.eval.split}_memory"]
-        digests, texts = {sample.path: sample.digest for sample in pool}, self.dataset.first_descriptions
+        digests = {sample.path: sample.digest for sample in self.dataset.parts[f"{self.recipe.eval.split}_memory"]}
         return [
             LazyGroups(
                 RequestBuilder(
@@ -89,7 +90,11 @@ class Evaluation:
             return [], []
         names = tuple(dict.fromkeys(self.dataset.names[label] for label in labels))
         samples = [self.samples[index] for index in indices]
-        return indices, [RankingRequest(s.key, s.path, names, contents=(s.digest,)) for s in samples]
+        described = ()
+        if self.ranker_only_mode != "likelihood":
+            described = select_descriptions(self.recipe, names, self.dataset.first_descriptions)
+        requests = [RankingRequest(s.key, s.path, names, contents=(s.digest,), descriptions=described) for s in samples]
+        return indices, requests
 
     def rank(self, adapter: Path, untuned: bool = True) -> None:
         """Runs the rankers on what is not answered yet, and ranks.
@@ -100,12 +105,12 @@ class Evaluation:
         """
         methods = METHODS if untuned else {"rar": True}
         self.ranker_only = self._ranker_only_requests()
-        mode = RankingMode("likelihood")
+        mode = RankingMode(self.ranker_only_mode)
         table = RequestTable([[request] for request in self.ranker_only[1]])
         ranker_only = InferenceJob("alone", True, mode, table, RANKER_ONLY_BATCH_SIZE)
-        groups = self.requests[0] if self.mode == "likelihood" else ConcatDataset(self.requests)
+        groups = self.requests[0] if self.mode in POINTWISE else ConcatDataset(self.requests)
         self.responses = run_rankers(self.recipe, groups, adapter, self.out, methods, [ranker_only])
-        if self.mode == "likelihood":
+        if self.mode in POINTWISE:
             self.ranked = self._read_shared(methods)
             return
         for method in methods:
@@ -179,9 +184,11 @@ class Evaluation:
             for method, labels_by_image in task.retrieved.items():
                 for sample, labels in zip(self.samples, labels_by_image, strict=True):
                     yield self._head(task, method, sample) | {"ranking": [self.dataset.names[i] for i in labels]}
+            # Nothing is fused where the true class is always among the candidates.
+            methods = [method for method in self.ranked if task.task != CHOICE or method in METHODS]
             for image in range(len(self.samples)):  # an image's lines together, as they share their candidates
                 candidates = self._candidate_records(task_index, image)
-                for method in self.ranked:
+                for method in methods:
                     yield self._ranker_record(method, task_index, image, candidates)
         yield from self._ranker_only_records()
 
@@ -206,7 +213,7 @@ class Evaluation:
         if method == "rar":  # what fusion and gate are computed from
             pairs = task.similarities[image, : len(candidates)]
             record["similarities"] = np.where(np.isnan(pairs), None, pairs).tolist()
-        has_orders = method in self.responses and self.mode != "likelihood"
+        has_orders = method in self.responses and self.mode not in POINTWISE
         return record | ({"asked": self._shown_orders(method, task_index, image)} if has_orders else {})
 
     def _shown_orders(self, method: str, task_index: int, image: int) -> list[dict]:
@@ -230,7 +237,7 @@ class Evaluation:
         names = [self.dataset.names[label] for label in self.dataset.labels(f"{self.recipe.eval.split}_memory")]
         depth = max(5, *(len(row) for task in self.tasks for row in task.candidates[:1]))
         for image, request in zip(*self.ranker_only, strict=True):
-            order = to_ranking("likelihood", names, request, self.responses["alone"][request.id]).order
+            order = to_ranking(self.ranker_only_mode, names, request, self.responses["alone"][request.id]).order
             best = [names[index] for index in order[:depth]]
             head = {"key": self.samples[image].key, "task": "zero_shot", "shots": 0, "seed": 0, "method": ALONE}
             yield head | {"truth": self.dataset.names[self.truths[image]], "ranking": best}

@@ -8,12 +8,12 @@ from pathlib import Path
 from data_prep.core.records import Sample, SpecialLabel
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import Dataset
-from data_prep.datasets.shots import load_shots
 from data_prep.embedding.encoder import Encoder, embed_images
 from data_prep.embedding.store import EmbeddingStore
 from data_prep.leakage.contamination import drop_evaluated, drop_mined, read_mined
 from data_prep.leakage.copies import Embedded, compute_leak_report
 from data_prep.settings import Recipe
+from eval.recognition.tasks import memory_samples
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def find_leaks(recipe: Recipe, encoder: Encoder, dataset: Dataset, run: Path) ->
     if recipe.eval.near_duplicate_threshold > 1:
         return compute_leak_report(queries, others)
     cache = Path(recipe.cache)
-    compared = {part: _memory_samples(recipe, dataset, part), "training": _embedded_samples(encoder, mined, cache)}
+    compared = {part: memory_samples(recipe, dataset), "training": _embedded_samples(encoder, mined, cache)}
     max_queries = MAX_PAIRS // max(1, *map(len, compared.values()))
     compared["queries"] = [queries[index] for index in evenly_spaced(len(queries), max_queries)]
     if len(compared["queries"]) < len(queries):
@@ -67,25 +67,24 @@ def _mined_samples(run: Path) -> list[Sample]:
     return [Sample(digest[:16], "", SpecialLabel.UNLABELLED, digest) for digest in sorted(read_mined(run))]
 
 
-def _memory_samples(recipe: Recipe, dataset: Dataset, part: str) -> list[Sample]:
-    """Returns the images that are in any evaluated memory."""
-    pool, args = dataset.parts[part], recipe.eval
-    if args.full_train_memory:
-        return pool
-    memories = [
-        load_shots(pool, shots, seed, recipe.data.draw, Path(recipe.cache))
-        for shots in args.shots
-        for seed in args.seeds
-    ]
-    return list({sample.key: sample for memory in memories for sample in memory}.values())
+def count_unembedded(recipe: Recipe, encoder: Encoder, run: Path) -> int:
+    """Counts the images that a run was tuned on and that ``find_leaks`` compares by bytes alone."""
+    is_searched = recipe.eval.near_duplicate_threshold <= 1
+    return len(_missing(encoder, _mined_samples(run), Path(recipe.cache))) if is_searched else 0
+
+
+def _missing(encoder: Encoder, samples: list[Sample], cache: Path) -> set[int]:
+    """Returns the indices of the samples whose embeddings are not in the cache."""
+    if not samples:
+        return set()
+    encoder = encoder.image_encoder
+    store = EmbeddingStore(cache / f"embeddings-{encoder.id}", encoder.metadata)
+    return set(store.missing([sample.digest for sample in samples]))
 
 
 def _embedded_samples(encoder: Encoder, samples: list[Sample], cache: Path) -> list[Sample]:
     """Returns the samples whose embeddings are in the cache."""
-    if not samples:
-        return []
-    store = EmbeddingStore(cache / f"embeddings-{encoder.id}", encoder.metadata)
-    missing = set(store.missing([sample.digest for sample in samples]))
+    missing = _missing(encoder, samples, cache)
     if missing:
         log.info("leaks: %d of %d mined images are not embedded here: compared by bytes", len(missing), len(samples))
     return [sample for index, sample in enumerate(samples) if index not in missing]

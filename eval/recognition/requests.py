@@ -14,7 +14,7 @@ from eval.ranking.request import RankingRequest, select_descriptions, shuffled_r
 class RequestBuilder:
     """Builds the requests about each image: one for all memories, or those of one memory in each order shown.
 
-    A likelihood depends neither on the order nor on the other names, so one request serves all memories.
+    A score of a pointwise mode depends neither on the order nor on the other names, so one request serves all memories.
 
     Attributes:
         recipe: ``ranker.mode`` and ``ranker.descriptions``.

@@ -11,14 +11,16 @@ import numpy as np
 
 from data_prep.core.results_file import RESULTS, write_results
 from data_prep.datasets import Dataset, read_dataset
-from data_prep.embedding.encoder import Encoder, embed_images, load_encoder
+from data_prep.embedding.encoder import Encoder, load_encoder
 from data_prep.memory.columns import label_rows
 from data_prep.memory.memories import load_memories
-from data_prep.settings import Recipe
+from data_prep.settings import Recipe, check
 from data_prep.settings.loading import load_saved_recipe
 from data_prep.settings.notes import embedded_model_note
 from eval.metrics.accuracy import hits_at
 from eval.metrics.intervals import bootstrap_interval
+from eval.recognition.class_halves import limit_evaluated
+from eval.recognition.tasks import embed_split
 from eval.report.console import Group, print_lines, print_table
 from rar_train.engine.result_folder import choose_folder, find_changes, identify
 from rar_train.engine.run_folder import find_model
@@ -32,7 +34,7 @@ Key = tuple[str, str, int, int]
 def _retrieve(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> dict[Key, list[list[int]]]:
     """Retrieves labels per image, best first, by method and memory."""
     split, args = recipe.eval.split, recipe.eval
-    xq = embed_images(encoder, dataset.parts[split], recipe.retriever, Path(recipe.cache))
+    xq = embed_split(recipe, encoder, dataset)
 
     def labels(memories, source: str) -> list[list[int]]:
         return label_rows(memories.search(source, xq, args.fixed_k, recipe.retriever)[1])
@@ -67,12 +69,18 @@ def evaluate_retriever(recipe: Recipe, run: Path, name: str | None = None) -> di
     """
     model = find_model(run)
     split, k = recipe.eval.split, recipe.eval.fixed_k
+    own = load_saved_recipe(run / "recipe.yaml", [])
+    check(
+        recipe.eval.classes != "new" or own.data.tune_classes == "base" or recipe.eval.leaks == "allow",
+        f"eval.classes=new: {run} was tuned on all classes; tune with data.tune_classes=base, or set eval.leaks=allow",
+    )
     dataset = read_dataset(recipe.data, Path(recipe.cache), (f"{split}_memory", split))
+    dataset = limit_evaluated(recipe, dataset, run)
     truths = [sample.label for sample in dataset.parts[split]]
     tuned = replace(recipe.retriever, model=f"local-dir:{model}", pretrained=None, tag=None)
     by_stage = {"before": recipe.retriever, "after": tuned}
     encoders = {which: load_encoder(args, replace(recipe.trainer, num_nodes=1)) for which, args in by_stage.items()}
-    changes = find_changes(load_saved_recipe(run / "recipe.yaml", []), recipe)
+    changes = find_changes(own, recipe)
     identity = identify(recipe, changes, [encoders["after"].id])
     out = choose_folder(run / "eval", f"{split}-retriever", changes, identity, name)
     rows, recall_hits, top1s = [], defaultdict(list), defaultdict(list)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from data_prep.core.pools import available_cores
 from data_prep.core.progress import progress_bar
 from data_prep.core.rng import evenly_spaced
 from eval.metrics.diagnostics import Case
@@ -86,6 +88,13 @@ def _describe_case(case: Case, names: _Names) -> dict:
     }
 
 
+def _thumbnails(files: list[str | None], size: int) -> list[str | None]:
+    """Makes thumbnails on all cores, as Pillow lets other threads run; None where there is no file, or no image."""
+    with ThreadPoolExecutor(available_cores()) as threads:
+        made = threads.map(lambda file: thumbnail(Path(file), size) if file else None, files)
+        return list(progress_bar("making thumbnails", made, len(files)))
+
+
 def browser_data(evaluated: Evaluated, most: int = MAX_CASES) -> dict:
     """Collects the data of the page's prediction browser: the first seed of each task and number of shots.
 
@@ -107,12 +116,9 @@ def browser_data(evaluated: Evaluated, most: int = MAX_CASES) -> dict:
     paths, by_class = evaluated.pictures["images"], evaluated.pictures["classes"]
     return {
         "names": list(names.numbers),
-        "class_pictures": [by_class.get(n) and thumbnail(Path(by_class[n]), _CLASS_PIXELS) for n in names.numbers],
+        "class_pictures": _thumbnails([by_class.get(name) for name in names.numbers], _CLASS_PIXELS),
         "keys": list(keys.numbers),
-        "pictures": [
-            paths.get(key) and thumbnail(Path(paths[key]), _QUERY_PIXELS)
-            for key in progress_bar("making thumbnails", list(keys.numbers))
-        ],
+        "pictures": _thumbnails([paths.get(key) for key in keys.numbers], _QUERY_PIXELS),
         "settings": [[f"{task}-{shots}", describe_memory(task, shots, evaluated.results)] for task, shots in first],
         "kinds": list(KINDS.items()),
         "cases": listed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from data_prep.settings.modes import ADAPTERS, CLIP_LORA
 from eval.metrics.summary import RETRIEVERS
 from eval.report.wording import SOURCES, by_kind
 
@@ -10,7 +11,9 @@ RETRIEVER = "retriever"
 """The choice of method where the ranker does not help."""
 
 
-_ROW_OF_SOURCE = {"name": "clip_zero_shot", "image": "clip_knn", "fused": "clip_fused"}
+_ROW_OF_SOURCE = {"name": "clip_zero_shot", "image": "clip_knn", "fused": "clip_fused"} | {
+    a: a for a in (*ADAPTERS, CLIP_LORA)
+}
 
 
 def best_retriever(part: dict) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from eval.metrics.diagnostics import accuracy_by_share_ranked, recall_within
 from eval.metrics.reliability import reliability
+from eval.metrics.summary import CHOICE, RETRIEVERS
 from eval.report.plots import Line, k_plot, line_plot, reliability_plot
 from eval.report.reading import Evaluated
 from eval.report.wording import SOURCES, by_kind
 
-_METHODS = ("clip_zero_shot", "clip_knn", "clip_fused", "rar_untuned", "rar", "rar_fused")
+_METHODS = (*RETRIEVERS, "rar_untuned", "rar", "rar_fused")
 
 
 def _line_label(evaluations: list[Evaluated], evaluated: Evaluated, label: str) -> str:
@@ -20,7 +21,7 @@ def _by_shots(evaluations: list[Evaluated]) -> str | None:
     """Plots accuracy against shots; None where only one number of shots was evaluated."""
     lines, errors, ticks = [], [], set()
     for evaluated in evaluations:
-        with_shots = [part for part in evaluated.results["summary"] if part["task"] != "whole_set"]
+        with_shots = [part for part in evaluated.results["summary"] if part["task"] not in ("whole_set", CHOICE)]
         parts = sorted(with_shots, key=lambda part: part["shots"])
         ticks |= {part["shots"] for part in parts}
         for method in _METHODS if len(evaluations) == 1 else ("rar",):

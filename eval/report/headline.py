@@ -43,7 +43,8 @@ def _strip(part: dict, results: dict, rows: list[dict], choice: dict, used: str)
     labels = {best_retriever(part): "best retriever"}
     labels |= {used: "retriever"} if choice and used in RETRIEVERS and used not in labels else {}
     labels |= {method: label for method, label in _LABELS.items() if method in methods}
-    tiles = [*(_tile(part, method, label) for method, label in labels.items()), _ceiling(tuned)]
+    tiles = [*(_tile(part, method, label) for method, label in labels.items())]
+    tiles += [_ceiling(tuned)] if tuned else []  # there is none of a harmonic mean
     return {
         "memory": describe_memory(task, shots, results),
         "setting": f"{task}-{shots}",

@@ -95,7 +95,11 @@ def _make_entry(folder: Path, results: dict) -> Entry:
     files = [path for path in files if path.exists()] or [folder / RESULTS]  # the first are not changed by rescoring
     when = max(path.stat().st_mtime for path in files)
     about = f"{results['split']}, {results['mode']}"
-    about += f", {len(results['datasets'])} data sets" if "datasets" in results else ""
+    if "base_to_new" in results:
+        about += ", H of base and new"
+        about += f", {len(results['datasets']) // 2} data sets" * (len(results["datasets"]) > 2)
+    elif "datasets" in results:
+        about += f", {len(results['datasets'])} data sets"
     return Entry(
         folder.name,
         datetime.fromtimestamp(when),

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from itertools import chain
 
-from eval.metrics.summary import ALONE, AVERAGE, GAINS
+from eval.metrics.elsewhere import elsewhere, is_cocoop_average
+from eval.metrics.published import FEW_SHOT_ORDER, SOURCE
+from eval.metrics.summary import ALONE, AVERAGE, CHOICE, GAINS
 from eval.report.choice import calibration_lines, choice_lines, choices_by_memory, shortfalls
 from eval.report.wording import by_dataset, by_kind, describe_memory, order_of_memory
+
+_PUBLISHED_CHOICES = 4
+"""Number of answers in the published results of multiple choice."""
 
 
 def result_lines(results: dict) -> list[str]:
@@ -24,6 +29,7 @@ def result_lines(results: dict) -> list[str]:
         *_gates(results),
         *_unknown(results),
         *published_lines(results),
+        *elsewhere_lines(results),
         *leak_lines(results),
     ]
 
@@ -35,14 +41,14 @@ def _memories(results: dict) -> list[dict]:
 
 
 def gain_lines(results: dict) -> list[str]:
-    """Describes the gains of the tuned ranker in points; of several data sets, on average."""
-    lines = []
+    """Describes the gains of the tuned ranker in points; of several data sets, on average; of halves, in H."""
+    lines, measure = [], " in H" * ("base_to_new" in results)
     for part in _memories(results):
         for name in (name for name in GAINS if name in part):
             gain, method = part[name], name.partition("_minus_")[0]
             memory = describe_memory(part["task"], part["shots"], results)
             lines.append(
-                f"{memory}: {method} - {gain['reference']} = {100 * gain['mean']:+.1f} points "
+                f"{memory}: {method} - {gain['reference']}{measure} = {100 * gain['mean']:+.1f} points "
                 f"(95 % interval {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
             )
     return lines
@@ -95,10 +101,31 @@ def published_lines(results: dict) -> list[str]:
     return [
         f"{row['dataset']}, {describe_memory(row['task'], row['shots'], results)}: "
         f"{row['method']} {row['figure']} {row['measured']:.1f}, "
-        f"paper{' with ' + row['ranker'] if 'ranker' in row else ''} {row['published']:.1f}, "
+        f"paper{' with ' + row['ranker'] if 'ranker' in row else ''} {row['published']:.1f} ({SOURCE}), "
         f"difference {row['difference']:+.1f}"
         for row in results.get("published", [])
     ]
+
+
+def elsewhere_lines(results: dict) -> list[str]:
+    """Lists what others publish for the same protocols on the test split, with sources; models and classes may differ.
+
+    Of several data sets, where they are all those that the published averages are over.
+    """
+    if results.get("split") != "test":
+        return []
+    lines = []
+    if "base_to_new" in results:
+        names = {name.rpartition("-")[0] for name in results["datasets"]}
+        rows = elsewhere("base_to_new", AVERAGE) if is_cocoop_average(names) else []
+        return [f"base to new, average of 11 data sets, elsewhere: {row.text}" for row in rows]
+    dataset = AVERAGE if set(results.get("datasets", ())) == set(FEW_SHOT_ORDER) - {AVERAGE} else results["dataset"]
+    for part in _memories(results):
+        task, shots = part["task"], part["shots"]
+        if task != CHOICE or results["choices"] == _PUBLISHED_CHOICES:
+            memory = describe_memory(task, shots, results)
+            lines += [f"{dataset}, {memory}, elsewhere: {row.text}" for row in elsewhere(task, dataset, shots)]
+    return lines
 
 
 def leak_lines(results: dict) -> list[str]:

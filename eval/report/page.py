@@ -17,7 +17,7 @@ from eval.report.choice import calibration_rows, source_rows, used_methods
 from eval.report.curves import draw_calibration, draw_choices, draw_curves
 from eval.report.headline import headline
 from eval.report.index import link_index
-from eval.report.lines import alone_lines, gain_lines, leak_lines, note_lines, published_lines
+from eval.report.lines import alone_lines, elsewhere_lines, gain_lines, leak_lines, note_lines, published_lines
 from eval.report.reading import Evaluated, read_evaluations
 from eval.report.sheets import (
     TITLES,
@@ -28,7 +28,16 @@ from eval.report.sheets import (
     write_classes_sheet,
     write_predictions_sheet,
 )
-from eval.report.table import COLUMNS, by_memory, by_setting, dataset_cells, interval_bounds, method_cells
+from eval.report.table import (
+    COLUMNS,
+    HALF_COLUMNS,
+    by_memory,
+    by_setting,
+    dataset_cells,
+    half_cells,
+    interval_bounds,
+    method_cells,
+)
 from eval.report.wording import describe_k, describe_memory, order_of_kind
 
 
@@ -76,6 +85,14 @@ def _by_dataset(results: dict) -> list[dict]:
         columns, cells = dataset_cells(results["rows"], setting)
         tables.append({"caption": describe_memory(*setting, results), "columns": columns, "lines": cells})
     return tables
+
+
+def _halves(results: dict) -> list[dict]:
+    """Makes a table of base, new and harmonic mean by data set and method per task and number of shots."""
+    return [
+        {"caption": describe_memory(*setting, results), "groups": by_set}
+        for setting, by_set in half_cells(results).items()
+    ]
 
 
 def _describe(evaluations: list[Evaluated], combined: dict | None, lines_of: Callable[[dict], list[str]]) -> list[str]:
@@ -137,7 +154,10 @@ def render_page(
         subjects=_subjects([combined] if combined else [evaluated.results for evaluated in evaluations]),
         strips=_headlines(evaluations, combined),
         by_dataset=_by_dataset(combined) if combined else [],
+        halves=_halves(combined) if combined and "base_to_new" in combined else [],
+        half_columns=HALF_COLUMNS,
         published=_describe(evaluations, combined, published_lines),
+        elsewhere=_describe(evaluations, combined, elsewhere_lines),
         notes=list(dict.fromkeys(_describe(evaluations, combined, note_lines))),
         warnings=[
             line for lines_of in (alone_lines, leak_lines) for line in _describe(evaluations, combined, lines_of)

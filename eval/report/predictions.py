@@ -13,7 +13,6 @@ class by its position in that list, an image by its key, and have null for candi
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,8 @@ from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import orjson
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import write_gzip
@@ -92,11 +93,8 @@ def _with_repeats(lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield line
 
 
-_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-
-
-def _to_json(record: Mapping[str, Any]) -> str:
-    return _JSON.encode(record) + "\n"
+def _to_json(record: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _with_numbers(records: Iterable[Mapping[str, Any]], numbers: Mapping[str, int]) -> Iterator[dict[str, Any]]:
@@ -140,10 +138,10 @@ def read_predictions(folder: str | Path) -> Iterator[dict[str, Any]]:
         raise UserError(f"{path}: no such file; run python -m eval.run first, which writes it")
     number = 1
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            head = json.loads(next(lines))
+        with gzip.open(path, "rb") as lines:
+            head = orjson.loads(next(lines))
             names, paths = head["classes"], head.get("paths", {})
-            for line in _with_repeats(map(json.loads, lines)):
+            for line in _with_repeats(map(orjson.loads, lines)):
                 number += 1
                 record = _with_names(line, names)
                 if line["key"] in paths:

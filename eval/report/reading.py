@@ -12,6 +12,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
 from data_prep.core.results_file import RESULTS, read_results
 from eval.metrics.diagnostics import Case
+from eval.metrics.summary import CHOICE
 from eval.report.predictions import PREDICTIONS, read_predictions, relative_paths
 
 FILES = (PREDICTIONS, "pictures.json")
@@ -55,7 +56,7 @@ class CaseCollector:
 
     def add(self, record: dict) -> None:
         """Adds one prediction, as ``read_predictions`` yields it."""
-        if record["method"] not in ("rar", "rar_untuned", "rar_fused") or record["task"] == "unknown":
+        if record["method"] not in ("rar", "rar_untuned", "rar_fused") or record["task"] in ("unknown", CHOICE):
             return
         setting, key = (record["task"], record["shots"], record["seed"]), record["key"]
         if record["method"] == "rar_fused":

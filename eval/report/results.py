@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import nan
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from data_prep.core.errors import UserError
 from data_prep.core.records import Ranking
 from data_prep.core.results_file import RESULTS
+from data_prep.settings import POINTWISE
 from data_prep.settings.trust import check_outside
 from eval.calibration.choice import Choice
 from eval.calibration.fusion import gate_curve, stack_similarities
@@ -26,7 +28,7 @@ from eval.metrics.accuracy import staged_accuracy, top1_by_position
 from eval.metrics.further import compute_metrics, load_metrics
 from eval.metrics.published import add_published
 from eval.metrics.reliability import reliability
-from eval.metrics.summary import ALONE, RETRIEVERS, HitSet, summarise
+from eval.metrics.summary import ALONE, CHOICE, RETRIEVERS, HitSet, summarise
 from eval.report.predictions import PREDICTIONS, not_a_prediction, read_predictions
 
 METRICS = ("rows", "summary", "by_place", "gate", "calibration", "unknown", "published")
@@ -57,7 +59,9 @@ class _Column:
         self.top5.append(truth in ranking[:5])
         self.recalled.append(truth in ranking[:k])
         if "candidates" in line:
-            self.retriever_top1.append(truth == line["candidates"][0]["name"])
+            # The first of the highest scores: in multiple choice the candidates' order says nothing.
+            nearest = max(line["candidates"], key=itemgetter("score"))
+            self.retriever_top1.append(truth == nearest["name"])
             self.outcomes[line["outcome"]] += 1
         if line.get("probabilities"):
             self.tied.append(line["probabilities"].count(max(line["probabilities"])) > 1)
@@ -96,13 +100,19 @@ class MetricsAccumulator:
             self._known.append(line["known"])
             return
         key = (line["task"], line["shots"], line["seed"], line["method"])
-        k = self.k_by_kind.get(f"{line['task']}-{line['shots']}", self.k)
+        k = self._k_of(line["task"], line["shots"])
         column = self._columns.setdefault(key, _Column())
         column.add(line, k)
         if self.further:
             column.predictions.append(line)
-        if line["method"] in _RANKERS:
+        if line["method"] in _RANKERS and line["task"] != CHOICE:
             self._add_position(line)
+
+    def _k_of(self, task: str, shots: int) -> int:
+        """Returns the number of candidates with a memory."""
+        if task == CHOICE:
+            return self.metadata["choices"]
+        return self.k_by_kind.get(f"{task}-{shots}", self.k)
 
     def pass_through(self, records: Iterable[dict]) -> Iterator[dict]:
         """Adds predictions as they are taken, for instance by the file's writer, and yields them."""
@@ -147,11 +157,13 @@ class MetricsAccumulator:
         """Computes a row per memory and method; accuracies as shares, 0 to 1."""
         rows = []
         for (task, shots, seed, method), column in self._columns.items():
-            mode = "" if method in RETRIEVERS else "likelihood" if method == ALONE else self.metadata["mode"]
+            mode = self.metadata["mode"]
+            if method == ALONE and mode not in POINTWISE:
+                mode = "likelihood"
+            mode = "" if method in RETRIEVERS else mode
             head = {"task": task, "dataset": self.metadata["dataset"], "shots": shots, "seed": seed, "method": method}
             shares = {"top1": column.top1, "top5": column.top5, "recall_at_k": column.recalled}
-            k = self.k_by_kind.get(f"{task}-{shots}", self.k)
-            row = head | {"mode": mode, "k": k, "n": len(column.top1)}
+            row = head | {"mode": mode, "k": self._k_of(task, shots), "n": len(column.top1)}
             row |= {name: float(np.mean(hits)) for name, hits in shares.items()}
             if column.retriever_top1:
                 row |= staged_accuracy(column.retriever_top1, column.top1, column.recalled, column.outcomes)

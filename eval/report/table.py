@@ -64,7 +64,9 @@ def by_memory(results: dict) -> dict[tuple[str, int], dict[str, list[dict]]]:
 
 def print_results(results: dict) -> None:
     """Prints the content of ``results.json``, of one data set or of several."""
-    if "datasets" in results:
+    if "base_to_new" in results:
+        _print_halves(results)
+    elif "datasets" in results:
         for setting in by_setting(results["rows"]):
             _print_by_dataset(results, setting)
     else:
@@ -132,3 +134,32 @@ def _print_by_dataset(results: dict, setting: tuple[str, int]) -> None:
     title = f"{describe_memory(*setting, results)}, {results['split']}, top-1 %, ranking by {results['mode']}"
     optional = ["rar\ngated", "ranker\nalone", "clip\nzero\nshot", "clip\nknn"]
     print_table(title, ["data set", *columns], groups, [name for name in optional if name in columns], shorten=True)
+
+
+HALF_COLUMNS = ("base", "new", "H", "95 % interval of H")
+"""Columns of ``half_cells``."""
+
+
+def half_cells(results: dict) -> dict[tuple[str, int], dict[str, dict[str, list[str]]]]:
+    """Makes cells of ``HALF_COLUMNS``, top-1 in per cent, by task and shots, then data set, then method."""
+    tables: dict[tuple[str, int], dict[str, dict[str, list[str]]]] = defaultdict(dict)
+    several = len(results["datasets"]) > 2
+    for part in results["base_to_new"]:
+        if part["dataset"] == AVERAGE and not several:
+            continue
+        tables[part["task"], part["shots"]][part["dataset"]] = {
+            method: [
+                *(f"{100 * halves[half]['mean']:.1f}" for half in ("base", "new", "H")),
+                f"{100 * halves['H']['low']:.1f} to {100 * halves['H']['high']:.1f}",
+            ]
+            for method, halves in part["halves"].items()
+        }
+    return tables
+
+
+def _print_halves(results: dict) -> None:
+    """Prints base, new and harmonic mean by method, below a line for each data set."""
+    for setting, by_set in half_cells(results).items():
+        groups = [Group(name, [[m, *cells] for m, cells in of_set.items()]) for name, of_set in by_set.items()]
+        title = f"base to new, {describe_memory(*setting, results)}, {results['split']}, top-1 %"
+        print_table(f"{title}, ranking by {results['mode']}", ["method", *HALF_COLUMNS], groups)

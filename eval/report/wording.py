@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-SOURCES = {"image": "images", "name": "names", "fused": "images and names"}
+from eval.metrics.summary import CHOICE
+
+SOURCES = {
+    "image": "images",
+    "name": "names",
+    "fused": "images and names",
+    "tip": "Tip-Adapter",
+    "tip_f": "Tip-Adapter-F",
+    "linear_probe": "the linear probe",
+    "clip_lora": "CLIP-LoRA",
+}
 
 
 def describe_memory(task: str, shots: int, results: dict) -> str:
@@ -12,6 +22,7 @@ def describe_memory(task: str, shots: int, results: dict) -> str:
     words = f"{shots} shot{'s' if shots > 1 else ''}"
     words = f"all images ({words})" if holds_all(results, shots) else words
     descriptions = {"few_shot": words, "whole_set": "full training set as memory"}
+    descriptions |= {CHOICE: f"{results.get('choices', '')}-way choice".lstrip("-")}
     return descriptions.get(task, task.replace("_", " "))
 
 
@@ -28,12 +39,12 @@ def describe_kind(kind: str, results: dict) -> str:
     return describe_memory(task, int(shots), results)
 
 
-def order_of_memory(task: str, shots: int) -> tuple[bool, int]:
-    """Returns a sort key of memories: by shots, the full training set last."""
-    return task == "whole_set", shots
+def order_of_memory(task: str, shots: int) -> tuple[int, int]:
+    """Returns a sort key of memories: by shots, the full training set last, and then multiple choice."""
+    return (task == "whole_set") + 2 * (task == CHOICE), shots
 
 
-def order_of_kind(kind: str) -> tuple[bool, int]:
+def order_of_kind(kind: str) -> tuple[int, int]:
     """Returns a sort key of kinds of memory, such as ``few_shot-4``; see ``order_of_memory``."""
     task, _, shots = kind.rpartition("-")
     return order_of_memory(task, int(shots))

@@ -18,10 +18,10 @@ from starlette.concurrency import run_in_threadpool
 from data_prep.core.errors import UserError
 from data_prep.embedding.image_inputs import OpenedImage, describe_reason
 from data_prep.settings import check
-from eval.recognition.kept import KeptClasses, NoSuchClass
-from eval.recognition.recognition import Recognition
-from eval.recognition.recognizer import Recognizer
-from eval.recognition.uploads import check_size, check_upload_name, open_upload, upload_pixels
+from eval.recognizer.kept import KeptClasses, NoSuchClass
+from eval.recognizer.recognizer import Recognizer
+from eval.recognizer.result import Recognition
+from eval.recognizer.uploads import check_size, check_upload_name, open_upload, upload_pixels
 from eval.serve import schema
 from eval.serve.admission import Admission, Busy, TooLarge
 from eval.serve.batching import Batcher

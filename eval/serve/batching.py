@@ -10,8 +10,8 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 
 from data_prep.embedding.image_inputs import OpenedImage
-from eval.recognition.recognition import Recognition
-from eval.recognition.recognizer import Recognizer
+from eval.recognizer.recognizer import Recognizer
+from eval.recognizer.result import Recognition
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from data_prep.core.errors import UserError
 from data_prep.settings import check
-from eval.recognition.class_lists import check_classes
-from eval.recognition.kept import choose_classes, lock_kept
-from eval.recognition.recognizer import Recognizer
-from eval.recognition.uploads import is_loopback
+from eval.recognizer.class_lists import check_classes
+from eval.recognizer.kept import choose_classes, lock_kept
+from eval.recognizer.recognizer import Recognizer
+from eval.recognizer.uploads import is_loopback
 
 log = logging.getLogger(__name__)
 

@@ -59,7 +59,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
     settings = (
         "ranker.lora.scope=language+projector optim.max_steps=1 optim.lr=0.05 trainer.checkpoint_every=1 "
         "trainer.val_examples=4 eval.shots=[1,2] eval.seeds=[1,2] eval.bootstrap=50 eval.ranker_only_images=3 eval.k=4 "
-        "eval.fusion=false eval.candidates=fused eval.permutations=1"
+        "eval.fusion=false eval.candidates=fused eval.permutations=1 eval.adapters=[]"
     )
     return tiny_recipes(cache, settings)
 

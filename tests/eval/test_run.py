@@ -46,7 +46,7 @@ PREDICTION = {
 }
 
 
-@pytest.fixture(scope="module", params=["likelihood", "letters"])
+@pytest.fixture(scope="module", params=["likelihood", "letters", "yes_no"])
 def evaluated(request: pytest.FixtureRequest, finished: Path, tmp_path_factory) -> Path:
     """The folder of an evaluation's results."""
     run = shutil.copytree(finished, tmp_path_factory.mktemp("evaluated") / "run")
@@ -385,7 +385,7 @@ def test_several_orders_with_examples_are_ranked_and_aggregated(finished, tmp_pa
             ["ranker.mode=constrained", "eval.fusion=true"],
             "eval.fusion=true: ranker.mode=constrained gives no probab",
         ),
-        (["eval.show_exemplars=true"], "mode likelihood shows no candidates"),
+        (["eval.show_exemplars=true"], "mode likelihood lists no candidates"),
         (["eval.k=13", "eval.aggregate=kemeny"], "at most 12"),
         (["eval.k=0"], "eval.k=0: must be at least 1"),
     ],

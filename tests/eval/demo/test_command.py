@@ -22,8 +22,8 @@ from data_prep.core.errors import UserError
 from data_prep.memory.stored import count_classes
 from eval.demo.actions import Demo, check_upload
 from eval.demo.page import Options, serve
-from eval.recognition.kept import choose_classes, lock_kept
-from eval.recognition.recognizer import Recognizer
+from eval.recognizer.kept import choose_classes, lock_kept
+from eval.recognizer.recognizer import Recognizer
 from tests.eval.browsing import as_on_a_phone
 
 CLASSES = draw_classes("test", 8, 4, 0)

@@ -22,7 +22,8 @@ from tests.data_prep.detection_files import write_v3det
 
 SIZES = ("detection.scenes.size=160", "detection.scenes.sides=[32,64]", "eval.bootstrap=50")
 METHODS = ["clip_zero_shot", "rar_untuned", "rar"]
-OUT = "detection/armory-scenes-test-likelihood-ranker_probability"
+OUT = "detection/small"
+NAMED = ("--name", "small", *SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def run(finished, tmp_path_factory) -> Path:
     """The finished run, with detection evaluated on armory's scenes."""
     folder = tmp_path_factory.mktemp("detection") / "run"
     shutil.copytree(finished, folder)
-    main(["--ckpt", str(folder), *SIZES])
+    main(["--ckpt", str(folder), *NAMED])
     return folder
 
 
@@ -79,7 +80,7 @@ def test_result_files_are_in_the_data_sets_format_and_give_the_metrics_of_their_
 
 def test_another_policy_loads_no_model_and_top_1_is_the_share_of_correct_boxes(run, results, truth, no_models):
     main(["detection.nms_iou=1", "--ckpt", str(run), "--policy", "detector_score", *SIZES])
-    out = run / "detection/armory-scenes-test-likelihood-detector_score"
+    (out,) = run.glob("detection/armory-scenes-test-likelihood-detector_score-*nms_iou=1*")
     first = {(d["image_id"], *d["bbox"]): d["category_id"] for d in read_json(out / "detections-rar.json")}
     right = np.mean([first[a["image_id"], *a["bbox"]] == a["category_id"] for a in truth["annotations"]])
     rows = {row["method"]: row for row in read_json(out / "results.json")["rows"]}
@@ -94,14 +95,14 @@ def test_a_killed_evaluation_continues_to_the_same_results(run, tmp_path):
     intact = (folder / "answers-rar.jsonl").read_text()
     (folder / "answers-rar.jsonl").write_text(intact[: len(intact) // 2])
     shutil.rmtree(again / OUT)
-    main(["--ckpt", str(again), *SIZES])
+    main(["--ckpt", str(again), *NAMED])
     assert (folder / "answers-rar.jsonl").read_text() == intact
     for name in ("results.json", "detections-rar.json"):
         assert (again / OUT / name).read_bytes() == (run / OUT / name).read_bytes()
 
 
 def test_the_table_shows_every_row_in_per_cent(run, results, no_models, capsys):
-    main(["--ckpt", str(run), *SIZES])
+    main(["--ckpt", str(run), *NAMED])
     printed = capsys.readouterr().out
     for row in results["rows"]:
         line = next(line for line in printed.splitlines() if line.startswith(f"{row['method']} "))
@@ -136,8 +137,8 @@ def detector(run, truth, results, tmp_path_factory) -> list[str]:
 
 
 def test_a_detectors_boxes_are_reclassified(run, detector):
-    main(["--ckpt", str(run), *detector, "--format", "coco", *SIZES, "retriever.templates=['{}']"])
-    results = read_json(run / "detection/scenes-detector-likelihood-ranker_probability/results.json")
+    main(["--ckpt", str(run), *detector, "--format", "coco", "--name", "coco", *SIZES, "retriever.templates=['{}']"])
+    results = read_json(run / "detection/coco/results.json")
     rows = {row["method"]: row for row in results["rows"]}
     assert list(rows) == ["detector", *METHODS]
     assert rows["detector"]["AP"] == 0 and rows["rar"]["AP"] > 0.1
@@ -195,12 +196,19 @@ def test_help_needs_no_torch():
     assert done.stdout.split() == ["False", "True"]
 
 
+def test_results_of_other_settings_are_kept(run, results, no_models):
+    before = {path: path.read_bytes() for path in (run / OUT).iterdir()}
+    with pytest.raises(UserError, match=r"small: holds another evaluation .*give another --name"):
+        main(["--ckpt", str(run), *NAMED, "detection.nms_iou=1"])
+    assert {path: path.read_bytes() for path in (run / OUT).iterdir()} == before
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_results(run, tmp_path, run_command):
     again = tmp_path / "again"
     shutil.copytree(run, again)
     for replies in again.glob("detection/answers-*"):
         shutil.rmtree(replies)
-    run_command("eval.detection", "--ckpt", str(again), "trainer.devices=2", *SIZES)
+    run_command("eval.detection", "--ckpt", str(again), "trainer.devices=2", *NAMED)
     for name in ("results.json", "detections-rar.json", "detections-rar_untuned.json"):
         assert (again / OUT / name).read_bytes() == (run / OUT / name).read_bytes()

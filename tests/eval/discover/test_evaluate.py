@@ -84,9 +84,9 @@ def test_metrics_are_those_of_the_predictions_and_far_above_chance(evaluated):
 
 
 def test_an_evaluation_that_was_killed_writes_the_same_bytes_when_run_again(run, evaluated):
-    files = sorted(path for path in evaluated.rglob("*") if path.is_file())
+    files = sorted(path for path in evaluated.parent.rglob("*") if path.is_file())
     before = {path: path.read_bytes() for path in files}
-    for path in evaluated.glob("answers-*/answers-*.jsonl"):
+    for path in evaluated.parent.glob("answers-*/answers-*.jsonl"):
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]) + '{"id": "f')
     (evaluated / "results.json").unlink()
     Discovery.from_run(run, FEW).evaluate()
@@ -126,7 +126,7 @@ def test_a_damaged_file_is_refused_by_name_and_the_command_writes_it_again(run, 
     (out / "names.jsonl").write_bytes(intact["names.jsonl"][: len(intact["names.jsonl"]) // 2])
     with pytest.raises(UserError, match=r"names\.jsonl: damaged or changed .*into another folder"):
         Discovery.from_run(copy, FEW, out / "names.jsonl")
-    for path in out.glob("answers-*/answers-choose.jsonl"):
+    for path in out.parent.glob("answers-*/answers-choose.jsonl"):
         path.write_text(path.read_text().replace("1", "2", 1))
         with pytest.raises(UserError, match=r"answers-choose\.jsonl, line 1: damaged .*; delete it to have it made"):
             Discovery.from_run(copy, FEW).evaluate()
@@ -173,7 +173,7 @@ def test_names_from_a_file_are_used_unchanged_or_voted_on(run, evaluated, tmp_pa
     path.write_text("\n".join([*true, "azure, a bend or, three billets argent"]))
     unchanged = Discovery.from_run(run, FEW, path)
     results = unchanged.evaluate()
-    assert unchanged.out.name == "armory-test-likelihood-listed"
+    assert unchanged.out.name.startswith("armory-test-likelihood-listed-")
     assert results["vocabularies"] == [{"seed": 0, "names": 9}] and results["prompt"] is None
     assert (unchanged.out / "guesses.jsonl").read_text() == ""
     # All but one of the names are the true ones, so the retriever is hardly worse than with those only.
@@ -241,10 +241,20 @@ def test_a_ranker_that_was_tuned_on_the_unlabelled_images_gives_a_warning(run, e
     assert re.search(r"tuned with the labels of (\d+) of the \1 unlabelled images: this evaluation is not", caplog.text)
 
 
+def test_results_of_other_settings_are_kept(run, evaluated):
+    before = {path: path.read_bytes() for path in evaluated.iterdir()}
+    other = Discovery.from_run(run, [*FEW, "discover.min_votes=2"], name="votes")
+    other.evaluate()
+    assert other.out == run / "discover" / "votes" != evaluated
+    assert {path: path.read_bytes() for path in evaluated.iterdir()} == before
+    with pytest.raises(UserError, match=r"votes: holds another evaluation .*give another --name"):
+        _ = Discovery.from_run(run, FEW, name="votes").out
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_results(run, evaluated):
     before = {path.name: path.read_bytes() for path in evaluated.glob("*.jsonl")}
-    for path in evaluated.glob("answers-*"):
+    for path in evaluated.parent.glob("answers-*"):
         shutil.rmtree(path)
     Discovery.from_run(run, [*FEW, "trainer.devices=2"]).evaluate()
     assert {path.name: path.read_bytes() for path in evaluated.glob("*.jsonl")} == before
@@ -270,11 +280,11 @@ def test_a_benchmark_has_its_subject_in_the_prompt_and_the_published_results_in_
     settings = ["data.name=cub200", f"data.root={write_cub(tmp_path)}", "eval.seeds=[1]", "discover.sentences=none"]
     discovery = Discovery.from_run(run, [*settings, "eval.bootstrap=20"])
     results = discovery.evaluate()
-    assert discovery.out.name == "cub200-test-likelihood"
+    assert discovery.out.name.startswith("cub200-test-likelihood-data.root=")
     assert results["prompt"].startswith("What bird species does the picture show? List three possible names")
     assert [row["n"] for row in results["rows"]] == [6] * 5
     (comparison,) = results["published"]
     assert (comparison["method"], comparison["figure"], comparison["published"]) == ("RAR", "cacc", 51.6)
     print_results(results)
     printed = capsys.readouterr().out
-    assert "FineR, as published" in printed and "RAR as published 51.6: " in printed
+    assert "FineR, as published" in printed and "RAR as published 51.6 (arXiv 2403.13805): " in printed

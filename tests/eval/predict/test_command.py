@@ -26,7 +26,7 @@ from eval.calibration.choice import Choice
 from eval.calibration.fusion import Fusion
 from eval.calibration.open_set import Refusal
 from eval.calibration.store import choices_path, save_choices
-from eval.recognition.recognizer import Recognizer
+from eval.recognizer.recognizer import Recognizer
 from tests.commands import command_line, environment
 from tests.eval.predict.pictures import CLASSES, NAMES, encoded, write_shields
 from tests.eval.predict.test_inputs import annotate

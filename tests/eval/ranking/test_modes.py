@@ -1,4 +1,4 @@
-"""The four ranking modes: complete rankings, which do not depend on the batch."""
+"""The ranking modes: complete rankings, which do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.core.errors import UserError
 from data_prep.prompting.prompts import list_prompt
-from data_prep.settings import MODES, SCORED
+from data_prep.settings import MODES, POINTWISE, SCORED
 from eval.ranking.modes import run_batch
 from eval.ranking.parsing import to_ranking
 from eval.ranking.request import RankingMode, RankingRequest
@@ -65,9 +65,10 @@ def test_responses_do_not_depend_on_the_order_of_the_names(nano, requests, mode)
         assert response.reply == other.reply
 
 
-def test_a_likelihood_does_not_depend_on_the_other_names(nano, requests):
-    (full,) = run_batch(nano, RankingMode("likelihood"), requests[:1])
-    (part,) = run_batch(nano, RankingMode("likelihood"), [replace(requests[0], names=requests[0].names[1:3])])
+@pytest.mark.parametrize("mode", POINTWISE)
+def test_a_pointwise_score_does_not_depend_on_the_other_names(nano, requests, mode):
+    (full,) = run_batch(nano, RankingMode(mode), requests[:1])
+    (part,) = run_batch(nano, RankingMode(mode), [replace(requests[0], names=requests[0].names[1:3])])
     assert part.scores == pytest.approx(full.scores[1:3], abs=1.1e-3)
 
 
@@ -85,8 +86,9 @@ def test_more_candidates_than_letters_are_refused_in_mode_letters_and_ranked_in_
     request = replace(requests[0], names=names)
     with pytest.raises(UserError, match="30 candidates, but mode letters has 26 letters; rank fewer, or by likelihood"):
         run_batch(nano, RankingMode("letters"), [request])
-    (response,) = run_batch(nano, RankingMode("likelihood"), [request])
-    assert len(response.scores) == 30
+    for mode in POINTWISE:
+        (response,) = run_batch(nano, RankingMode(mode), [request])
+        assert len(response.scores) == 30
     (response,) = run_batch(nano, RankingMode("generate"), [request])
     assert sorted(to_ranking("generate", names, request, response).order) == list(range(30))
 
@@ -110,6 +112,15 @@ def test_examples_affect_the_scores_and_a_batch_may_mix_requests_with_and_withou
     else:
         names = with_examples.names
         assert sorted(to_ranking(mode, names, with_examples, first).order) == list(range(len(names)))
+
+
+def test_mode_yes_no_refuses_examples_and_shows_descriptions(nano, requests):
+    described = replace(requests[0], descriptions=("a diagonal stripe", *[""] * (len(requests[0].names) - 1)))
+    bare, shown = run_batch(nano, RankingMode("yes_no"), [requests[0], described])
+    assert shown.scores[0] != pytest.approx(bare.scores[0], abs=2e-3)
+    assert shown.scores[1:] == pytest.approx(bare.scores[1:], abs=2e-3)
+    with pytest.raises(UserError, match="mode yes_no shows each candidate alone, without examples"):
+        run_batch(nano, RankingMode("yes_no"), [replace(requests[0], examples=tuple(r.image for r in requests))])
 
 
 def test_the_structured_prompt_is_used_where_it_is_set(nano, requests, monkeypatch):

@@ -12,7 +12,7 @@ from data_prep.core.errors import UserError
 from data_prep.embedding.encoder import load_encoder
 from data_prep.settings.loading import load_saved_recipe
 from eval.ranking.ranker import Ranker
-from eval.recognition.new_images import embed_uncached
+from eval.recognizer.new_images import embed_uncached
 
 
 @pytest.fixture(scope="module")

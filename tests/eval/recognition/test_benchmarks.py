@@ -23,7 +23,8 @@ from data_prep.embedding.encoder import load_encoder
 from data_prep.settings import RetrieverArgs
 from data_prep.settings.loading import load_recipe, load_saved_recipe
 from eval.recognition.benchmarks import _keep_datasets, recipe_by_dataset
-from eval.recognition.evaluate import Run, evaluation_fingerprint, read_checked
+from eval.recognition.evaluate import evaluation_fingerprint, read_checked
+from eval.recognition.run import Run
 from eval.report.predictions import read_predictions, write_predictions
 from eval.report.reading import FILES
 from eval.report.results import read_metrics

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.adapters import fits
 from data_prep.core.rng import evenly_spaced
 from data_prep.datasets import read_dataset
 from data_prep.embedding.encoder import load_encoder
@@ -36,6 +39,16 @@ def recipe_dataset_tasks(tiny, tmp_path_factory):
     recipe = tiny(tmp_path_factory.mktemp("out"))
     dataset = read_dataset(recipe.data, Path(recipe.cache), ("test_memory", "test"))
     return recipe, dataset, make_tasks(recipe, load_encoder(recipe.retriever), dataset, make_fixed_choices(recipe.eval))
+
+
+def test_the_images_of_all_memories_are_embedded_in_one_pass(tiny, tmp_path, caplog):
+    recipe = tiny(tmp_path / "out")
+    recipe = replace(recipe, cache=str(tmp_path / "cache"))
+    dataset = read_dataset(recipe.data, Path(recipe.cache), ("test_memory", "test"))
+    caplog.set_level("INFO")
+    make_tasks(recipe, load_encoder(recipe.retriever), dataset, make_fixed_choices(recipe.eval))
+    passes = re.findall(r"embeddings: computing (\d+) of (\d+) images", caplog.text)
+    assert len(passes) == 1 and int(passes[0][0]) > len(dataset.parts["test"])
 
 
 def test_there_is_a_task_for_zero_shot_and_for_each_number_of_shots_and_seed(recipe_dataset_tasks):
@@ -90,7 +103,7 @@ def test_the_full_training_set_is_a_memory_without_sampling(tiny, recipe_dataset
     assert full.retrieved == four_shots.retrieved
 
 
-@pytest.mark.parametrize("mode", ["letters", "likelihood"])
+@pytest.mark.parametrize("mode", ["letters", "likelihood", "yes_no"])
 def test_an_evaluations_prompts_show_the_classes_descriptions_where_asked_for(mode, tiny, tmp_path):
     settings = ("data.descriptions=own", "ranker.descriptions=true", f"ranker.mode={mode}", "eval.shots=[]")
     recipe = tiny(tmp_path, *settings)
@@ -101,3 +114,17 @@ def test_an_evaluations_prompts_show_the_classes_descriptions_where_asked_for(mo
     for (request, *_), candidates in zip(requests, tasks[0].candidates, strict=True):
         assert set(request.names) == {candidate.name for candidate in candidates}
         assert request.descriptions == (() if mode == "likelihood" else tuple(texts[name] for name in request.names))
+
+
+def test_an_adapter_that_does_not_fit_the_evaluated_memory_has_no_row(
+    tiny, recipe_dataset_tasks, tmp_path, monkeypatch
+):
+    _, dataset, _ = recipe_dataset_tasks
+    recipe = tiny(tmp_path, "eval.zero_shot=false", "eval.shots=[1]", "eval.seeds=[1]")
+    choices = {
+        kind: replace(choice, adapters={"tip": {"alpha": 1.0, "beta": 5.5}, "linear_probe": {"strength": 1.0}})
+        for kind, choice in make_fixed_choices(recipe.eval).items()
+    }
+    monkeypatch.setattr(fits, "_MOST_WORK", {"cpu": 1, "cuda": 1})
+    (task,) = make_tasks(recipe, load_encoder(recipe.retriever), dataset, choices)
+    assert set(task.retrieved) == {"clip_zero_shot", "clip_knn", "clip_fused", "tip"}

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from data_prep.datasets import FEW_SHOT as FEW_SHOT_READERS
+from eval.metrics.published import FEW_SHOT_ORDER
 from eval.report.choice import calibration_lines, choice_lines
-from eval.report.lines import alone_lines, leak_lines, note_lines, published_lines, shortfall_lines
+from eval.report.lines import (
+    alone_lines,
+    elsewhere_lines,
+    leak_lines,
+    note_lines,
+    published_lines,
+    shortfall_lines,
+)
 from eval.report.wording import describe_memory
 from tests.eval.by_hand import row
 from tests.eval.evaluation_folder import CHOICES, choice_of
@@ -95,7 +104,27 @@ def test_a_ranker_that_needs_no_retriever_is_reported():
 def test_the_papers_results_are_shown_with_the_difference():
     row = {"task": "few_shot", "dataset": "dtd", "method": "rar", "shots": 4, "figure": "top1"}
     row |= {"measured": 60.0, "published": 53.9, "difference": 6.1}
-    assert published_lines({"published": [row]}) == ["dtd, 4 shots: rar top1 60.0, paper 53.9, difference +6.1"]
+    assert published_lines({"published": [row]}) == [
+        "dtd, 4 shots: rar top1 60.0, paper 53.9 (arXiv 2403.13805), difference +6.1"
+    ]
+
+
+def test_what_others_publish_is_shown_with_its_source_for_the_same_protocol_only():
+    part = {"task": "choice", "shots": 0, "methods": {}}
+    results = {"dataset": "pets37", "split": "test", "choices": 4, "summary": [part]}
+    lines = elsewhere_lines(results)
+    assert len(lines) == 7
+    assert lines[-1].startswith("pets37, 4-way choice, elsewhere: Fine-R1-7B seen 96.0, unseen 96.9 (Fine-R1 (arXiv")
+    for other in ({"split": "val"}, {"choices": 5}, {"dataset": "armory"}):
+        assert elsewhere_lines(results | other) == []
+    average = [{"dataset": "average", "task": "few_shot", "shots": 4, "methods": {}}]
+    eleven = {"datasets": sorted(set(FEW_SHOT_ORDER) - {"average"}), "dataset": "", "split": "test", "summary": average}
+    (first, second) = elsewhere_lines(eleven)
+    assert "CLIP + KNN top1 65.0 (quoted in review of RAR v2" in first and "RAR top1 69.9" in second
+    halves = [f"{name}-{half}" for name in FEW_SHOT_READERS if name != "raf_db" for half in ("base", "new")]
+    lines = elsewhere_lines(eleven | {"datasets": halves, "base_to_new": []})
+    assert len(lines) == 11 and any("No-Thinking-RL base 83.4, new 81.9, H 82.6" in line for line in lines)
+    assert elsewhere_lines(eleven | {"datasets": halves[:2], "base_to_new": []}) == []
 
 
 def test_leaks_are_reported_where_there_are_any():

@@ -16,6 +16,7 @@ from tests.eval.evaluation_folder import NAMES, line_of
 METADATA = {"dataset": "armory", "split": "test", "mode": "letters", "k": 3, "bootstrap": 20}
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
+positions = st.integers(0, 1000)
 name = st.sampled_from(NAMES)
 record = st.fixed_dictionaries(
     {"key": st.text(), "method": st.sampled_from(["rar", "clip_knn"]), "truth": name, "ranking": st.lists(name)},
@@ -23,7 +24,7 @@ record = st.fixed_dictionaries(
         "candidates": st.lists(st.fixed_dictionaries({"name": name, "score": numbers})),
         "probabilities": st.lists(numbers),
         "reply": st.text(),
-        "asked": st.lists(st.fixed_dictionaries({"shown": st.lists(st.integers()), "first": st.integers()})),
+        "asked": st.lists(st.fixed_dictionaries({"shown": st.lists(positions), "first": positions})),
     },
 )
 

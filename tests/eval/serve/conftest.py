@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from data_prep.armory.blazon import draw_classes
 from data_prep.armory.render import render
-from eval.recognition.recognizer import Recognizer
+from eval.recognizer.recognizer import Recognizer
 from eval.serve.app import Service, build_app
 from eval.serve.gate import Limits
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from data_prep.core.errors import UserError
 from data_prep.embedding.image_inputs import open_input
-from eval.recognition.recognizer import Recognizer
+from eval.recognizer.recognizer import Recognizer
 from eval.serve.admission import Admission, Busy
 from eval.serve.batching import Batcher
 from eval.serve.gate import Limits

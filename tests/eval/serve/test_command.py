@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from data_prep.core.errors import UserError
-from eval.recognition.recognizer import Recognizer
+from eval.recognizer.recognizer import Recognizer
 from eval.serve.server import Options, serve
 from tests.commands import command_line, environment
 from tests.eval.serve.conftest import AUTHORIZED, NAMES, TOKEN, assert_equal, send

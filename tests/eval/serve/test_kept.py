@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_prep.embedding.image_inputs import open_input
-from eval.recognition.kept import KeptClasses
+from eval.recognizer.kept import KeptClasses
 from eval.serve.server import Options, load_recognizer
 from tests.eval.serve.conftest import NAMES
 

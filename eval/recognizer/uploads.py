@@ -14,7 +14,7 @@ from data_prep.core.errors import UserError
 from data_prep.core.images import display_size
 from data_prep.embedding.image_inputs import ImageInput, OpenedImage, open_input
 from data_prep.settings import check
-from eval.recognition.class_memory import ClassMemory
+from eval.recognizer.class_memory import ClassMemory
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """Accepted formats of uploads, by content: decoders of other formats run other programs or are seldom tested."""

@@ -12,9 +12,9 @@ from data_prep.core.files import file_lock
 from data_prep.embedding.image_inputs import ImageInput, OpenedImage
 from data_prep.reading.sources import MANIFEST
 from data_prep.settings import check
-from eval.recognition.class_lists import Classes
-from eval.recognition.recognizer import Recognizer
-from eval.recognition.uploads import Addition, add_to_class
+from eval.recognizer.class_lists import Classes
+from eval.recognizer.recognizer import Recognizer
+from eval.recognizer.uploads import Addition, add_to_class
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from eval.calibration.choice import Choice
 from eval.calibration.fusion import Fusion
 from eval.calibration.open_set import Refusal
 from eval.calibration.store import choices_path, save_choices
-from eval.recognition.recognizer import Recognizer
+from eval.recognizer.recognizer import Recognizer
 
 CLASSES = draw_classes("test", 8, 4, 0)
 NAMES = [blazon.name for blazon in CLASSES]
@@ -83,7 +83,7 @@ def test_images_are_recognised_far_better_than_by_chance(finished, classes):
     assert recognizer.predict([]) == []
 
 
-@pytest.mark.parametrize("mode", ["likelihood", "letters"])
+@pytest.mark.parametrize("mode", ["likelihood", "letters", "yes_no"])
 def test_a_class_named_like_a_control_token_is_recognised_like_any_other(finished, classes, mode):
     recognizer = Recognizer.from_pretrained(finished, NAMES[:2], f"ranker.mode={mode}")
     for name in ("<image>", "</s>"):

@@ -16,9 +16,9 @@ from data_prep.core.errors import UserError
 from data_prep.embedding.encoder import Encoder, load_encoder
 from data_prep.memory.stored import StoredMemory
 from data_prep.settings import RetrieverArgs
-from eval.recognition.class_lists import check_classes, is_kept_memory
-from eval.recognition.class_memory import ClassMemory, ClassTexts
-from eval.recognition.new_images import embed_uncached
+from eval.recognizer.class_lists import check_classes, is_kept_memory
+from eval.recognizer.class_memory import ClassMemory, ClassTexts
+from eval.recognizer.new_images import embed_uncached
 
 CLASSES = draw_classes("test", 6, 3, 0)
 NAMES = [blazon.name for blazon in CLASSES]

@@ -14,15 +14,24 @@ from data_prep.core.records import Sample
 from data_prep.distributed.devices import resolve_accelerator
 from data_prep.embedding.base import Encoder, encode_images, stack
 from data_prep.embedding.image_inputs import ImageInput, OpenedImage, open_input
+from data_prep.embedding.pair import PairedQueries, Queries
 from data_prep.memory.memory import Entry
 from data_prep.reading.dataset import hash_images, sample_key
 from data_prep.settings import Recipe, check
 from eval.ranking.request import open_request_image
 
 
+def query_uncached(encoder: Encoder, images: Sequence[str | Path | Image.Image], recipe: Recipe) -> Queries:
+    """Embeds images to be compared with images and with names; see ``embed_uncached``."""
+    by_image, by_name = encoder.image_encoder, encoder.name_encoder
+    if by_image is by_name:
+        return embed_uncached(encoder, images, recipe)
+    return PairedQueries(*(embed_uncached(side, images, recipe) for side in (by_image, by_name)))
+
+
 @torch.inference_mode()
 def embed_uncached(encoder: Encoder, images: Sequence[str | Path | Image.Image], recipe: Recipe) -> np.ndarray:
-    """Embeds images in this process, without a cache.
+    """Embeds images to be compared with images, in this process, without a cache.
 
     Returns:
         np.ndarray: Unit vectors in float32, shape ``[n, d]``.
@@ -30,7 +39,7 @@ def embed_uncached(encoder: Encoder, images: Sequence[str | Path | Image.Image],
     Raises:
         UserError: An image is missing or does not decode.
     """
-    device = torch.device(resolve_accelerator(recipe.trainer))
+    device, encoder = torch.device(resolve_accelerator(recipe.trainer)), encoder.image_encoder
     encoder.to(device)
     embeddings = []
     for start in range(0, len(images), recipe.retriever.batch_size):

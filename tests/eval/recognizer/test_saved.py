@@ -15,7 +15,7 @@ from data_prep.armory.render import render
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_sealed, write_sealed
 from data_prep.memory.commands import main as memory_command
-from eval.recognition.recognizer import Recognizer
+from eval.recognizer.recognizer import Recognizer
 from tests.commands import environment
 
 CLASSES = draw_classes("test", 8, 4, 0)

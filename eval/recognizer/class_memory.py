@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 
 import numpy as np
+from PIL import Image
 
+from data_prep.adapters.hyperparameters import Hyperparameters
+from data_prep.adapters.sources import with_adapters
 from data_prep.core.command import quiet_calls
 from data_prep.core.files import write_json
 from data_prep.core.names import normalize_name
@@ -16,15 +19,24 @@ from data_prep.core.records import Candidate
 from data_prep.embedding.base import Encoder
 from data_prep.embedding.encoder import embed_names
 from data_prep.embedding.image_inputs import ImageInput, OpenedImage, check_is_list, open_input
-from data_prep.memory.memories import Memories, image_memory, name_memory, to_candidates
+from data_prep.embedding.pair import Queries
+from data_prep.memory.memories import (
+    Memories,
+    image_memory,
+    list_names,
+    name_memory,
+    to_candidates,
+    unsearched_vectors,
+)
 from data_prep.memory.memory import Entry, Memory
 from data_prep.memory.stored import StoredMemory, memory_lock
 from data_prep.reading.descriptions import FILE as DESCRIPTIONS
 from data_prep.settings import Recipe, check
 from data_prep.settings.evaluation import DEFAULT_K
-from data_prep.settings.modes import SOURCES
+from data_prep.settings.modes import ADAPTERS, CLIP_LORA, SOURCES
 from data_prep.settings.validate import check_whole, one_of
-from eval.recognition.class_lists import (
+from eval.recognition.tasks import find_similarities, nearest_exemplar
+from eval.recognizer.class_lists import (
     Classes,
     ClassTexts,
     check_name,
@@ -32,8 +44,13 @@ from eval.recognition.class_lists import (
     list_class_images,
     read_texts,
 )
-from eval.recognition.new_images import embed_new_images, embed_uncached, make_samples, normalize_vectors
-from eval.recognition.tasks import find_similarities, nearest_exemplar
+from eval.recognizer.new_images import (
+    embed_new_images,
+    embed_uncached,
+    make_samples,
+    normalize_vectors,
+    query_uncached,
+)
 
 
 class ClassMemory:
@@ -104,8 +121,7 @@ class ClassMemory:
         else:
             without = sorted({name for name, files in files_by_name.items() if not files})
             check(images is not None and not without, f"{', '.join(without)}: no images, {self._images_alone}")
-            entries = [Entry(label, "name", name) for label, name in enumerate(self._names)]
-            names = Memory.build(self._no_names(len(entries), images.dimension), entries, encoder.id, retriever)
+            names = list_names(images, labels, self._names, retriever)
         self.memories = Memories(images, names)
         self.descriptions = {name: given[0] for name, given in texts.descriptions.items()}
         self._paths = {sample.digest: sample.path for sample in samples}
@@ -141,11 +157,6 @@ class ClassMemory:
     def _images_alone(self) -> str:
         return f"and {self.encoder.origin} embeds images alone; give images of every class"
 
-    @staticmethod
-    def _no_names(count: int, dimension: int) -> np.ndarray:
-        """Returns vectors for names that are only listed and never searched, ``[count, dimension]``."""
-        return np.eye(1, dimension, dtype=np.float32).repeat(count, 0)
-
     @property
     def _searched(self) -> Memories:
         """The memories that are searched: without names where the encoder embeds images alone."""
@@ -153,8 +164,17 @@ class ClassMemory:
 
     def _stored_images(self) -> Memory:
         """Returns the memory of images; an empty one where there are none."""
-        nothing = np.empty((0, self.memories.names.dimension), np.float32)
-        return self.memories.images or Memory.build(nothing, [], self.encoder.id, self._retriever)
+        nothing = np.empty((0, self._image_dimension), np.float32)
+        return self.memories.images or Memory.build(nothing, [], self.encoder.image_encoder.id, self._retriever)
+
+    @property
+    def _image_dimension(self) -> int:
+        """The dimension of the vectors that are compared with images."""
+        if self.memories.images:
+            return self.memories.images.dimension
+        if self.encoder.image_encoder is self.encoder.name_encoder:
+            return self.memories.names.dimension
+        return embed_uncached(self.encoder, [Image.new("RGB", (224, 224))], self.recipe).shape[1]
 
     @property
     def _labels(self) -> dict[str, int]:
@@ -171,7 +191,7 @@ class ClassMemory:
         """Returns the source of the candidates: the wanted one, where it reaches every class."""
         images = self.memories.images
         if not self.encoder.reads_texts:
-            return "image"
+            return "linear_probe" if wanted == "linear_probe" else "image"
         if images is None:
             return "name"
         # A class without images can be found by its name alone.
@@ -184,21 +204,33 @@ class ClassMemory:
         images = self.memories.images
         return len(images) / len(self.memories.names) if images else 0.0
 
-    def candidates(self, xq: np.ndarray, k: int, source: str) -> tuple[list[tuple[Candidate, ...]], np.ndarray]:
+    def candidates(
+        self, xq: Queries, k: int, source: str, adapters: Mapping[str, Mapping[str, float]] | None = None
+    ) -> tuple[list[tuple[Candidate, ...]], np.ndarray]:
         """Retrieves the k best classes for unit queries; never more than there are.
 
         Args:
-            xq: Shape ``[nq, d]``.
+            xq: Shape ``[nq, d]``, or those of each memory's encoder.
             k: Number of candidates.
-            source: ``image``, ``name`` or ``fused``; ``name`` for a memory without images.
+            source: ``image``, ``name``, ``fused`` or an adapter, which is fitted to the memory at the first search
+                after a change; ``name`` for a memory without images.
+            adapters: Hyperparameters of adapters, by name; of one that is not there, those of its paper.
 
         Returns:
-            tuple: Candidates per query, best first, and their similarities to images and names, ``[nq, k, 2]``.
+            tuple: Candidates per query, best first, and their similarities as ``find_similarities`` computes them.
         """
         args, count = self.recipe.retriever, min(k, len(self.memories.names))
-        memories = self._searched
-        scores, labels = memories.search(self.reachable_source(source), xq, count, args)
-        return to_candidates(scores, labels, self._names), find_similarities(memories, xq, labels, args)
+        memories, source = self._searched, self.reachable_source(source)
+        check(
+            source != CLIP_LORA,
+            "eval.candidates=clip_lora: its encoders belong to an evaluation's few-shot memories; set "
+            "eval.candidates=auto, or use one as retriever.model=local-dir:RUN/draws/DRAW/model",
+        )
+        if source in ADAPTERS:
+            settings = (adapters or {}).get(source) or Hyperparameters().of(source)
+            memories = with_adapters(memories, {source: settings}, Path(self.recipe.cache))
+        scores, labels = memories.search(source, xq, count, args)
+        return to_candidates(scores, labels, self._names), find_similarities(memories, xq, labels, args, source)
 
     def search(
         self, images: Sequence[ImageInput | OpenedImage], k: int = DEFAULT_K, source: str | None = None
@@ -223,7 +255,7 @@ class ClassMemory:
         if not opened:
             return []
         with self.lock:
-            return self.candidates(embed_uncached(self.encoder, opened, self.recipe), k, source or "fused")[0]
+            return self.candidates(query_uncached(self.encoder, opened, self.recipe), k, source or "fused")[0]
 
     def examples(self, query: np.ndarray, candidates: Sequence[Candidate]) -> tuple[str | None, ...]:
         """Finds each candidate's image that is most similar to a unit query of shape ``[d]``; None if it has none."""
@@ -256,7 +288,7 @@ class ClassMemory:
             known_digests: set[str] = set()
             if memory:
                 known_digests = {memory.entries[row].digest for row in memory.rows(memory.ids_of(label))}
-            dimension = self.memories.names.dimension
+            dimension = self._image_dimension
             entries, xb, paths = embed_new_images(self.encoder, self.recipe, label, images, known_digests)
             self._paths |= paths
             if vectors is not None:
@@ -267,13 +299,13 @@ class ClassMemory:
                     name_vector = embed_names(self.encoder, [name], self._retriever, Path(self.recipe.cache))
                 else:
                     check(bool(entries), f"class {name}: no images, {self._images_alone}")
-                    name_vector = self._no_names(1, dimension)
+                    name_vector = unsearched_vectors(1, dimension)
                 self.memories.names.add(name_vector, [Entry(label, "name", name)])
                 self._names += (name,)
             if entries and memory:
                 memory.add(xb, entries)
             elif entries:
-                memory = Memory.build(xb, entries, self.encoder.id, self._retriever)
+                memory = Memory.build(xb, entries, self.encoder.image_encoder.id, self._retriever)
             self.memories = Memories(memory, self.memories.names)
             return len(entries)
 

@@ -16,18 +16,21 @@ from data_prep.core.files import read_json
 from data_prep.core.records import Candidate, Ranking
 from data_prep.embedding.encoder import Encoder, load_encoder
 from data_prep.embedding.image_inputs import ImageInput, OpenedImage, check_is_list, describe_reason, open_batches
+from data_prep.embedding.pair import for_images
 from data_prep.prompting.prompts import LETTERS
 from data_prep.settings import check
 from data_prep.settings.validate import check_whole
 from eval.calibration.choice import Choice, apply_settings
+from eval.calibration.fusion import mark_new
 from eval.calibration.open_set import Refusal, open_set_signals
 from eval.calibration.store import choices_path, load_choices
 from eval.ranking.ranker import Ranker
-from eval.recognition.class_lists import Classes, ClassTexts, read_test_classes
-from eval.recognition.class_memory import ClassMemory
-from eval.recognition.new_images import embed_uncached
-from eval.recognition.recognition import Recognition
-from eval.recognition.saved import Origin, read_origin, write_origin
+from eval.recognition.tasks import list_names
+from eval.recognizer.class_lists import Classes, ClassTexts, read_test_classes
+from eval.recognizer.class_memory import ClassMemory
+from eval.recognizer.new_images import query_uncached
+from eval.recognizer.result import Recognition
+from eval.recognizer.saved import Origin, read_origin, write_origin
 from rar_train.engine.run_folder import find_adapter
 
 log = logging.getLogger(__name__)
@@ -262,10 +265,11 @@ class Recognizer:
         if not images:
             return []
         with self.lock:
-            xq = embed_uncached(self.encoder, [image.image for image in images], self.recipe)
+            xq = query_uncached(self.encoder, [image.image for image in images], self.recipe)
             choice = self.choice
-            candidates, similarities = self.memory.candidates(xq, k or choice.k, choice.source)
-            examples = [self.memory.examples(query, row) for query, row in zip(xq, candidates, strict=True)]
+            candidates, similarities = self.memory.candidates(xq, k or choice.k, choice.source, choice.adapters)
+            similarities = mark_new(similarities, list_names(candidates), choice.tuned_classes)
+            examples = [self.memory.examples(query, row) for query, row in zip(for_images(xq), candidates, strict=True)]
             ranked = self._rank(images, choice, candidates, similarities, examples)
         return [
             self._make_recognition(choice, row, similarities[i : i + 1], examples[i], ranked.get(i))

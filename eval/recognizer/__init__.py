@@ -1,0 +1,1 @@
+"""Recognition as a Python class: a run, and classes that come and go; may import recognition and below."""
