@@ -68,8 +68,10 @@ def call_here(folder: Path, module: str, *arguments: str, fails: bool = False) -
         package.setLevel(logging.INFO)
     argv = [module, *arguments, *(() if fails else ("--debug",))]
     try:
-        # Otherwise later tests would run with quiet libraries too.
-        quiet = mock.patch("data_prep.core.command.quiet_libraries")
+        # Otherwise later tests would run with quiet libraries and keep their memory too.
+        quiet = mock.patch.multiple(
+            "data_prep.core.command", quiet_libraries=mock.DEFAULT, keep_freed_memory=mock.DEFAULT
+        )
         with quiet, chdir(folder), mock.patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):
             code = run_command(program.main, program.__doc__)
     except SystemExit as end:  # argparse

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.commands import call, call_here
 
@@ -20,6 +21,9 @@ for variable in ("COLUMNS", "LINES"):
     os.environ.pop(variable, None)
 # Processes that a shell runs in the background ignore Ctrl-C, and so would every command that is started here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# A property must not fail because the machine is busy.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 # Small enough to run in seconds, large enough that every stage has something to do.
 SMALL = (

@@ -11,13 +11,14 @@ import pytest
 
 from data_prep.memory.commands import COMMANDS
 from data_prep.settings.loading import load_recipe
+from eval.metrics.elsewhere import CHOICE_SETS, ELSEWHERE
 from eval.metrics.published import FEW_SHOT, FEW_SHOT_ORDER, FINE_GRAINED, LVIS, V3DET
 from tests.commands import parsed, shown
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What the reader puts in.
-PUT_IN = {"FORMAT": "llava", "NAME": "product"}
+PUT_IN = {"FORMAT": "rar", "NAME": "product"}
 OF_A_RECIPE = ("rar_train.fit", "data_prep.build", "rar_train.doctor")
 
 
@@ -85,6 +86,17 @@ def test_the_figures_to_expect_are_the_published_ones():
     for table in (LVIS, V3DET):
         for method, metrics in table.items():
             assert [method, *map(str, metrics.values())] in rows
+    for row in ELSEWHERE:
+        if row.task != "choice":
+            figures = ", ".join(f"{name} {value:g}" for name, value in row.metrics.items())
+            protocol = row.task.replace("_", " ") + (f", {row.shots} shots" if row.shots else "")
+            assert [protocol, row.dataset, row.method, figures, row.read] in rows
+    choices = {row.method: {} for row in ELSEWHERE if row.task == "choice"}
+    for row in ELSEWHERE:
+        if row.task == "choice":
+            choices[row.method][row.dataset] = "/".join(f"{value:g}" for value in row.metrics.values())
+    for method, cells in choices.items():
+        assert [method, *(cells.get(name, "") for name in CHOICE_SETS)] in rows
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)

@@ -27,16 +27,23 @@ ROOMS = {
         "datasets",
         "embedding",
         "memory",
-        "detection leakage",
+        "detection leakage adapters",
         "mining",
         "export",
     ],
-    "rar_train": ["models", "engine lite", "ranker retriever projector nano export", "doctor"],
+    "rar_train": [
+        "families rerankers",
+        "models",
+        "engine lite",
+        "ranker retriever projector nano export",
+        "doctor",
+    ],
     "eval": [
         "metrics",
         "calibration clustering",
         "ranking report",
         "recognition detection discover",
+        "recognizer",
         "predict demo serve",
     ],
 }
@@ -44,7 +51,7 @@ ROOMS = {
 OTHERS = {
     "data_prep": {},
     "rar_train": {"data_prep": None},
-    "eval": {"data_prep": None, "rar_train": {"models", "engine"}},
+    "eval": {"data_prep": None, "rar_train": {"families", "models", "engine"}},
 }
 WITHOUT_TORCH = {
     "data_prep": ["core", "prompting", "settings", "arguments"],

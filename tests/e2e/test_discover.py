@@ -14,10 +14,11 @@ def test_discovery_resumes_after_a_kill_to_the_same_files(run_command, small, sh
     settings = (*small, "tracking.wandb=disabled", f"cache={shared_cache}")
     run_command("rar_train.fit", "recipe=ranker_lora", *settings, "out=run")
     arguments = ("--ckpt", "run", "eval.batch_size=2", "discover.sentences=none")
-    folder = tmp_path / "run" / "discover" / "armory-test-likelihood"
+    replies = tmp_path / "run" / "discover"
+    folder = replies / "armory-test-likelihood-discover.sentences=none"
 
     def count_answers(name: str) -> int:
-        return sum(len(path.read_bytes().splitlines()) for path in folder.glob(f"answers-*/answers-{name}.*"))
+        return sum(len(path.read_bytes().splitlines()) for path in replies.glob(f"answers-*/answers-{name}.*"))
 
     kill_when(tmp_path, lambda: count_answers("names") >= 4, "eval.discover", *arguments)
     assert not (folder / "names.jsonl").exists()
@@ -27,7 +28,7 @@ def test_discovery_resumes_after_a_kill_to_the_same_files(run_command, small, sh
     assert "answers are there" in resumed.stderr and "names discovered" in resumed.stdout
     files = {path: path.read_bytes() for path in folder.glob("*.json*")}
     assert len(files) == 4
-    for path in folder.glob("answers-*/*.jsonl"):
+    for path in replies.glob("answers-*/*.jsonl"):
         path.unlink()
     run_command("eval.discover", *arguments)
     assert {path: path.read_bytes() for path in files} == files

@@ -19,7 +19,7 @@ def test_an_encoder_of_images_alone_goes_through_fit_evaluation_and_recognition(
     assert "mining: left out: candidates from name, as retriever.model=colours:load embeds images alone" in fit.stderr
     metrics = "eval.metrics=[mean_class_top1,names:genus_top1]"
     done = run_command("eval.run", "--ckpt", "run", metrics)
-    assert "left out: clip_zero_shot, clip_fused and the zero-shot memory" in done.stderr
+    assert "left out: clip_zero_shot, clip_fused, tip, tip_f and the zero-shot memory" in done.stderr
     assert "genus_top1" in done.stdout and "clip_fused" not in done.stdout
     (folder,) = (path.parent for path in (tmp_path / "run" / "eval").glob("*/results.json"))
     results = json.loads((folder / "results.json").read_text())
@@ -34,7 +34,9 @@ def test_an_encoder_of_images_alone_goes_through_fit_evaluation_and_recognition(
     assert "embeds images alone" not in labels.stderr
     assert len((tmp_path / "labels.csv").read_text().splitlines()) == 4
     build = ("data_prep.memory", "build", "memory", "recipe=ranker_lora", *small, "retriever.model=colours:load")
-    failed = run_command(*build, fails=True)
+    assert "names are listed and not embedded, as retriever.model=colours:load" in run_command(*build).stderr
+    search = ("data_prep.memory", "search", "memory", str(pictures[0]), "source=name")
+    failed = run_command(*search, fails=True)
     assert failed.returncode == 2 and "retriever.model=colours:load embeds images alone" in failed.stderr
 
 

@@ -29,9 +29,11 @@ RUN = (
 )
 COMMANDS = {
     RUN: "run/eval/launched/predictions.jsonl.gz",
-    ("eval.discover", *SETTINGS, "discover.sentences=none"): "run/discover/armory-test-likelihood/predictions.jsonl",
-    ("eval.detection", *SETTINGS, "detection.scenes.frequent=4"): (
-        "run/detection/armory-scenes-test-likelihood-ranker_probability/detections-rar.json"
+    ("eval.discover", "--name", "launched", *SETTINGS, "discover.sentences=none"): (
+        "run/discover/launched/predictions.jsonl"
+    ),
+    ("eval.detection", "--name", "launched", *SETTINGS, "detection.scenes.frequent=4"): (
+        "run/detection/launched/detections-rar.json"
     ),
 }
 

@@ -13,6 +13,8 @@ from tests.rar_train.tiny_families import save_tiny
 FAMILIES = {"llava-hf/llava-1.5": "llava", "Qwen/Qwen2.5-VL": "qwen2_5_vl", "Qwen/Qwen3-VL": "qwen3_vl"}
 # 4-bit quantization needs a GPU (tests/rar_train/test_gpu.py); the embedded and the lite models have their own tests.
 TESTED_ELSEWHERE = {"ranker_qlora_qwen2_5_vl_7b", "ranker_lora", "ranker_lora_lite"}
+# They change the retriever alone, which is replaced below.
+TESTED_ELSEWHERE |= {"ranker_siglip2_b16", "ranker_dfn5b_h14", "ranker_bioclip2"}
 
 
 def ranker_recipes() -> list[str]:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from eval.report.predictions import read_predictions
 
-METHODS = {"clip_zero_shot", "clip_knn", "clip_fused", "ranker_alone", "rar_untuned", "rar"}
+ADAPTERS = {"tip", "tip_f", "linear_probe"}
+METHODS = {"clip_zero_shot", "clip_knn", "clip_fused", *ADAPTERS, "ranker_alone", "rar_untuned", "rar"}
 ROW_KEYS = {"task", "dataset", "shots", "seed", "method", "k", "n", "top1", "top5", "recall_at_k"}
 
 
@@ -46,7 +47,7 @@ def test_fit_then_eval_gives_rows_intervals_and_predictions(evaluated: Path):
     lines = list(read_predictions(run / "eval" / "test-likelihood"))
     ranked = [line for line in lines if line["method"].startswith("rar")]
     assert len(ranked) == 24 * 3 * 2  # images, memories (names, two draws), methods
-    assert len(lines) - len(ranked) == 24 * (1 + 2 * 3) + 6  # the retriever's methods by memory, and the ranker alone
+    assert len(lines) - len(ranked) == 24 * (1 + 2 * 6) + 6  # the retriever's methods by memory, and the ranker alone
     for line in ranked:
         names = [candidate["name"] for candidate in line["candidates"]]
         assert sorted(line["ranking"]) == sorted(names)
