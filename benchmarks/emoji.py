@@ -48,7 +48,7 @@ from eval.report.predictions import read_predictions
 from eval.report.reading import FILES
 from rar_train.engine.run_folder import find_adapter
 from rar_train.models.feature_cache import cache_features
-from rar_train.models.mllm import load_mllm
+from rar_train.models.loading import load_mllm
 from rar_train.projector.datamodule import projector_inputs
 from rar_train.retriever.views import without_projections
 

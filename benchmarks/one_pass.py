@@ -49,7 +49,8 @@ from eval.ranking.request import RankingMode, RankingRequest
 from rar_train.families.table import FAMILIES
 from rar_train.models import scoring
 from rar_train.models.forest import Conversation
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.loading import load_mllm
+from rar_train.models.mllm import Mllm
 from rar_train.models.planting import plant
 from rar_train.ranker.collate import collate
 from rar_train.ranker.losses import compute_losses

@@ -26,8 +26,9 @@ from eval.ranking.modes import run_batch
 from eval.ranking.parity import difference
 from eval.ranking.probes import choose_probes
 from eval.ranking.request import RankingMode, RankingRequest, Response
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import add_lora
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.mllm import Mllm
 
 FAULTS = ("system prompt", "adapter", "48 pixels")
 

@@ -59,7 +59,8 @@ from eval.ranking.parsing import to_ranking
 from eval.ranking.ranker import Ranker
 from eval.ranking.request import RankingMode, RankingRequest
 from rar_train.models.inputs import to_device
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.loading import load_mllm
+from rar_train.models.mllm import Mllm
 from rar_train.ranker.train import train_ranker
 
 BATCH, CANDIDATES, ROUNDS = 32, 5, 3

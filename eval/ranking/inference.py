@@ -30,8 +30,9 @@ from data_prep.settings import RankerArgs, TrainerArgs
 from eval.ranking.answers import append_answers, append_time
 from eval.ranking.batches import Batch
 from eval.ranking.modes import PreparedBatch, answer_batch, prepare_batch
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import load_adapter
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.mllm import Mllm
 
 
 class PreparedBatches(Dataset):

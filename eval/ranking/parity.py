@@ -26,8 +26,9 @@ from eval.ranking.prompt import build_prompt
 from eval.ranking.request import RankingMode, RankingRequest, Response
 from eval.ranking.server import Server, run_async
 from eval.ranking.server_messages import Messages
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import load_adapter
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.mllm import Mllm
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,9 @@ from eval.ranking.parsing import aggregate_responses
 from eval.ranking.request import RankingMode, RankingRequest, Response, select_descriptions, shuffled_requests
 from eval.ranking.served import ServedModel
 from rar_train.engine.run_folder import find_adapter
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import load_adapter
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.mllm import Mllm
 
 
 class Ranker:

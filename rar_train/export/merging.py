@@ -22,8 +22,9 @@ from rar_train.export.cross_encoder import name_template, write_cross_encoder_fi
 from rar_train.export.model_card import model_card
 from rar_train.export.serving import serving_limits
 from rar_train.models.adapter_manifest import read_adapter_manifest
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import load_adapter
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.mllm import Mllm
 
 log = logging.getLogger(__name__)
 

@@ -77,7 +77,7 @@ def model_card(
     Returns:
         str: Markdown with the hub's front matter.
     """
-    registers = "import rar_train.models.mllm  # registers this project's model types\n" if needs_import else ""
+    registers = "import rar_train.models.loading  # registers this project's model types\n" if needs_import else ""
     kind = "merged model" if dtype else "LoRA adapter"
     prompts = [f"- {mode}: `{prompt!r}`" for mode, prompt in manifest["prompts"].items()]
     lines = [

@@ -12,9 +12,11 @@ from transformers.utils import logging as notices
 
 from data_prep.core.errors import UserError
 from data_prep.core.files import read_json
+from data_prep.core.paths import NANO_MLLM
 from data_prep.settings import RankerArgs
 from rar_train.families.auto import check_kind
-from rar_train.models.mllm import NANO_MLLM, Mllm, prepare_base
+from rar_train.models.loading import prepare_base
+from rar_train.models.mllm import Mllm
 from rar_train.rerankers.reranker import find_reranker
 
 _INDEX = "model.safetensors.index.json"

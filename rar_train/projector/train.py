@@ -29,7 +29,8 @@ from rar_train.engine.run import Run, train_run
 from rar_train.engine.strategies import seed_all
 from rar_train.models.feature_cache import cache_features
 from rar_train.models.forest import Conversation, Forest
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.loading import load_mllm
+from rar_train.models.mllm import Mllm
 from rar_train.models.name_llava import NameProjector
 from rar_train.models.planting import plant
 from rar_train.models.scoring import score, split_by_row

@@ -25,8 +25,8 @@ from rar_train.engine.strategies import CheckGradients, make_strategy, seed_all
 from rar_train.engine.tracking import finish_tracking
 from rar_train.models.adapter_manifest import read_adapter_manifest, shortfall
 from rar_train.models.feature_cache import cache_features
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import parameter_table, save_adapter
-from rar_train.models.mllm import load_mllm
 from rar_train.ranker.checkpointing import decide_checkpointing
 from rar_train.ranker.collate import RankingBatch
 from rar_train.ranker.datamodule import RankingData, build_examples, optimizer_steps

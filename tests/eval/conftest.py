@@ -12,7 +12,8 @@ from data_prep.armory.blazon import draw_classes
 from data_prep.armory.render import render
 from data_prep.settings import RankerArgs, Recipe
 from eval.ranking.request import RankingRequest
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.loading import load_mllm
+from rar_train.models.mllm import Mllm
 from rar_train.ranker.train import train_ranker
 from tests.tiny_recipes import tiny_recipes
 

@@ -26,7 +26,8 @@ from data_prep.armory.render import render
 from data_prep.core.records import Candidate, RankingExample
 from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_prompt
 from data_prep.settings import RankerArgs, Recipe
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.loading import load_mllm
+from rar_train.models.mllm import Mllm
 from rar_train.ranker.train import train_ranker
 from tests.tiny_recipes import tiny_recipes
 

@@ -16,8 +16,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from data_prep.embedding.encoder import load_encoder
 from data_prep.settings import LoraArgs, ObjectiveArgs, RankerArgs, RetrieverArgs, TuningArgs
 from data_prep.settings.loading import load_recipe
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import add_lora
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.mllm import Mllm
 from rar_train.models.scoring import takes_trees
 from rar_train.ranker.collate import collate
 from rar_train.ranker.losses import compute_losses

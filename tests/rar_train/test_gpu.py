@@ -18,9 +18,9 @@ from data_prep.prompting.prompts import NAMING, letters_prompt
 from data_prep.settings import RankerArgs
 from data_prep.settings.loading import load_saved_recipe
 from rar_train.export.merging import log_probabilities, write_merged
-from rar_train.models import four_bits
+from rar_train.models import loading
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import load_adapter
-from rar_train.models.mllm import load_mllm
 from rar_train.models.scoring import takes_trees
 from rar_train.ranker.monitor import peak_flops
 from rar_train.ranker.train import train_ranker
@@ -95,7 +95,7 @@ def test_a_four_bit_model_is_tuned_reloaded_and_merged_into_unquantised_weights(
     from bitsandbytes.nn import Linear4bit
 
     if accelerator == "cpu":  # it works there too, but slowly, so users are advised against it
-        monkeypatch.setattr(four_bits, "check_four_bits", lambda: None)
+        monkeypatch.setattr(loading, "check_four_bits", lambda: None)
     base = write_llava(tmp_path / "base", width=128)
     steps = ("optim.max_steps=12", "optim.lr=3e-3", "trainer.checkpoint_every=12", f"trainer.accelerator={accelerator}")
     settings = ("ranker.quantize=4bit", f"ranker.dtype={dtype}", f"trainer.precision={precision}")

@@ -26,7 +26,7 @@ def test_trl_collates_the_export(shards, tmp_path, monkeypatch):
     sft = pytest.importorskip("trl.trainer.sft_trainer")
     from transformers import AutoProcessor
 
-    from rar_train.models.mllm import NANO_MLLM
+    from data_prep.core.paths import NANO_MLLM
 
     export(shards, tmp_path / "out", "trl", order="retriever")
     loaded = datasets.load_dataset(
@@ -85,7 +85,7 @@ def test_trl_reads_the_preferences(shards, tmp_path, monkeypatch):
     dpo = pytest.importorskip("trl.trainer.dpo_trainer")
     from transformers import AutoProcessor
 
-    from rar_train.models.mllm import NANO_MLLM
+    from data_prep.core.paths import NANO_MLLM
 
     export(shards, tmp_path / "out", "trl_dpo", order="retriever")
     loaded = load_image_folder(tmp_path / "out", tmp_path)
@@ -101,7 +101,7 @@ def test_trl_trains_by_reward_on_the_export(shards, tmp_path, monkeypatch):
     trl = pytest.importorskip("trl")
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from rar_train.models.mllm import NANO_MLLM
+    from data_prep.core.paths import NANO_MLLM
 
     export(shards, tmp_path / "out", "trl_grpo", order="retriever")
     loaded = load_image_folder(tmp_path / "out", tmp_path)

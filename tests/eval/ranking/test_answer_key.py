@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from data_prep.core.files import write_json
+from data_prep.core.paths import NANO_MLLM
 from data_prep.settings import LoraArgs, RankerArgs, ServerArgs
 from eval.ranking import answer_key
 from eval.ranking.answer_key import models_key
-from rar_train.models.mllm import NANO_MLLM
 from tests.serving import Nano, serve
 
 

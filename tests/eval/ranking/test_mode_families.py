@@ -11,7 +11,8 @@ from data_prep.settings import MODES, RankerArgs
 from eval.ranking.modes import run_batch
 from eval.ranking.parsing import to_ranking
 from eval.ranking.request import RankingMode, RankingRequest
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.loading import load_mllm
+from rar_train.models.mllm import Mllm
 from tests.rar_train.tiny_families import TINY, save_tiny
 from tests.rar_train.tiny_recent import TINY_RECENT
 

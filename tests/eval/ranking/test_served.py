@@ -11,8 +11,8 @@ from data_prep.settings import RankerArgs
 from eval import Ranker
 from eval.report.predictions import read_predictions
 from rar_train.engine.run_folder import find_adapter
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import load_adapter
-from rar_train.models.mllm import load_mllm
 from tests.serving import Nano, serve
 
 

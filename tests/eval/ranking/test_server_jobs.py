@@ -25,8 +25,9 @@ from eval.ranking.parsing import to_ranking
 from eval.ranking.request import RankingMode
 from eval.ranking.served import ServedModel
 from eval.ranking.server_jobs import answer_all_by_server
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import add_lora, load_adapter, save_adapter
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.mllm import Mllm
 from tests.serving import Nano, pause, serve
 
 CPU = TrainerArgs(accelerator="cpu")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from data_prep.core.errors import UserError
 from data_prep.core.hub import check_hub
+from data_prep.core.paths import NANO_MLLM
 from data_prep.settings import DataArgs, RankerArgs, Recipe, TrackingArgs
 from data_prep.settings.loading import load_recipe
 from rar_train.doctor import machine as machine_checks
@@ -44,9 +45,9 @@ from rar_train.doctor.recipe import (
     resolve_recipe,
 )
 from rar_train.engine.memory_estimate import Estimate
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import add_lora, parameter_table
 from rar_train.models.meta import build_on_meta, local_folder, missing_weights
-from rar_train.models.mllm import NANO_MLLM, load_mllm
 from tests.commands import command_line, environment
 
 SUMMARY = DataSummary(["azure, a bend or", "gules, a chevron argent", "vert"], 300)

@@ -20,8 +20,8 @@ from data_prep.settings import LoraArgs, RankerArgs
 from data_prep.settings.loading import load_saved_recipe, save_recipe
 from rar_train.export.__main__ import main
 from rar_train.export.merging import check_same, log_probabilities
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import add_lora, load_adapter, save_adapter
-from rar_train.models.mllm import load_mllm
 from tests.commands import environment
 from tests.damage import KINDS, damage
 from tests.rar_train.tiny_rerankers import save_reranker, score_all

@@ -14,8 +14,9 @@ from data_prep.prompting.prompts import NAMING, letters_prompt
 from data_prep.settings import LoraArgs, RankerArgs
 from rar_train.families.table import FAMILIES
 from rar_train.models.forest import Conversation
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import add_lora, load_adapter, parameter_table, save_adapter
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.mllm import Mllm
 from tests.rar_train.separate_passes import in_one_pass, naive
 from tests.rar_train.tiny_families import NAMES, save_tiny
 from tests.rar_train.tiny_others import OTHERS

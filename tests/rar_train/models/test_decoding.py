@@ -11,7 +11,8 @@ import pytest
 from data_prep.prompting.prompts import NAMING, list_prompt
 from data_prep.settings import RankerArgs
 from rar_train.models.decoding import decode_texts, generate
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.loading import load_mllm
+from rar_train.models.mllm import Mllm
 
 NAMES = ["azure, a bend or", "or, a cross vert"]
 

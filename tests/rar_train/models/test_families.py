@@ -19,8 +19,9 @@ from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_an
 from data_prep.settings import LoraArgs, RankerArgs
 from rar_train.families.table import FAMILIES
 from rar_train.models.forest import Conversation
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import add_lora, load_adapter, parameter_table, save_adapter
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.mllm import Mllm
 from rar_train.models.planting import plant
 from rar_train.models.scoring import continues_prefix, score, takes_trees
 from tests.rar_train.separate_passes import in_one_pass, naive

@@ -11,7 +11,7 @@ from data_prep.core.errors import UserError
 from data_prep.prompting.prompts import NAMING
 from data_prep.settings import LoraArgs, RankerArgs
 from rar_train.models.feature_cache import cache_features
-from rar_train.models.mllm import load_mllm
+from rar_train.models.loading import load_mllm
 from tests.damage import KINDS, damage
 from tests.rar_train.tiny_families import save_tiny
 

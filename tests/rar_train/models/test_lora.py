@@ -15,8 +15,9 @@ from data_prep.core.errors import UserError
 from data_prep.core.files import file_hash
 from data_prep.prompting.prompts import NAMING
 from data_prep.settings import LoraArgs, RankerArgs
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import add_lora, load_adapter, save_adapter
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.mllm import Mllm
 from tests.damage import KINDS, damage
 from tests.manifests import rewrite_manifest
 from tests.rar_train.tiny_families import save_tiny

@@ -13,10 +13,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from data_prep.core.errors import UserError
+from data_prep.core.paths import NANO_MLLM
 from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt
 from data_prep.settings import RankerArgs
+from rar_train.families.table import FAMILIES
 from rar_train.models.inputs import pad_rows
-from rar_train.models.mllm import FAMILIES, NANO_MLLM, Mllm, load_mllm
+from rar_train.models.loading import load_mllm
+from rar_train.models.mllm import Mllm
 
 NAMES = [
     "azure, a bend or, two mullets argent",

@@ -16,8 +16,9 @@ from data_prep.prompting.prompts import NAMING, letters_prompt, list_answer, lis
 from data_prep.settings import LoraArgs, RankerArgs
 from rar_train.models import scoring
 from rar_train.models.forest import Conversation
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import add_lora
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.mllm import Mllm
 from rar_train.models.planting import plant
 from rar_train.models.scoring import score, split_by_row, takes_trees
 from tests.rar_train.separate_passes import in_one_pass, naive

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, LlavaForConditionalGeneration
 
-from rar_train.models.mllm import NANO_MLLM
+from data_prep.core.paths import NANO_MLLM
 from rar_train.models.timm_tower import TimmTower, TimmTowerConfig
 from rar_train.nano.architecture import nano_config
 

@@ -22,13 +22,15 @@ from data_prep.armory.blazon import (
     random_blazon_of_split,
 )
 from data_prep.core.files import file_hash, read_json
+from data_prep.core.paths import NANO_MLLM
 from data_prep.prompting.prompts import LETTERS, NAMING, letters_prompt, list_answer, list_prompt
 from data_prep.prompting.replies import read_list
 from data_prep.settings import NanoArgs, RankerArgs, Recipe
 from data_prep.settings.loading import load_recipe
 from rar_train.engine.run_folder import is_complete
 from rar_train.families.table import FAMILIES
-from rar_train.models.mllm import NANO_MLLM, Mllm, load_mllm
+from rar_train.models.loading import load_mllm
+from rar_train.models.mllm import Mllm
 from rar_train.nano.architecture import PIXELS, TOKENS, nano_config, nano_processor
 from rar_train.nano.conversations import Conversations, sample_hard_negative
 from rar_train.nano.mllm import LanguageModule, train_nano_mllm

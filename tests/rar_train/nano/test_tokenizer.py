@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from data_prep.armory.blazon import SPLITS, random_blazon_of_split
+from data_prep.core.paths import NANO_MLLM
 from data_prep.prompting.prompts import LETTERS, letters_prompt, list_prompt
-from rar_train.models.mllm import NANO_MLLM
 from rar_train.nano.tokenizer import BOS, EOS, IMAGE, PAD, nano_tokenizer
 
 

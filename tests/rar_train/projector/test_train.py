@@ -18,7 +18,7 @@ from data_prep.prompting.prompts import NAMING
 from data_prep.settings import RankerArgs
 from data_prep.settings.loading import load_recipe
 from rar_train.engine.sampler import SampledExample
-from rar_train.models.mllm import load_mllm
+from rar_train.models.loading import load_mllm
 from rar_train.projector.datamodule import augmented_view, projector_inputs
 from rar_train.projector.name_projector import MapData, fit_none
 from rar_train.projector.train import train_projector

@@ -11,8 +11,9 @@ import pytest
 from data_prep.core.errors import UserError
 from data_prep.core.records import Candidate, RankingExample
 from data_prep.settings import RankerArgs
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import add_lora
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.mllm import Mllm
 from rar_train.ranker import checkpointing
 from rar_train.ranker.checkpointing import decide_checkpointing, example_tokens
 from rar_train.ranker.collate import collate

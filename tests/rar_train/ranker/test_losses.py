@@ -14,8 +14,9 @@ from torch import Tensor
 from data_prep.prompting.prompts import list_answer, list_prompt
 from data_prep.settings import LoraArgs, ObjectiveArgs, RankerArgs
 from data_prep.settings.ranker import OBJECTIVES, REWARDED
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import add_lora
-from rar_train.models.mllm import Mllm, load_mllm
+from rar_train.models.mllm import Mllm
 from rar_train.models.scoring import takes_trees
 from rar_train.ranker.collate import RankingBatch, collate
 from rar_train.ranker.losses import LISTWISE_LOSSES, TABLES, compute_losses, listmle, ranknet, score_batch

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from data_prep.core.errors import UserError
 from data_prep.settings import ObjectiveArgs, RankerArgs
 from rar_train.engine.sampler import DataPosition, EpochPlan, EpochSampler
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import load_adapter, save_adapter
-from rar_train.models.mllm import load_mllm
 from rar_train.models.scoring import takes_trees
 from rar_train.ranker.collate import RankingBatch, collate
 from rar_train.ranker.losses import compute_losses, score_batch

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from data_prep.settings import LoraArgs, ObjectiveArgs, RankerArgs, RewardArgs
 from data_prep.settings.ranker import OBJECTIVES, REWARDED
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import add_lora
-from rar_train.models.mllm import load_mllm
 from rar_train.ranker.collate import collate
 from rar_train.ranker.losses import compute_losses, score_batch
 from rar_train.ranker.reward import REWARDS, leave_one_out, policy_loss, sample_orders, step_log_probs

@@ -37,7 +37,7 @@ def examples(pairs, tmp_path_factory) -> ShardedExamples:
 @pytest.mark.parametrize("kind", ["llava", "llava_next", "qwen2_5_vl", "idefics3", "paligemma"])
 def test_counted_tokens_are_those_of_the_processed_conversation(kind, pairs, tmp_path):
     from data_prep.settings import RankerArgs
-    from rar_train.models.mllm import load_mllm
+    from rar_train.models.loading import load_mllm
 
     mllm = load_mllm(RankerArgs(model=str(save_tiny(kind, tmp_path))))
     tokens = ConversationTokens(mllm)

@@ -16,8 +16,8 @@ from data_prep.distributed import processes
 from data_prep.settings import RankerArgs
 from data_prep.settings.loading import load_recipe
 from rar_train.engine.run_folder import claim_run_folder, find_adapter, note_start
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import load_adapter
-from rar_train.models.mllm import load_mllm
 from rar_train.projector.train import train_projector
 from rar_train.ranker.train import train_ranker
 from rar_train.retriever.train import train_retriever

@@ -15,9 +15,9 @@ from transformers import AutoProcessor
 from data_prep.core.errors import UserError
 from data_prep.settings import LoraArgs, RankerArgs
 from rar_train.models.forest import Conversation, yes_no_conversations
+from rar_train.models.loading import load_mllm
 from rar_train.models.lora import add_lora
 from rar_train.models.meta import build_on_meta
-from rar_train.models.mllm import load_mllm
 from rar_train.models.planting import plant
 from rar_train.models.scoring import score
 from rar_train.rerankers.templates import TEMPLATES
