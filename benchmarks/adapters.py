@@ -3,7 +3,7 @@
 ``python benchmarks/adapters.py [recipe=NAME] [key=value …]`` classifies the test images by names, images, both, and by
 each adapter of ``eval.adapters``, with 1, 4 and 16 shots and three seeds unless ``eval.shots`` and ``eval.seeds`` say
 otherwise. Hyperparameters are chosen on ``eval.fit_images`` validation images with the validation classes' memory, as
-``eval.run`` does. Embeddings come from the recipe's cache; fits and choices are made anew. The last line is one JSON
+``eval.run`` does. Embeddings come from the recipe's cache; fits and choices are made again. The last line is one JSON
 object: numbers of ``classes`` and ``images``, and ``rows``, one for each number of shots and method, with the mean
 ``top1`` over seeds and its standard deviation ``sd`` in per cent, and of an adapter the hyperparameters ``chosen``,
 and CPU seconds: ``choose_s`` for all seeds together, and ``fit_s``, the mean over the seeds' test memories. Seeds that

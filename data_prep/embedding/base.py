@@ -105,8 +105,12 @@ class Encoder(ABC):
         return None
 
     def project_images(self, features: np.ndarray) -> np.ndarray:
-        """Embeds the towers' features, unit vectors of shape ``[n, channels]``, as unit vectors of shape ``[n, d]``."""
-        raise NotImplementedError
+        """Embeds the towers' features, unit vectors of shape ``[n, channels]``, as unit vectors of shape ``[n, d]``.
+
+        Raises:
+            UserError: The encoder has no towers of its own.
+        """
+        raise UserError(f"{self.origin} has no part that could be separated from its towers")
 
     def check_texts(self, texts: Sequence[str], templates: Sequence[str], items: str) -> None:  # noqa: B027
         """Warns of texts that cannot be read in full.

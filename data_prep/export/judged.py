@@ -16,7 +16,7 @@ class Judgement:
     """A reranker's record as the trainer reads it: texts that fit the image, and texts that do not.
 
     Attributes:
-        query: The text that stands for the image.
+        query: The text in place of the image.
         right: Texts of right candidates.
         wrong: Texts of wrong candidates, in retriever order.
         images: Paths relative to the export's folder.

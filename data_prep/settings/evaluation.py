@@ -37,7 +37,7 @@ class EvalArgs:
     full_train_memory: bool = False
     """Also evaluates with every training image in the memory, without sampling."""
     choices: int = 0
-    """Also asks a question of multiple choice about each image, with so many answers: the true class and the wrong ones
+    """Also evaluates multiple choice among this number of classes for each image: the true class and the wrong ones
     whose names are nearest to the image, as FOCI asks it with 4; 0: none; else 2 to 26. Its rows (``choice``) are
     apart from those of retrieval, as the true class is always among the candidates."""
     k: int | str = "auto"

@@ -132,7 +132,7 @@ class RetrieverArgs:
     folder; or your own, as ``module:function`` or an entry point's name (docs/extending.md)."""
     pretrained: str | None = None
     """open_clip or timm tag of the weights, or their path; not needed with ``nano-clip``, and where the name or folder
-    stands for weights: ``local-dir:``, ``hf-hub:``, ``hf:``, ``st:``, and ``timm:`` with a folder, a repository or a
+    includes weights: ``local-dir:``, ``hf-hub:``, ``hf:``, ``st:``, and ``timm:`` with a folder, a repository or a
     name that ends in a tag."""
     tag: str | None = None
     """When ``pretrained`` is a path: the open_clip or timm tag that the weights are or were tuned from, which sets

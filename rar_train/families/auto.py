@@ -100,5 +100,5 @@ def _linear_layers(model: nn.Module) -> list[str]:
 
 
 def _pattern(layers: Iterable[str]) -> str:
-    """Makes a regular expression of the layers, in which a number stands for all."""
+    """Makes a regular expression of the layers, whatever their numbers."""
     return "|".join(sorted({re.sub(r"\\\.\d+(?=\\\.|$)", r"\\.\\d+", re.escape(layer)) for layer in layers}))
