@@ -20,7 +20,7 @@ import numpy as np
 
 from data_prep.adapters.hyperparameters import Hyperparameters
 from data_prep.adapters.sources import usable_adapters, with_adapters
-from data_prep.embedding.encoder import embed_images, load_encoder
+from data_prep.embedding.encoder import embed_queries, load_encoder
 from data_prep.settings.loading import load_recipe
 from eval.recognition.tasks import load_task_memories, retriever_methods
 from rar_train.retriever.draws import read_draws
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     recipe = replace(recipe, eval=replace(recipe.eval, clip_lora=run))
     dataset, encoder, args = read_draws(recipe), load_encoder(recipe.retriever), recipe.eval
     samples, cache = dataset.parts[args.split], Path(recipe.cache)
-    xq, truths = embed_images(encoder, samples, recipe.retriever, cache), np.array([s.label for s in samples])
+    xq, truths = embed_queries(encoder, samples, recipe.retriever, cache), np.array([s.label for s in samples])
     rows: dict[int, dict[str, dict]] = {}
     for shots in args.shots:
         hits: dict[str, list[np.ndarray]] = defaultdict(list)

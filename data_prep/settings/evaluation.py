@@ -114,6 +114,10 @@ class EvalArgs:
             "eval.candidates=clip_lora: give eval.clip_lora=RUN too, a run of recipe=retriever_clip_lora",
         )
         check(
+            self.clip_lora is None or self.classes == "all",
+            f"eval.classes={self.classes}: eval.clip_lora tunes its encoders on draws of all classes; set one of both",
+        )
+        check(
             self.clip_lora is None or self.open_set_fraction == 0,
             f"eval.open_set_fraction={self.open_set_fraction}: the encoders of eval.clip_lora have seen the images of "
             "all classes, so that none is unknown to them; set one of both",

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 
-from data_prep.core.records import Ranking
+from data_prep.core.records import Candidate, Ranking
 from eval.metrics.diagnostics import top1_at_shares, top1_by_count_ranked
 
 _UNREACHABLE = 2.0
@@ -70,12 +70,12 @@ def stack_similarities(rows: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
     return table
 
 
-def mark_new(similarities: np.ndarray, names: Sequence[Sequence[str]], tuned: Collection[str]) -> np.ndarray:
+def mark_new(similarities: np.ndarray, candidates: Sequence[Sequence[Candidate]], tuned: Collection[str]) -> np.ndarray:
     """Adds to candidates' similarities, as the fourth column, whether a class is new: nothing was tuned on it.
 
     Args:
         similarities: Shape ``[n, k, 2]``, or ``[n, k, 3]`` with an adapter's scores.
-        names: Names of each query's candidates.
+        candidates: Of each query.
         tuned: Names of the classes that were tuned on; empty where it makes no difference.
 
     Returns:
@@ -85,8 +85,8 @@ def mark_new(similarities: np.ndarray, names: Sequence[Sequence[str]], tuned: Co
         return similarities
     marked = np.full((*similarities.shape[:2], 4), nan)
     marked[..., : similarities.shape[2]] = similarities
-    for row, of_query in zip(marked, names, strict=True):
-        row[: len(of_query), 3] = [name not in tuned for name in of_query]
+    for row, of_query in zip(marked, candidates, strict=True):
+        row[: len(of_query), 3] = [candidate.name not in tuned for candidate in of_query]
     return marked
 
 

@@ -21,7 +21,7 @@ from data_prep.memory.memories import Memories, name_memory
 from data_prep.memory.memory import Memory
 from data_prep.settings import Recipe
 from eval.calibration.choice import Choice
-from eval.calibration.fusion import stack_similarities
+from eval.calibration.fusion import mark_new, stack_similarities
 from eval.detection.detections import make_detections
 from eval.detection.score_policies import Ranked
 from eval.metrics.accuracy import hits_at, staged_accuracy
@@ -126,9 +126,9 @@ class ClassifiedBoxes:
             self.rankings[FUSED] = self.choice.fusion.fuse(self.rankings["rar"], self._similarities())
 
     def _similarities(self) -> np.ndarray:
-        """Returns the candidates' similarities to names, shape ``[n, k, 2]``; there are no images."""
+        """Returns the candidates' similarities to names, as ``Fusion.retriever_logits`` takes them, without images."""
         scores = [[(nan, candidate.score) for candidate in row] for row in self.candidates]
-        return stack_similarities(scores)
+        return mark_new(stack_similarities(scores), self.candidates, self.choice.tuned_classes)
 
     def detections(self) -> dict[str, list[dict]]:
         """Makes detections by method; the retriever's are scored by its probabilities, whatever the policy."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from data_prep.embedding.pair import Queries, for_images
 from data_prep.memory.columns import label_rows
 from data_prep.memory.memories import Memories
 from data_prep.prompting.prompts import LETTERS
-from data_prep.reading.class_halves import tuned_labels
 from data_prep.settings import POINTWISE, SCORED, EvalArgs, Recipe
 from data_prep.settings.evaluation import MAX_KEMENY, MIN_IMAGES
 from eval.calibration.choice import (
@@ -46,7 +46,6 @@ from eval.recognition.tasks import (
     find_exemplars,
     find_similarities,
     list_memories,
-    list_names,
     load_task_memories,
     make_kind,
     retriever_methods,
@@ -91,10 +90,11 @@ class RankingChooser:
         recipe: Settings, with the validation split as the evaluated one.
         dataset: Its images and memory pool.
         encoder: Embeds images and names.
+        tuned: Names of the classes that were tuned on, where validation images are also of others; else none.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, encoder: Encoder):
-        self.recipe, self.dataset, self.encoder = recipe, dataset, encoder
+    def __init__(self, recipe: Recipe, dataset: Dataset, encoder: Encoder, tuned: Sequence[str] = ()):
+        self.recipe, self.dataset, self.encoder, self.tuned = recipe, dataset, encoder, list(tuned)
         self.samples = dataset.parts["val"]
         self.labels = np.array([sample.label for sample in self.samples])
         self.enough = len(self.samples) >= MIN_IMAGES
@@ -105,7 +105,6 @@ class RankingChooser:
         self.adapters: dict[str, dict[str, dict[str, float]]] = {}
         self.retrieved: dict[str, list[_Retrieved]] = defaultdict(list)
         self.speeds: dict[int, float | None] = {}
-        self.tuned = [dataset.names[label] for label in tuned_labels(recipe.data, dataset, "val_memory")]
 
     def _list_counts(self) -> list[int]:
         """Lists the numbers of candidates to try."""
@@ -237,7 +236,7 @@ class RankingChooser:
             paths = {sample.digest: sample.path for sample in self.dataset.parts["val_memory"]}
             examples = find_exemplars(memories.images, paths, for_images(xq), candidates)
         similarities = find_similarities(memories, xq, labels, self.recipe.retriever, source)
-        similarities = mark_new(similarities, list_names(candidates), self.tuned)
+        similarities = mark_new(similarities, candidates, self.tuned)
         return _Retrieved(candidates, similarities, truths, examples)
 
     def _candidate_sources(self, kind: str, memories: Memories) -> list[str]:

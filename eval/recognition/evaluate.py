@@ -17,6 +17,7 @@ from data_prep.datasets import Dataset, read_dataset
 from data_prep.embedding.encoder import Encoder
 from data_prep.embedding.known import open_encoder
 from data_prep.leakage.contamination import read_mined
+from data_prep.reading.class_halves import tuned_labels
 from data_prep.settings import POINTWISE, Recipe
 from data_prep.settings.notes import embedded_model_note
 from eval.calibration.choice import Choice
@@ -163,7 +164,10 @@ def choose_rankings(
     log.info("choosing how to rank, on the validation split")
     recipe, dataset = validation
     folder = (run.folder / "eval" if belongs_to_run else out) / f"validation-{recipe.ranker.mode_label}"
-    choices = RankingChooser(recipe, dataset, encoder).choose(run.adapter, folder)
+    # Of another data set nothing was tuned on.
+    tuned = tuned_labels(recipe.data, dataset, "val_memory") if run.has_data(recipe) else []
+    chooser = RankingChooser(recipe, dataset, encoder, [dataset.names[label] for label in tuned])
+    choices = chooser.choose(run.adapter, folder)
     refusal = None
     if args.open_set_fraction:
         task = make_open_set_task(recipe, encoder, dataset, choices)

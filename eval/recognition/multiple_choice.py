@@ -15,7 +15,7 @@ import numpy as np
 
 from data_prep.core.rng import rng_for
 from data_prep.datasets import Dataset
-from data_prep.embedding.encoder import Encoder, embed_images
+from data_prep.embedding.encoder import Encoder, embed_queries
 from data_prep.memory.memories import load_memories, to_candidates
 from data_prep.settings import Recipe, check
 from eval.metrics.summary import CHOICE
@@ -58,7 +58,7 @@ def make_choice_task(recipe: Recipe, encoder: Encoder, dataset: Dataset) -> Eval
     foreign = sorted(set(truths.tolist()) - set(classes))
     names = ", ".join(dataset.names[label] for label in foreign[:3])
     check(not foreign, f"eval.choices: no class of {part} is the true one of images of {args.split}: {names}")
-    xq = embed_images(encoder, samples, recipe.retriever, Path(recipe.cache))
+    xq = embed_queries(encoder, samples, recipe.retriever, Path(recipe.cache))
     memories = load_memories(recipe, encoder, dataset, part, 0, 0)
     labels = put_truths(memories.search("name", xq, count, recipe.retriever)[1], truths)
     scores = memories.scores("name", xq, labels, recipe.retriever)

@@ -39,10 +39,14 @@ class Run:
         """The recipe that the run was made with."""
         return load_saved_recipe(self.folder / "recipe.yaml", [])
 
+    def has_data(self, recipe: Recipe) -> bool:
+        """Returns whether a recipe evaluates the data set that the run was made with."""
+        return _normalize_data(recipe.data) == _normalize_data(self.recipe.data)
+
     def matches(self, recipe: Recipe) -> bool:
         """Returns whether a recipe evaluates the data set that the run was made with, by the same retriever."""
-        same_data = _normalize_data(recipe.data) == _normalize_data(self.recipe.data)
-        return same_data and _normalize_retriever(recipe.retriever) == _normalize_retriever(self.recipe.retriever)
+        own = self.recipe.retriever
+        return self.has_data(recipe) and _normalize_retriever(recipe.retriever) == _normalize_retriever(own)
 
     def leaves_more_open(self, recipe: Recipe) -> bool:
         """Returns whether the run's recipe has something chosen on validation images that a recipe fixes or narrows."""

@@ -249,13 +249,8 @@ def _make_task(
         examples = find_exemplars(memories.images, paths, for_images(xq), candidates)
     retrieved = {method: label_rows(by_source[source][1]) for method, source in sources.items()}
     similarities = find_similarities(memories, xq, labels, args, choice.source)
-    similarities = mark_new(similarities, list_names(candidates), choice.tuned_classes)
+    similarities = mark_new(similarities, candidates, choice.tuned_classes)
     return EvalTask(*memory, kind, choice.permutations, candidates, similarities, retrieved, examples)
-
-
-def list_names(candidates: Sequence[Sequence[Candidate]]) -> list[list[str]]:
-    """Returns the names of each query's candidates."""
-    return [[candidate.name for candidate in row] for row in candidates]
 
 
 def find_similarities(

@@ -25,7 +25,6 @@ from eval.calibration.fusion import mark_new
 from eval.calibration.open_set import Refusal, open_set_signals
 from eval.calibration.store import choices_path, load_choices
 from eval.ranking.ranker import Ranker
-from eval.recognition.tasks import list_names
 from eval.recognizer.class_lists import Classes, ClassTexts, read_test_classes
 from eval.recognizer.class_memory import ClassMemory
 from eval.recognizer.new_images import query_uncached
@@ -268,7 +267,7 @@ class Recognizer:
             xq = query_uncached(self.encoder, [image.image for image in images], self.recipe)
             choice = self.choice
             candidates, similarities = self.memory.candidates(xq, k or choice.k, choice.source, choice.adapters)
-            similarities = mark_new(similarities, list_names(candidates), choice.tuned_classes)
+            similarities = mark_new(similarities, candidates, choice.tuned_classes)
             examples = [self.memory.examples(query, row) for query, row in zip(for_images(xq), candidates, strict=True)]
             ranked = self._rank(images, choice, candidates, similarities, examples)
         return [

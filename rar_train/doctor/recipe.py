@@ -89,7 +89,7 @@ def check_yes_no(recipe: Recipe, mllm: Mllm, summary: DataSummary) -> list[Findi
     Raises:
         UserError: They are the same.
     """
-    trained = recipe.ranker.objectives.yes_no > 0
+    trained = "yes_no" in {CONVERSATIONS[name] for name in recipe.ranker.objectives.weights}
     if recipe.ranker.mode != "yes_no" and not trained:
         return []
     ids, reranker = mllm.yes_no_ids(), mllm.reranker is not None

@@ -179,6 +179,7 @@ def calibrate(projector: NameProjector, data: MapData) -> None:
         projector: A trained projector with a tower's classifier.
         data: Its training data.
     """
+    projector.eval()  # after a fit it is in training mode, where readers drop features
     rows = data.rows["train"]
     labels = torch.tensor(rows.labels)
     truths = torch.searchsorted(labels.unique(), labels)

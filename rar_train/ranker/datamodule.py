@@ -172,8 +172,9 @@ class RankingData(L.LightningDataModule):
         local = [SampledExample(row, 0, 1.0) for row in chosen[rank::world]]
         size = self.recipe.optim.batch_size
         batches = [local[start : start + size] for start in range(0, len(local), size)]
-        mode = self.recipe.ranker.mode
-        validated = {*self.objectives, "letters", "likelihood", *({mode} & set(SCORED))}
+        validated = {*self.objectives, *({self.recipe.ranker.mode} & set(SCORED))}
+        if self.mllm.reranker is None:  # whose own template is no prefix of the others' prompts
+            validated |= {"letters", "likelihood"}
         collate_fn = self._bind_collate(_collate, sorted(validated))
         rows = _Rows(self.val_set, range(len(self.val_set)))
         return DataLoader(rows, batch_sampler=batches, collate_fn=collate_fn, **self._loading)

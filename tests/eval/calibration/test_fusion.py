@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.core.records import Ranking
+from data_prep.core.records import Candidate, Ranking
 from eval.calibration.fusion import (
     Fusion,
     fit_fusion,
@@ -181,12 +181,13 @@ def test_images_whose_class_is_no_candidate_do_not_affect_the_slopes():
 
 def test_what_favours_tuned_classes_is_fitted_and_taken_back():
     rng = np.random.default_rng(0)
-    names = [["old a", "old b", "new c", "new d"]] * 400
+    names = ("old a", "old b", "new c", "new d")
+    candidates = [[Candidate(label, name, 0.0) for label, name in enumerate(names)]] * 400
     truths = rng.integers(4, size=400).tolist()
     logits = np.eye(4)[truths] * 2 + rng.normal(size=(400, 4)) + [3, 3, 0, 0]  # it favours what it was tuned on
     rankings = to_rankings(logits)
     plain = np.stack([rng.normal(size=(400, 4)), np.full((400, 4), np.nan)], -1)
-    marked = mark_new(plain, names, {"old a", "old b"})
+    marked = mark_new(plain, candidates, {"old a", "old b"})
     assert marked.shape == (400, 4, 4)
     assert np.array_equal(marked[0, :, 3], [0, 0, 1, 1]) and np.isnan(marked[..., 2]).all()
     fused = {len(table[0, 0]): fit_fusion(rankings, table, truths, "margin", 0.005) for table in (plain, marked)}
@@ -197,9 +198,9 @@ def test_what_favours_tuned_classes_is_fitted_and_taken_back():
         return np.mean([r.order[0] == truth for r, truth in zip(fusion.fuse(rankings, table), truths, strict=True)])
 
     assert accuracy(marked) > accuracy(plain) + 0.1
-    assert mark_new(plain, names, ()) is plain
+    assert mark_new(plain, candidates, ()) is plain
 
 
 def test_padding_of_a_marked_table_is_no_candidate():
-    table = mark_new(np.array([[[0.5, 0.4], [np.nan, np.nan]]]), [["new"]], {"old"})
+    table = mark_new(np.array([[[0.5, 0.4], [np.nan, np.nan]]]), [[Candidate(0, "new", 0.0)]], {"old"})
     assert table[0, 0, 3] == 1 and np.isnan(table[0, 1]).all()

@@ -160,3 +160,5 @@ def test_settings_that_need_a_run_or_exclude_one_are_errors():
         load_recipe(["recipe=ranker_lora", "eval.candidates=clip_lora"])
     with pytest.raises(UserError, match="have seen the images of all classes"):
         load_recipe(["recipe=ranker_lora", "eval.clip_lora=runs/x", "eval.open_set_fraction=0.3"])
+    with pytest.raises(UserError, match=r"eval\.classes=new: .* draws of all classes"):
+        load_recipe(["recipe=ranker_lora", "eval.clip_lora=runs/x", "eval.classes=new"])

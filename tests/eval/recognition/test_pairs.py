@@ -16,6 +16,7 @@ from data_prep.embedding.encoder import load_encoder
 from data_prep.mining.pipeline import build
 from data_prep.mining.shards import ShardedExamples
 from eval.recognition.choosing import make_fixed_choices
+from eval.recognition.multiple_choice import make_choice_task
 from eval.recognition.tasks import find_exemplars, make_tasks
 from eval.recognizer.class_memory import ClassMemory
 from eval.recognizer.new_images import query_uncached
@@ -54,6 +55,18 @@ def test_names_are_retrieved_as_by_one_encoder_and_images_as_by_the_other(recipe
             if (candidate.label, i) in both:
                 expected = pytest.approx(few_by_names.similarities[i, n, 1], abs=1e-5)
                 assert both[candidate.label, i] == expected, "the similarity to a name is the second encoder's"
+
+
+def test_multiple_choice_has_the_candidates_of_the_encoder_of_names(recipe):
+    alone = replace(recipe, retriever=replace(recipe.retriever, model="nano-clip", name_model=None))
+    tasks = []
+    for of_encoder in (recipe, alone):
+        of_encoder = replace(of_encoder, eval=replace(of_encoder.eval, choices=4))
+        dataset = read_dataset(of_encoder.data, Path(of_encoder.cache), ("test_memory", "test"))
+        tasks.append(make_choice_task(of_encoder, load_encoder(of_encoder.retriever), dataset))
+    pair, names = tasks
+    assert [[c.label for c in row] for row in pair.candidates] == [[c.label for c in row] for row in names.candidates]
+    assert pair.retrieved == names.retrieved
 
 
 def test_an_encoder_of_another_library_is_evaluated_like_any_other(recipe, models):
